@@ -1,0 +1,1 @@
+"""What things are: equinox modules that every other layer speaks in."""

@@ -1,0 +1,1 @@
+"""Files: MRC images and the particle table. No arithmetic."""

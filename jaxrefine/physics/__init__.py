@@ -1,0 +1,1 @@
+"""Image formation in pure JAX: rotations, central slices, CTF, filters, boxes."""

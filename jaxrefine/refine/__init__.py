@@ -1,0 +1,1 @@
+"""Scores and the search over poses. Start reading at refine.py."""
