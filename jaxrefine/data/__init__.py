@@ -1,1 +1,11 @@
 """What things are: equinox modules that every other layer speaks in."""
+
+from jaxrefine.data.errors import InputError as InputError
+from jaxrefine.data.grid import SearchGrid as SearchGrid
+from jaxrefine.data.optics import Optics as Optics
+from jaxrefine.data.particles import Alignment as Alignment
+from jaxrefine.data.particles import Particles as Particles
+from jaxrefine.data.refined import STATUS_MEANING as STATUS_MEANING
+from jaxrefine.data.refined import Refined as Refined
+from jaxrefine.data.refined import Status as Status
+from jaxrefine.data.template import Template as Template

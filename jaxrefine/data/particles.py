@@ -1,0 +1,59 @@
+"""Particles: what refinement may change, and what it compares with."""
+
+import equinox as eqx
+from jaxtyping import Array, Bool, Float
+
+from jaxrefine.data.optics import Optics
+
+
+class Alignment(eqx.Module):
+    """All that refinement may change, per particle.
+
+    Attributes:
+        rotation: Matrix that takes xyz column vectors of the image frame into the
+            volume frame: the central slice samples the volume at rotation @ (kx, ky, 0).
+        position_px: (y, x) of the template's top-left corner in the micrograph.
+        defocus_angstrom: Absolute defocus (u, v); underfocus is positive.
+        astigmatism_deg: Direction of defocus_u, from the x axis towards y.
+        pixel_size_angstrom: Pixel size of the micrograph.
+    """
+
+    rotation: Float[Array, "*n 3 3"]
+    position_px: Float[Array, "*n 2"]
+    defocus_angstrom: Float[Array, "*n 2"]
+    astigmatism_deg: Float[Array, "*n"]
+    pixel_size_angstrom: Float[Array, "*n"]
+
+
+class Particles(eqx.Module):
+    """A batch of particles, ready to score. `*n` is nothing or one batch axis.
+
+    Attributes:
+        alignment: Where the search starts.
+        optics: The microscope, per particle.
+        template_pixel_size_angstrom: Voxel size that the template is taken to have.
+        image: Cut of the filtered micrograph, the box in its centre. Noise has power 1
+            per Fourier coefficient inside the band (pixel variance 1 without a
+            bandpass). Size Q ≥ H is a margin for the CTF's spread; Q = H if there
+            is none.
+        filter_image: The projective filter on the cut's half-plane Fourier grid.
+        filter_template: The same filter on the scorer's second grid: the template's
+            own (CTF on the template) or the fine one of its norm (CTF on the image).
+        corr_mean: Mean of the correlation at each searched position, (H-h+1, W-w+1).
+        corr_std: Its standard deviation.
+        background_mean: Median of the whole mean map.
+        background_std: Median of the whole standard deviation map.
+        valid: False for padding of a batch.
+    """
+
+    alignment: Alignment
+    optics: Optics
+    template_pixel_size_angstrom: Float[Array, "*n"]
+    image: Float[Array, "*n Qh Qw"]
+    filter_image: Float[Array, "*n Qh Qr"]
+    filter_template: Float[Array, "*n Gh Gr"]
+    corr_mean: Float[Array, "*n Y X"]
+    corr_std: Float[Array, "*n Y X"]
+    background_mean: Float[Array, "*n"]
+    background_std: Float[Array, "*n"]
+    valid: Bool[Array, "*n"]
