@@ -35,7 +35,7 @@ def contrast_transfer(
     """Real CTF times B-factor envelope on the half plane of an image of `shape`.
 
     CTF = -sin χ with χ = -πλΔk² + (π/2) Cs λ³ k⁴ - phase shift - atan(A / √(1-A²)) and
-    Δ = (u+v)/2 + |u-v|/2 · cos 2(φ - α), φ and α from x towards y; the envelope is
+    Δ = (u+v)/2 + (u-v)/2 · cos 2(φ - α), φ and α from x towards y; the envelope is
     exp(-B k²/4), k in 1/Å. Sign and axis are those of torch-ctf 0.6.
 
     Args:
@@ -51,7 +51,7 @@ def contrast_transfer(
     wavelength = electron_wavelength_angstrom(optics.voltage_kv)
     cs_angstrom = optics.spherical_aberration_mm * 1e7
     mean = (defocus_angstrom[0] + defocus_angstrom[1]) / 2
-    half_difference = jnp.abs(defocus_angstrom[0] - defocus_angstrom[1]) / 2
+    half_difference = (defocus_angstrom[0] - defocus_angstrom[1]) / 2
     # k² cos 2(φ - α) without an arctangent: smooth at k = 0.
     double = 2 * jnp.deg2rad(astigmatism_deg)
     k2_cos = (kx**2 - ky**2) * jnp.cos(double) + 2 * kx * ky * jnp.sin(double)
