@@ -1,0 +1,321 @@
+"""Filters against the peer's frozen numbers and the plain formulas."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from frozen import frozen, settings
+from oracles import filters as oracle
+
+from jaxrefine.physics.filters import (
+    Bandpass,
+    Curve,
+    Filters,
+    RadialFilter,
+    Whitening,
+    bandpass_on_grid,
+    default_num_freq_bins,
+    measure_filter,
+    noise_scale,
+    randomize_phases,
+    whitening_values,
+)
+
+PEER = frozen("filters")
+SETTINGS = settings(PEER)
+SHAPES = {name: tuple(shape) for name, shape in SETTINGS["shapes"].items()}
+ODD = {"odd": (31, 45)}
+
+
+def filter_of(transform, shape, filters, grids):
+    """The filter measured on an image, on several grids."""
+    radial = measure_filter(transform, shape, filters)
+    return [radial.on_grid(grid) for grid in grids]
+
+
+def unit_noise(transform, shape, filters):
+    """Filtered to unit noise power."""
+    filtered = transform * measure_filter(transform, shape, filters).on_grid(shape)
+    return filtered * noise_scale(filtered, shape, filters)
+
+
+def coloured(shape, seed=0):
+    rng = np.random.default_rng(seed)
+    spectrum = np.fft.rfft2(rng.standard_normal(shape))
+    spectrum *= np.exp(-6 * oracle.radial_frequency(shape)) + 0.1
+    image = np.fft.irfft2(spectrum, s=shape)
+    return (image / image.std() + 3.0).astype(np.float32)
+
+
+def image_of(name):
+    return PEER[f"image_{name}"] if name in SHAPES else coloured(ODD[name])
+
+
+def rfft(image):
+    transform = np.fft.rfft2(np.asarray(image, np.float64))
+    transform[0, 0] = 0.0
+    return transform
+
+
+def single(transform):
+    return jnp.asarray(transform, jnp.complex64)
+
+
+def curve_of(setting):
+    return Curve(tuple(setting["frequencies"]), tuple(setting["amplitudes"]))
+
+
+def bandpass_arguments(setting):
+    """As the config hands them on: what is null has a value already."""
+    return dict(
+        low=setting.get("low_freq_cutoff", 0.0),
+        high=setting.get("high_freq_cutoff", 1.0),
+        falloff=setting.get("falloff", 0.0),
+    )
+
+
+# --- whitening -------------------------------------------------------------------------
+
+
+jitted_values = jax.jit(whitening_values, static_argnums=(1, 2))
+
+
+@pytest.mark.parametrize("index", range(len(SETTINGS["whitening"])))
+@pytest.mark.parametrize("name", [*SHAPES, *ODD])
+def test_whitening_curves(name, index):
+    setting = SETTINGS["whitening"][index]
+    image = image_of(name)
+    transform, shape = rfft(image), image.shape
+    got = np.asarray(jitted_values(single(transform), shape, Whitening(**setting)))
+    bins, expected = oracle.whitening_curve(transform, shape, **setting)
+    # Values up to 1. A bin that holds few coefficients has small, cancelling float32
+    # weights.
+    np.testing.assert_allclose(got, expected, rtol=0, atol=2e-5)
+    for grid, own in SETTINGS["grids"].items() if name in SHAPES else ():
+        k = oracle.radial_frequency(own or shape)
+        peer = PEER[f"whitening_{name}_{grid}_{index}"]
+        np.testing.assert_allclose(oracle.interpolate(k, bins, got), peer, 0, 2e-5)
+
+
+@pytest.mark.parametrize("index", [0, 1])
+@pytest.mark.parametrize("name", ["wide", "odd"])
+def test_whitening_on_grids(name, index):
+    setting = SETTINGS["whitening"][index]
+    image = image_of(name)
+    transform, shape = rfft(image), image.shape
+    radial = measure_filter(single(transform), shape, Filters(Whitening(**setting)))
+    for grid, own in SETTINGS["grids"].items():
+        grid_shape = tuple(own or shape)
+        got = np.asarray(radial.on_grid(grid_shape))
+        # The corner (1/2, 1/2) is the last frequency itself: 1 in the peer, the curve's
+        # last value here, which is the limit from below.
+        corner = oracle.radial_frequency(grid_shape) > oracle.CORNER - 1e-9
+        expected = oracle.whitening_filter(transform, shape, grid_shape, **setting)
+        np.testing.assert_allclose(got[~corner], expected[~corner], rtol=0, atol=2e-5)
+        np.testing.assert_allclose(got[corner], radial.whitening_values[-1], atol=1e-6)
+        if name in SHAPES:
+            peer = PEER[f"whitening_{name}_{grid}_{index}"]
+            np.testing.assert_allclose(got[~corner], peer[~corner], rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("shape", [(48, 48), (40, 64), (64, 36), (31, 45), (300, 20)])
+def test_default_number_of_bins_is_that_of_the_half_plane(shape):
+    """torch-fourier-filter takes the rfft's own shape: a wide image has fewer bins."""
+    bins = int((max(shape[0], shape[1] // 2 + 1) // 2 + 1) * np.sqrt(2) + 1)
+    assert default_num_freq_bins(shape) == bins
+    half_plane = jnp.ones((shape[0], shape[1] // 2 + 1), jnp.complex64)
+    values = jax.eval_shape(lambda x: whitening_values(x, shape, Whitening()), half_plane)
+    assert values.shape == (bins,)
+
+
+def test_whitening_flattens_noise():
+    shape = (256, 192)
+    transform = rfft(coloured(shape, seed=4))
+    filters = Filters(whitening=Whitening(max_freq=None))
+    white = np.abs(
+        transform * measure_filter(single(transform), shape, filters).on_grid(shape)
+    )
+    k = oracle.radial_frequency(shape)
+    rings = [
+        np.mean(white[(k >= low) & (k < low + 0.05)] ** 2)
+        for low in np.arange(0.05, 0.65, 0.05)
+    ]
+    # The power that is divided by is the noise's own, in rings of at least 900
+    # coefficients against bins a tenth as wide.
+    np.testing.assert_allclose(rings, np.mean(rings), rtol=0.02)
+    raw = [
+        np.mean(np.abs(transform[(k >= low) & (k < low + 0.05)]) ** 2)
+        for low in (0.05, 0.6)
+    ]
+    assert raw[0] > 20 * raw[1]
+
+
+def test_empty_and_powerless_bins_stay_zero():
+    shape = (16, 16)
+    k = oracle.radial_frequency(shape)
+    transform = np.where(k < 0.3, 0.0, 1.0 + 0.0j)
+    values = np.asarray(
+        jitted_values(single(transform), shape, Whitening(num_freq_bins=400))
+    )
+    assert np.all(np.isfinite(values))
+    bins = np.linspace(0, oracle.CORNER, 400)
+    assert np.all(values[bins < 0.29] == 0)
+    assert values[bins <= 0.5].max() == pytest.approx(1.0)
+    assert np.mean(values == 0) > 0.4  # most of 400 bins meet no coefficient
+
+
+def test_an_image_without_noise_cannot_be_whitened():
+    """Its filter is not finite, so that the particle is found out, not silently scored."""
+    values = jitted_values(jnp.zeros((16, 9), jnp.complex64), (16, 16), Whitening())
+    assert not np.any(np.isfinite(values[np.linspace(0, 0.7, len(values)) < 0.5]))
+
+
+# --- bandpass, curve, all together -----------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [*SHAPES, *ODD])
+def test_bandpass(name):
+    shape = (SHAPES | ODD)[name]
+    every = [bandpass_arguments(setting) for setting in SETTINGS["bandpass"]]
+    at_once = jax.jit(lambda: [bandpass_on_grid(Bandpass(**one), shape) for one in every])
+    for index, (arguments, got) in enumerate(zip(every, at_once(), strict=True)):
+        expected = oracle.bandpass_filter(shape, **arguments)
+        # float32: an error of 3e-8 in k over a ramp of 0.04
+        np.testing.assert_allclose(got, expected, rtol=0, atol=5e-6)
+        if name in SHAPES:
+            np.testing.assert_allclose(got, PEER[f"bandpass_{name}_{index}"], 0, 5e-6)
+
+
+def test_the_open_end_of_the_bandpass():
+    """(low, high]: at low = 0 without falloff the DC is out; with falloff it is in."""
+    assert bandpass_on_grid(Bandpass(), (8, 8))[0, 0] == 0
+    assert bandpass_on_grid(Bandpass(falloff=0.1), (8, 8))[0, 0] == 1
+    on_grid_points = bandpass_on_grid(Bandpass(low=0.125, high=0.25), (8, 8))
+    np.testing.assert_array_equal(on_grid_points[0], [0, 0, 1, 0, 0])
+
+
+@pytest.mark.parametrize("name", [*SHAPES, *ODD])
+def test_curve(name):
+    shape = (SHAPES | ODD)[name]
+    for index, setting in enumerate(SETTINGS["curve"]):
+        filters = Filters(whitening=None, curve=curve_of(setting))
+        got = np.asarray(RadialFilter(None, filters).on_grid(shape))
+        # Where |k| is the curve's last frequency the peer has 1 and we the amplitude.
+        inner = np.abs(oracle.radial_frequency(shape) - setting["frequencies"][-1]) > 1e-9
+        expected = oracle.curve_filter(shape, **setting)
+        np.testing.assert_allclose(got[inner], expected[inner], rtol=0, atol=2e-6)
+        last = setting["amplitudes"][-1]
+        np.testing.assert_allclose(got[~inner], last, rtol=0, atol=2e-6)
+        if name in SHAPES:
+            peer = PEER[f"curve_{name}_{index}"]
+            np.testing.assert_allclose(got[inner], peer[inner], rtol=0, atol=2e-6)
+
+
+def test_no_filter_is_one_everywhere():
+    radial = measure_filter(
+        jnp.ones((6, 4), jnp.complex64), (6, 6), Filters(whitening=None)
+    )
+    np.testing.assert_array_equal(radial.on_grid((8, 10)), np.ones((8, 6)))
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_all_filters_together_and_the_image_s_scale(name):
+    image = image_of(name)
+    transform, shape = rfft(image), image.shape
+    bandpass = bandpass_arguments(SETTINGS["bandpass"][0])
+    filters = Filters(
+        whitening=Whitening(),
+        bandpass=Bandpass(**bandpass),
+        curve=curve_of(SETTINGS["curve"][1]),
+    )
+    grids = (shape, tuple(SETTINGS["grids"]["template"]))
+    on_grids = filter_of(single(transform), shape, filters, grids)
+    for grid, got in zip(("own", "template"), on_grids, strict=True):
+        np.testing.assert_allclose(got, PEER[f"combined_{name}_{grid}"], rtol=0, atol=2e-5)
+
+    scaled = unit_noise(single(transform), shape, filters)
+    box = tuple(SETTINGS["box_shape"])
+    for area, key in (
+        (box[0] * box[1], "box"),
+        ((box[0] + 1) * (box[1] + 1), "box_plus_one"),
+    ):
+        # The peer's unit: box pixels of variance 1/area. Values up to 7; its float32 FFT
+        # of an image with mean 3 loses 1e-6 of that.
+        peer = PEER[f"normalised_{name}_{key}"]
+        np.testing.assert_allclose(scaled / np.sqrt(area), peer, rtol=0, atol=1e-4)
+
+    ours = unit_noise(single(transform), shape, Filters()) / np.sqrt(box[0] * box[1])
+    np.testing.assert_allclose(
+        ours, PEER[f"normalised_{name}_no_bandpass"], rtol=0, atol=1e-4
+    )
+
+
+# --- the scale -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(48, 40), (31, 45)])
+def test_unit_noise_without_a_bandpass(shape):
+    transform = single(rfft(coloured(shape)))
+    filters = Filters(whitening=None)
+    image = np.fft.irfft2(unit_noise(transform, shape, filters), s=shape)
+    assert np.var(image) == pytest.approx(1.0, abs=1e-5)
+
+
+@pytest.mark.parametrize("falloff", [0.0, 0.05])
+@pytest.mark.parametrize("shape", [(48, 40), (31, 45)])
+def test_unit_noise_with_a_bandpass(shape, falloff):
+    """Then the pixel variance is D/N: the share of coefficients in the band."""
+    transform = single(rfft(coloured(shape)))
+    filters = Filters(None, Bandpass(low=0.06, high=0.33, falloff=falloff))
+    scaled = unit_noise(transform, shape, filters)
+    image = np.fft.irfft2(scaled, s=shape)
+    band = oracle.bandpass_filter(shape, low=0.06, high=0.33, falloff=falloff)
+    weights = oracle.half_plane_weights(shape[1])
+    share = np.sum(weights * band) / (shape[0] * shape[1])
+    assert 0.1 < share < 0.5
+    assert np.var(image) == pytest.approx(share, rel=1e-5)
+    if falloff == 0:
+        # power 1 per coefficient in the band, in units in which white noise has N
+        power = weights * np.abs(np.asarray(scaled)) ** 2
+        mean = np.sum(power) / np.sum(weights * band)
+        assert mean == pytest.approx(shape[0] * shape[1], rel=1e-5)
+
+
+# --- phase randomisation ---------------------------------------------------------------
+
+
+jitted_phases = jax.jit(randomize_phases, static_argnums=(1, 2))
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (24, 40), (31, 45), (30, 27)])
+@pytest.mark.parametrize("cuton", [0.0, 0.25, 0.9])
+def test_random_phases(shape, cuton):
+    image = coloured(shape, seed=3)
+    transform = single(rfft(image))
+    got = np.asarray(jitted_phases(transform, shape, cuton))
+    before = np.asarray(transform)
+    scale = np.abs(before).max()
+    np.testing.assert_allclose(np.abs(got), np.abs(before), rtol=0, atol=1e-6 * scale)
+
+    touched = oracle.radial_frequency(shape).astype(np.float32) >= np.float32(cuton)
+    np.testing.assert_array_equal(got[~touched], before[~touched])
+    free = touched & (np.abs(before) > 0)
+    changed = np.abs(got - before) > 1e-3 * np.abs(before)
+    assert free.any() == (cuton < 0.9)
+    # Of up to 600, one by chance; self-conjugate ones are real, half keep their sign.
+    assert np.sum(~changed[free]) <= 5
+
+    # The half plane of a real image: nothing is lost on the way there and back.
+    again = np.fft.rfft2(np.fft.irfft2(got.astype(np.complex128), s=shape))
+    np.testing.assert_allclose(again, got, rtol=0, atol=2e-6 * scale)
+
+
+def test_random_phases_are_uniform_and_repeat():
+    shape = (128, 128)
+    transform = single(rfft(coloured(shape, seed=3)))
+    got = np.asarray(jitted_phases(transform, shape, 0.2))
+    np.testing.assert_array_equal(got, jitted_phases(transform, shape, 0.2))
+    inner = (oracle.radial_frequency(shape) >= 0.2) & (np.arange(65) % 64 > 0)
+    turned = got[inner] / np.asarray(transform)[inner]
+    # The mean of 6000 unit vectors of random direction is 0.013 long.
+    assert abs(np.mean(turned)) < 0.05 and abs(np.mean(turned**2)) < 0.05
