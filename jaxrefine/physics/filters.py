@@ -1,0 +1,190 @@
+"""Filters on images: whitening, bandpass, an arbitrary curve, phase randomisation.
+
+Definitions follow torch-fourier-filter 0.6. Frequencies are in cycles per pixel; 0.5 is
+Nyquist and √2/2 the corner of the Fourier plane.
+"""
+
+import math
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Complex, Float
+
+from jaxrefine.physics.fourier import half_plane_weights, radial_frequency
+
+_CORNER = math.sqrt(2) / 2
+
+
+class Whitening(eqx.Module):
+    """How the noise spectrum is estimated and flattened.
+
+    Attributes:
+        num_freq_bins: Bins from 0 to √2/2; None chooses from the image's size.
+        max_freq: The filter is 1 above this; None goes to the corner.
+        do_power_spectrum: Average |X|² and take the root, rather than average |X|.
+    """
+
+    num_freq_bins: int | None = eqx.field(static=True, default=None)
+    max_freq: float | None = eqx.field(static=True, default=0.5)
+    do_power_spectrum: bool = eqx.field(static=True, default=True)
+
+
+class Bandpass(eqx.Module):
+    """1 on (low, high]; quarter-cosine ramps of width falloff outside."""
+
+    low: float = eqx.field(static=True, default=0.0)
+    high: float = eqx.field(static=True, default=1.0)
+    falloff: float = eqx.field(static=True, default=0.0)
+
+
+class Curve(eqx.Module):
+    """Linear interpolation of (frequencies, amplitudes); 1 outside."""
+
+    frequencies: tuple[float, ...] = eqx.field(static=True)
+    amplitudes: tuple[float, ...] = eqx.field(static=True)
+
+
+class Filters(eqx.Module):
+    """Which filters apply; None leaves one out. Plain numbers, no arrays.
+
+    Attributes:
+        randomize_phases_from: The image's phases at and above this frequency are
+            replaced by random ones, a control that shows how much of a score comes
+            from there. The template is left alone.
+    """
+
+    whitening: Whitening | None = Whitening()
+    bandpass: Bandpass | None = None
+    curve: Curve | None = None
+    randomize_phases_from: float | None = eqx.field(static=True, default=None)
+
+
+class RadialFilter(eqx.Module):
+    """A filter measured on one image, which can be evaluated on any grid.
+
+    Attributes:
+        whitening_values: Whitening amplitudes, evenly spaced over [0, √2/2].
+        filters: The choice that it was made by.
+    """
+
+    whitening_values: Float[Array, " f"] | None
+    filters: Filters
+
+    def on_grid(self, shape: tuple[int, int]) -> Float[Array, "h r"]:
+        """The product of all filters on the half plane of an image of `shape`."""
+        k = radial_frequency(shape)
+        total = jnp.ones_like(k)
+        if self.whitening_values is not None:
+            grid = jnp.linspace(0.0, _CORNER, self.whitening_values.shape[0])
+            total = total * jnp.interp(k, grid, self.whitening_values, left=1.0, right=1.0)
+        if self.filters.bandpass is not None:
+            total = total * bandpass_on_grid(self.filters.bandpass, shape)
+        if self.filters.curve is not None:
+            frequencies = jnp.asarray(self.filters.curve.frequencies)
+            amplitudes = jnp.asarray(self.filters.curve.amplitudes)
+            total = total * jnp.interp(k, frequencies, amplitudes, left=1.0, right=1.0)
+        return total
+
+
+def default_num_freq_bins(shape: tuple[int, int]) -> int:
+    """Number of whitening bins for an image of `shape`: torch-fourier-filter's choice."""
+    return int((max(shape[0], shape[1] // 2 + 1) // 2 + 1) * math.sqrt(2) + 1)
+
+
+def whitening_values(
+    image_rfft: Complex[Array, "h r"], shape: tuple[int, int], settings: Whitening
+) -> Float[Array, " f"]:
+    """Reciprocal amplitude spectrum of an image, its largest value up to max_freq being 1.
+
+    Each half-plane coefficient is split linearly between its two nearest bins. Empty
+    bins and bins without power stay 0.
+
+    Args:
+        image_rfft: rfft2 of the image.
+        shape: The image's real-space shape.
+        settings: Bins, cut-off, and what is averaged.
+    """
+    bins = settings.num_freq_bins or default_num_freq_bins(shape)
+    power = jnp.abs(image_rfft)
+    if settings.do_power_spectrum:
+        power = power**2
+    place = (radial_frequency(shape) * ((bins - 1) / _CORNER)).ravel()
+    low = jnp.clip(jnp.floor(place).astype(jnp.int32), 0, bins - 2)
+    upper_share = place - low
+    lower_share = 1 - upper_share
+
+    def binned(values: Float[Array, " p"]) -> Float[Array, " f"]:
+        sums = jnp.zeros(bins).at[low].add(values * lower_share)
+        return sums.at[low + 1].add(values * upper_share)
+
+    counts = binned(jnp.ones_like(place))
+    mean = jnp.where(counts > 0, binned(power.ravel()) / jnp.maximum(counts, 1e-12), 0)
+    amplitude = jnp.sqrt(mean) if settings.do_power_spectrum else mean
+    reciprocal = jnp.where(amplitude > 0, 1 / jnp.where(amplitude > 0, amplitude, 1), 0)
+    if settings.max_freq is None:
+        return reciprocal / jnp.max(reciprocal)
+    frequencies = np.linspace(0.0, _CORNER, bins)
+    above = jnp.asarray(frequencies > settings.max_freq)
+    largest = jnp.max(jnp.where(above, 0, reciprocal))
+    return jnp.where(above, 1.0, reciprocal / largest)
+
+
+def bandpass_on_grid(bandpass: Bandpass, shape: tuple[int, int]) -> Float[Array, "h r"]:
+    """The bandpass on the half plane of an image of `shape`."""
+    k = radial_frequency(shape)
+    inside = (k > bandpass.low) & (k <= bandpass.high)
+    if bandpass.falloff <= 0:
+        return inside.astype(jnp.float32)
+    distance = jnp.minimum(jnp.abs(k - bandpass.low), jnp.abs(k - bandpass.high))
+    ramp = (k > bandpass.low - bandpass.falloff) & (k <= bandpass.high + bandpass.falloff)
+    soft = jnp.cos(distance / bandpass.falloff * (math.pi / 2))
+    return jnp.where(inside, 1.0, jnp.where(ramp, soft, 0.0))
+
+
+def measure_filter(
+    image_rfft: Complex[Array, "h r"], shape: tuple[int, int], filters: Filters
+) -> RadialFilter:
+    """The filters for one image: its whitening measured, the others as given.
+
+    Args:
+        image_rfft: rfft2 of the image, its DC set to 0.
+        shape: The image's real-space shape.
+        filters: Which filters apply.
+    """
+    values = None
+    if filters.whitening is not None:
+        values = whitening_values(image_rfft, shape, filters.whitening)
+    return RadialFilter(whitening_values=values, filters=filters)
+
+
+def noise_scale(
+    filtered_rfft: Complex[Array, "h r"], shape: tuple[int, int], filters: Filters
+) -> Float[Array, ""]:
+    """Factor that gives a filtered image unit noise power per coefficient in the band.
+
+    sqrt(D N / Σ|X|²), sums over the full plane, N pixels; D is the number of
+    coefficients in the band (its filter summed), N without a bandpass.
+    """
+    weights = half_plane_weights(shape)
+    total = jnp.sum(weights * jnp.abs(filtered_rfft) ** 2)
+    if filters.bandpass is None:
+        in_band = jnp.asarray(float(shape[0] * shape[1]))
+    else:
+        in_band = jnp.sum(weights * bandpass_on_grid(filters.bandpass, shape))
+    return jnp.sqrt(in_band / total * (shape[0] * shape[1]))
+
+
+def randomize_phases(
+    image_rfft: Complex[Array, "h r"], shape: tuple[int, int], from_frequency: float
+) -> Complex[Array, "h r"]:
+    """Replace the phases at and above a frequency by those of white noise (fixed seed).
+
+    Noise made in real space has the symmetry of a real image, so no power is lost on
+    the edge columns of the half plane.
+    """
+    noise = jnp.fft.rfft2(jax.random.normal(jax.random.key(0), shape))
+    phase = noise / jnp.maximum(jnp.abs(noise), 1e-12)
+    randomized = jnp.abs(image_rfft) * phase
+    return jnp.where(radial_frequency(shape) >= from_frequency, randomized, image_rfft)

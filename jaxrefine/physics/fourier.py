@@ -1,0 +1,49 @@
+"""Frequency grids of the half-plane (rfft2) layout, and sizes that transform fast."""
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+
+def frequency_grid(
+    shape: tuple[int, int],
+) -> tuple[Float[Array, "h 1"], Float[Array, "1 r"]]:
+    """(ky, kx) in cycles per pixel of rfft2 of an image of `shape`, to be broadcast.
+
+    Rows run in fft order (row h/2 is -1/2), columns from 0 to 1/2.
+    """
+    height, width = shape
+    ky = np.fft.fftfreq(height)[:, None].astype(np.float32)
+    kx = np.fft.rfftfreq(width)[None, :].astype(np.float32)
+    return jnp.asarray(ky), jnp.asarray(kx)
+
+
+def radial_frequency(shape: tuple[int, int]) -> Float[Array, "h r"]:
+    """|k| in cycles per pixel of rfft2 of an image of `shape`."""
+    height, width = shape
+    ky = np.fft.fftfreq(height)[:, None]
+    kx = np.fft.rfftfreq(width)[None, :]
+    return jnp.asarray(np.sqrt(ky**2 + kx**2).astype(np.float32))
+
+
+def half_plane_weights(shape: tuple[int, int]) -> Float[Array, " r"]:
+    """How often each column of the half plane stands in the full plane: 1 or 2."""
+    width = shape[1]
+    weights = np.full(width // 2 + 1, 2.0, np.float32)
+    weights[0] = 1.0
+    if width % 2 == 0:
+        weights[-1] = 1.0
+    return jnp.asarray(weights)
+
+
+def next_fast_even(length: int) -> int:
+    """Smallest even number >= length whose only prime factors are 2, 3 and 5."""
+    candidate = max(2, length + length % 2)
+    while True:
+        rest = candidate
+        for prime in (2, 3, 5):
+            while rest % prime == 0:
+                rest //= prime
+        if rest == 1:
+            return candidate
+        candidate += 2

@@ -1,0 +1,41 @@
+"""From a central slice to a projection in the template's box."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Complex, Float
+
+
+def slice_to_projection(central: Complex[Array, "n r"]) -> Float[Array, "n n"]:
+    """Real-space projection, its centre at pixel n // 2.
+
+    The sign (-1)^(kx+ky) moves the origin from the corner to the centre; it equals an
+    ifftshift of the projection, n being even.
+    """
+    side = central.shape[0]
+    sign = 1.0 - 2.0 * ((jnp.arange(side)[:, None] + jnp.arange(central.shape[1])) % 2)
+    return jnp.fft.irfft2(central * sign.astype(jnp.float32), s=(side, side))
+
+
+def subtract_border_mean(projection: Float[Array, "n n"]) -> Float[Array, "n n"]:
+    """Subtract the mean of the border pixels, each counted once."""
+    side = projection.shape[0]
+    border = (
+        jnp.sum(projection[0])
+        + jnp.sum(projection[-1])
+        + jnp.sum(projection[1:-1, 0])
+        + jnp.sum(projection[1:-1, -1])
+    )
+    return projection - border / (4 * side - 4)
+
+
+def padded_variance_sum(
+    projection: Float[Array, "n n"], box: tuple[int, int]
+) -> Float[Array, ""]:
+    """Sum of squares about the mean that Leopard-EM 1.2 divides a projection by.
+
+    With m = mean · (n²/HW)², its own factor: Σ(p - m)² + (H - n)(W - n) m².
+    """
+    side = projection.shape[0]
+    relative = side**2 / (box[0] * box[1])
+    mean = jnp.mean(projection) * relative**2
+    outside = (box[0] - side) * (box[1] - side)
+    return jnp.sum((projection - mean) ** 2) + outside * mean**2

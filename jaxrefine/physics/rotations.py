@@ -1,0 +1,108 @@
+"""Rotations: ZYZ Euler angles at the border, matrices inside.
+
+Every function accepts numpy arrays (and then keeps float64, for grids and tables) or
+JAX arrays (and is then differentiable), through the array API's namespace.
+
+Euler angles are intrinsic ZYZ: (phi, theta, psi) stands for Rz(phi) Ry(theta) Rz(psi),
+which left-multiplies xyz column vectors.
+"""
+
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+AnyArray = jax.Array | np.ndarray
+
+# Below this sine of theta, phi and psi turn about one axis and only their sum is defined.
+_POLE = 1e-6
+
+
+def _stack_matrix(xp: Any, rows: list[list[Any]]) -> Any:
+    return xp.stack([xp.stack(row, axis=-1) for row in rows], axis=-2)
+
+
+def rotation_x(angle_deg: Float[AnyArray, "*n"]) -> Float[AnyArray, "*n 3 3"]:
+    """Rotation about x, right-handed."""
+    xp = angle_deg.__array_namespace__()
+    c, s = xp.cos(xp.deg2rad(angle_deg)), xp.sin(xp.deg2rad(angle_deg))
+    zero, one = xp.zeros_like(c), xp.ones_like(c)
+    return _stack_matrix(xp, [[one, zero, zero], [zero, c, -s], [zero, s, c]])
+
+
+def rotation_y(angle_deg: Float[AnyArray, "*n"]) -> Float[AnyArray, "*n 3 3"]:
+    """Rotation about y, right-handed."""
+    xp = angle_deg.__array_namespace__()
+    c, s = xp.cos(xp.deg2rad(angle_deg)), xp.sin(xp.deg2rad(angle_deg))
+    zero, one = xp.zeros_like(c), xp.ones_like(c)
+    return _stack_matrix(xp, [[c, zero, s], [zero, one, zero], [-s, zero, c]])
+
+
+def rotation_z(angle_deg: Float[AnyArray, "*n"]) -> Float[AnyArray, "*n 3 3"]:
+    """Rotation about z, right-handed: x turns towards y."""
+    xp = angle_deg.__array_namespace__()
+    c, s = xp.cos(xp.deg2rad(angle_deg)), xp.sin(xp.deg2rad(angle_deg))
+    zero, one = xp.zeros_like(c), xp.ones_like(c)
+    return _stack_matrix(xp, [[c, -s, zero], [s, c, zero], [zero, zero, one]])
+
+
+def euler_to_matrix(euler_deg: Float[AnyArray, "*n 3"]) -> Float[AnyArray, "*n 3 3"]:
+    """Matrix of intrinsic ZYZ Euler angles (phi, theta, psi) in degrees."""
+    phi, theta, psi = (euler_deg[..., i] for i in range(3))
+    return rotation_z(phi) @ rotation_y(theta) @ rotation_z(psi)
+
+
+def matrix_to_euler(rotation: Float[AnyArray, "*n 3 3"]) -> Float[AnyArray, "*n 3"]:
+    """Intrinsic ZYZ Euler angles in degrees: phi, psi in [0, 360), theta in [0, 180].
+
+    At the poles, where only one in-plane angle is defined, phi is 0.
+    """
+    xp = rotation.__array_namespace__()
+    sine = xp.hypot(rotation[..., 0, 2], rotation[..., 1, 2])
+    at_pole = sine < _POLE
+    theta = xp.atan2(sine, rotation[..., 2, 2])
+    phi = xp.atan2(rotation[..., 1, 2], rotation[..., 0, 2])
+    psi = xp.atan2(rotation[..., 2, 1], -rotation[..., 2, 0])
+    phi = xp.where(at_pole, xp.zeros_like(phi), phi)
+    psi = xp.where(at_pole, xp.atan2(rotation[..., 1, 0], rotation[..., 1, 1]), psi)
+    angles = xp.rad2deg(xp.stack([phi % (2 * np.pi), theta, psi % (2 * np.pi)], axis=-1))
+    return xp.where(angles >= 360.0, xp.zeros_like(angles), angles)
+
+
+def rotation_vector_to_matrix(
+    vector_deg: Float[AnyArray, "*n 3"],
+) -> Float[AnyArray, "*n 3 3"]:
+    """Matrix of a rotation vector: its direction the axis (xyz), its length the angle.
+
+    Rodrigues' formula, with series at small angles so that gradients stay finite at 0.
+    """
+    xp = vector_deg.__array_namespace__()
+    vector = xp.deg2rad(vector_deg)
+    x, y, z = (vector[..., i] for i in range(3))
+    zero = xp.zeros_like(x)
+    cross = _stack_matrix(xp, [[zero, -z, y], [z, zero, -x], [-y, x, zero]])
+    squared = xp.sum(vector * vector, axis=-1)[..., None, None]
+    # Truncation at angle² = 1e-4 rad² is below 1e-13, and the branch not taken is finite.
+    small = squared < 1e-4
+    safe = xp.where(small, xp.ones_like(squared), squared)
+    angle = xp.sqrt(safe)
+    sinc = xp.where(small, 1 - squared / 6 + squared**2 / 120, xp.sin(angle) / angle)
+    cosc = xp.where(
+        small, 0.5 - squared / 24 + squared**2 / 720, (1 - xp.cos(angle)) / safe
+    )
+    return xp.eye(3, dtype=vector.dtype) + sinc * cross + cosc * (cross @ cross)
+
+
+def angle_between_deg(
+    first: Float[AnyArray, "*n 3 3"], second: Float[AnyArray, "*n 3 3"]
+) -> Float[AnyArray, "*n"]:
+    """Angle in degrees of the rotation that takes one into the other.
+
+    From the Frobenius norm of the difference, |A - B| = 2√2 sin(angle/2), which keeps
+    its digits at small angles where the trace formula loses them.
+    """
+    xp = first.__array_namespace__()
+    norm = xp.sqrt(xp.sum((first - second) ** 2, axis=(-2, -1)))
+    half_sine = xp.clip(norm / (2 * np.sqrt(2.0)), 0.0, 1.0)
+    return xp.rad2deg(2 * xp.asin(half_sine))

@@ -1,0 +1,180 @@
+"""Search grids: offsets of orientation, defocus and pixel size.
+
+Grids are small constants of a run, made once in float64 by numpy.
+"""
+
+import math
+from typing import Literal
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float
+
+from jaxrefine.data import SearchGrid
+from jaxrefine.physics import rotations
+
+GridMethod = Literal["uniform", "cartesian", "leopard_em"]
+
+
+def search_offsets(
+    minimum: float,
+    maximum: float,
+    step: float,
+    *,
+    skip_enforce_zero: bool = False,
+    past_maximum: bool = False,
+) -> Float[np.ndarray, " n"]:
+    """Evenly spaced offsets, with 0 inserted in order where the spacing misses it.
+
+    Args:
+        minimum: First offset.
+        maximum: No offset is larger, up to rounding.
+        step: Spacing, positive.
+        skip_enforce_zero: Leave 0 out where the spacing misses it.
+        past_maximum: Use Leopard-EM's `arange(min, max + step, step)`, which goes past
+            the maximum where the range is no multiple of the step.
+    """
+    if step <= 0 or maximum < minimum:
+        raise ValueError(
+            f"offsets {minimum} … {maximum} step {step}: need min ≤ max, step > 0"
+        )
+    # A millionth of a step forgives the rounding of decimal steps.
+    reach = (maximum - minimum) / step
+    count = math.ceil(reach + 1 - 1e-6) if past_maximum else math.floor(reach + 1e-6) + 1
+    offsets = minimum + step * np.arange(count)
+    nearest = np.argmin(np.abs(offsets))
+    if abs(offsets[nearest]) <= 1e-6:
+        offsets[nearest] = 0.0
+    elif not skip_enforce_zero:
+        offsets = np.sort(np.append(offsets, 0.0))
+    return offsets
+
+
+def _symmetric_steps(coarse: float, fine: float) -> Float[np.ndarray, " n"]:
+    """-coarse … coarse in steps of fine, symmetric, always holding 0."""
+    count = math.floor(coarse / fine + 1e-6)
+    return fine * np.arange(-count, count + 1)
+
+
+def _with_in_plane(
+    tilts: Float[np.ndarray, "t 3 3"],
+    tilt_at_edge: Bool[np.ndarray, " t"],
+    psi_deg: Float[np.ndarray, " p"],
+) -> tuple[Float[np.ndarray, "k 3 3"], Bool[np.ndarray, " k"]]:
+    """Every tilt with every in-plane rotation; psi runs fastest."""
+    spins = rotations.rotation_z(psi_deg)
+    combined = (tilts[:, None] @ spins[None]).reshape(-1, 3, 3)
+    spin_at_edge = (np.abs(psi_deg) == np.abs(psi_deg).max()) & (len(psi_deg) > 1)
+    at_edge = (tilt_at_edge[:, None] | spin_at_edge[None]).reshape(-1)
+    return combined, at_edge
+
+
+def uniform_orientations(
+    *, psi_coarse: float, psi_fine: float, theta_coarse: float, theta_fine: float
+) -> tuple[Float[np.ndarray, "k 3 3"], Bool[np.ndarray, " k"]]:
+    """The local ball of SO(3): a disk of tilts, each with every in-plane rotation.
+
+    Rings of tilt every `theta_fine` up to `theta_coarse`, round(2π·ring) directions on
+    ring number `ring`, the untilted pole once; in-plane rotations -psi_coarse …
+    psi_coarse in steps of `psi_fine`. R = Rz(α) Ry(θ) Rz(-α) Rz(ψ), so that a tilt
+    brings no in-plane rotation along. All in degrees.
+
+    Returns:
+        Offset rotations, and which of them lie on the grid's border.
+    """
+    directions, tilts = [0.0], [0.0]
+    rings = math.floor(theta_coarse / theta_fine + 1e-6)
+    for ring in range(1, rings + 1):
+        count = round(2 * math.pi * ring)
+        directions += [360.0 * i / count for i in range(count)]
+        tilts += [ring * theta_fine] * count
+    direction, tilt = np.asarray(directions), np.asarray(tilts)
+    disk = (
+        rotations.rotation_z(direction)
+        @ rotations.rotation_y(tilt)
+        @ rotations.rotation_z(-direction)
+    )
+    at_edge = (tilt == tilt.max()) & (rings > 0)
+    return _with_in_plane(disk, at_edge, _symmetric_steps(psi_coarse, psi_fine))
+
+
+def cartesian_orientations(
+    *,
+    phi_coarse: float,
+    phi_fine: float,
+    theta_coarse: float,
+    theta_fine: float,
+    psi_coarse: float,
+    psi_fine: float,
+) -> tuple[Float[np.ndarray, "k 3 3"], Bool[np.ndarray, " k"]]:
+    """Three independent axes: tilt about the image's x (phi steps) and y (theta steps).
+
+    The two tilts are the components of one rotation vector (x, y, 0), a square instead
+    of a disk; the in-plane rotation (psi steps) follows as in `uniform_orientations`.
+    """
+    about_x = _symmetric_steps(phi_coarse, phi_fine)
+    about_y = _symmetric_steps(theta_coarse, theta_fine)
+    x, y = (axis.ravel() for axis in np.meshgrid(about_x, about_y, indexing="ij"))
+    tilts = rotations.rotation_vector_to_matrix(np.stack([x, y, np.zeros_like(x)], axis=-1))
+    at_edge = ((np.abs(x) == about_x.max()) & (len(about_x) > 1)) | (
+        (np.abs(y) == about_y.max()) & (len(about_y) > 1)
+    )
+    return _with_in_plane(tilts, at_edge, _symmetric_steps(psi_coarse, psi_fine))
+
+
+def leopard_em_orientations(
+    *, psi_coarse: float, psi_fine: float, theta_coarse: float, theta_fine: float
+) -> tuple[Float[np.ndarray, "k 3 3"], Bool[np.ndarray, " k"]]:
+    """Leopard-EM 1.2's grid (torch-so3 0.6 `get_local_high_resolution_angles`, "uniform").
+
+    phi is limited to ±psi_coarse, so that one of the two tilt axes is hardly searched:
+    it is here for comparison only. Order and count are the peer's: 441 orientations at
+    psi 1.5/0.15, theta 2.5/0.25.
+    """
+    thetas = np.arange(-theta_coarse, theta_coarse + theta_fine, theta_fine)
+    span = math.radians(2 * psi_coarse)
+    pairs: list[tuple[float, float]] = []
+    for theta in thetas:
+        if span <= 0 or abs(math.radians(theta)) < 1e-10:
+            pairs.append((0.0 if span > 0 else -psi_coarse, theta))
+            continue
+        widest = abs(math.radians(theta_fine) / (math.sin(math.radians(theta)) + 1e-6))
+        step = span / np.round(span / min(widest, span))
+        phis = np.rad2deg(np.arange(-span / 2, span / 2, step))
+        pairs += [(float(phi), theta) for phi in phis]
+    phi, theta = np.asarray(pairs).T
+    psi = np.asarray([-psi_coarse])
+    if psi_coarse > 0:
+        psi = np.arange(-psi_coarse, psi_coarse + 1e-6, psi_fine)
+    euler = np.stack(
+        [np.tile(phi, len(psi)), np.tile(theta, len(psi)), np.repeat(psi, len(phi))],
+        axis=-1,
+    )
+    theta_edge = (np.abs(euler[:, 1]) >= theta_coarse - 1e-9) & (len(thetas) > 1)
+    psi_edge = (np.abs(euler[:, 2]) >= psi_coarse - 1e-9) & (len(psi) > 1)
+    return rotations.euler_to_matrix(euler), theta_edge | psi_edge
+
+
+def identity_orientation() -> tuple[Float[np.ndarray, "1 3 3"], Bool[np.ndarray, " 1"]]:
+    """The single orientation of a search that is switched off."""
+    return np.eye(3)[None], np.zeros(1, bool)
+
+
+def local_grid(
+    orientations: tuple[Float[np.ndarray, "k 3 3"], Bool[np.ndarray, " k"]] | None = None,
+    defocus_angstrom: Float[np.ndarray, " l"] | None = None,
+    pixel_size_angstrom: Float[np.ndarray, " m"] | None = None,
+    frame: Literal["image", "volume"] = "image",
+) -> SearchGrid:
+    """Put a grid together; None leaves a quantity unsearched (the single offset 0)."""
+    rotation, at_edge = orientations if orientations is not None else identity_orientation()
+    zero = np.zeros(1)
+    defocus = zero if defocus_angstrom is None else defocus_angstrom
+    pixel_size = zero if pixel_size_angstrom is None else pixel_size_angstrom
+    return SearchGrid(
+        rotation=jnp.asarray(rotation, jnp.float32),
+        rotation_at_edge=jnp.asarray(at_edge),
+        defocus_angstrom=jnp.asarray(defocus, jnp.float32),
+        pixel_size_angstrom=jnp.asarray(pixel_size, jnp.float32),
+        frame=frame,
+    )

@@ -1,0 +1,161 @@
+"""Refine a batch of particles: start reading here.
+
+`refine_particles` splits a batch over devices, searches the whole grid for each
+particle, and returns where its best lies, in the same types that went in.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Array, Float
+
+from jaxrefine.data import (
+    Alignment,
+    Particles,
+    Refined,
+    SearchGrid,
+    Status,
+    Template,
+)
+from jaxrefine.refine.prepare import OUTSIDE_STD
+from jaxrefine.refine.scoring import Score
+from jaxrefine.refine.search import pose_rotations, search_particle, z_scores
+from jaxrefine.refine.sharding import AXIS
+
+# Bytes of intermediate arrays that one chunk of orientations may take on a device.
+_CHUNK_BYTES = 32 * 1024**2
+
+
+def default_chunk(score: Score, grid: SearchGrid) -> int:
+    """Orientations to evaluate at once, from the size of their intermediate arrays."""
+    pixel_sizes, defoci, _ = grid.shape
+    complex_box = 8 * score.box[0] * (score.box[1] // 2 + 1)
+    return max(1, min(256, _CHUNK_BYTES // (2 * complex_box * pixel_sizes * defoci)))
+
+
+@eqx.filter_jit
+def refine_particles(
+    particles: Particles,
+    template: Template,
+    grid: SearchGrid,
+    score: Score,
+    *,
+    mesh: Mesh | None = None,
+    chunk: int | None = None,
+) -> Refined:
+    """Search every pose of the grid for every particle; the best of each.
+
+    Args:
+        particles: A batch, one leading axis. With a mesh, its length must be a multiple
+            of the number of devices; fill up with `valid=False`, which costs nothing.
+        template: From `make_template`.
+        grid: From `local_grid`.
+        score: `ImageCTF` or `TemplateCTF`.
+        mesh: From `device_mesh`; None runs on the default device. Results do not depend
+            on it.
+        chunk: Orientations evaluated at once; None chooses by memory. Results do not
+            depend on it.
+
+    Returns:
+        The best of each particle. New position = old + (y, x) index - (H - n + 1) // 2.
+        Where the status says that a particle was not refined, its alignment is the
+        start and its scores are NaN.
+    """
+    chunk = chunk or default_chunk(score, grid)
+
+    def shard(particles: Particles, template: Template, grid: SearchGrid) -> Refined:
+        def one(particle: Particles) -> Refined:
+            return jax.lax.cond(
+                particle.valid,
+                lambda p: _refine_one(p, template, grid, score, chunk),
+                lambda p: _not_refined(p, Status.NOT_FINITE),
+                particle,
+            )
+
+        return jax.lax.map(one, particles)
+
+    if mesh is None:
+        return shard(particles, template, grid)
+    split, whole = PartitionSpec(AXIS), PartitionSpec()
+    sharded = jax.shard_map(
+        shard, mesh=mesh, in_specs=(split, whole, whole), out_specs=split, check_vma=False
+    )
+    return sharded(particles, template, grid)
+
+
+def _not_refined(particle: Particles, status: Status) -> Refined:
+    nan = jnp.float32(jnp.nan)
+    index = jnp.zeros(5, jnp.int32)
+    return Refined(particle.alignment, nan, nan, nan, index, jnp.int32(status))
+
+
+def _refine_one(
+    particle: Particles, template: Template, grid: SearchGrid, score: Score, chunk: int
+) -> Refined:
+    z, correlation, index = search_particle(score, particle, template, grid, chunk)
+    m, l, k, y, x = (index[i] for i in range(5))
+    found = jnp.isfinite(z)
+    outside = jnp.all(particle.corr_std >= OUTSIDE_STD)
+    refined = found & ~outside
+
+    start = particle.alignment
+    best = Alignment(
+        rotation=pose_rotations(particle, grid.rotation[k], grid),
+        position_px=start.position_px + jnp.stack([y, x]) - jnp.asarray(score.margin),
+        defocus_angstrom=start.defocus_angstrom + grid.defocus_angstrom[l],
+        astigmatism_deg=start.astigmatism_deg,
+        pixel_size_angstrom=start.pixel_size_angstrom + grid.pixel_size_angstrom[m],
+    )
+    status = jnp.select(
+        [outside, ~found, _at_position_edge(score, y, x), _at_grid_edge(grid, m, l, k)],
+        [Status.BOX_OUTSIDE, Status.NOT_FINITE, Status.MOVED_TO_EDGE, Status.EDGE_OF_GRID],
+        Status.CONVERGED,
+    )
+    nan = jnp.float32(jnp.nan)
+    snr = (correlation - particle.background_mean) / particle.background_std
+    return Refined(
+        alignment=jax.tree.map(lambda new, old: jnp.where(refined, new, old), best, start),
+        z_score=jnp.where(refined, z, nan),
+        correlation=jnp.where(refined, correlation, nan),
+        snr=jnp.where(refined, snr, nan),
+        grid_index=index,
+        status=status.astype(jnp.int32),
+    )
+
+
+def _at_grid_edge(grid: SearchGrid, m: Array, l: Array, k: Array) -> Array:
+    """Whether a searched quantity's best is its first or last offset."""
+    pixel_sizes, defoci, _ = grid.shape
+    at_pixel_size = (pixel_sizes > 1) & ((m == 0) | (m == pixel_sizes - 1))
+    at_defocus = (defoci > 1) & ((l == 0) | (l == defoci - 1))
+    return grid.rotation_at_edge[k] | at_defocus | at_pixel_size
+
+
+def _at_position_edge(score: Score, y: Array, x: Array) -> Array:
+    rows, columns = score.positions
+    at_y = (rows > 1) & ((y == 0) | (y == rows - 1))
+    at_x = (columns > 1) & ((x == 0) | (x == columns - 1))
+    return at_y | at_x
+
+
+@eqx.filter_jit
+def score_particles(
+    particles: Particles, template: Template, score: Score
+) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
+    """(z-score, correlation) of each particle at its own alignment.
+
+    What `refine_particles` gives on a grid of one pose, without the search over
+    positions; differentiable in every field of `particles` and in the template.
+    """
+
+    def one(particle: Particles) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        zero = jnp.zeros(1)
+        grid = SearchGrid(jnp.eye(3)[None], jnp.zeros(1, bool), zero, zero)
+        prepared = score.prepare(particle, grid)
+        correlation = score.correlate(prepared, template, particle.alignment.rotation)[0, 0]
+        z = z_scores(correlation, particle)
+        y, x = score.margin
+        return z[y, x], correlation[y, x]
+
+    return jax.vmap(one)(particles)

@@ -1,0 +1,76 @@
+"""Which devices run a search, and how particles are split across them."""
+
+from collections.abc import Sequence
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from jaxrefine.data import InputError
+
+AXIS = "particles"
+
+
+def select_devices(wanted: str | int | Sequence[int | str]) -> list[jax.Device]:
+    """Devices by the config's words.
+
+    Args:
+        wanted: "auto": every accelerator, else the CPU. "all": every accelerator.
+            "cpu": the CPU (all its simulated devices). An index, or "cuda:N" or
+            "gpu:N", or a list of these: those accelerators.
+
+    Raises:
+        InputError: If a device is not there; says what is, and how to use the CPU.
+    """
+    accelerators = [d for d in jax.devices() if d.platform != "cpu"]
+    if wanted == "cpu":
+        return jax.devices("cpu")
+    if wanted in ("auto", "all") and accelerators:
+        return accelerators
+    if wanted == "auto":
+        return jax.devices("cpu")
+    names = (
+        wanted if isinstance(wanted, Sequence) and not isinstance(wanted, str) else [wanted]
+    )
+    if list(names) == ["cpu"]:
+        return jax.devices("cpu")
+    chosen, faults = [], []
+    for name in names:
+        text = str(name)
+        number = text.rpartition(":")[2]
+        known_prefix = ":" not in text or text.partition(":")[0] in ("cuda", "gpu", "rocm")
+        if known_prefix and number.isdigit() and int(number) < len(accelerators):
+            chosen.append(accelerators[int(number)])
+        else:
+            faults.append(_absent(text, accelerators))
+    if faults:
+        raise InputError(faults)
+    if len(set(chosen)) < len(chosen):
+        raise InputError(
+            f"computational_config: gpu_ids: {wanted}: a device is named twice"
+        )
+    return chosen
+
+
+def _absent(name: str, accelerators: list[jax.Device]) -> str:
+    there = (
+        ", ".join(f"{i} ({d.device_kind})" for i, d in enumerate(accelerators)) or "none"
+    )
+    return (
+        f"computational_config: gpu_ids: {name}: JAX sees no such accelerator (it sees: "
+        f"{there}). Write `gpu_ids: cpu` to use the CPU, or install jaxrefine[cuda12]."
+    )
+
+
+def device_mesh(devices: Sequence[jax.Device]) -> Mesh:
+    """One axis, over which particles are split.
+
+    Auto axes: `jax.make_mesh` defaults to Explicit ones, which `shard_map` does not need.
+    """
+    return jax.make_mesh(
+        (len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=list(devices)
+    )
+
+
+def replicate(tree, mesh: Mesh):
+    """Put a whole copy of every array on each device of the mesh."""
+    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
