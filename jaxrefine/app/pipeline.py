@@ -18,10 +18,11 @@ import numpy as np
 from jaxrefine.app.config import Config
 from jaxrefine.app.job import Files, Job, describe, prepare_job
 from jaxrefine.app.progress import Progress
-from jaxrefine.data import Alignment, Optics, Refined, Status
+from jaxrefine.app.setup import particle_optics, starting_alignment
+from jaxrefine.data import Refined, Status
 from jaxrefine.io.mrc import read_image
 from jaxrefine.io.table import RefinedColumns, refined_table, write_table
-from jaxrefine.physics.rotations import euler_to_matrix, matrix_to_euler
+from jaxrefine.physics.rotations import matrix_to_euler
 from jaxrefine.refine.prepare import Micrograph, cut_particles, prepare_micrograph
 from jaxrefine.refine.refine import refine_particles
 
@@ -124,30 +125,11 @@ def _refine(job: Job, micrograph: Micrograph, rows: np.ndarray) -> Refined:
     has the same shape and one compilation serves the run."""
     missing = job.mesh.size - len(rows)
     filled = np.concatenate([rows, np.repeat(rows[-1:], missing)])
-    start = job.start
-
-    def of(values: np.ndarray) -> jax.Array:
-        return jnp.asarray(values[filled], jnp.float32)
-
-    alignment = Alignment(
-        rotation=jnp.asarray(euler_to_matrix(start.euler_deg[filled]), jnp.float32),
-        position_px=of(start.position_px),
-        defocus_angstrom=of(start.defocus_angstrom),
-        astigmatism_deg=of(start.astigmatism_deg),
-        pixel_size_angstrom=of(start.pixel_size_angstrom),
-    )
-    optics = Optics(
-        voltage_kv=of(start.voltage_kv),
-        spherical_aberration_mm=of(start.spherical_aberration_mm),
-        amplitude_contrast=of(start.amplitude_contrast),
-        phase_shift_deg=of(start.phase_shift_deg),
-        b_factor_angstrom2=of(start.b_factor_angstrom2),
-    )
     particles = cut_particles(
         micrograph,
-        alignment,
-        optics,
-        of(job.template_pixel_size_angstrom),
+        starting_alignment(job.start, filled),
+        particle_optics(job.start, filled),
+        jnp.asarray(job.template_pixel_size_angstrom[filled], jnp.float32),
         job.score,
         image_scale=_leopard_em_scale(job) if job.reproduces_leopard_em else 1.0,
         valid=jnp.arange(len(filled)) < len(rows),

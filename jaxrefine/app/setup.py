@@ -3,12 +3,15 @@
 Plain numbers cross the border here; below this module nobody knows the configuration.
 """
 
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Int
 
 from jaxrefine.app.config import Config
-from jaxrefine.data import InputError, SearchGrid
+from jaxrefine.data import Alignment, InputError, Optics, SearchGrid
 from jaxrefine.io.table import StartingValues
 from jaxrefine.physics.filters import Bandpass, Curve, Filters, Whitening
+from jaxrefine.physics.rotations import euler_to_matrix
 from jaxrefine.refine import grids
 from jaxrefine.refine.scoring import ImageCTF, Score, TemplateCTF
 
@@ -118,3 +121,29 @@ def make_score(config: Config, start: StartingValues, grid: SearchGrid) -> Score
         spherical_aberration_mm=float(start.spherical_aberration_mm.max()),
         pixel_size_angstrom=smallest_pixel,
     )
+
+
+def starting_alignment(start: StartingValues, rows: Int[np.ndarray, " n"]) -> Alignment:
+    """Where the search of some rows of a table starts."""
+    return Alignment(
+        rotation=_float32(euler_to_matrix(start.euler_deg[rows])),
+        position_px=_float32(start.position_px[rows]),
+        defocus_angstrom=_float32(start.defocus_angstrom[rows]),
+        astigmatism_deg=_float32(start.astigmatism_deg[rows]),
+        pixel_size_angstrom=_float32(start.pixel_size_angstrom[rows]),
+    )
+
+
+def particle_optics(start: StartingValues, rows: Int[np.ndarray, " n"]) -> Optics:
+    """The microscope of some rows of a table."""
+    return Optics(
+        voltage_kv=_float32(start.voltage_kv[rows]),
+        spherical_aberration_mm=_float32(start.spherical_aberration_mm[rows]),
+        amplitude_contrast=_float32(start.amplitude_contrast[rows]),
+        phase_shift_deg=_float32(start.phase_shift_deg[rows]),
+        b_factor_angstrom2=_float32(start.b_factor_angstrom2[rows]),
+    )
+
+
+def _float32(values: Float[np.ndarray, "..."]) -> Float[Array, "..."]:
+    return jnp.asarray(values, jnp.float32)
