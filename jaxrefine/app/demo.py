@@ -64,8 +64,8 @@ def make_demo(folder: str | Path, seed: int = 0) -> None:
     atoms = sim.load_antibody().blurred(BLUR_B_ANGSTROM2)
     template = sim.potential_volume(atoms, TEMPLATE_SIDE, PIXEL_SIZE_ANGSTROM)
     _write_mrc(folder / "template.mrc", template)
-    uniform = sim.random_rotations(N_UNIFORM, rng)
-    projections = _projections(atoms, uniform)
+    half = sim.random_rotations(N_UNIFORM // 2, rng)
+    projections, uniform = demo_match.with_opposite_views(_projections(atoms, half), half)
     picks: list[Row] = []
     truth: list[Row] = []
     for number, exposure in enumerate(EXPOSURES):
@@ -285,10 +285,11 @@ of the correlation |
 
 ## How the match cheats
 A real match searches millions of orientations. This one correlated {N_UNIFORM} random
-orientations, which make mean and standard deviation, and {N_NEAR_TRUTH} more for each
-particle, drawn at random within a coarse search cell around its true pose (tilts up to
-{TILT_CELL_DEG}° in any direction, in-plane angles within ±{IN_PLANE_CELL_DEG}°), all at the
-micrograph's own defocus. The particles of the table are the maxima that came out of that.
+orientations ({N_UNIFORM // 2} and their opposite views), which make mean and standard
+deviation, and {N_NEAR_TRUTH} more for each particle, drawn at random within a coarse search
+cell around its true pose (tilts up to {TILT_CELL_DEG}° in any direction, in-plane angles
+within ±{IN_PLANE_CELL_DEG}°), all at the micrograph's own defocus. The particles of the
+table are the maxima that came out of that.
 They start the refinement about where a real match would, but they show nothing about how
 well particles can be found.
 

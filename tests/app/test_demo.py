@@ -130,9 +130,21 @@ def test_match_finds_a_planted_particle_in_units_of_noise():
     assert mip.shape == (113, 97) and mip.dtype == np.float32
     assert np.unravel_index(np.argmax(mip), mip.shape) == (70 - 16, 61 - 16)
     assert 16.0 < mip.max() < 22.0
-    phi, theta, psi = (maps[f"orientation_{n}"][54, 45] for n in ("phi", "theta", "psi"))
-    found = sim.matrix_from_euler(phi, theta, psi)
+    names = ("orientation_phi", "orientation_theta", "orientation_psi")
+    found = sim.matrix_from_euler(*(float(maps[name][54, 45]) for name in names))
     assert sim.angle_between_deg(found, rotations[7]) < 1e-3
+
+
+def test_opposite_views():
+    rng = np.random.default_rng(3)
+    atoms = sim.random_globule(50, 12.0, rng).blurred(60.0)
+    one = sim.random_rotations(3, rng)
+    projections = demo_match.projections_rfft(atoms, one, 16, 2.0)
+    both, rotations = demo_match.with_opposite_views(projections, one)
+    np.testing.assert_allclose(np.linalg.det(rotations), 1.0)
+    wanted = demo_match.projections_rfft(atoms, rotations, 16, 2.0)
+    inside = [*range(8), *range(9, 16)]  # the Nyquist row has no opposite
+    np.testing.assert_allclose(both[:, inside, :8], wanted[:, inside, :8], atol=1e-4)
 
 
 def test_peaks_come_best_first_and_keep_their_distance():
