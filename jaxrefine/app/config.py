@@ -190,7 +190,6 @@ class _Implied(NamedTuple):
 _IMPLIED = (
     _Implied("scoring", "template_ctf"),
     _Implied("template_sampling", "trilinear"),
-    _Implied("statistics", "variance", ("auto",)),
     # Leopard-EM calls its own grid uniform.
     _Implied("orientation_refinement_config.base_grid_method", "leopard_em", ("uniform",)),
 )
@@ -240,8 +239,8 @@ class Config(Section):
         statistics: What the correlation_variance maps and column hold: `variance`,
             `standard_deviation`, or `auto`, decided from the table.
         reproduce: `leopard_em` turns Leopard-EM's choices on together, for comparison:
-            scoring template_ctf, template_sampling trilinear, statistics variance,
-            base_grid_method leopard_em, and what has no key of its own.
+            scoring template_ctf, template_sampling trilinear, base_grid_method
+            leopard_em, and what has no key of its own.
         template_pixel_size: Å per voxel of the template; null: each row's pixel_size.
         source: What messages call the configuration: the path of its file.
     """

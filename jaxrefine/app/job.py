@@ -165,7 +165,9 @@ def describe(job: Job) -> list[str]:
     height, width = job.score.box
     device = job.mesh.devices.flat[0]
     held = "variances" if job.maps_hold_variance else "standard deviations"
-    origin = "as configured" if job.config.statistics != "auto" else "by the table's z-scores"
+    origin = (
+        "as configured" if job.config.statistics != "auto" else "by the table's z-scores"
+    )
     lines = [
         f"{len(job.table)} particles in {len(job.groups)} micrographs, "
         f"{int(job.start.from_refined.sum())} of them refined before",

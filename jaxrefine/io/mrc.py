@@ -222,7 +222,7 @@ def _read_header(path: PathLike, stream: BufferedIOBase) -> _Header:
         dtype=dtype_from_mode(mode).newbyteorder(order),
         offset=HEADER_DTYPE.itemsize + n_extended,
         voxel_size_angstrom=_voxel_size(header),
-        is_volume_stack=401 <= header["ispg"] <= 630 and header["mz"] != shape[0],
+        is_volume_stack=bool(401 <= header["ispg"] <= 630 and header["mz"] != shape[0]),
     )
 
 

@@ -14,6 +14,8 @@ Sampling = Literal["padded", "trilinear"]
 # unpadded trilinear ones lose 1 % (docs/decisions.md).
 _PADDING: dict[str, int] = {"padded": 2, "trilinear": 1}
 
+_ROUNDING = 1e-8
+
 
 def make_template(
     volume: Float[Array | np.ndarray, "n n n"], sampling: Sampling = "padded"
@@ -67,10 +69,14 @@ def central_slice(
     n, stored = template.side, template.volume_rfft.shape[0]
     ky = jnp.asarray(np.fft.fftfreq(n).astype(np.float32))[:, None, None]
     kx = jnp.asarray(np.fft.rfftfreq(n).astype(np.float32))[None, :, None]
+    # Rounding must not push samples off the cube's faces, or across the plane x = 0.
+    rotation = jnp.where(jnp.abs(rotation) < _ROUNDING, 0, rotation)
     k = (kx * rotation[:, 0] + ky * rotation[:, 1]) * scale  # xyz, cycles per voxel
     tie = jnp.where(jnp.abs(rotation[0, 0]) > 1e-7, rotation[0, 0] < 0, rotation[0, 1] < 0)
-    mirrored = jnp.where(jnp.abs(k[..., 0]) < 1e-8, tie, k[..., 0] < 0)
+    on_plane = jnp.abs(k[..., 0]) < _ROUNDING
+    mirrored = jnp.where(on_plane, tie, k[..., 0] < 0)
     k = jnp.where(mirrored[..., None], -k, k)
+    k = k.at[..., 0].set(jnp.where(on_plane, 0, k[..., 0]))
     position = k * stored + jnp.asarray([0.0, stored // 2, stored // 2])
     sample = _trilinear(template.volume_rfft, position[..., ::-1])
     return jnp.where(mirrored, jnp.conj(sample), sample)

@@ -184,7 +184,6 @@ def test_all_faults_come_together():
     [
         ("scoring", "image_ctf", "template_ctf"),
         ("template_sampling", "padded", "trilinear"),
-        ("statistics", "standard_deviation", "variance"),
         ("orientation_refinement_config.base_grid_method", "cartesian", "leopard_em"),
         ("template_pixel_size", 1.5, "never rescales"),
     ],
