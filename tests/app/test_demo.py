@@ -9,6 +9,8 @@ import yaml
 
 from jaxrefine.app import demo, demo_match
 from jaxrefine.app import simulate as sim
+from jaxrefine.app.config import Config
+from jaxrefine.io.table import decide_statistics, read_particle_table
 
 # --- the whole folder, made once ---------------------------------------------------------
 
@@ -53,6 +55,15 @@ def test_demo_config_names_its_files(folder):
     for row in read_csv(folder / stack["df_path"]):
         paths = [value for name, value in row.items() if name.endswith("_path")]
         assert len(paths) == 10 and all((folder / path).is_file() for path in paths)
+
+
+@pytest.mark.slow
+def test_the_program_accepts_the_demo(folder):
+    config = Config.load(folder / "config.yaml")
+    assert config.particle_stack.extracted_box_size == (108, 108)
+    table = read_particle_table(folder / "match_results.csv")
+    assert len(table) == 11
+    assert decide_statistics(table) == "standard_deviation"
 
 
 @pytest.mark.slow
