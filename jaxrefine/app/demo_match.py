@@ -30,6 +30,19 @@ def projections_rfft(
     ).astype(np.complex64)
 
 
+def with_opposite_views(
+    projections: NDArray, rotations: NDArray
+) -> tuple[NDArray, NDArray]:
+    """Projections and rotations, and after them those seen from behind.
+
+    A turn by 180° about the image's y axis mirrors the projection in x, which costs
+    nothing: P(ky, -kx) is the conjugate of P(-ky, kx).
+    """
+    mirrored = np.roll(projections[:, ::-1], 1, axis=1).conj()
+    behind = rotations @ np.diag([-1.0, 1.0, -1.0])
+    return np.concatenate([projections, mirrored]), np.concatenate([rotations, behind])
+
+
 def match(
     image: Image, projections: NDArray, rotations: NDArray, ctf: NDArray, n_statistics: int
 ) -> dict[str, Image]:
@@ -91,7 +104,10 @@ def match(
 def peaks(
     scaled_mip: Image, n_searched: int, exclusion_px: float
 ) -> Iterator[tuple[int, int]]:
-    """(y, x) of maxima, best first, down to where noise alone would give one.
+    """(y, x) of maxima, best first, down to where noise gives one in a hundred maps.
+
+    A real match takes one in one map; but its standard deviations are known better than
+    those of a few hundred orientations, which widen the tails.
 
     Args:
         scaled_mip: Map of z-scores.
@@ -99,7 +115,7 @@ def peaks(
         exclusion_px: No two maxima are nearer than this.
     """
     left = scaled_mip.copy()
-    threshold = NormalDist().inv_cdf(1.0 - 1.0 / (n_searched * left.size))
+    threshold = NormalDist().inv_cdf(1.0 - 0.01 / (n_searched * left.size))
     rows, columns = np.indices(left.shape)
     while left.max() > threshold:
         y, x = divmod(int(np.argmax(left)), left.shape[1])

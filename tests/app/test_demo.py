@@ -9,6 +9,8 @@ import yaml
 
 from jaxrefine.app import demo, demo_match
 from jaxrefine.app import simulate as sim
+from jaxrefine.app.config import Config
+from jaxrefine.io.table import decide_statistics, read_particle_table
 
 # --- the whole folder, made once ---------------------------------------------------------
 
@@ -53,6 +55,15 @@ def test_demo_config_names_its_files(folder):
     for row in read_csv(folder / stack["df_path"]):
         paths = [value for name, value in row.items() if name.endswith("_path")]
         assert len(paths) == 10 and all((folder / path).is_file() for path in paths)
+
+
+@pytest.mark.slow
+def test_the_program_accepts_the_demo(folder):
+    config = Config.load(folder / "config.yaml")
+    assert config.particle_stack.extracted_box_size == (108, 108)
+    table = read_particle_table(folder / "match_results.csv")
+    assert len(table) == 11
+    assert decide_statistics(table) == "standard_deviation"
 
 
 @pytest.mark.slow
@@ -130,9 +141,21 @@ def test_match_finds_a_planted_particle_in_units_of_noise():
     assert mip.shape == (113, 97) and mip.dtype == np.float32
     assert np.unravel_index(np.argmax(mip), mip.shape) == (70 - 16, 61 - 16)
     assert 16.0 < mip.max() < 22.0
-    phi, theta, psi = (maps[f"orientation_{n}"][54, 45] for n in ("phi", "theta", "psi"))
-    found = sim.matrix_from_euler(phi, theta, psi)
+    names = ("orientation_phi", "orientation_theta", "orientation_psi")
+    found = sim.matrix_from_euler(*(float(maps[name][54, 45]) for name in names))
     assert sim.angle_between_deg(found, rotations[7]) < 1e-3
+
+
+def test_opposite_views():
+    rng = np.random.default_rng(3)
+    atoms = sim.random_globule(50, 12.0, rng).blurred(60.0)
+    one = sim.random_rotations(3, rng)
+    projections = demo_match.projections_rfft(atoms, one, 16, 2.0)
+    both, rotations = demo_match.with_opposite_views(projections, one)
+    np.testing.assert_allclose(np.linalg.det(rotations), 1.0)
+    wanted = demo_match.projections_rfft(atoms, rotations, 16, 2.0)
+    inside = [*range(8), *range(9, 16)]  # the Nyquist row has no opposite
+    np.testing.assert_allclose(both[:, inside, :8], wanted[:, inside, :8], atol=1e-4)
 
 
 def test_peaks_come_best_first_and_keep_their_distance():
