@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 AnyArray = jax.Array | np.ndarray
 
-# Below this sine of theta, phi and psi turn about one axis and only their sum is defined.
+# Below this sine of theta, phi and psi turn about one axis: phi is then called 0.
 _POLE = 1e-6
 
 
@@ -63,9 +63,14 @@ def matrix_to_euler(rotation: Float[AnyArray, "*n 3 3"]) -> Float[AnyArray, "*n 
     at_pole = sine < _POLE
     theta = xp.atan2(sine, rotation[..., 2, 2])
     phi = xp.atan2(rotation[..., 1, 2], rotation[..., 0, 2])
-    psi = xp.atan2(rotation[..., 2, 1], -rotation[..., 2, 0])
     phi = xp.where(at_pole, xp.zeros_like(phi), phi)
-    psi = xp.where(at_pole, xp.atan2(rotation[..., 1, 0], rotation[..., 1, 1]), psi)
+    # Near a pole phi is mostly rounding. Psi is what remains once that phi is undone, so
+    # that the two together stand for the rotation all the same.
+    c, s = xp.cos(phi), xp.sin(phi)
+    psi = xp.atan2(
+        c * rotation[..., 1, 0] - s * rotation[..., 0, 0],
+        c * rotation[..., 1, 1] - s * rotation[..., 0, 1],
+    )
     angles = xp.rad2deg(xp.stack([phi % (2 * np.pi), theta, psi % (2 * np.pi)], axis=-1))
     return xp.where(angles >= 360.0, xp.zeros_like(angles), angles)
 
@@ -105,4 +110,4 @@ def angle_between_deg(
     xp = first.__array_namespace__()
     norm = xp.sqrt(xp.sum((first - second) ** 2, axis=(-2, -1)))
     half_sine = xp.clip(norm / (2 * np.sqrt(2.0)), 0.0, 1.0)
-    return xp.rad2deg(2 * xp.asin(half_sine))
+    return xp.asarray(xp.rad2deg(2 * xp.asin(half_sine)))
