@@ -1,7 +1,7 @@
 """Refine one micrograph's particles with the library: no configuration, no program.
 
-    python -m jaxrefine demo DIR
-    python examples/library.py DIR
+python -m jaxrefine demo DIR
+python examples/library.py DIR
 """
 
 import sys

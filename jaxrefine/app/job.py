@@ -168,8 +168,9 @@ def describe(job: Job) -> list[str]:
     origin = (
         "as configured" if job.config.statistics != "auto" else "by the table's z-scores"
     )
+    micrographs = "micrograph" if len(job.groups) == 1 else "micrographs"
     lines = [
-        f"{len(job.table)} particles in {len(job.groups)} micrographs, "
+        f"{len(job.table)} particles in {len(job.groups)} {micrographs}, "
         f"{int(job.start.from_refined.sum())} of them refined before",
         f"{orientations:,} orientations x {defoci} defoci x {pixel_sizes} pixel sizes = "
         f"{job.poses:,} correlations per particle",

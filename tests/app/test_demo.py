@@ -15,60 +15,53 @@ from jaxrefine.io.table import decide_statistics, read_particle_table
 # --- the whole folder, made once ---------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    path = tmp_path_factory.mktemp("demo") / "made"
-    demo.make_demo(path)
-    return path
-
-
 def read_csv(path):
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
 
 
 @pytest.mark.slow
-def test_demo_holds_what_its_readme_says(folder):
-    readme = (folder / "README.md").read_text()
+def test_demo_holds_what_its_readme_says(demo_folder):
+    readme = (demo_folder / "README.md").read_text()
     assert "python -m jaxrefine config.yaml" in readme
-    for path in set(folder.iterdir()) - {folder / "README.md"}:
+    for path in set(demo_folder.iterdir()) - {demo_folder / "README.md"}:
         kind = path.name.replace("_0.mrc", "").replace("_1.mrc", "").split("_")[0]
         assert kind in readme, path.name
-    template = mrcfile.read(folder / "template.mrc")
+    template = mrcfile.read(demo_folder / "template.mrc")
     assert template.shape == (96, 96, 96) and template.dtype == np.float32
     for number in (0, 1):
-        assert mrcfile.read(folder / f"micrograph_{number}.mrc").shape == (512, 480)
+        assert mrcfile.read(demo_folder / f"micrograph_{number}.mrc").shape == (512, 480)
         for name in ("correlation_average", "correlation_variance", "mip", "scaled_mip"):
-            with mrcfile.open(folder / f"{name}_{number}.mrc") as file:
+            with mrcfile.open(demo_folder / f"{name}_{number}.mrc") as file:
                 assert file.data.shape == (512 - 95, 480 - 95)
                 assert file.voxel_size.x == pytest.approx(2.0)
 
 
 @pytest.mark.slow
-def test_demo_config_names_its_files(folder):
-    config = yaml.safe_load((folder / "config.yaml").read_text())
-    assert (folder / config["template_volume_path"]).exists()
+def test_demo_config_names_its_files(demo_folder):
+    config = yaml.safe_load((demo_folder / "config.yaml").read_text())
+    assert (demo_folder / config["template_volume_path"]).exists()
     stack = config["particle_stack"]
-    assert (folder / stack["df_path"]).exists()
+    assert (demo_folder / stack["df_path"]).exists()
     assert stack["original_template_size"] == [96, 96]
     assert stack["extracted_box_size"] == [108, 108]
-    for row in read_csv(folder / stack["df_path"]):
+    for row in read_csv(demo_folder / stack["df_path"]):
         paths = [value for name, value in row.items() if name.endswith("_path")]
-        assert len(paths) == 10 and all((folder / path).is_file() for path in paths)
+        assert len(paths) == 10 and all((demo_folder / path).is_file() for path in paths)
 
 
 @pytest.mark.slow
-def test_the_program_accepts_the_demo(folder):
-    config = Config.load(folder / "config.yaml")
+def test_the_program_accepts_the_demo(demo_folder):
+    config = Config.load(demo_folder / "config.yaml")
     assert config.particle_stack.extracted_box_size == (108, 108)
-    table = read_particle_table(folder / "match_results.csv")
+    table = read_particle_table(demo_folder / "match_results.csv")
     assert len(table) == 11
     assert decide_statistics(table) == "standard_deviation"
 
 
 @pytest.mark.slow
-def test_demo_columns_are_those_of_a_match(folder):
-    rows = read_csv(folder / "match_results.csv")
+def test_demo_columns_are_those_of_a_match(demo_folder):
+    rows = read_csv(demo_folder / "match_results.csv")
     wanted = (
         "particle_index mip scaled_mip correlation_mean correlation_variance "
         "total_correlations pos_x pos_y pos_x_img pos_y_img pos_x_img_angstrom "
@@ -84,8 +77,8 @@ def test_demo_columns_are_those_of_a_match(folder):
 
 
 @pytest.mark.slow
-def test_demo_finds_the_planted_particles(folder):
-    found = demo.compare_with_truth(folder, folder / "match_results.csv")
+def test_demo_finds_the_planted_particles(demo_folder):
+    found = demo.compare_with_truth(demo_folder, demo_folder / "match_results.csv")
     assert len(found.particles) == 11 and found.n_missed == 0 and found.n_false == 0
     for particle in found.particles:
         assert particle.position_px[0] < 1.5
@@ -97,8 +90,8 @@ def test_demo_finds_the_planted_particles(folder):
 
 
 @pytest.mark.slow
-def test_demo_table_agrees_with_its_maps(folder):
-    for row in read_csv(folder / "match_results.csv"):
+def test_demo_table_agrees_with_its_maps(demo_folder):
+    for row in read_csv(demo_folder / "match_results.csv"):
         value = {name: float(row[name]) for name in list(row)[:29] if row[name]}
         z = (value["mip"] - value["correlation_mean"]) / value["correlation_variance"]
         assert z == pytest.approx(value["scaled_mip"], rel=1e-5)
@@ -109,18 +102,18 @@ def test_demo_table_agrees_with_its_maps(folder):
             ("correlation_variance_path", "correlation_variance"),
             ("psi_path", "psi"),
         ]:
-            on_map = mrcfile.read(folder / row[name])[at]
+            on_map = mrcfile.read(demo_folder / row[name])[at]
             assert on_map == pytest.approx(value[column], rel=1e-6)
         assert int(row["pos_x_img"]) == at[1] + 48
 
 
 @pytest.mark.slow
-def test_demo_correlations_have_unit_noise(folder):
+def test_demo_correlations_have_unit_noise(demo_folder):
     # Away from the particles, over positions and orientations.
     for number in (0, 1):
-        deviation = mrcfile.read(folder / f"correlation_variance_{number}.mrc")
+        deviation = mrcfile.read(demo_folder / f"correlation_variance_{number}.mrc")
         assert np.median(deviation) == pytest.approx(1.0, abs=0.08)
-        mean = mrcfile.read(folder / f"correlation_average_{number}.mrc")
+        mean = mrcfile.read(demo_folder / f"correlation_average_{number}.mrc")
         assert abs(np.median(mean)) < 0.1
 
 
