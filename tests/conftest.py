@@ -1,8 +1,12 @@
 """Settings of the whole test run."""
 
+from pathlib import Path
+
 import jax
 import numpy as np
 import pytest
+
+from jaxrefine.app.demo import make_demo
 
 # Four devices, so that every test of the search can be run on several.
 jax.config.update("jax_platforms", "cpu")
@@ -17,3 +21,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def rng(request: pytest.FixtureRequest) -> np.random.Generator:
     """Random numbers that repeat with `--seed`."""
     return np.random.default_rng(request.config.getoption("--seed"))
+
+
+@pytest.fixture(scope="session")
+def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo's data set, made once; tests leave its files as they are."""
+    folder = tmp_path_factory.mktemp("demo") / "made"
+    make_demo(folder)
+    return folder

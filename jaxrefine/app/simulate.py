@@ -123,15 +123,15 @@ def potential_volume(
     """
     xyz_px = atoms.positions_angstrom / pixel_size_angstrom + side // 2
     b_px2 = atoms.b_factor_angstrom2 / pixel_size_angstrom**2
-    full, half = np.fft.fftfreq(side), np.fft.rfftfreq(side)
-    total = np.zeros((side * side, half.size), dtype=np.complex128)
+    half = side // 2 + 1
+    total = np.zeros((side * side, half), dtype=np.complex128)
     for some in _chunks(len(xyz_px), 256):
         x, y, z = xyz_px[some].T
-        along_z = _waves(z, b_px2[some], full) * atoms.weights[some, None]
-        along_y = _waves(y, b_px2[some], full)
+        along_z = _waves(z, b_px2[some], side) * atoms.weights[some, None]
+        along_y = _waves(y, b_px2[some], side)
         planes = (along_z[:, :, None] * along_y[:, None, :]).reshape(len(z), -1)
-        total += planes.T @ _waves(x, b_px2[some], half)
-    spectrum = total.reshape(side, side, half.size)
+        total += planes.T @ _half_waves(x, b_px2[some], side)
+    spectrum = total.reshape(side, side, half)
     return np.fft.irfftn(spectrum, s=(side, side, side), axes=(0, 1, 2)).astype(np.float32)
 
 
@@ -157,11 +157,11 @@ def exact_projection_rfft(
     """
     xyz_px = atoms.positions_angstrom @ rotation / pixel_size_angstrom
     b_px2 = atoms.b_factor_angstrom2 / pixel_size_angstrom**2
-    full, half = np.fft.fftfreq(shape[0]), np.fft.rfftfreq(shape[1])
-    total = np.zeros((full.size, half.size), dtype=np.complex128)
+    half = shape[1] // 2 + 1
+    total = np.zeros((shape[0], half), dtype=np.complex128)
     for some in _chunks(len(xyz_px), 2048):
-        along_y = _waves(xyz_px[some, 1] + centre_px[0], b_px2[some], full)
-        along_x = _waves(xyz_px[some, 0] + centre_px[1], b_px2[some], half)
+        along_y = _waves(xyz_px[some, 1] + centre_px[0], b_px2[some], shape[0])
+        along_x = _half_waves(xyz_px[some, 0] + centre_px[1], b_px2[some], shape[1])
         total += along_y.T @ (atoms.weights[some, None] * along_x)
     return total
 
@@ -359,9 +359,20 @@ def _half_plane(shape: tuple[int, int]) -> tuple[FloatArray, FloatArray]:
     return np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1])[None, :]
 
 
-def _waves(at_px: FloatArray, b_px2: FloatArray, k: FloatArray) -> ComplexArray:
-    """(n, len(k)): Fourier sum's factor of each atom along one axis, Gaussian included."""
-    return np.exp(-2j * np.pi * at_px[:, None] * k - 0.25 * b_px2[:, None] * k**2)
+def _half_waves(at_px: FloatArray, b_px2: FloatArray, n: int) -> ComplexArray:
+    """Each atom's factors along one axis: exp(-2πi k at - B k²/4), k = rfftfreq(n)."""
+    steps = np.ones((len(at_px), n // 2 + 1), dtype=np.complex128)
+    steps[:, 1:] = np.exp(-2j * np.pi * at_px / n)[:, None]
+    gauss = np.exp(-0.25 * b_px2[:, None] * np.fft.rfftfreq(n) ** 2)
+    return np.cumprod(steps, axis=1) * gauss
+
+
+def _waves(at_px: FloatArray, b_px2: FloatArray, n: int) -> ComplexArray:
+    """The same for k = fftfreq(n)."""
+    half = _half_waves(at_px, b_px2, n)
+    return np.concatenate(
+        [half[:, : (n + 1) // 2], half[:, n // 2 : 0 : -1].conj()], axis=1
+    )
 
 
 def _chunks(n: int, size: int) -> list[slice]:

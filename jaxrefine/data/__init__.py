@@ -1,5 +1,6 @@
 """What things are: equinox modules that every other layer speaks in."""
 
+from jaxrefine.data.errors import Faults as Faults
 from jaxrefine.data.errors import InputError as InputError
 from jaxrefine.data.grid import SearchGrid as SearchGrid
 from jaxrefine.data.optics import Optics as Optics

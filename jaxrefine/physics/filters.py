@@ -74,7 +74,7 @@ class RadialFilter(eqx.Module):
 
     def on_grid(self, shape: tuple[int, int]) -> Float[Array, "h r"]:
         """The product of all filters on the half plane of an image of `shape`."""
-        k = radial_frequency(shape)
+        k = jnp.asarray(radial_frequency(shape))
         total = jnp.ones_like(k)
         if self.whitening_values is not None:
             grid = jnp.linspace(0.0, _CORNER, self.whitening_values.shape[0])
@@ -110,17 +110,14 @@ def whitening_values(
     power = jnp.abs(image_rfft)
     if settings.do_power_spectrum:
         power = power**2
-    place = (radial_frequency(shape) * ((bins - 1) / _CORNER)).ravel()
-    low = jnp.clip(jnp.floor(place).astype(jnp.int32), 0, bins - 2)
-    upper_share = place - low
-    lower_share = 1 - upper_share
-
-    def binned(values: Float[Array, " p"]) -> Float[Array, " f"]:
-        sums = jnp.zeros(bins).at[low].add(values * lower_share)
-        return sums.at[low + 1].add(values * upper_share)
-
-    counts = binned(jnp.ones_like(place))
-    mean = jnp.where(counts > 0, binned(power.ravel()) / jnp.maximum(counts, 1e-12), 0)
+    # Where each coefficient falls is known beforehand; only its power is measured.
+    place = radial_frequency(shape).ravel() * ((bins - 1) / _CORNER)
+    low = np.clip(place.astype(np.int32), 0, bins - 2)
+    upper = (place - low).astype(np.float32)
+    counts = np.bincount(low, 1 - upper, bins) + np.bincount(low + 1, upper, bins)
+    sums = jnp.zeros(bins).at[low].add(power.ravel() * (1 - upper))
+    sums = sums.at[low + 1].add(power.ravel() * upper)
+    mean = sums * np.where(counts > 0, 1 / np.maximum(counts, 1e-12), 0)
     amplitude = jnp.sqrt(mean) if settings.do_power_spectrum else mean
     reciprocal = jnp.where(amplitude > 0, 1 / jnp.where(amplitude > 0, amplitude, 1), 0)
     if settings.max_freq is None:
@@ -133,7 +130,7 @@ def whitening_values(
 
 def bandpass_on_grid(bandpass: Bandpass, shape: tuple[int, int]) -> Float[Array, "h r"]:
     """The bandpass on the half plane of an image of `shape`."""
-    k = radial_frequency(shape)
+    k = jnp.asarray(radial_frequency(shape))
     inside = (k > bandpass.low) & (k <= bandpass.high)
     if bandpass.falloff <= 0:
         return inside.astype(jnp.float32)

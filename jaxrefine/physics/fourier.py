@@ -18,12 +18,12 @@ def frequency_grid(
     return jnp.asarray(ky), jnp.asarray(kx)
 
 
-def radial_frequency(shape: tuple[int, int]) -> Float[Array, "h r"]:
-    """|k| in cycles per pixel of rfft2 of an image of `shape`."""
+def radial_frequency(shape: tuple[int, int]) -> Float[np.ndarray, "h r"]:
+    """|k| in cycles per pixel of rfft2 of an image of `shape`: a constant, in float32."""
     height, width = shape
     ky = np.fft.fftfreq(height)[:, None]
     kx = np.fft.rfftfreq(width)[None, :]
-    return jnp.asarray(np.sqrt(ky**2 + kx**2).astype(np.float32))
+    return np.sqrt(ky**2 + kx**2).astype(np.float32)
 
 
 def half_plane_weights(shape: tuple[int, int]) -> Float[Array, " r"]:

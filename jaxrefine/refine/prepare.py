@@ -59,7 +59,6 @@ def _filter(
     return jnp.fft.irfft2(rfft * noise_scale(rfft, shape, filters), s=shape), radial
 
 
-@eqx.filter_jit
 def prepare_micrograph(
     image: Float[Array, "Ny Nx"],
     corr_mean: Float[Array, "My Mx"],
@@ -70,6 +69,8 @@ def prepare_micrograph(
     second_square_root: bool = False,
 ) -> Micrograph:
     """Filter a micrograph, once for all its particles.
+
+    Not compiled as a whole: a program would hold frequency grids of the micrograph's size.
 
     Args:
         image: Raw micrograph, any gain and offset.

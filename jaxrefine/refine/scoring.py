@@ -43,12 +43,15 @@ class Score(eqx.Module):
     Attributes:
         box: (H, W) of the box in which positions are searched.
         side: Side n of the template; valid positions are (H - n + 1, W - n + 1).
-        cut: Shape of `Particles.image`: the box and the margin that the score wants.
     """
 
     box: eqx.AbstractVar[tuple[int, int]]
     side: eqx.AbstractVar[int]
-    cut: eqx.AbstractVar[tuple[int, int]]
+
+    @property
+    @abc.abstractmethod
+    def cut(self) -> tuple[int, int]:
+        """Shape of `Particles.image`: the box and the margin that the score wants."""
 
     @property
     @abc.abstractmethod
@@ -130,13 +133,13 @@ class ImageCTF(Score):
     Attributes:
         box: (H, W) of the box.
         side: Side of the template.
-        cut: (Qh, Qw) of the cut, from `for_particles`.
+        cut_shape: (Qh, Qw) of the cut, from `for_particles`.
         norm_side: Side of the grid on which |F·CTF|² is sampled.
     """
 
     box: tuple[int, int] = eqx.field(static=True)
     side: int = eqx.field(static=True)
-    cut: tuple[int, int] = eqx.field(static=True)
+    cut_shape: tuple[int, int] = eqx.field(static=True)
     norm_side: int = eqx.field(static=True)
 
     @classmethod
@@ -169,9 +172,16 @@ class ImageCTF(Score):
         return cls(
             box=box,
             side=side,
-            cut=(next_fast_even(box[0] + 2 * margin), next_fast_even(box[1] + 2 * margin)),
+            cut_shape=(
+                next_fast_even(box[0] + 2 * margin),
+                next_fast_even(box[1] + 2 * margin),
+            ),
             norm_side=next_fast_even(max(2 * side, math.ceil(side + 1.1 * lags) + 16)),
         )
+
+    @property
+    def cut(self) -> tuple[int, int]:
+        return self.cut_shape
 
     @property
     def filter_grid(self) -> tuple[int, int]:

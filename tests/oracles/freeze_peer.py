@@ -15,7 +15,6 @@ one holds is told in the README.md there.
 import json
 import os
 import sys
-import types
 from importlib.metadata import version
 from pathlib import Path
 
@@ -24,39 +23,32 @@ os.environ["LEOPARDEM_DISABLE_TORCH_COMPILATION"] = "1"
 import numpy as np
 import roma
 import torch
-
-if not torch.cuda.is_available():  # leopard_em names these at import
-    torch.cuda.Stream = lambda *args, **kwargs: types.SimpleNamespace(
-        synchronize=lambda: None
-    )
-torch.set_num_threads(1)
-
-from leopard_em.backend.cross_correlation import (  # noqa: E402
+from leopard_em.backend.cross_correlation import (
     do_batched_orientation_cross_correlate_cpu,
 )
-from leopard_em.backend.utils import (  # noqa: E402
+from leopard_em.backend.utils import (
     combine_euler_angles,
     normalize_template_projection,
 )
-from leopard_em.pydantic_models.config import PreprocessingFilters  # noqa: E402
-from leopard_em.pydantic_models.config.correlation_filters import (  # noqa: E402
+from leopard_em.pydantic_models.config import PreprocessingFilters
+from leopard_em.pydantic_models.config.correlation_filters import (
     ArbitraryCurveFilterConfig,
     BandpassFilterConfig,
     WhiteningFilterConfig,
 )
-from leopard_em.pydantic_models.data_structures.particle_stack import (  # noqa: E402
+from leopard_em.pydantic_models.data_structures.particle_stack import (
     get_cropped_image_regions,
 )
-from leopard_em.utils.ctf_utils import calculate_ctf_filter_stack_full_args  # noqa: E402
-from leopard_em.utils.image_processing import (  # noqa: E402
+from leopard_em.utils.ctf_utils import calculate_ctf_filter_stack_full_args
+from leopard_em.utils.image_processing import (
     preprocess_image,
     volume_to_rfft_fourier_slice,
 )
-from leopard_em.utils.search_utils import get_cs_range, get_search_tensors  # noqa: E402
-from torch_ctf import calculate_ctf_2d  # noqa: E402
-from torch_fourier_filter.envelopes import b_envelope  # noqa: E402
-from torch_fourier_slice import extract_central_slices_rfft_3d  # noqa: E402
-from torch_so3 import get_local_high_resolution_angles  # noqa: E402
+from leopard_em.utils.search_utils import get_cs_range, get_search_tensors
+from torch_ctf import calculate_ctf_2d
+from torch_fourier_filter.envelopes import b_envelope
+from torch_fourier_slice import extract_central_slices_rfft_3d
+from torch_so3 import get_local_high_resolution_angles
 
 FOLDER = Path(__file__).resolve().parents[1] / "data" / "peer"
 
@@ -423,6 +415,7 @@ def freeze_searches():
 
 
 def main(folder: Path) -> None:
+    torch.set_num_threads(1)
     folder.mkdir(parents=True, exist_ok=True)
     for name, freeze in {
         "rotations": freeze_rotations,

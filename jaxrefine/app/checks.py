@@ -1,0 +1,121 @@
+"""Checks of the files that a run will read, all before any long work."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from jaxrefine.app.config import Config
+from jaxrefine.data import Faults, InputError
+from jaxrefine.io.mrc import image_shape, read_volume
+
+log = logging.getLogger("jaxrefine")
+
+# Voxel sizes in headers are rounded; half a percent shifts nothing that can be seen.
+_VOXEL_SIZE_TOLERANCE = 0.005
+
+
+def read_template(path: Path, config: Config) -> tuple[np.ndarray, float | None]:
+    """The template volume and its header's voxel size in Å, checked.
+
+    Raises:
+        InputError: If it is no cube of the configured even side, not finite, or constant.
+    """
+    volume, voxel_size = read_volume(path)
+    side = config.particle_stack.original_template_size[0]
+    key = f"{config.source}: template_volume_path: {path}"
+    if len(set(volume.shape)) != 1:
+        raise InputError(f"{key} — has shape {volume.shape}; it must be a cube")
+    if volume.shape[0] != side:
+        raise InputError(
+            f"{key} — has side {volume.shape[0]} px, but particle_stack.original_"
+            f"template_size says {side}; the two must be equal (and even)"
+        )
+    if not np.isfinite(volume).all():
+        count = int((~np.isfinite(volume)).sum())
+        raise InputError(f"{key} — {count} voxels are NaN or infinite; all must be finite")
+    if volume.min() == volume.max():
+        raise InputError(f"{key} — is constant ({volume.min():g}); it holds no structure")
+    return volume, voxel_size
+
+
+def warn_of_voxel_size(
+    voxel_size_angstrom: float | None, template_pixel_size_angstrom: np.ndarray
+) -> None:
+    """Warn where the template's header disagrees with the size it is taken to have."""
+    if voxel_size_angstrom is None:
+        return
+    for taken in np.unique(template_pixel_size_angstrom):
+        if abs(voxel_size_angstrom / taken - 1) > _VOXEL_SIZE_TOLERANCE:
+            log.warning(
+                "the template's header says %g Å per voxel, it is taken as %g Å; "
+                "set template_pixel_size if the header is right",
+                voxel_size_angstrom,
+                taken,
+            )
+
+
+def check_images(
+    groups: dict[tuple[Path, Path, Path], np.ndarray], lines: tuple[int, ...], side: int
+) -> None:
+    """Check that every micrograph and its maps exist and fit together.
+
+    Args:
+        groups: (micrograph, mean map, variance map) -> rows.
+        lines: Line of each row in the table, for messages.
+        side: Side of the template; maps have one position per template inside.
+
+    Raises:
+        InputError: With every fault.
+    """
+    faults = Faults()
+    for (micrograph, *maps), rows in groups.items():
+        where = f"(first named on line {lines[rows[0]]} of the particle table)"
+        expected = None
+        with faults, _naming(where):
+            height, width = image_shape(micrograph)
+            if min(height, width) < side:
+                raise InputError(
+                    f"{micrograph}: has shape {(height, width)}; it must be at least as "
+                    f"large as the template, {side} px"
+                )
+            expected = (height - side + 1, width - side + 1)
+        for path in maps:
+            with faults, _naming(where):
+                found = image_shape(path)
+                if expected is not None and found != expected:
+                    raise InputError(
+                        f"{path}: has shape {found}; a statistic map of {micrograph} and "
+                        f"a template of {side} px has shape {expected}"
+                    )
+    faults.raise_any()
+
+
+@contextmanager
+def _naming(where: str) -> Iterator[None]:
+    """Say of each fault where the file is named."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{fault} {where}" for fault in error.faults) from error
+
+
+def check_output(output: Path, inputs: list[Path], source: str) -> None:
+    """Refuse an output that cannot be written or would overwrite an input.
+
+    Raises:
+        InputError: If so.
+    """
+    folder = output.absolute().parent
+    if not folder.is_dir():
+        raise InputError(
+            f"{source}: output_path: {output} — its folder does not exist; make it first"
+        )
+    if output.is_dir():
+        raise InputError(f"{source}: output_path: {output} — is a folder; name a file")
+    if any(output.resolve() == path.resolve() for path in inputs):
+        raise InputError(
+            f"{source}: output_path: {output} — is an input of the run; name another file"
+        )

@@ -1,0 +1,158 @@
+"""The command line."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import jaxrefine
+from jaxrefine.data import STATUS_MEANING, InputError, Status
+
+EXIT_WRITTEN, EXIT_FAULTY_INPUT, EXIT_INTERRUPTED = 0, 2, 130
+
+_DESCRIPTION = """\
+Refine 2D template matching (2DTM) particles: search a fine local grid of orientation,
+defocus and pixel size around each particle and write the refined particle table.
+"""
+_EPILOG = """\
+examples:
+  jaxrefine config.yaml                  refine; the config names all inputs
+  jaxrefine config.yaml --output out.csv the same, into another file
+  jaxrefine demo DIR                     make a small data set with known truth
+  jaxrefine demo DIR --run               make it, refine it, compare with the truth
+
+exit codes: 0 the table was written; 2 faulty input (every fault is printed, nothing was
+written); 130 interrupted.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program.
+
+    Args:
+        arguments: Command line without the program's name; None takes the real one.
+
+    Returns:
+        The exit code.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    # A first word that is no command is a configuration: `jaxrefine config.yaml`.
+    if arguments and arguments[0] not in _COMMANDS and not arguments[0].startswith("-"):
+        arguments.insert(0, "refine")
+    options = _parser().parse_args(arguments)
+    _set_up_logging(quiet=options.quiet)
+    try:
+        options.command(options)
+    except InputError as error:
+        for fault in error.faults:
+            print(f"error: {fault}", file=sys.stderr)
+        return EXIT_FAULTY_INPUT
+    except KeyboardInterrupt:
+        print("interrupted: nothing was written", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    return EXIT_WRITTEN
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="jaxrefine",
+        usage="jaxrefine [-h] [--version] CONFIG.yaml | demo DIR  [options]",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--version", action="version", version=f"jaxrefine {jaxrefine.__version__}"
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument(
+        "-q", "--quiet", action="store_true", help="print warnings and errors only"
+    )
+
+    refine = commands.add_parser(
+        "refine", parents=[common], help="refine particles (the word may be left out)"
+    )
+    refine.add_argument("config", type=Path, metavar="CONFIG.yaml")
+    refine.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE.csv",
+        help="refined table; default: the config's output_path, else <stem>_refined.csv "
+        "beside the particle table",
+    )
+    refine.set_defaults(command=_refine)
+
+    demo = commands.add_parser(
+        "demo", parents=[common], help="make a small data set with known truth"
+    )
+    demo.add_argument("folder", type=Path, metavar="DIR")
+    demo.add_argument("--run", action="store_true", help="refine it and compare with truth")
+    demo.add_argument("--seed", type=int, default=0, help="of everything random (0)")
+    demo.set_defaults(command=_demo)
+    return parser
+
+
+def _set_up_logging(*, quiet: bool) -> None:
+    logging.basicConfig(
+        level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Plain())
+    logger = logging.getLogger("jaxrefine")
+    logger.handlers[:] = [handler]
+    logger.setLevel(logging.WARNING if quiet else logging.INFO)
+    logger.propagate = False
+
+
+class _Plain(logging.Formatter):
+    """The message alone; its level only where it is a warning or worse."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = record.getMessage()
+        return text if record.levelno < logging.WARNING else f"warning: {text}"
+
+
+def _refine(options: argparse.Namespace) -> None:
+    # Imported late: `--help` and faults of the command line need no JAX.
+    from jaxrefine.app.config import Config
+    from jaxrefine.app.pipeline import run
+
+    config = Config.load(options.config)
+    summary = run(config, output=options.output, quiet=options.quiet)
+    if not options.quiet:
+        _print_summary(summary)
+
+
+def _print_summary(summary) -> None:
+    print(
+        f"refined {summary.particles} particles in {summary.seconds:.1f} s\n"
+        f"  mean z-score: {summary.mean_z_before:.2f} before, "
+        f"{summary.mean_z_after:.2f} after\n"
+        f"  mean correlation over the background: {summary.mean_snr:.2f}"
+    )
+    for status, count in summary.statuses.items():
+        if count and status != Status.CONVERGED:
+            print(f"  {count} {status.name.lower()}: {STATUS_MEANING[status]}")
+    print(f"written: {summary.output}")
+
+
+def _demo(options: argparse.Namespace) -> None:
+    from jaxrefine.app.config import Config
+    from jaxrefine.app.demo import compare_with_truth, make_demo
+    from jaxrefine.app.pipeline import run
+
+    log = logging.getLogger("jaxrefine")
+    log.info("making the demo in %s", options.folder)
+    make_demo(options.folder, options.seed)
+    config_path = options.folder / "config.yaml"
+    if not options.run:
+        print(f"made the demo; refine it with:\n  python -m jaxrefine {config_path}")
+        return
+    summary = run(Config.load(config_path), quiet=options.quiet)
+    _print_summary(summary)
+    print(compare_with_truth(options.folder, summary.output))
+
+
+_COMMANDS = ("refine", "demo")

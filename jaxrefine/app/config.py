@@ -1,0 +1,351 @@
+"""The configuration: every key, its default, unit and meaning, and what it must be.
+
+`Config.load` reads a YAML file, `Config.from_dict` plain data; both check types and
+rules and report all faults in one `InputError`. Constructors check the rules only.
+"""
+
+import dataclasses
+import os
+import re
+from collections.abc import Iterable, Mapping
+from operator import attrgetter
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+
+import equinox as eqx
+
+from jaxrefine.app.config_filters import PreprocessingFiltersConfig
+from jaxrefine.app.config_load import Fault, Rule, Section, structure
+from jaxrefine.app.config_search import (
+    DefocusRefinementConfig,
+    OrientationRefinementConfig,
+    PixelSizeRefinementConfig,
+)
+from jaxrefine.app.config_yaml import read_yaml
+
+
+class ParticleStackConfig(Section):
+    """The particles, and the sizes they are compared at.
+
+    Attributes:
+        df_path: The particle table, a CSV file.
+        extracted_box_size: Height and width in px of the box cut around each particle;
+            even, larger than the template (4 to 24 px more is usual). The difference
+            is how far a particle's position is searched.
+        original_template_size: Height and width in px of the template, equal and even;
+            the side of the template volume.
+    """
+
+    df_path: Annotated[str, "the path of the particle CSV"]
+    extracted_box_size: Annotated[
+        tuple[int, int], "the box as [height, width] in px, two whole numbers"
+    ]
+    original_template_size: Annotated[
+        tuple[int, int], "the template as [height, width] in px, two whole numbers"
+    ]
+
+    rules: ClassVar = (
+        Rule("df_path", lambda c: c.df_path, "must be the path of the particle CSV"),
+        Rule(
+            "original_template_size",
+            lambda c: min(c.original_template_size) > 0,
+            "both sides must be larger than 0 px",
+        ),
+        Rule(
+            "original_template_size",
+            lambda c: all(side % 2 == 0 for side in c.original_template_size),
+            "both sides must be even",
+        ),
+        Rule(
+            "original_template_size",
+            lambda c: len(set(c.original_template_size)) == 1,
+            "must be square: [h, h], h the side of the template volume",
+        ),
+        Rule(
+            "extracted_box_size",
+            lambda c: all(side % 2 == 0 for side in c.extracted_box_size),
+            "both sides must be even",
+        ),
+        Rule(
+            "extracted_box_size",
+            lambda c: all(
+                box > template
+                for box, template in zip(
+                    c.extracted_box_size, c.original_template_size, strict=True
+                )
+            ),
+            "both sides must be larger than the template's, {original_template_size}; "
+            "4 to 24 px more is usual",
+        ),
+    )
+
+
+_GPU_WORDS = "auto, all, cpu, cuda:N, a GPU number, or a list of GPU numbers and cuda:N"
+_CUDA = re.compile(r"cuda(?::([0-9]{1,4}))?")
+
+
+def _known_devices(gpu_ids: int | str | tuple[int | str, ...]) -> bool:
+    if gpu_ids in ("auto", "all", "cpu"):
+        return True
+    listed = gpu_ids if isinstance(gpu_ids, tuple) else (gpu_ids,)
+    names = [name for name in listed if isinstance(name, str)]
+    only_cpu = set(listed) == {"cpu"}
+    return only_cpu or all(_CUDA.fullmatch(name) for name in names)
+
+
+def _gpu_numbers(gpu_ids: int | str | tuple[int | str, ...]) -> list[int]:
+    listed = gpu_ids if isinstance(gpu_ids, tuple) else (gpu_ids,)
+    return [gpu for gpu in listed if isinstance(gpu, int)]
+
+
+class ComputationalConfig(Section):
+    """What computes.
+
+    Attributes:
+        gpu_ids: `auto`: every accelerator, else the CPU. `all`: every accelerator.
+            `cpu`. A GPU's number, `cuda:N`, or a list of these.
+        num_cpus: Host workers that prepare the next boxes, at least 1.
+        backend: No effect. Leopard-EM's files may hold it, so it is accepted.
+    """
+
+    gpu_ids: Annotated[int | str | tuple[int | str, ...], _GPU_WORDS] = "auto"
+    num_cpus: int = 1
+    backend: str = "batched"
+
+    rules: ClassVar = (
+        Rule(
+            "gpu_ids",
+            lambda c: c.gpu_ids != (),
+            f"an empty list names no device; must be {_GPU_WORDS}",
+        ),
+        Rule(
+            "gpu_ids",
+            lambda c: min(_gpu_numbers(c.gpu_ids), default=0) >= 0,
+            "GPU numbers must be 0 or more",
+        ),
+        Rule("gpu_ids", lambda c: _known_devices(c.gpu_ids), f"must be {_GPU_WORDS}"),
+        Rule("num_cpus", lambda c: c.num_cpus >= 1, "must be 1 or more"),
+    )
+
+    @property
+    def devices(self) -> str | tuple[int, ...]:
+        """`auto`, `all`, `cpu`, or the GPU numbers, each once, in the order given."""
+        listed = self.gpu_ids if isinstance(self.gpu_ids, tuple) else (self.gpu_ids,)
+        words = [name for name in listed if name in ("auto", "all", "cpu")]
+        if words:
+            return str(words[0])
+        matches = [_CUDA.fullmatch(str(name)) for name in listed]
+        numbers = [
+            int(match[1] or 0) if match else int(name)
+            for name, match in zip(listed, matches, strict=True)
+        ]
+        return tuple(dict.fromkeys(numbers))
+
+
+class MovieConfig(Section):
+    """Refinement against movie frames: accepted, but not built yet.
+
+    Attributes:
+        enabled: Must be false.
+        movie_path: The aligned movie.
+        deformation_field_path: The movie's deformation field.
+        particle_shifts_path: Shifts per particle and frame.
+        pre_exposure: Exposure before the first frame in electrons/Å².
+        fluence_per_frame: Exposure of a frame in electrons/Å².
+    """
+
+    enabled: bool = False
+    movie_path: str = ""
+    deformation_field_path: str = ""
+    particle_shifts_path: str = ""
+    pre_exposure: float = 0.0
+    fluence_per_frame: float = 1.0
+
+    rules: ClassVar = (
+        Rule(
+            "enabled",
+            lambda c: not c.enabled,
+            "refinement against movie frames is not built yet; must be false",
+        ),
+    )
+
+
+class _Implied(NamedTuple):
+    """A choice that `reproduce: leopard_em` brings along."""
+
+    key: str
+    choice: str
+    give_way: tuple[str, ...] = ()  # values that are no choice of the user's own
+
+    @property
+    def rule(self) -> Rule:
+        return Rule(
+            self.key,
+            lambda c: c.reproduce is None or attrgetter(self.key)(c) == self.choice,
+            f"contradicts reproduce: leopard_em, which needs {self.choice}; "
+            "remove one of the two",
+        )
+
+
+_IMPLIED = (
+    _Implied("scoring", "template_ctf"),
+    _Implied("template_sampling", "trilinear"),
+    # Leopard-EM calls its own grid uniform.
+    _Implied("orientation_refinement_config.base_grid_method", "leopard_em", ("uniform",)),
+)
+
+
+def _with_implied(data: Any) -> Any:
+    """The data, with what `reproduce` implies where the user chose nothing else."""
+    if not isinstance(data, Mapping) or data.get("reproduce") != "leopard_em":
+        return data
+    data = dict(data)
+    for key, choice, give_way in _IMPLIED:
+        parent, _, name = key.rpartition(".")
+        section = data
+        if parent:
+            section = {} if data.get(parent) is None else data[parent]
+            if not isinstance(section, Mapping):
+                continue
+            section = data[parent] = dict(section)
+        if name not in section or section[name] in give_way:
+            section[name] = choice
+    return data
+
+
+class Config(Section):
+    """Everything that a run is told.
+
+    What `reproduce` implies is already in the other fields. Paths are as the file has
+    them: see `folder` and `resolve_path`.
+
+    Attributes:
+        template_volume_path: The template, an MRC volume: cubic, of even side.
+        particle_stack: The particles and the sizes of box and template.
+        defocus_refinement_config: The defocus search.
+        orientation_refinement_config: The orientation search.
+        pixel_size_refinement_config: The pixel size search.
+        preprocessing_filters: Filters of the micrograph.
+        computational_config: What computes.
+        apply_global_filtering: True filters the whole micrograph; false each box.
+        movie_config: Refinement against movie frames; not built yet.
+        output_path: The refined table; null: beside the particle CSV, as
+            `<stem>_refined.csv`.
+        scoring: `image_ctf` applies filter and CTF to the image; `template_ctf` to the
+            template's projection, in the template's own box, as Leopard-EM does.
+        template_sampling: How slices are taken: `padded`, from a padded and
+            compensated volume; `trilinear`, from the volume as it is, as Leopard-EM
+            does.
+        statistics: What the correlation_variance maps and column hold: `variance`,
+            `standard_deviation`, or `auto`, decided from the table.
+        reproduce: `leopard_em` turns Leopard-EM's choices on together, for comparison:
+            scoring template_ctf, template_sampling trilinear, base_grid_method
+            leopard_em, and what has no key of its own.
+        template_pixel_size: Å per voxel of the template; null: each row's pixel_size.
+        source: What messages call the configuration: the path of its file.
+    """
+
+    template_volume_path: Annotated[str, "the path of the template volume, an MRC file"]
+    particle_stack: ParticleStackConfig
+    defocus_refinement_config: DefocusRefinementConfig = DefocusRefinementConfig()
+    orientation_refinement_config: OrientationRefinementConfig = (
+        OrientationRefinementConfig()
+    )
+    pixel_size_refinement_config: PixelSizeRefinementConfig = PixelSizeRefinementConfig()
+    preprocessing_filters: PreprocessingFiltersConfig = PreprocessingFiltersConfig()
+    computational_config: ComputationalConfig = ComputationalConfig()
+    apply_global_filtering: bool = True
+    movie_config: MovieConfig = MovieConfig()
+    output_path: str | None = None
+    scoring: Literal["image_ctf", "template_ctf"] = "image_ctf"
+    template_sampling: Literal["padded", "trilinear"] = "padded"
+    statistics: Literal["auto", "variance", "standard_deviation"] = "auto"
+    reproduce: Literal["leopard_em"] | None = None
+    template_pixel_size: float | None = None
+    source: str = eqx.field(default="config", static=True, metadata={"key": False})
+
+    rules: ClassVar = (
+        Rule(
+            "template_volume_path",
+            lambda c: c.template_volume_path,
+            "must be the path of the template volume, an MRC file",
+        ),
+        Rule(
+            "output_path",
+            lambda c: c.output_path != "",
+            "must be a path, or null for <stem>_refined.csv beside the particle CSV",
+        ),
+        Rule(
+            "template_pixel_size",
+            lambda c: c.template_pixel_size is None or c.template_pixel_size > 0,
+            "must be larger than 0 Å per voxel, or null for each row's pixel_size",
+        ),
+        Rule(
+            "template_pixel_size",
+            lambda c: c.template_pixel_size is None or c.reproduce is None,
+            "contradicts reproduce: leopard_em, which never rescales the template; "
+            "remove one of the two",
+        ),
+        *(implied.rule for implied in _IMPLIED),
+    )
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "Config":
+        """Reads a YAML file.
+
+        Raises:
+            InputError: With every fault of the file.
+        """
+        data, faults = read_yaml(path)
+        return _build(data, os.fspath(path), faults)
+
+    @classmethod
+    def from_dict(cls, data: Any, source: str = "config") -> "Config":
+        """Makes a configuration from plain data, nested like the YAML file.
+
+        Args:
+            data: Mappings, lists and scalars.
+            source: What messages call the data; a path's folder becomes `folder`.
+
+        Raises:
+            InputError: With every fault of the data.
+        """
+        return _build(data, source)
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the YAML file, beside which its relative paths may lie."""
+        return Path(self.source).absolute().parent
+
+    def output_file(self, table: Path) -> Path:
+        """Where the refined table goes.
+
+        Args:
+            table: The particle CSV, found.
+
+        Returns:
+            `output_path`, from the current directory if it is relative; without one
+            `<stem>_refined.csv` beside the particle CSV.
+        """
+        if self.output_path is None:
+            return table.with_name(f"{table.stem}_refined.csv")
+        return Path(self.output_path)
+
+
+def _build(data: Any, source: str, earlier: Iterable[Fault] = ()) -> Config:
+    config = structure(Config, _with_implied(data), source, earlier)
+    return dataclasses.replace(config, source=source)
+
+
+def resolve_path(text: str, *, beside: Path) -> Path:
+    """Finds a file that a YAML or CSV file names.
+
+    Args:
+        text: The path. An absolute one stays as it is.
+        beside: The folder of the file that names it.
+
+    Returns:
+        The path from the current directory if the file is there, else from `beside`,
+        whether it is there or not.
+    """
+    return Path(text) if os.path.exists(text) else beside / text

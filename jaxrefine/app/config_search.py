@@ -1,0 +1,112 @@
+"""What is searched: the sections of defocus, pixel size and orientation."""
+
+from typing import Annotated, ClassVar, Literal
+
+from jaxrefine.app.config_load import Rule, Section
+
+
+def _range_rules(quantity: str) -> tuple[Rule, ...]:
+    """A search from `_min` to `_max` in steps of `_step`, in Å."""
+    low, high, step = f"{quantity}_min", f"{quantity}_max", f"{quantity}_step"
+    return (
+        Rule(step, lambda c: getattr(c, step) > 0, "must be larger than 0 Å"),
+        Rule(
+            low,
+            lambda c: getattr(c, low) <= getattr(c, high),
+            f"must not be larger than {high}, {{{high}}}",
+        ),
+    )
+
+
+class DefocusRefinementConfig(Section):
+    """The defocus search: offsets from each particle's best defocus.
+
+    Attributes:
+        enabled: Search; false keeps each particle's defocus.
+        defocus_min: Smallest offset in Å.
+        defocus_max: Largest offset in Å.
+        defocus_step: Step in Å, larger than 0.
+        skip_enforce_zero: True leaves the offset 0 out where the steps miss it; false
+            inserts it.
+    """
+
+    enabled: bool = True
+    defocus_min: float = -100.0
+    defocus_max: float = 100.0
+    defocus_step: float = 20.0
+    skip_enforce_zero: bool = False
+
+    rules: ClassVar = _range_rules("defocus")
+
+
+class PixelSizeRefinementConfig(Section):
+    """The pixel size search: offsets from each particle's pixel size.
+
+    Attributes:
+        enabled: Search; false keeps each particle's pixel size.
+        pixel_size_min: Smallest offset in Å.
+        pixel_size_max: Largest offset in Å.
+        pixel_size_step: Step in Å, larger than 0.
+        skip_enforce_zero: True leaves the offset 0 out where the steps miss it; false
+            inserts it.
+    """
+
+    enabled: bool = False
+    pixel_size_min: float = -0.005
+    pixel_size_max: float = 0.005
+    pixel_size_step: float = 0.001
+    skip_enforce_zero: bool = False
+
+    rules: ClassVar = _range_rules("pixel_size")
+
+
+def _axis_rules(axis: str) -> tuple[Rule, ...]:
+    coarse, fine = f"{axis}_step_coarse", f"{axis}_step_fine"
+    return (
+        Rule(
+            coarse,
+            lambda c: getattr(c, coarse) >= 0,
+            "must be larger than 0 degrees, or 0 for an axis that is not searched",
+        ),
+        Rule(
+            fine,
+            lambda c: getattr(c, fine) > 0 or getattr(c, coarse) == 0,
+            "must be larger than 0 degrees",
+        ),
+    )
+
+
+class OrientationRefinementConfig(Section):
+    """The orientation search: a local grid around each particle's orientation.
+
+    Each axis reaches one coarse step to either side, in fine steps; a coarse step of 0
+    leaves the axis out. All steps are in degrees.
+
+    Attributes:
+        enabled: Search; false keeps each particle's orientation.
+        psi_step_coarse: Reach of the in-plane rotation.
+        psi_step_fine: Step of the in-plane rotation, larger than 0.
+        theta_step_coarse: Reach of the tilt; for `uniform` the radius of the disk of
+            tilts, in every direction.
+        theta_step_fine: Step of the tilt, larger than 0.
+        phi_step_coarse: Reach of phi; only `cartesian` has this axis.
+        phi_step_fine: Step of phi, larger than 0; only `cartesian` has this axis.
+        base_grid_method: `uniform`: a disk of tilts with each in-plane rotation, all
+            three axes. `cartesian`: independent phi, theta and psi. `leopard_em`:
+            Leopard-EM's own grid, which leaves one tilt axis out.
+    """
+
+    enabled: bool = True
+    psi_step_coarse: float = 1.5
+    psi_step_fine: float = 0.1
+    theta_step_coarse: float = 2.5
+    theta_step_fine: float = 0.25
+    phi_step_coarse: float = 2.5
+    phi_step_fine: float = 0.25
+    base_grid_method: Annotated[
+        Literal["uniform", "cartesian", "leopard_em"],
+        "uniform (which covers the full three-axis neighbourhood), cartesian or "
+        "leopard_em; Leopard-EM's healpix and basic do not exist here",
+    ] = "uniform"
+
+    rules: ClassVar = _axis_rules("psi") + _axis_rules("theta") + _axis_rules("phi")

@@ -1,0 +1,105 @@
+"""Reading a YAML file, with the line and column of what is wrong in it."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from jaxrefine.app.config_load import Fault, key_text, show
+from jaxrefine.data import InputError
+
+
+class _Loader(yaml.SafeLoader):
+    """A safe loader whose every fault has a line and a column."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (yaml.YAMLError, RecursionError):
+            raise
+        except Exception as error:  # PyYAML lets its parsers' own errors through
+            kind = str(node.tag).rpartition(":")[2]
+            problem = f"{show(node.value)} is no valid {kind}"
+            raise yaml.constructor.ConstructorError(
+                None, None, problem, node.start_mark
+            ) from error
+
+
+def _duplicates(node: yaml.Node | None) -> Iterator[Fault]:
+    """Keys given more than once, of which PyYAML would keep the last."""
+    waiting, seen = [("", node)], set()
+    for path, node in waiting:  # which grows on the way
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            waiting += [(f"{path}[{i}]", item) for i, item in enumerate(node.value)]
+        elif isinstance(node, yaml.MappingNode):
+            lines: dict[tuple[str, str], list[int]] = {}
+            for key, value in node.value:
+                if not isinstance(key, yaml.ScalarNode):
+                    continue
+                name = key_text(key.value)
+                waiting.append((f"{path}.{name}" if path else name, value))
+                lines.setdefault((key.tag, key.value), []).append(key.start_mark.line + 1)
+            for (_, text), where in lines.items():
+                if len(where) > 1:
+                    name = key_text(text)
+                    found = "given in lines " + " and ".join(map(str, where))
+                    full = f"{path}.{name}" if path else name
+                    yield Fault(full, found, "duplicated key; keep one of them")
+
+
+def _syntax_fault(error: yaml.YAMLError, text: str) -> str:
+    if isinstance(error, yaml.reader.ReaderError):
+        before = text[: error.position]
+        line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
+        problem = f"the character {chr(error.character)!r} is not allowed in YAML"
+    else:
+        mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+        line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+        problem = getattr(error, "problem", None) or getattr(error, "context", None)
+    return f"line {line}, column {column}: {problem} — the file must be valid YAML there"
+
+
+def read_yaml(path: str | os.PathLike[str]) -> tuple[Any, list[Fault]]:
+    """Reads a YAML file, with a safe loader.
+
+    Returns:
+        The file's content, and the faults of keys that it gives more than once.
+
+    Raises:
+        InputError: The file cannot be read, is not UTF-8, or is not YAML.
+    """
+    try:
+        text = Path(path).read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file — give the path of a YAML file") from None
+    except IsADirectoryError:
+        raise InputError(f"{path}: a directory — give the path of a YAML file") from None
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path}: byte {error.start + 1} is not UTF-8 — save the file as UTF-8"
+        ) from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(
+            f"{path}: cannot be read ({reason}) — give a readable file"
+        ) from None
+    loader = None
+    try:
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        duplicates = list(_duplicates(node))
+        return (None if node is None else loader.construct_document(node)), duplicates
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: {_syntax_fault(error, text)}") from None
+    except RecursionError:
+        raise InputError(
+            f"{path}: nested too deeply — a config has three levels at most"
+        ) from None
+    finally:
+        if loader is not None:
+            loader.dispose()

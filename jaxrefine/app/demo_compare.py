@@ -1,0 +1,153 @@
+"""How far particles are from the truth, before and after refinement."""
+
+import csv
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from jaxrefine.app import simulate as sim
+
+_SAME_PARTICLE_PX = 20.0
+
+BeforeAfter = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class ParticleErrors:
+    """One planted particle: errors of its row in the table, before and after.
+
+    Attributes:
+        particle_index: Its number in truth.csv.
+        angle_deg: Angle of the rotation between the row's orientation and the true one.
+        position_px: Distance in the image.
+        defocus_angstrom: Absolute difference.
+        z_score: No error: scaled_mip, before and after.
+    """
+
+    particle_index: int
+    angle_deg: BeforeAfter
+    position_px: BeforeAfter
+    defocus_angstrom: BeforeAfter
+    z_score: BeforeAfter
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A table of particles against the truth; str() gives a text table.
+
+    Attributes:
+        particles: Planted particles that have a row in the table, in the truth's order.
+        n_missed: Planted particles without a row.
+        n_false: Rows without a planted particle.
+    """
+
+    particles: tuple[ParticleErrors, ...]
+    n_missed: int
+    n_false: int
+
+    def mean(self, name: str) -> BeforeAfter:
+        """Mean over the particles of one of the fields of `ParticleErrors`."""
+        values = np.array([getattr(particle, name) for particle in self.particles])
+        before, after = values.mean(axis=0)
+        return float(before), float(after)
+
+    def __str__(self) -> str:
+        heads = ("angle error (°)", "position error (px)", "defocus error (Å)", "z-score")
+        names = [field.name for field in fields(ParticleErrors)][1:]
+        digits = (2, 2, 0, 2)
+        lines = ["particle" + "".join(f"{head:>22}" for head in heads)]
+
+        def add(label: str, values: list[BeforeAfter]) -> None:
+            cells = [
+                f"{before:.{n}f} -> {after:.{n}f}"
+                for (before, after), n in zip(values, digits, strict=True)
+            ]
+            lines.append(f"{label:<8}" + "".join(f"{cell:>22}" for cell in cells))
+
+        for particle in self.particles:
+            add(str(particle.particle_index), [getattr(particle, name) for name in names])
+        if self.particles:
+            add("mean", [self.mean(name) for name in names])
+        if self.n_missed or self.n_false:
+            lines.append(
+                f"{self.n_missed} planted particles have no row; "
+                f"{self.n_false} rows are no planted particle"
+            )
+        return "\n".join(lines)
+
+
+def compare_with_truth(folder: str | Path, refined_csv: str | Path) -> Comparison:
+    """Compares the demo's particles with what was planted.
+
+    Args:
+        folder: The demo's folder, which holds truth.csv.
+        refined_csv: Table of particles. Rows belong to the planted particle of the same
+            micrograph whose place is nearest; what was not refined counts as unchanged.
+    """
+    truth, rows = _read(Path(folder) / "truth.csv"), _read(Path(refined_csv))
+    owners = [_owner(row, truth) for row in rows]
+    particles = []
+    for index, planted in enumerate(truth):
+        mine = [row for row, owner in zip(rows, owners, strict=True) if owner == index]
+        if mine:
+            particles.append(_errors(planted, mine[0]))
+    return Comparison(
+        particles=tuple(particles),
+        n_missed=len(truth) - len(particles),
+        n_false=owners.count(None),
+    )
+
+
+def _owner(row: dict[str, str], truth: list[dict[str, str]]) -> int | None:
+    micrograph = Path(row["micrograph_path"]).name
+    distances = [
+        _distance(planted, row, "")
+        if Path(planted["micrograph_path"]).name == micrograph
+        else np.inf
+        for planted in truth
+    ]
+    nearest = int(np.argmin(distances))
+    return nearest if distances[nearest] < _SAME_PARTICLE_PX else None
+
+
+def _errors(planted: dict[str, str], row: dict[str, str]) -> ParticleErrors:
+    states = ("", "refined_")
+    true_rotation = _rotation(planted, "")
+    defocus = _value(planted, "", "relative_defocus")
+    angles, places, defoci, scores = zip(
+        *(
+            (
+                sim.angle_between_deg(_rotation(row, state), true_rotation),
+                _distance(planted, row, state),
+                abs(_value(row, state, "relative_defocus") - defocus),
+                _value(row, state, "scaled_mip"),
+            )
+            for state in states
+        ),
+        strict=True,
+    )
+    return ParticleErrors(int(planted["particle_index"]), angles, places, defoci, scores)
+
+
+def _rotation(row: dict[str, str], state: str) -> sim.FloatArray:
+    return sim.matrix_from_euler(
+        *(_value(row, state, name) for name in ("phi", "theta", "psi"))
+    )
+
+
+def _distance(planted: dict[str, str], row: dict[str, str], state: str) -> float:
+    y, x = (
+        _value(row, state, name) - _value(planted, "", name) for name in ("pos_y", "pos_x")
+    )
+    return float(np.hypot(y, x))
+
+
+def _value(row: dict[str, str], state: str, name: str) -> float:
+    """The refined value where there is one, else the starting one."""
+    return float(row.get(state + name) or row[name])
+
+
+def _read(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))

@@ -1,0 +1,186 @@
+"""A run that has passed every check, with all but the micrographs in memory."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from jaxrefine.app.checks import (
+    check_images,
+    check_output,
+    read_template,
+    warn_of_voxel_size,
+)
+from jaxrefine.app.config import Config, resolve_path
+from jaxrefine.app.setup import make_filters, make_grid, make_score
+from jaxrefine.data import Faults, SearchGrid, Template
+from jaxrefine.io.table import (
+    ParticleTable,
+    StartingValues,
+    decide_statistics,
+    read_particle_table,
+)
+from jaxrefine.physics.filters import Filters
+from jaxrefine.physics.slices import make_template
+from jaxrefine.refine.scoring import Score
+from jaxrefine.refine.sharding import device_mesh, replicate, select_devices
+
+# A micrograph, the map of the correlation's mean, and the map of its spread.
+Files = tuple[Path, Path, Path]
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """All that a run needs.
+
+    Attributes:
+        config: The configuration.
+        table: The particle table.
+        start: Starting values of its rows, as they are scored.
+        groups: Files -> rows of the table, in order of appearance.
+        maps_hold_variance: Otherwise they hold the standard deviation.
+        template: The template, on every device.
+        template_pixel_size_angstrom: Voxel size that it is taken to have, per row.
+        filters: Filters of the micrograph.
+        grid: Offsets that are searched, on every device.
+        score: How to correlate.
+        mesh: The devices.
+        output: Where the refined table goes.
+    """
+
+    config: Config
+    table: ParticleTable
+    start: StartingValues
+    groups: dict[Files, np.ndarray]
+    maps_hold_variance: bool
+    template: Template
+    template_pixel_size_angstrom: np.ndarray
+    filters: Filters
+    grid: SearchGrid
+    score: Score
+    mesh: jax.sharding.Mesh
+    output: Path
+
+    @property
+    def poses(self) -> int:
+        """Correlations per particle."""
+        return int(np.prod(self.grid.shape))
+
+    @property
+    def reproduces_leopard_em(self) -> bool:
+        """Whether Leopard-EM's choices were asked for."""
+        return self.config.reproduce == "leopard_em"
+
+
+def prepare_job(config: Config, output: Path | None = None) -> Job:
+    """Read and check everything but the micrographs' values.
+
+    Args:
+        config: What to do.
+        output: Overrides the configuration's output path.
+
+    Raises:
+        InputError: With every fault found.
+    """
+    faults = Faults()
+    table_path = resolve_path(config.particle_stack.df_path, beside=config.folder)
+    template_path = resolve_path(config.template_volume_path, beside=config.folder)
+    output = output or config.output_file(table_path)
+    with faults:
+        devices = select_devices(config.computational_config.devices)
+    with faults:
+        volume, voxel_size = read_template(template_path, config)
+    with faults:
+        table = read_particle_table(table_path)
+    with faults:
+        check_output(output, [table_path, template_path], config.source)
+    faults.raise_any()
+
+    start = table.start()
+    if config.reproduce == "leopard_em":
+        start = _as_leopard_em_reads(start)
+    grid = make_grid(config)
+    groups = _group_rows(table)
+    statistics = config.statistics
+    with faults:
+        if statistics == "auto":
+            statistics = decide_statistics(table)
+    with faults:
+        score = make_score(config, start, grid)
+    with faults:
+        check_images(groups, table.lines, volume.shape[0])
+    faults.raise_any()
+
+    voxels = config.template_pixel_size
+    template_pixel_size = (
+        start.nominal_pixel_size_angstrom if voxels is None else np.full(len(table), voxels)
+    )
+    warn_of_voxel_size(voxel_size, template_pixel_size)
+    mesh = device_mesh(devices)
+    with jax.default_device(devices[0]):
+        template = make_template(volume, config.template_sampling)
+    return Job(
+        config=config,
+        table=table,
+        start=start,
+        groups=groups,
+        maps_hold_variance=statistics == "variance",
+        template=replicate(template, mesh),
+        template_pixel_size_angstrom=template_pixel_size,
+        filters=make_filters(config),
+        grid=replicate(grid, mesh),
+        score=score,
+        mesh=mesh,
+        output=output,
+    )
+
+
+def _group_rows(table: ParticleTable) -> dict[Files, np.ndarray]:
+    """Rows by the files that they need; relative paths as `resolve_path` finds them."""
+    groups: dict[Files, list[int]] = {}
+    columns = zip(
+        table.micrograph_paths,
+        table.correlation_mean_paths,
+        table.correlation_variance_paths,
+        strict=True,
+    )
+    folder = table.path.absolute().parent
+    for row, texts in enumerate(columns):
+        image, mean, spread = (resolve_path(text, beside=folder) for text in texts)
+        groups.setdefault((image, mean, spread), []).append(row)
+    return {files: np.asarray(rows) for files, rows in groups.items()}
+
+
+def _as_leopard_em_reads(start: StartingValues) -> StartingValues:
+    """One mean pixel size for every CTF, and u the larger defocus whatever the angle."""
+    mean = np.full_like(start.pixel_size_angstrom, start.pixel_size_angstrom.mean())
+    larger_first = -np.sort(-start.defocus_angstrom, axis=-1)
+    return replace(start, pixel_size_angstrom=mean, defocus_angstrom=larger_first)
+
+
+def describe(job: Job) -> list[str]:
+    """What a run is about to do, a line each."""
+    pixel_sizes, defoci, orientations = job.grid.shape
+    height, width = job.score.box
+    device = job.mesh.devices.flat[0]
+    held = "variances" if job.maps_hold_variance else "standard deviations"
+    origin = (
+        "as configured" if job.config.statistics != "auto" else "by the table's z-scores"
+    )
+    micrographs = "micrograph" if len(job.groups) == 1 else "micrographs"
+    lines = [
+        f"{len(job.table)} particles in {len(job.groups)} {micrographs}, "
+        f"{int(job.start.from_refined.sum())} of them refined before",
+        f"{orientations:,} orientations x {defoci} defoci x {pixel_sizes} pixel sizes = "
+        f"{job.poses:,} correlations per particle",
+        f"template {job.score.side} px ({job.config.template_sampling}), box "
+        f"{height} x {width} px, score {job.config.scoring}",
+        f"correlation_variance maps hold {held} ({origin})",
+        f"{job.mesh.size} x {device.device_kind} ({device.platform})",
+    ]
+    if job.start.n_rounded_positions:
+        lines.append(f"{job.start.n_rounded_positions} positions rounded to whole pixels")
+    if job.reproduces_leopard_em:
+        lines.append("reproducing Leopard-EM: for comparison, not for results")
+    return lines

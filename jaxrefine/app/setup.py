@@ -1,0 +1,149 @@
+"""From a configuration and a table to what the search speaks: filters, grid, score.
+
+Plain numbers cross the border here; below this module nobody knows the configuration.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from jaxrefine.app.config import Config
+from jaxrefine.data import Alignment, InputError, Optics, SearchGrid
+from jaxrefine.io.table import StartingValues
+from jaxrefine.physics.filters import Bandpass, Curve, Filters, Whitening
+from jaxrefine.physics.rotations import euler_to_matrix
+from jaxrefine.refine import grids
+from jaxrefine.refine.scoring import ImageCTF, Score, TemplateCTF
+
+
+def make_filters(config: Config) -> Filters:
+    """The preprocessing filters that are enabled."""
+    chosen = config.preprocessing_filters
+    whitening, bandpass = chosen.whitening_filter, chosen.bandpass_filter
+    curve, randomization = chosen.arbitrary_curve_filter, chosen.phase_randomization_filter
+    high = bandpass.high_freq_cutoff
+    return Filters(
+        whitening=Whitening(
+            whitening.num_freq_bins, whitening.max_freq, whitening.do_power_spectrum
+        )
+        if whitening.enabled
+        else None,
+        bandpass=Bandpass(
+            bandpass.low_freq_cutoff or 0.0,
+            1.0 if high is None else high,
+            bandpass.falloff or 0.0,
+        )
+        if bandpass.enabled
+        else None,
+        curve=Curve(curve.frequencies or (), curve.amplitudes or ())
+        if curve.enabled
+        else None,
+        randomize_phases_from=randomization.cuton if randomization.enabled else None,
+    )
+
+
+def make_grid(config: Config) -> SearchGrid:
+    """The offsets of orientation, defocus and pixel size that are searched."""
+    past = config.reproduce == "leopard_em"
+    defocus, pixel_size = None, None
+    d = config.defocus_refinement_config
+    if d.enabled:
+        defocus = grids.search_offsets(
+            d.defocus_min,
+            d.defocus_max,
+            d.defocus_step,
+            skip_enforce_zero=d.skip_enforce_zero,
+            past_maximum=past,
+        )
+    p = config.pixel_size_refinement_config
+    if p.enabled:
+        pixel_size = grids.search_offsets(
+            p.pixel_size_min,
+            p.pixel_size_max,
+            p.pixel_size_step,
+            skip_enforce_zero=p.skip_enforce_zero,
+            past_maximum=past,
+        )
+    return grids.local_grid(
+        _orientations(config),
+        defocus,
+        pixel_size,
+        frame="volume" if config.reproduce == "leopard_em" else "image",
+    )
+
+
+def _orientations(config: Config):
+    o = config.orientation_refinement_config
+    if not o.enabled:
+        return None
+    axes = {
+        "psi_coarse": o.psi_step_coarse,
+        "psi_fine": o.psi_step_fine,
+        "theta_coarse": o.theta_step_coarse,
+        "theta_fine": o.theta_step_fine,
+    }
+    if o.base_grid_method == "cartesian":
+        return grids.cartesian_orientations(
+            **axes, phi_coarse=o.phi_step_coarse, phi_fine=o.phi_step_fine
+        )
+    if o.base_grid_method == "leopard_em":
+        return grids.leopard_em_orientations(**axes)
+    return grids.uniform_orientations(**axes)
+
+
+def make_score(config: Config, start: StartingValues, grid: SearchGrid) -> Score:
+    """The score, on grids that are wide enough for every particle of the table.
+
+    Raises:
+        InputError: If an offset would make a pixel size zero or negative.
+    """
+    height, width = config.particle_stack.extracted_box_size
+    side = config.particle_stack.original_template_size[0]
+    smallest_offset = float(np.min(grid.pixel_size_angstrom))
+    smallest_pixel = float(start.pixel_size_angstrom.min()) + smallest_offset
+    if smallest_pixel <= 0:
+        raise InputError(
+            f"{config.source}: pixel_size_refinement_config: pixel_size_min: "
+            f"{smallest_offset} — takes the pixel size to {smallest_pixel:g} Å; offsets "
+            "are relative to each particle's pixel size, which must stay positive"
+        )
+    if config.scoring == "template_ctf":
+        return TemplateCTF(
+            (height, width), side, pixel_size_changes_cs=config.reproduce is not None
+        )
+    return ImageCTF.for_particles(
+        (height, width),
+        side,
+        max_defocus_angstrom=float(
+            np.abs(start.defocus_angstrom).max() + np.abs(grid.defocus_angstrom).max()
+        ),
+        voltage_kv=float(start.voltage_kv.min()),
+        spherical_aberration_mm=float(start.spherical_aberration_mm.max()),
+        pixel_size_angstrom=smallest_pixel,
+    )
+
+
+def starting_alignment(start: StartingValues, rows: Int[np.ndarray, " n"]) -> Alignment:
+    """Where the search of some rows of a table starts."""
+    return Alignment(
+        rotation=_float32(euler_to_matrix(start.euler_deg[rows])),
+        position_px=_float32(start.position_px[rows]),
+        defocus_angstrom=_float32(start.defocus_angstrom[rows]),
+        astigmatism_deg=_float32(start.astigmatism_deg[rows]),
+        pixel_size_angstrom=_float32(start.pixel_size_angstrom[rows]),
+    )
+
+
+def particle_optics(start: StartingValues, rows: Int[np.ndarray, " n"]) -> Optics:
+    """The microscope of some rows of a table."""
+    return Optics(
+        voltage_kv=_float32(start.voltage_kv[rows]),
+        spherical_aberration_mm=_float32(start.spherical_aberration_mm[rows]),
+        amplitude_contrast=_float32(start.amplitude_contrast[rows]),
+        phase_shift_deg=_float32(start.phase_shift_deg[rows]),
+        b_factor_angstrom2=_float32(start.b_factor_angstrom2[rows]),
+    )
+
+
+def _float32(values: Float[np.ndarray, "..."]) -> Float[Array, "..."]:
+    return jnp.asarray(values, jnp.float32)

@@ -1,0 +1,268 @@
+"""MRC files: micrographs, statistic maps and template volumes.
+
+The header is read and checked by itself, so that a wrong file is refused before memory is
+taken. Files compressed with gzip or bzip2, and of either byte order, are read as they are.
+Whether the values are finite is not asked here.
+"""
+
+import bz2
+import gzip
+import math
+import os
+import warnings
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BufferedIOBase, BufferedReader
+from pathlib import Path
+
+import mrcfile
+import numpy as np
+from mrcfile.constants import MAP_ID, MAP_ID_OFFSET_BYTES
+from mrcfile.dtypes import HEADER_DTYPE
+from mrcfile.utils import byte_order_from_machine_stamp, dtype_from_mode
+
+from jaxrefine.data.errors import InputError
+
+PathLike = str | os.PathLike[str]
+
+_REAL_MODES = {
+    0: "int8",
+    1: "int16",
+    2: "float32",
+    6: "uint16",
+    12: "float16",
+}
+_COMPLEX_MODES = (3, 4)
+_CHUNK_BYTES = 1 << 24
+# Cell lengths are float32 and some programs round them; real differences are larger.
+_VOXEL_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class _Header:
+    """What the program uses of an MRC header, checked."""
+
+    shape: tuple[int, int, int]  # z, y, x
+    dtype: np.dtype
+    offset: int
+    voxel_size_angstrom: float | None
+    is_volume_stack: bool
+
+    @property
+    def n_bytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def read_image(path: PathLike) -> np.ndarray:
+    """Reads a micrograph or a statistic map.
+
+    Args:
+        path: MRC file with one image; a stack of exactly one section counts as one.
+
+    Returns:
+        Array (y, x) of float32.
+
+    Raises:
+        InputError: The file is missing, damaged, no MRC file, complex, or holds several
+            images.
+    """
+    with _opened(path) as (stream, header):
+        _check_one_image(path, header)
+        return _read_values(path, stream, header)[0]
+
+
+def read_volume(path: PathLike) -> tuple[np.ndarray, float | None]:
+    """Reads a template volume.
+
+    Args:
+        path: MRC file with one volume.
+
+    Returns:
+        Array (z, y, x) of float32, and the voxel size in Å; None where the header says
+        0, or where its sizes along x, y and z differ by more than one in a thousand.
+
+    Raises:
+        InputError: The file is missing, damaged, no MRC file, complex, or not a volume.
+    """
+    with _opened(path) as (stream, header):
+        if header.shape[0] == 1:
+            raise InputError(f"{path}: holds one image; it should be a volume")
+        if header.is_volume_stack:
+            raise InputError(f"{path}: holds several volumes; it should be one volume")
+        return _read_values(path, stream, header), header.voxel_size_angstrom
+
+
+def image_shape(path: PathLike) -> tuple[int, int]:
+    """Reads no more than the header: a cheap check before long work.
+
+    The length of an uncompressed file is checked against the header.
+
+    Args:
+        path: MRC file with one image, as `read_image` takes it.
+
+    Returns:
+        Sides (y, x) in pixels.
+
+    Raises:
+        InputError: As in `read_image`.
+    """
+    with _opened(path) as (_, header):
+        _check_one_image(path, header)
+        return header.shape[1:]
+
+
+def write_image(path: PathLike, array: np.ndarray, voxel_size: float | None = None) -> None:
+    """Writes one image as float32, over an older file of that name.
+
+    Args:
+        path: Compressed if the name ends in .gz or .bz2.
+        array: Image (y, x).
+        voxel_size: Pixel size in Å; None leaves it 0, which means unknown.
+
+    Raises:
+        InputError: The folder is missing or cannot be written.
+    """
+    _write(path, array, 2, voxel_size)
+
+
+def write_volume(
+    path: PathLike, array: np.ndarray, voxel_size: float | None = None
+) -> None:
+    """Writes one volume (z, y, x) as float32; otherwise as `write_image`."""
+    _write(path, array, 3, voxel_size)
+
+
+def _write(path: PathLike, array: np.ndarray, ndim: int, voxel_size: float | None) -> None:
+    array = np.asarray(array)
+    if array.ndim != ndim or array.size == 0 or np.iscomplexobj(array):
+        raise ValueError(
+            f"need a real array of {ndim} axes, got {array.dtype}{array.shape}"
+        )
+    try:
+        with warnings.catch_warnings():  # mrcfile warns of NaN, which may be written
+            warnings.simplefilter("ignore", RuntimeWarning)
+            mrcfile.write(path, array.astype(np.float32), True, voxel_size)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+@contextmanager
+def _opened(path: PathLike) -> Iterator[tuple[BufferedIOBase, _Header]]:
+    """Opens a file and checks its header; every fault of either becomes InputError."""
+    try:
+        if Path(path).is_dir():
+            raise InputError(f"{path}: is a folder; it should be an MRC file")
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size == 0:
+                raise InputError(f"{path}: is empty; it should be an MRC file")
+            compressed = _decompressor(file)
+            with compressed(file) if compressed else file as stream:
+                header = _read_header(path, stream)
+                expected = header.offset + header.n_bytes
+                if compressed is None and size < expected:
+                    raise _truncated(path, size, expected)
+                yield stream, header
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InputError(f"{path}: the compressed file is damaged: {error}") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def _decompressor(file: BufferedIOBase) -> Callable[..., BufferedIOBase] | None:
+    """Tells compressed files by their first bytes, unless the MRC mark is in its place."""
+    start = file.read(MAP_ID_OFFSET_BYTES + len(MAP_ID))
+    file.seek(0)
+    if start[MAP_ID_OFFSET_BYTES:] != MAP_ID:
+        if start.startswith(b"\x1f\x8b"):
+            return gzip.open
+        if start.startswith(b"BZ"):
+            return bz2.open
+    return None
+
+
+def _read_header(path: PathLike, stream: BufferedIOBase) -> _Header:
+    raw = stream.read(HEADER_DTYPE.itemsize)
+    mark = raw[MAP_ID_OFFSET_BYTES:][:3]
+    if len(raw) < HEADER_DTYPE.itemsize or mark != MAP_ID[:3]:
+        raise InputError(f"{path}: is no MRC file: the mark 'MAP' is not in its header")
+    header = np.frombuffer(raw, HEADER_DTYPE)[0]
+    try:
+        order = byte_order_from_machine_stamp(header["machst"])
+    except ValueError as error:
+        raise InputError(f"{path}: is no valid MRC file: {error}") from error
+    header = np.frombuffer(raw, HEADER_DTYPE.newbyteorder(order))[0]
+
+    mode = int(header["mode"])
+    if mode not in _REAL_MODES:
+        what = "complex values" if mode in _COMPLEX_MODES else "an unknown kind of values"
+        right = ", ".join(f"{key} ({name})" for key, name in _REAL_MODES.items())
+        raise InputError(f"{path}: MRC mode {mode} is {what}; it should be one of {right}")
+    shape = (int(header["nz"]), int(header["ny"]), int(header["nx"]))
+    if min(shape) < 1:
+        sides = " x ".join(map(str, shape))
+        raise InputError(
+            f"{path}: its header says {sides} (z, y, x); all should be 1 or more"
+        )
+    axes = tuple(int(header[name]) for name in ("mapc", "mapr", "maps"))
+    if axes != (1, 2, 3) and sorted(axes) == [1, 2, 3]:
+        raise InputError(
+            f"{path}: columns, rows and sections are the axes {axes}; they should be "
+            "(1, 2, 3), that is x, y, z: convert the file"
+        )
+    n_extended = int(header["nsymbt"])
+    if n_extended < 0:
+        raise InputError(f"{path}: its extended header is {n_extended} bytes long")
+    return _Header(
+        shape=shape,
+        dtype=dtype_from_mode(mode).newbyteorder(order),
+        offset=HEADER_DTYPE.itemsize + n_extended,
+        voxel_size_angstrom=_voxel_size(header),
+        is_volume_stack=bool(401 <= header["ispg"] <= 630 and header["mz"] != shape[0]),
+    )
+
+
+def _voxel_size(header: np.void) -> float | None:
+    cell = [float(header["cella"][axis]) for axis in "xyz"]
+    samples = [int(header[name]) for name in ("mx", "my", "mz")]
+    if min(samples) < 1 or not all(math.isfinite(side) and side > 0 for side in cell):
+        return None
+    x, y, z = (np.float32(side / n) for side, n in zip(cell, samples, strict=True))
+    if max(abs(y - x), abs(z - x)) > _VOXEL_TOLERANCE * x:
+        return None
+    return float(str(x))  # 1.06, where the header's float32 would read 1.0599999427795
+
+
+def _check_one_image(path: PathLike, header: _Header) -> None:
+    if header.shape[0] != 1:
+        sides = " x ".join(map(str, header.shape))
+        raise InputError(f"{path}: holds {sides} values (z, y, x); it should be one image")
+
+
+def _read_values(path: PathLike, stream: BufferedIOBase, header: _Header) -> np.ndarray:
+    stream.seek(header.offset)
+    if isinstance(stream, BufferedReader):
+        values = np.fromfile(stream, header.dtype, math.prod(header.shape))
+    else:  # By pieces: a header that asks too much shall not take memory for it.
+        data = bytearray()
+        while piece := stream.read(min(_CHUNK_BYTES, header.n_bytes - len(data))):
+            data += piece
+        while stream.read(_CHUNK_BYTES):  # at the end, the checksum is compared
+            pass
+        del data[len(data) - len(data) % header.dtype.itemsize :]
+        values = np.frombuffer(data, header.dtype)
+    if values.nbytes < header.n_bytes:
+        raise _truncated(
+            path, header.offset + values.nbytes, header.offset + header.n_bytes
+        )
+    return values.reshape(header.shape).astype(np.float32, copy=False)
+
+
+def _truncated(path: PathLike, size: int, expected: int) -> InputError:
+    return InputError(
+        f"{path}: is truncated: its header asks for {expected} bytes, it holds {size}"
+    )

@@ -1,0 +1,399 @@
+"""The particle table: a CSV file with one particle per row, as Leopard-EM writes it.
+
+The only place where column names occur. Cells are kept as text, so that what the
+program does not change is written as it was read.
+"""
+
+import difflib
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from jaxrefine.data.errors import InputError
+from jaxrefine.io import cells
+from jaxrefine.io.cells import write_table as write_table
+from jaxrefine.io.statistic_maps import ADVICE, MapKind, decide_map_kind
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of the particle table.
+
+    Attributes:
+        name: Header of the column.
+        unit: Its unit, "-" for none.
+        kind: "integer", "number" or "text".
+        use: "required": read, must be there. "optional": read if there. "start": written,
+            and read as the starting value if there. "output": written. "carried": copied
+            unread. "refused": must be empty.
+        meaning: What it holds.
+    """
+
+    name: str
+    unit: str
+    kind: str
+    use: str
+    meaning: str
+
+    @property
+    def required(self) -> bool:
+        """Whether a table without it is refused."""
+        return self.use == "required"
+
+
+# Leopard-EM's order of a refined table, then our own columns.
+_COLUMNS = """
+particle_index|-|integer|carried|number of the particle; need not be unique
+mip|-|number|optional|correlation at the best pose of the match
+scaled_mip|-|number|optional|z-score at the best pose of the match
+refined_mip|-|number|output|correlation at the best pose of the refinement
+refined_scaled_mip|-|number|output|z-score at the best pose of the refinement
+correlation_mean|-|number|optional|mean of the correlation over all poses of the match
+correlation_variance|-|number|optional|its variance or standard deviation (see below)
+total_correlations|-|integer|carried|number of poses of the match
+pos_x|px|integer|required|top-left corner of the template in the micrograph, x
+pos_y|px|integer|required|the same, y
+pos_x_img|px|integer|carried|centre of the particle in the micrograph, x
+pos_y_img|px|integer|carried|the same, y
+pos_x_img_angstrom|Å|number|carried|centre of the particle in the micrograph, x
+pos_y_img_angstrom|Å|number|carried|the same, y
+refined_pos_x|px|integer|start|refined top-left corner, x
+refined_pos_y|px|integer|start|the same, y
+refined_pos_x_img|px|integer|output|refined centre: corner + template side // 2, x
+refined_pos_y_img|px|integer|output|the same, y
+refined_pos_x_img_angstrom|Å|number|output|refined centre in px times pixel_size, x
+refined_pos_y_img_angstrom|Å|number|output|the same, y
+phi|deg|number|required|first Euler angle (intrinsic ZYZ)
+theta|deg|number|required|second Euler angle
+psi|deg|number|required|third Euler angle
+refined_phi|deg|number|start|refined phi, in [0, 360)
+refined_theta|deg|number|start|refined theta, in [0, 180]
+refined_psi|deg|number|start|refined psi, in [0, 360)
+relative_defocus|Å|number|required|defocus of the particle less that of the micrograph
+refined_relative_defocus|Å|number|start|the same, refined
+defocus_u|Å|number|required|defocus of the micrograph along u; underfocus positive
+defocus_v|Å|number|required|the same along v
+astigmatism_angle|deg|number|required|direction of u
+pixel_size|Å|number|required|pixel size of the micrograph
+refined_pixel_size|Å|number|start|the same, refined
+voltage|kV|number|required|acceleration voltage
+spherical_aberration|mm|number|required|Cs
+amplitude_contrast_ratio|-|number|required|fraction of amplitude contrast
+phase_shift|deg|number|required|additional phase shift
+ctf_B_factor|Å²|number|required|B of the envelope exp(-B k²/4)
+even_zernikes|-|text|refused|symmetric aberrations, not supported yet
+odd_zernikes|-|text|refused|antisymmetric aberrations, not supported yet
+mag_matrix|-|text|refused|anisotropic magnification, not supported yet
+micrograph_path|-|text|required|image in which the particle lies
+template_path|-|text|carried|template of the match
+mip_path|-|text|carried|map of the best correlation
+scaled_mip_path|-|text|carried|map of the best z-score
+psi_path|-|text|carried|map of the best psi
+theta_path|-|text|carried|map of the best theta
+phi_path|-|text|carried|map of the best phi
+defocus_path|-|text|carried|map of the best relative defocus
+correlation_average_path|-|text|required|map of correlation_mean
+correlation_variance_path|-|text|required|map of correlation_variance
+refined_snr|-|number|output|correlation above the background, in its deviations (see below)
+refined_status|-|text|output|how the particle fared (see below)
+"""
+
+COLUMNS = tuple(Column(*line.split("|")) for line in _COLUMNS.split("\n") if line)
+
+_BY_NAME = {column.name: column for column in COLUMNS}
+_OURS = ("refined_snr", "refined_status")
+_ANGLES = ("phi", "theta", "psi")
+_LIMITS: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray]]] = {
+    "pixel_size": (" above 0", lambda x: x > 0),
+    "voltage": (" above 0 (in kV)", lambda x: x > 0),
+    "spherical_aberration": (" of at least 0 (in mm)", lambda x: x >= 0),
+    "amplitude_contrast_ratio": (" in [0, 1)", lambda x: (x >= 0) & (x < 1)),
+}
+_MAX_ROW_FAULTS = 20
+_NEUTRAL = {"mag_matrix": np.array([1.0, 0.0, 0.0, 1.0])}
+
+
+@dataclass(frozen=True, eq=False)
+class StartingValues:
+    """Where the refinement of each particle starts, and its optics; float64, n rows.
+
+    Attributes:
+        euler_deg: (n, 3): phi, theta, psi, intrinsic ZYZ.
+        position_px: (n, 2): y, x of the template's top-left corner, whole numbers
+            (halves go to the even one).
+        defocus_angstrom: (n, 2): absolute defocus u, v; underfocus positive.
+        relative_defocus_angstrom: What the above holds over the micrograph's defocus.
+        astigmatism_deg: Direction of u.
+        pixel_size_angstrom: Pixel size to start from.
+        nominal_pixel_size_angstrom: Pixel size before any refinement.
+        voltage_kv: Acceleration voltage.
+        spherical_aberration_mm: Cs.
+        amplitude_contrast: Fraction of amplitude contrast.
+        phase_shift_deg: Additional phase shift.
+        b_factor_angstrom2: B of the envelope exp(-B k²/4).
+        from_refined: True where angles, position or defocus are refined ones. (A refined
+            pixel size does not count: match tables hold one as well.)
+        n_rounded_positions: Number of rows whose position was no whole number.
+    """
+
+    euler_deg: np.ndarray
+    position_px: np.ndarray
+    defocus_angstrom: np.ndarray
+    relative_defocus_angstrom: np.ndarray
+    astigmatism_deg: np.ndarray
+    pixel_size_angstrom: np.ndarray
+    nominal_pixel_size_angstrom: np.ndarray
+    voltage_kv: np.ndarray
+    spherical_aberration_mm: np.ndarray
+    amplitude_contrast: np.ndarray
+    phase_shift_deg: np.ndarray
+    b_factor_angstrom2: np.ndarray
+    from_refined: np.ndarray
+    n_rounded_positions: int
+
+
+@dataclass(frozen=True, eq=False)
+class ParticleTable:
+    """A particle table without faults.
+
+    Attributes:
+        path: The file it was read from.
+        raw: All cells as text; columns as in the file, less an unnamed index.
+        lines: Line of the file on which each row ends; the header is line 1.
+    """
+
+    path: Path
+    raw: pd.DataFrame
+    lines: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.raw)
+
+    def numbers(self, name: str) -> np.ndarray:
+        """One column as float64; NaN where the cell, or a known column, is not there."""
+        if name in self.raw.columns:
+            return np.array([cells.number(text) for text in self.raw[name]], np.float64)
+        if name not in _BY_NAME:
+            raise KeyError(name)
+        return np.full(len(self), np.nan)
+
+    def paths(self, name: str) -> list[str]:
+        """One column of paths, as the file writes them."""
+        return self.raw[name].tolist()
+
+    @property
+    def micrograph_paths(self) -> list[str]:
+        """Image in which each particle lies."""
+        return self.paths("micrograph_path")
+
+    @property
+    def correlation_mean_paths(self) -> list[str]:
+        """Map of the correlation's mean, per particle."""
+        return self.paths("correlation_average_path")
+
+    @property
+    def correlation_variance_paths(self) -> list[str]:
+        """Map of the correlation's variance or standard deviation, per particle."""
+        return self.paths("correlation_variance_path")
+
+    def start(self) -> StartingValues:
+        """Starting values: the refined ones, particle by particle, where they are finite.
+
+        All columns of a quantity (three angles, two positions) must be there and finite,
+        a refined pixel size above 0; otherwise the unrefined values count.
+        """
+        euler, refined_euler = self._preferred(*_ANGLES)
+        position, refined_position = self._preferred("pos_y", "pos_x")
+        relative, refined_defocus = self._preferred("relative_defocus")
+        pixel_size, nominal = self.numbers("refined_pixel_size"), self.numbers("pixel_size")
+        use_refined = np.isfinite(pixel_size) & (pixel_size > 0)
+        defocus = np.stack([self.numbers("defocus_u"), self.numbers("defocus_v")], -1)
+        whole = np.rint(position)
+        return StartingValues(
+            euler_deg=euler,
+            position_px=whole,
+            defocus_angstrom=defocus + relative,
+            relative_defocus_angstrom=relative[:, 0],
+            astigmatism_deg=self.numbers("astigmatism_angle"),
+            pixel_size_angstrom=np.where(use_refined, pixel_size, nominal),
+            nominal_pixel_size_angstrom=nominal,
+            voltage_kv=self.numbers("voltage"),
+            spherical_aberration_mm=self.numbers("spherical_aberration"),
+            amplitude_contrast=self.numbers("amplitude_contrast_ratio"),
+            phase_shift_deg=self.numbers("phase_shift"),
+            b_factor_angstrom2=self.numbers("ctf_B_factor"),
+            from_refined=refined_euler | refined_position | refined_defocus,
+            n_rounded_positions=int(np.any(whole != position, axis=-1).sum()),
+        )
+
+    def _preferred(self, *names: str) -> tuple[np.ndarray, np.ndarray]:
+        """The refined_ columns where all are finite, else the plain ones; and where."""
+        plain = np.stack([self.numbers(name) for name in names], -1)
+        refined = np.stack([self.numbers(f"refined_{name}") for name in names], -1)
+        use_refined = np.all(np.isfinite(refined), axis=-1)
+        return np.where(use_refined[:, None], refined, plain), use_refined
+
+
+@dataclass(frozen=True, eq=False)
+class RefinedColumns:
+    """What a refinement found, n rows; NaN where a particle was not refined.
+
+    Attributes:
+        template_side: Side of the template in px.
+        mip: Correlation at the best.
+        scaled_mip: z-score at the best.
+        position_px: (n, 2): y, x of the template's top-left corner, whole numbers.
+        euler_deg: (n, 3): phi, theta, psi, of any range.
+        relative_defocus_angstrom: Relative defocus.
+        pixel_size_angstrom: Pixel size.
+        snr: Correlation above the background, in its standard deviations.
+        status: Name of the particle's status.
+    """
+
+    template_side: int
+    mip: np.ndarray
+    scaled_mip: np.ndarray
+    position_px: np.ndarray
+    euler_deg: np.ndarray
+    relative_defocus_angstrom: np.ndarray
+    pixel_size_angstrom: np.ndarray
+    snr: np.ndarray
+    status: Sequence[str]
+
+
+def read_particle_table(path: str | os.PathLike[str]) -> ParticleTable:
+    """Reads a particle table and checks all that the computation reads.
+
+    Args:
+        path: CSV file, with or without an unnamed index column.
+
+    Returns:
+        The table.
+
+    Raises:
+        InputError: With every fault of the file, rows by their line in it.
+    """
+    path = Path(path)
+    content = cells.read_cells(path)
+    header, width = content.header, len(content.header) + content.n_dropped
+    faults = list(_header_faults(path, header))
+    rows = [
+        (line, -1, f"{path}, line {line}: has {n} cells; it should have {width}")
+        for line, n in content.odd_rows
+    ]
+    if not content.rows and not rows:
+        faults.append(f"{path}: holds no particles")
+    raw = pd.DataFrame(content.rows, columns=pd.Index(header), dtype=object)
+    table = ParticleTable(path, raw, tuple(content.lines))
+    if raw.columns.is_unique:
+        rows.extend(_cell_faults(table))
+    rows.sort()
+    faults += [sentence for _, _, sentence in rows[:_MAX_ROW_FAULTS]]
+    if len(rows) > _MAX_ROW_FAULTS:
+        faults.append(f"{path}: … and {len(rows) - _MAX_ROW_FAULTS} more")
+    if faults:
+        raise InputError(faults)
+    return table
+
+
+def _header_faults(path: Path, header: list[str]) -> Iterator[str]:
+    twice = [name for name, n in Counter(header).items() if n > 1]
+    if twice:
+        yield f"{path}: columns that occur more than once: {', '.join(map(repr, twice))}"
+    unknown = [name for name in header if name not in _BY_NAME]
+    missing = []
+    for column in COLUMNS:
+        if column.required and column.name not in header:
+            near = difflib.get_close_matches(column.name, unknown, n=1)
+            missing.append(column.name + (f" (is {near[0]!r} meant?)" if near else ""))
+    if missing:
+        yield f"{path}: columns that are missing: {', '.join(missing)}"
+
+
+def _cell_faults(table: ParticleTable) -> Iterator[tuple[int, int, str]]:
+    """(line, place of the column, sentence) of each cell that cannot be used."""
+    for place, name in enumerate(table.raw.columns):
+        column = _BY_NAME.get(name)
+        if column is None:
+            continue
+        texts = table.raw[name].tolist()
+        if column.use == "refused":
+            neutral, right = _NEUTRAL.get(name, 0.0), "not supported yet: leave empty"
+            accepted = {text for text in set(texts) if cells.is_neutral(text, neutral)}
+            good = [text in accepted for text in texts]
+        elif not column.required:
+            continue
+        elif column.kind == "text":
+            good, right = [bool(text.strip()) for text in texts], "should be a path"
+        else:
+            limit, within = _LIMITS.get(name, ("", np.isfinite))
+            values, right = table.numbers(name), f"should be a number{limit}"
+            good = np.isfinite(values) & within(values)
+        for row in np.flatnonzero(~np.asarray(good, bool)):
+            line, text = table.lines[row], texts[row]
+            what = f"{text[:60]!r}" if text.strip() else "an empty cell"
+            yield line, place, f"{table.path}, line {line}, column {name}: {what}: {right}"
+
+
+def decide_statistics(table: ParticleTable) -> MapKind:
+    """Decides what the maps called correlation_variance hold, from the match's z-scores.
+
+    Args:
+        table: A match table, or one refined from it: the match's columns stay.
+
+    Returns:
+        As `decide_map_kind`; Leopard-EM 1.2 writes standard deviations.
+
+    Raises:
+        InputError: The columns are missing, neither reading fits, or each fits some rows.
+    """
+    names = ("mip", "scaled_mip", "correlation_mean", "correlation_variance")
+    missing = [name for name in names if name not in table.raw.columns]
+    if missing:
+        raise InputError(
+            f"{table.path}: cannot tell whether the maps hold variance or standard "
+            f"deviation without the columns {', '.join(missing)}: {ADVICE}"
+        )
+    mip, scaled_mip, mean, variance = map(table.numbers, names)
+    return decide_map_kind(mip, scaled_mip, mean, variance, table.lines, str(table.path))
+
+
+def refined_table(table: ParticleTable, results: RefinedColumns) -> pd.DataFrame:
+    """Adds the results to a table.
+
+    Args:
+        table: The table that was refined; its other cells are kept as they are.
+        results: One row per row of the table.
+
+    Returns:
+        All cells as text: Leopard-EM's columns in its order, then unknown columns of the
+        input, then our own.
+    """
+    frame = table.raw.copy()
+    corner = np.asarray(results.position_px, np.float64)
+    centre = corner + results.template_side // 2
+    centre_angstrom = centre * table.numbers("pixel_size")[:, None]
+    for i, axis in enumerate("yx"):
+        frame[f"refined_pos_{axis}"] = cells.whole_texts(corner[:, i])
+        frame[f"refined_pos_{axis}_img"] = cells.whole_texts(centre[:, i])
+        texts = cells.rounded_texts(centre_angstrom[:, i], 4)
+        frame[f"refined_pos_{axis}_img_angstrom"] = texts
+    euler = cells.normalised_euler_deg(results.euler_deg, 4)
+    for i, name in enumerate(_ANGLES):
+        frame[f"refined_{name}"] = cells.rounded_texts(euler[:, i], 4)
+    # Fewer decimals than float32 holds: 60.0 and not 60.000488 from 5260.0005 - 5200.
+    defocus = cells.rounded_texts(results.relative_defocus_angstrom, 2)
+    frame["refined_relative_defocus"] = defocus
+    frame["refined_pixel_size"] = cells.rounded_texts(results.pixel_size_angstrom, 6)
+    frame["refined_mip"] = cells.float32_texts(results.mip)
+    frame["refined_scaled_mip"] = cells.float32_texts(results.scaled_mip)
+    frame["refined_snr"] = cells.float32_texts(results.snr)
+    frame["refined_status"] = list(results.status)
+    known = [name for name in _BY_NAME if name in frame.columns and name not in _OURS]
+    unknown = [name for name in frame.columns if name not in _BY_NAME]
+    return frame.reindex(columns=[*known, *unknown, *_OURS])

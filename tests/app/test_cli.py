@@ -1,0 +1,181 @@
+"""The command line: words in, exit codes and messages out."""
+
+import re
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+import yaml
+
+import jaxrefine
+from jaxrefine.app.cli import main
+from tests.reference import reference_set
+
+QUICK = {
+    "orientation_refinement_config": {
+        "psi_step_coarse": 1.0,
+        "psi_step_fine": 1.0,
+        "theta_step_coarse": 1.0,
+        "theta_step_fine": 1.0,
+    },
+    "defocus_refinement_config": {"enabled": False},
+}
+
+
+@pytest.fixture
+def quick(tmp_path):
+    """The smallest reference set with a search that takes no time."""
+    folder = reference_set("basic", tmp_path)
+    data = {**yaml.safe_load((folder / "refine.yaml").read_text()), **QUICK}
+    (folder / "refine.yaml").write_text(yaml.safe_dump(data))
+    return folder
+
+
+def change(folder, **values):
+    path = folder / "refine.yaml"
+    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **values}))
+
+
+def test_module_prints_version_and_help():
+    for flag, words in (("--version", jaxrefine.__version__), ("--help", "demo DIR")):
+        command = [sys.executable, "-m", "jaxrefine", flag]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0
+        assert words in done.stdout
+
+
+def test_run_writes_the_table_and_a_summary(quick, capsys):
+    assert main([str(quick / "refine.yaml")]) == 0
+    printed = capsys.readouterr()
+    output = quick / "match_results_refined.csv"
+    assert f"written: {output}" in printed.out
+    assert re.search(r"refined 7 particles in [\d.]+ s", printed.out)
+    assert re.search(r"mean z-score: [\d.]+ before, [\d.]+ after", printed.out)
+    assert "7 particles in 1 micrograph" in printed.err
+    assert "hold standard deviations" in printed.err
+    assert len(pd.read_csv(output)) == 7
+
+
+def test_output_option_and_quiet(quick, capsys):
+    output = quick / "other.csv"
+    assert main(["refine", str(quick / "refine.yaml"), "--output", str(output), "-q"]) == 0
+    printed = capsys.readouterr()
+    assert output.exists()
+    assert not (quick / "match_results_refined.csv").exists()
+    assert printed.out == printed.err == ""
+
+
+def test_no_words_shows_usage(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([])
+    assert stop.value.code == 2
+    assert "usage:" in capsys.readouterr().err
+
+
+def test_missing_config_is_one_error_and_no_traceback(tmp_path, capsys):
+    assert main([str(tmp_path / "none.yaml")]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and "none.yaml" in error
+    assert "Traceback" not in error
+
+
+def test_faults_of_all_inputs_come_together(quick, capsys):
+    """Template, table and output are each faulty: three errors, nothing written."""
+    change(quick, template_volume_path="gone.mrc", output_path=str(quick / "no/out.csv"))
+    table = pd.read_csv(quick / "match_results.csv")
+    table.loc[2, "phi"] = None
+    table.to_csv(quick / "match_results.csv", index=False)
+    before = sorted(quick.rglob("*"))
+    assert main([str(quick / "refine.yaml")]) == 2
+    error = capsys.readouterr().err
+    assert "gone.mrc" in error
+    assert "column phi" in error and "line 4" in error
+    assert "folder does not exist" in error
+    assert sorted(quick.rglob("*")) == before
+
+
+def test_images_are_checked_before_the_search(quick, capsys):
+    table = pd.read_csv(quick / "match_results.csv")
+    table.loc[3, "micrograph_path"] = "nowhere.mrc"
+    table.loc[4, "correlation_average_path"] = "micrograph.mrc"
+    table.to_csv(quick / "match_results.csv", index=False)
+    assert main([str(quick / "refine.yaml")]) == 2
+    error = capsys.readouterr().err
+    assert "nowhere.mrc" in error and "line 5" in error
+    assert "(288, 288)" in error and "(225, 225)" in error
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"output_path": "match_results.csv"}, "is an input"),
+        ({"computational_config": {"gpu_ids": 3}}, "gpu_ids: cpu"),
+        (
+            {
+                "particle_stack": {
+                    "df_path": "match_results.csv",
+                    "extracted_box_size": [80, 80],
+                    "original_template_size": [62, 62],
+                }
+            },
+            "original_template_size says 62",
+        ),
+        (
+            {
+                "pixel_size_refinement_config": {
+                    "enabled": True,
+                    "pixel_size_min": -1.5,
+                    "pixel_size_max": 0.0,
+                    "pixel_size_step": 0.5,
+                }
+            },
+            "must stay positive",
+        ),
+    ],
+    ids=["output is input", "no GPU", "template side", "pixel size"],
+)
+def test_impossible_combinations(quick, monkeypatch, capsys, changes, words):
+    monkeypatch.chdir(quick)
+    change(quick, **changes)
+    assert main(["refine.yaml"]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_header_and_table_disagree_on_the_voxel_size(quick, capsys):
+    table = pd.read_csv(quick / "match_results.csv")
+    table["pixel_size"] = table["refined_pixel_size"] = 1.55
+    table.to_csv(quick / "match_results.csv", index=False)
+    assert main([str(quick / "refine.yaml")]) == 0
+    assert re.search(r"warning: .*1\.5 Å.*1\.55 Å", capsys.readouterr().err)
+
+
+def test_a_bad_particle_does_not_stop_the_others(quick):
+    """One position far outside: its refined cells are empty, the rest is refined."""
+    table = pd.read_csv(quick / "match_results.csv")
+    table.loc[1, "pos_x"] = 5000
+    table.to_csv(quick / "match_results.csv", index=False)
+    assert main([str(quick / "refine.yaml"), "-q"]) == 0
+    refined = pd.read_csv(quick / "match_results_refined.csv")
+    assert refined.refined_status[1] == "box_outside"
+    assert pd.isna(refined.refined_scaled_mip[1]) and pd.isna(refined.refined_phi[1])
+    assert refined.drop(index=1).refined_scaled_mip.notna().all()
+
+
+def test_refined_table_can_be_refined_again(quick):
+    assert main([str(quick / "refine.yaml"), "-q"]) == 0
+    first = pd.read_csv(quick / "match_results_refined.csv")
+    change(
+        quick,
+        particle_stack={
+            "df_path": "match_results_refined.csv",
+            "extracted_box_size": [80, 80],
+            "original_template_size": [64, 64],
+        },
+    )
+    assert main([str(quick / "refine.yaml"), "-q"]) == 0
+    second = pd.read_csv(quick / "match_results_refined_refined.csv")
+    # The start is among the poses searched; angles were written to 4 decimals, which
+    # moves z by less than 1e-4.
+    assert (second.refined_scaled_mip >= first.refined_scaled_mip - 1e-3).all()
+    assert list(second.columns) == list(first.columns)

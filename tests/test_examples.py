@@ -1,0 +1,130 @@
+"""Every example, every configuration and the README's own words are run."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxrefine as jr
+from jaxrefine.app.config import Config
+from jaxrefine.app.setup import particle_optics, starting_alignment
+from jaxrefine.io.mrc import read_image, read_volume
+from jaxrefine.io.table import read_particle_table
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+# What has been run here; a file that is added and not listed fails below.
+CONFIGS = {"full.yaml": "tests/app/test_config_files.py", "demo.yaml": "the demo's own"}
+EXAMPLES = {"library.py"}
+
+
+def run_python(*arguments, cwd=ROOT):
+    """Run this Python; its output. One device, as on a user's machine."""
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def readme_blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_all_are_listed():
+    assert {path.name for path in (ROOT / "configs").iterdir()} == set(CONFIGS)
+    assert {path.name for path in (ROOT / "examples").glob("*.py")} == EXAMPLES
+
+
+@pytest.mark.slow
+def test_demo_config_is_the_one_shipped(demo_folder):
+    shipped = (ROOT / "configs" / "demo.yaml").read_text()
+    assert shipped == (demo_folder / "config.yaml").read_text()
+
+
+@pytest.mark.slow
+def test_library_example(demo_folder):
+    printed = run_python("examples/library.py", demo_folder)
+    before, after = (
+        np.array(re.search(rf"z {when}:\s+\[(.*?)\]", printed)[1].split(), float)
+        for when in ("before", "after")
+    )
+    assert len(before) == 6
+    assert np.all(after >= before)
+    assert "dz/d(defocus u)" in printed
+
+
+def test_ci_runs_the_readmes_test_line():
+    lines = [line for block in readme_blocks("bash") for line in block.splitlines()]
+    (test_line,) = [line for line in lines if "pytest" in line]
+    assert test_line in (ROOT / ".ci" / "run").read_text().splitlines()
+
+
+def test_readmes_smallest_config(tmp_path):
+    (block,) = readme_blocks_indented("yaml")
+    path = tmp_path / "config.yaml"
+    path.write_text(block)
+    assert Config.load(path).particle_stack.extracted_box_size == (528, 528)
+
+
+def readme_blocks_indented(language):
+    """Blocks inside a list, their indentation taken off."""
+    blocks = re.findall(rf"^   ```{language}\n(.*?)^   ```", README, flags=re.S | re.M)
+    return [re.sub(r"^   ", "", block, flags=re.M) for block in blocks]
+
+
+@pytest.mark.slow
+def test_readmes_library_block(demo_folder):
+    """The block as it stands, its free names taken from the demo."""
+    (block,) = readme_blocks("python")
+    start = read_particle_table(demo_folder / "match_results.csv").start()
+    rows = np.arange(2)
+    volume, voxel_size = read_volume(demo_folder / "template.mrc")
+    names = {
+        "volume": volume,
+        "n": volume.shape[0],
+        "image": jnp.asarray(read_image(demo_folder / "micrograph_0.mrc")),
+        "corr_mean": jnp.asarray(read_image(demo_folder / "correlation_average_0.mrc")),
+        "corr_std": jnp.asarray(read_image(demo_folder / "correlation_variance_0.mrc")),
+        "alignment": starting_alignment(start, rows),
+        "optics": particle_optics(start, rows),
+        "template_pixel_size": jnp.full(2, voxel_size),
+    }
+    # The full grid takes minutes here and is what other tests run; the words are the same.
+    coarser = block.replace("psi_fine=0.1", "psi_fine=1.5").replace(
+        "theta_fine=0.25", "theta_fine=2.5"
+    )
+    assert coarser != block
+    exec(coarser, names)
+    assert np.all(names["refined"].z_score >= names["z"])
+    assert isinstance(names["refined"], jr.Refined)
+
+
+@pytest.mark.slow
+def test_demo_refines_from_its_own_folder(demo_folder, tmp_path):
+    """`python -m jaxrefine config.yaml`, in a copy, with its search cut down."""
+    folder = tmp_path / "copy"
+    shutil.copytree(demo_folder, folder)
+    config = (folder / "config.yaml").read_text()
+    quick = config.replace("psi_step_fine: 0.25", "psi_step_fine: 1.5").replace(
+        "theta_step_fine: 0.5", "theta_step_fine: 2.5"
+    )
+    (folder / "config.yaml").write_text(quick)
+    printed = run_python("-m", "jaxrefine", "config.yaml", cwd=folder)
+    assert "written: match_results_refined.csv" in printed
+    table = read_particle_table(folder / "match_results_refined.csv")
+    z = table.numbers("refined_scaled_mip")
+    assert np.all(np.isfinite(z))
+    assert z.mean() > table.numbers("scaled_mip").mean()
