@@ -2,11 +2,13 @@
 
 from typing import Literal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float, ScalarLike
 
 from jaxrefine.data import InputError, Template
+from jaxrefine.physics.fourier import frequency_grid
 
 Sampling = Literal["padded", "trilinear"]
 
@@ -18,6 +20,11 @@ _PADDING: dict[str, int] = {"padded": 2, "trilinear": 1}
 # Samples this close to a face of the stored cube, in voxels, lie on it: a rotation by 90
 # degrees puts whole lines there, and rounding some of them outside.
 _ON_FACE = 1e-4
+
+# In cube sides, a few times float32's rounding of a position. Whole positions, which a
+# rotation by 90 degrees makes many of, must not fall to either side as rounding has it: a
+# compiler may compute a position twice, once for the voxel and once for the share beyond.
+_NUDGE = 5e-7
 
 
 def make_template(
@@ -49,7 +56,8 @@ def make_template(
     before = padded // 2 - side // 2
     values = np.pad(values, (before, padded - side - before))
     half = jnp.fft.rfftn(jnp.fft.ifftshift(jnp.asarray(values)))
-    return Template(volume_rfft=jnp.fft.fftshift(half, axes=(0, 1)), side=side)
+    half = jnp.fft.fftshift(half, axes=(0, 1))
+    return Template(real=half.real, imaginary=half.imag, side=side)
 
 
 def central_slice(
@@ -69,40 +77,68 @@ def central_slice(
         along z and y and [0, 1/2] along x, are 0; nothing inside it is cut. Where kx is
         negative the Friedel mate is sampled (torch-fourier-slice's rule, ties included).
     """
-    n, stored = template.side, template.volume_rfft.shape[0]
-    ky = jnp.asarray(np.fft.fftfreq(n).astype(np.float32))[:, None, None]
-    kx = jnp.asarray(np.fft.rfftfreq(n).astype(np.float32))[None, :, None]
-    k = (kx * rotation[:, 0] + ky * rotation[:, 1]) * scale  # xyz, cycles per voxel
+    ky, kx = frequency_grid((template.side, template.side))
+    real, imaginary = sample_slice(template, rotation, kx * scale, ky * scale)
+    return jax.lax.complex(real, imaginary)
+
+
+def sample_slice(
+    template: Template,
+    rotation: Float[Array, "3 3 ..."],
+    kx: Float[Array, "..."],
+    ky: Float[Array, "..."],
+) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+    """Sample central slices at any frequencies, all arrays broadcast together.
+
+    Args:
+        template: From `make_template`.
+        rotation: As for `central_slice`; further axes come last.
+        kx: Frequencies along the slice's x in cycles per voxel of the template.
+        ky: The same along y.
+
+    Returns:
+        Real and imaginary part.
+    """
+    stored = template.real.shape[0]
+    x, y, z = (kx * rotation[i, 0] + ky * rotation[i, 1] for i in range(3))
     decides = jnp.where(jnp.abs(rotation[0, 0]) > 1e-7, rotation[0, 0], rotation[0, 1])
     tie = decides < -1e-8  # below that it is the rounding of a 0
-    mirrored = jnp.where(jnp.abs(k[..., 0]) < 1e-8, tie, k[..., 0] < 0)
-    k = jnp.where(mirrored[..., None], -k, k)
-    position = k * stored + jnp.asarray([0.0, stored // 2, stored // 2])
-    sample = _trilinear(template.volume_rfft, position[..., ::-1])
-    return jnp.where(mirrored, jnp.conj(sample), sample)
+    mirrored = jnp.where(jnp.abs(x) < 1e-8, tie, x < 0)
+    sign = jnp.where(mirrored, -stored, stored).astype(x.dtype)
+    zyx = (z * sign + stored // 2, y * sign + stored // 2, x * sign)
+    last = [size - 1 for size in template.real.shape]
 
+    inside, low, weight = True, [], []
+    for position, end in zip(zyx, last, strict=True):
+        voxel = jnp.clip((position + _NUDGE * stored).astype(jnp.int32), 0, end - 1)
+        share = position - voxel
+        inside &= (share >= -_ON_FACE) & (share <= 1 + _ON_FACE)
+        low.append(voxel)
+        weight.append(share)
+    plane, row = (last[1] + 1) * (last[2] + 1), last[2] + 1
+    # The barrier keeps this arithmetic out of the gathers' loops, so that it vectorises.
+    base, z_share, y_share, x_share, keep, sign = jax.lax.optimization_barrier(
+        (
+            low[0] * plane + low[1] * row + low[2],
+            *weight,
+            jnp.where(inside, 1.0, 0.0),
+            jnp.where(mirrored, -1.0, 1.0),
+        )
+    )
 
-def _trilinear(
-    volume: Complex[Array, "M M Mr"], position: Float[Array, "h r 3"]
-) -> Complex[Array, "h r"]:
-    """Interpolate at zyx positions in voxels; 0 outside [0, size - 1]."""
-    last = jnp.asarray([size - 1 for size in volume.shape])
-    inside = (position >= -_ON_FACE) & (position <= last + _ON_FACE)
-    position = jnp.clip(position, 0, last)
-    low = jnp.clip(jnp.floor(position).astype(jnp.int32), 0, last - 1)
-    weight = position - low
-    flat = volume.reshape(-1)
-    strides = (volume.shape[1] * volume.shape[2], volume.shape[2], 1)
-    base = low[..., 0] * strides[0] + low[..., 1] * strides[1] + low[..., 2]
-    total = jnp.zeros(position.shape[:-1], volume.dtype)
-    for dz in (0, 1):
-        for dy in (0, 1):
-            for dx in (0, 1):
-                corner = base + (dz * strides[0] + dy * strides[1] + dx)
-                product = (
-                    (weight[..., 0] if dz else 1 - weight[..., 0])
-                    * (weight[..., 1] if dy else 1 - weight[..., 1])
-                    * (weight[..., 2] if dx else 1 - weight[..., 2])
-                )
-                total = total + flat.at[corner].get(mode="promise_in_bounds") * product
-    return jnp.where(jnp.all(inside, axis=-1), total, 0)
+    def interpolate(volume: Float[Array, "M M Mr"]) -> Float[Array, "..."]:
+        flat = volume.reshape(-1)
+
+        def line(offset: int) -> Float[Array, "..."]:
+            first = flat.at[base + offset].get(mode="promise_in_bounds")
+            second = flat.at[base + (offset + 1)].get(mode="promise_in_bounds")
+            return first + (second - first) * x_share
+
+        def face(offset: int) -> Float[Array, "..."]:
+            first = line(offset)
+            return first + (line(offset + row) - first) * y_share
+
+        near = face(0)
+        return (near + (face(plane) - near) * z_share) * keep
+
+    return interpolate(template.real), interpolate(template.imaginary) * sign
