@@ -38,10 +38,22 @@ def half_plane_weights(shape: tuple[int, int]) -> Float[Array, " r"]:
 
 def next_fast_even(length: int) -> int:
     """Smallest even number >= length whose only prime factors are 2, 3 and 5."""
-    candidate = max(2, length + length % 2)
+    return _next_with_factors(max(2, length + length % 2), (2, 3, 5))
+
+
+def next_fast_odd(length: int) -> int:
+    """Smallest odd number >= length whose only prime factors are 3, 5 and 7.
+
+    An odd grid has no Nyquist lines, on which a function without mirror symmetry, such as
+    an astigmatic CTF, would not be that of a real image.
+    """
+    return _next_with_factors(max(1, length + 1 - length % 2), (3, 5, 7))
+
+
+def _next_with_factors(candidate: int, primes: tuple[int, ...]) -> int:
     while True:
         rest = candidate
-        for prime in (2, 3, 5):
+        for prime in primes:
             while rest % prime == 0:
                 rest //= prime
         if rest == 1:

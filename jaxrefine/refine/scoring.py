@@ -25,7 +25,7 @@ from jaxtyping import Array, Complex, Float, ScalarLike
 from jaxrefine.data import Particles, SearchGrid, Template
 from jaxrefine.physics.boxes import centre_crop
 from jaxrefine.physics.ctf import contrast_transfer, ctf_spread_px
-from jaxrefine.physics.fourier import half_plane_weights, next_fast_even
+from jaxrefine.physics.fourier import half_plane_weights, next_fast_even, next_fast_odd
 from jaxrefine.physics.projection import (
     padded_variance_sum,
     slice_to_projection,
@@ -134,7 +134,7 @@ class ImageCTF(Score):
         box: (H, W) of the box.
         side: Side of the template.
         cut_shape: (Qh, Qw) of the cut, from `for_particles`.
-        norm_side: Side of the grid on which |F·CTF|² is sampled.
+        norm_side: Side of the grid on which |F·CTF|² is sampled; odd is more accurate.
     """
 
     box: tuple[int, int] = eqx.field(static=True)
@@ -176,7 +176,7 @@ class ImageCTF(Score):
                 next_fast_even(box[0] + 2 * margin),
                 next_fast_even(box[1] + 2 * margin),
             ),
-            norm_side=next_fast_even(max(2 * side, math.ceil(side + 1.1 * lags) + 16)),
+            norm_side=next_fast_odd(max(2 * side, math.ceil(side + 1.1 * lags) + 16)),
         )
 
     @property

@@ -30,15 +30,29 @@ def test_half_plane_weights_make_the_full_sum(shape):
     assert np.sum(weights) == shape[1]
 
 
-def is_fast(number):
-    for prime in (2, 3, 5):
+def is_fast(number, primes):
+    for prime in primes:
         while number % prime == 0:
             number //= prime
     return number == 1
 
 
 def test_next_fast_even_is_the_smallest_of_its_kind():
-    fast = [n for n in range(2, 1200, 2) if is_fast(n)]
+    fast = [n for n in range(2, 1200, 2) if is_fast(n, (2, 3, 5))]
     for length in range(0, 1000):
         assert fourier.next_fast_even(length) == min(n for n in fast if n >= length)
     assert [fourier.next_fast_even(n) for n in (1, 7, 14, 511, 513)] == [2, 8, 16, 512, 540]
+
+
+def test_next_fast_odd_is_the_smallest_of_its_kind():
+    fast = [n for n in range(1, 1300, 2) if is_fast(n, (3, 5, 7))]
+    for length in range(0, 1000):
+        assert fourier.next_fast_odd(length) == min(n for n in fast if n >= length)
+    assert [fourier.next_fast_odd(n) for n in (0, 1, 2, 8, 128, 160)] == [
+        1,
+        1,
+        3,
+        9,
+        135,
+        175,
+    ]

@@ -1,0 +1,136 @@
+"""Small worlds: templates, particles and micrographs of which everything is known."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrefine.app import simulate as sim
+from jaxrefine.data import Alignment, Optics, Particles
+from jaxrefine.refine.scoring import ImageCTF, Score
+
+
+def single(values) -> jnp.ndarray:
+    """float32, on the device."""
+    return jnp.asarray(values, jnp.float32)
+
+
+@dataclass(frozen=True)
+class Lens:
+    """Optics and defocus of one particle, for the package and for the oracles alike."""
+
+    defocus: tuple[float, float] = (5200.0, 4700.0)
+    angle: float = 30.0
+    pixel_size: float = 1.5
+    kv: float = 300.0
+    cs: float = 2.7
+    contrast: float = 0.07
+    phase: float = 0.0
+    b: float = 20.0
+
+    def optics(self, n: int | None = None) -> Optics:
+        """For one particle, or for a batch of n."""
+        values = (self.kv, self.cs, self.contrast, self.phase, self.b)
+        return Optics(*(single(v if n is None else [v] * n) for v in values))
+
+    @property
+    def microscope(self) -> sim.Microscope:
+        return sim.Microscope(self.kv, self.cs, self.contrast, self.phase, self.b)
+
+    def image_ctf(self, box: tuple[int, int], side: int, **more: float) -> ImageCTF:
+        """The default score, its grids wide enough for this lens and offsets `more`."""
+        return ImageCTF.for_particles(
+            box,
+            side,
+            max_defocus_angstrom=max(map(abs, self.defocus)) + more.get("defocus", 0.0),
+            voltage_kv=self.kv,
+            spherical_aberration_mm=self.cs,
+            pixel_size_angstrom=self.pixel_size - more.get("pixel_size", 0.0),
+        )
+
+
+def radial_frequency(shape: Sequence[int]) -> np.ndarray:
+    return np.hypot(np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1]))
+
+
+def flat(k: np.ndarray) -> np.ndarray:
+    """The filter of white noise."""
+    return np.ones_like(k)
+
+
+def one_particle(
+    score: Score,
+    image: np.ndarray,
+    lens: Lens,
+    *,
+    rotation: np.ndarray | None = None,
+    template_pixel_size: float | None = None,
+    curve: Callable[[np.ndarray], np.ndarray] = flat,
+) -> Particles:
+    """A particle from its cut, with mean 0 and standard deviation 1 everywhere.
+
+    Args:
+        score: Whose cut and filter grids to use.
+        image: The filtered cut.
+        lens: Optics and defocus.
+        rotation: Start.
+        template_pixel_size: Default: the image's.
+        curve: The filter as a function of |k| in cycles per pixel.
+    """
+    return Particles(
+        alignment=Alignment(
+            rotation=single(np.eye(3) if rotation is None else rotation),
+            position_px=single([100.0, 200.0]),
+            defocus_angstrom=single(lens.defocus),
+            astigmatism_deg=single(lens.angle),
+            pixel_size_angstrom=single(lens.pixel_size),
+        ),
+        optics=lens.optics(),
+        template_pixel_size_angstrom=single(template_pixel_size or lens.pixel_size),
+        image=single(image),
+        filter_image=single(curve(radial_frequency(score.cut))),
+        filter_template=single(curve(radial_frequency(score.filter_grid))),
+        corr_mean=jnp.zeros(score.positions),
+        corr_std=jnp.ones(score.positions),
+        background_mean=single(0.0),
+        background_std=single(1.0),
+        valid=jnp.asarray(True),
+    )
+
+
+def batch_of(particles: Sequence[Particles]) -> Particles:
+    """One leading axis."""
+    leaves = [eqx.filter(particle, eqx.is_array) for particle in particles]
+    import jax
+
+    return jax.tree.map(lambda *each: jnp.stack(each), *leaves)
+
+
+def globule(side: int, pixel_size: float, fill: float = 0.78, b: float = 100.0, seed=0):
+    """A random protein that fills this share of a template's side."""
+    rng = np.random.default_rng(seed)
+    atoms = sim.random_globule(150, fill * side * pixel_size / 2, rng)
+    return atoms.blurred(b)
+
+
+@dataclass(frozen=True)
+class World:
+    """A micrograph of one lens with particles on a grid of places.
+
+    Attributes:
+        lens: What all particles share, their defocus included.
+        side: Side of the template.
+        places: Rows and columns of particles.
+        spacing: Between neighbours, in pixels.
+        snr: Of the ideal matched filter.
+        shift_px: Each particle's corner is this far from where its start says.
+    """
+
+    lens: Lens = field(default_factory=Lens)
+    side: int = 24
+    places: tuple[int, int] = (3, 4)
+    spacing: int = 44
+    snr: float = 15.0
+    seed: int = 0
