@@ -19,11 +19,11 @@ from jaxrefine.physics.slices import make_template as make_template
 from jaxrefine.refine.grids import local_grid as local_grid
 from jaxrefine.refine.grids import search_offsets as search_offsets
 from jaxrefine.refine.grids import uniform_orientations as uniform_orientations
+from jaxrefine.refine.image_ctf import ImageCTF as ImageCTF
 from jaxrefine.refine.prepare import cut_particles as cut_particles
 from jaxrefine.refine.prepare import prepare_micrograph as prepare_micrograph
 from jaxrefine.refine.refine import refine_particles as refine_particles
 from jaxrefine.refine.refine import score_particles as score_particles
-from jaxrefine.refine.scoring import ImageCTF as ImageCTF
-from jaxrefine.refine.scoring import TemplateCTF as TemplateCTF
+from jaxrefine.refine.template_ctf import TemplateCTF as TemplateCTF
 
 __version__ = "0.1.0"

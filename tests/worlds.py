@@ -9,7 +9,8 @@ import numpy as np
 
 from jaxrefine.app import simulate as sim
 from jaxrefine.data import Alignment, Optics, Particles
-from jaxrefine.refine.scoring import ImageCTF, Score
+from jaxrefine.refine.image_ctf import ImageCTF
+from jaxrefine.refine.scoring import Score
 
 
 def single(values) -> jnp.ndarray:

@@ -13,7 +13,9 @@ from jaxrefine.io.table import StartingValues
 from jaxrefine.physics.filters import Bandpass, Curve, Filters, Whitening
 from jaxrefine.physics.rotations import euler_to_matrix
 from jaxrefine.refine import grids
-from jaxrefine.refine.scoring import ImageCTF, Score, TemplateCTF
+from jaxrefine.refine.image_ctf import ImageCTF
+from jaxrefine.refine.scoring import Score
+from jaxrefine.refine.template_ctf import TemplateCTF
 
 
 def make_filters(config: Config) -> Filters:

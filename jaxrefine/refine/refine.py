@@ -7,6 +7,7 @@ particle, and returns where its best lies, in the same types that went in.
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float
 
@@ -19,22 +20,12 @@ from jaxrefine.data import (
     Template,
 )
 from jaxrefine.refine.prepare import OUTSIDE_STD
+from jaxrefine.refine.product import count_defocus_nodes
 from jaxrefine.refine.scoring import Score
 from jaxrefine.refine.search import pose_rotations, search_particle, z_scores
 from jaxrefine.refine.sharding import AXIS
 
-# Bytes of intermediate arrays that one chunk of orientations may take on a device.
-_CHUNK_BYTES = 32 * 1024**2
 
-
-def default_chunk(score: Score, grid: SearchGrid) -> int:
-    """Orientations to evaluate at once, from the size of their intermediate arrays."""
-    pixel_sizes, defoci, _ = grid.shape
-    complex_box = 8 * score.box[0] * (score.box[1] // 2 + 1)
-    return max(1, min(256, _CHUNK_BYTES // (2 * complex_box * pixel_sizes * defoci)))
-
-
-@eqx.filter_jit
 def refine_particles(
     particles: Particles,
     template: Template,
@@ -42,9 +33,11 @@ def refine_particles(
     score: Score,
     *,
     mesh: Mesh | None = None,
-    chunk: int | None = None,
 ) -> Refined:
     """Search every pose of the grid for every particle; the best of each.
+
+    Compiled once for given shapes. Not to be called inside `jit`: how the search is laid
+    out depends on the values of grid and optics.
 
     Args:
         particles: A batch, one leading axis. With a mesh, its length must be a multiple
@@ -54,21 +47,44 @@ def refine_particles(
         score: `ImageCTF` or `TemplateCTF`.
         mesh: From `device_mesh`; None runs on the default device. Results do not depend
             on it.
-        chunk: Orientations evaluated at once; None chooses by memory. Results do not
-            depend on it.
 
     Returns:
         The best of each particle. New position = old + (y, x) index - (H - n + 1) // 2.
         Where the status says that a particle was not refined, its alignment is the
         start and its scores are NaN.
     """
-    chunk = chunk or default_chunk(score, grid)
+    return search_batch(
+        particles, template, grid, score, mesh, plan_defocus_nodes(particles, grid)
+    )
+
+
+def plan_defocus_nodes(particles: Particles, grid: SearchGrid) -> int:
+    """Nodes of the interpolation in defocus that do for every particle of a batch."""
+    offsets = np.asarray(grid.defocus_angstrom)
+    half_range = float(offsets.max() - offsets.min()) / 2
+    pixel_sizes = np.asarray(particles.alignment.pixel_size_angstrom)
+    smallest = float(pixel_sizes.min() + np.min(grid.pixel_size_angstrom))
+    voltage = float(np.min(particles.optics.voltage_kv))
+    # Without an end: no more nodes than offsets are ever used.
+    return min(count_defocus_nodes(half_range, voltage, smallest), len(offsets))
+
+
+@eqx.filter_jit
+def search_batch(
+    particles: Particles,
+    template: Template,
+    grid: SearchGrid,
+    score: Score,
+    mesh: Mesh | None,
+    defocus_nodes: int,
+) -> Refined:
+    """`refine_particles` with its layout given; this is what is compiled."""
 
     def shard(particles: Particles, template: Template, grid: SearchGrid) -> Refined:
         def one(particle: Particles) -> Refined:
             return jax.lax.cond(
                 particle.valid,
-                lambda p: _refine_one(p, template, grid, score, chunk),
+                lambda p: _refine_one(p, template, grid, score, defocus_nodes),
                 lambda p: _not_refined(p, Status.NOT_FINITE),
                 particle,
             )
@@ -91,9 +107,13 @@ def _not_refined(particle: Particles, status: Status) -> Refined:
 
 
 def _refine_one(
-    particle: Particles, template: Template, grid: SearchGrid, score: Score, chunk: int
+    particle: Particles,
+    template: Template,
+    grid: SearchGrid,
+    score: Score,
+    defocus_nodes: int,
 ) -> Refined:
-    z, correlation, index = search_particle(score, particle, template, grid, chunk)
+    z, correlation, index = search_particle(score, particle, template, grid, defocus_nodes)
     m, l, k, y, x = (index[i] for i in range(5))
     found = jnp.isfinite(z)
     outside = jnp.all(particle.corr_std >= OUTSIDE_STD)

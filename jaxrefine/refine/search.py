@@ -1,16 +1,29 @@
-"""Exhaustive search of a local grid for one particle."""
+"""Exhaustive search of a local grid for one particle.
+
+Every pose is scored by the matrix product, which is fast and approximate. Then the best
+orientations are scored again by transforms, in order, until no other can be the best: what
+is returned is exact, and the same as the plain search's, which scores every pose so.
+"""
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxrefine.data import Particles, SearchGrid, Template
+from jaxrefine.refine.product import approximate_best_z
 from jaxrefine.refine.scoring import Score
+
+# Orientations scored again at once, and at least.
+_AT_ONCE, _AT_LEAST = 8, 16
+# How many times the largest error seen an unseen orientation may be off by.
+_SAFETY = 2.0
+
+Best = tuple[Float[Array, ""], Float[Array, ""], Int[Array, " 5"]]
 
 
 def z_scores(
-    correlation: Float[Array, "... Y X"], particle: Particles
-) -> Float[Array, "... Y X"]:
+    correlation: Float[Array, "*b Y X"], particle: Particles
+) -> Float[Array, "*b Y X"]:
     """(correlation - mean) / standard deviation; -inf where that is not finite."""
     z = (correlation - particle.corr_mean) / particle.corr_std
     return jnp.where(jnp.isfinite(z), z, -jnp.inf)
@@ -32,55 +45,81 @@ def search_particle(
     particle: Particles,
     template: Template,
     grid: SearchGrid,
-    chunk: int,
-) -> tuple[Float[Array, ""], Float[Array, ""], Int[Array, " 5"]]:
+    defocus_nodes: int,
+) -> Best:
     """Best of every pixel size, defocus, orientation and position.
 
-    Ties go to the lowest flat index in (pixel size, defocus, orientation, y, x),
-    whatever the chunk.
+    Ties go to the lowest flat index in (pixel size, defocus, orientation, y, x).
 
     Args:
         score: How to correlate.
         particle: One particle.
         template: What to look for.
         grid: Offsets around the particle's start.
-        chunk: Orientations evaluated at once; bounds memory, changes nothing else.
+        defocus_nodes: Nodes of the interpolation in defocus; changes speed alone.
 
     Returns:
         z-score and correlation at the best, and its five indices. Without any finite
         score the z-score is -inf.
     """
-    pixel_sizes, defoci, orientations = grid.shape
-    chunk = min(chunk, orientations)
     prepared = score.prepare(particle, grid)
-    rows, columns = score.positions
+    poses = pose_rotations(particle, grid.rotation, grid)
+    orientations = poses.shape[0]
+    approximate, norm_error = approximate_best_z(
+        score, particle, template, grid, prepared, poses, defocus_nodes
+    )
+    # The next orientations by promise; filled up with the last, which changes nothing.
+    order = jnp.argsort(-approximate, stable=True)
+    rounds = -(-orientations // _AT_ONCE)
+    filled = jnp.minimum(jnp.arange(rounds * _AT_ONCE), orientations - 1)
+    order = order[filled].reshape(rounds, _AT_ONCE)
 
-    # The last chunk is filled up with copies of the last orientation, masked below.
-    n_chunks = -(-orientations // chunk)
-    index = jnp.minimum(jnp.arange(n_chunks * chunk), orientations - 1).reshape(-1, chunk)
-    real = (jnp.arange(n_chunks * chunk) < orientations).reshape(-1, chunk)
+    def unfinished(state) -> Array:
+        number, (best_z, _, _), error = state
+        promise = approximate[order[jnp.minimum(number, rounds - 1), 0]]
+        error = jnp.maximum(error, norm_error * (jnp.abs(best_z) + 1))
+        open_ = (number * _AT_ONCE < _AT_LEAST) | (promise + _SAFETY * error >= best_z)
+        return (number < rounds) & jnp.isfinite(promise) & open_
 
-    def evaluate(carry, orientation):
-        best_z, _, best_index = carry
-        number, is_real = orientation
-        poses = pose_rotations(particle, grid.rotation[number], grid)
-        correlation = jax.vmap(score.correlate, in_axes=(None, None, 0), out_axes=2)(
-            prepared, template, poses
-        )
-        z = jnp.where(is_real[:, None, None], z_scores(correlation, particle), -jnp.inf)
-        flat = jnp.argmax(z)
-        m, l, k, y, x = jnp.unravel_index(flat, (pixel_sizes, defoci, chunk, rows, columns))
-        here = jnp.stack([m, l, number[k], y, x]).astype(jnp.int32)
-        z_here = z.reshape(-1)[flat]
-        # Chunks come in order of orientation: a later one wins a tie only by an
-        # earlier pixel size or defocus.
-        earlier = (m * defoci + l) < (best_index[0] * defoci + best_index[1])
-        better = (z_here > best_z) | ((z_here == best_z) & earlier)
-        found = (z_here, correlation.reshape(-1)[flat], here)
-        return jax.tree.map(
-            lambda new, old: jnp.where(better, new, old), found, carry
-        ), None
+    def score_exactly(state):
+        number, best, error = state
+        which = jnp.sort(order[number])
+        found, z_of_each = _exact_best(score, particle, template, prepared, poses, which)
+        seen = jnp.abs(z_of_each - approximate[which])
+        error = jnp.maximum(error, jnp.max(jnp.where(jnp.isfinite(seen), seen, 0)))
+        return number + 1, _better(found, best), error
 
     start = (jnp.float32(-jnp.inf), jnp.float32(jnp.nan), jnp.zeros(5, jnp.int32))
-    best, _ = jax.lax.scan(evaluate, start, (index, real))
+    _, best, _ = jax.lax.while_loop(
+        unfinished, score_exactly, (jnp.int32(0), start, jnp.float32(0))
+    )
     return best
+
+
+def _exact_best(
+    score: Score,
+    particle: Particles,
+    template: Template,
+    prepared,
+    poses: Float[Array, "k 3 3"],
+    which: Int[Array, " b"],
+) -> tuple[Best, Float[Array, " b"]]:
+    """The best of some orientations, in rising order, and the best z of each."""
+    correlation = jax.vmap(score.correlate, in_axes=(None, None, 0), out_axes=2)(
+        prepared, template, poses[which]
+    )
+    z = z_scores(correlation, particle)
+    flat = jnp.argmax(z)  # the first of equals, hence the lowest index
+    m, l, k, y, x = jnp.unravel_index(flat, z.shape)
+    index = jnp.stack([m, l, which[k], y, x]).astype(jnp.int32)
+    best = (z.reshape(-1)[flat], correlation.reshape(-1)[flat], index)
+    return best, jnp.max(z, axis=(0, 1, 3, 4))
+
+
+def _better(one: Best, other: Best) -> Best:
+    """The higher z-score, or of equals the lower index."""
+    differs = one[2] != other[2]
+    first = jnp.argmax(differs)
+    lower = (one[2] < other[2])[first] & jnp.any(differs)
+    wins = (one[0] > other[0]) | ((one[0] == other[0]) & lower)
+    return jax.tree.map(lambda a, b: jnp.where(wins, a, b), one, other)

@@ -11,7 +11,7 @@ from worlds import Lens, one_particle, single
 
 from jaxrefine.physics.slices import make_template
 from jaxrefine.refine.grids import local_grid
-from jaxrefine.refine.scoring import TemplateCTF
+from jaxrefine.refine.template_ctf import TemplateCTF
 
 PEER = frozen("correlation")
 SIDE = 16

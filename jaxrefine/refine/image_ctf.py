@@ -1,0 +1,172 @@
+"""The default score: filter and CTF on the image."""
+
+import math
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Complex, Float, ScalarLike
+
+from jaxrefine.data import Particles, SearchGrid, Template
+from jaxrefine.physics.boxes import centre_crop
+from jaxrefine.physics.ctf import ctf_spread_px
+from jaxrefine.physics.fourier import half_plane_weights, next_fast_even, next_fast_odd
+from jaxrefine.physics.projection import slice_to_projection, subtract_border_mean
+from jaxrefine.physics.slices import central_slice
+from jaxrefine.refine.scoring import (
+    Score,
+    over_optics,
+    particle_ctf,
+    valid_corner,
+    window_columns,
+)
+
+# The cut keeps all signal up to this resolution; finer signal may spread beyond it.
+_KEPT_RESOLUTION_ANGSTROM = 4.0
+
+
+class PreparedImageCTF(eqx.Module):
+    """Per pixel size (m) and defocus (l): image with CTF, and the norm's weights."""
+
+    scale: Float[Array, " m"]
+    image_rfft: Complex[Array, "m l H Wr"]
+    norm_weights: Float[Array, "m l N Nr"]
+
+
+class ImageCTF(Score):
+    """CTF and filter on the image; nothing of the signal lost.
+
+    With y the filtered image, t the projection of the template (border mean subtracted),
+    h the point spread of F·CTF: the correlation Σ t (y ∗ h) / ‖t ∗ h‖. The convolution
+    of y is done on a cut larger than the box by the CTF's spread at 4 Å; ‖t ∗ h‖² is the
+    sum over lags of the autocorrelations of t and h, exact at any defocus, since h's is
+    sampled on a grid wide enough for its oscillation.
+
+    Attributes:
+        box: (H, W) of the box.
+        side: Side of the template.
+        cut_shape: (Qh, Qw) of the cut, from `for_particles`.
+        norm_side: Side of the grid on which |F·CTF|² is sampled; odd is more accurate.
+    """
+
+    box: tuple[int, int] = eqx.field(static=True)
+    side: int = eqx.field(static=True)
+    cut_shape: tuple[int, int] = eqx.field(static=True)
+    norm_side: int = eqx.field(static=True)
+
+    @classmethod
+    def for_particles(
+        cls,
+        box: tuple[int, int],
+        side: int,
+        *,
+        max_defocus_angstrom: float,
+        voltage_kv: float,
+        spherical_aberration_mm: float,
+        pixel_size_angstrom: float,
+    ) -> "ImageCTF":
+        """Choose the grids for the widest CTF that a run will meet.
+
+        Args:
+            box: (H, W).
+            side: Side of the template.
+            max_defocus_angstrom: Largest |defocus| of any particle, offsets included.
+            voltage_kv: Lowest voltage (the longest wavelength).
+            spherical_aberration_mm: Largest Cs.
+            pixel_size_angstrom: Smallest pixel size, offsets included.
+        """
+        optics = (max_defocus_angstrom, voltage_kv, spherical_aberration_mm)
+        kept = max(_KEPT_RESOLUTION_ANGSTROM, 2 * pixel_size_angstrom)
+        margin = math.ceil(ctf_spread_px(*optics, pixel_size_angstrom, kept))
+        # |CTF|² holds twice the CTF's phase, up to the corner of the Fourier plane.
+        corner = math.sqrt(2) * pixel_size_angstrom
+        lags = 2 * ctf_spread_px(*optics, pixel_size_angstrom, corner)
+        return cls(
+            box=box,
+            side=side,
+            cut_shape=(
+                next_fast_even(box[0] + 2 * margin),
+                next_fast_even(box[1] + 2 * margin),
+            ),
+            norm_side=next_fast_odd(max(2 * side, math.ceil(side + 1.1 * lags) + 16)),
+        )
+
+    @property
+    def cut(self) -> tuple[int, int]:
+        return self.cut_shape
+
+    @property
+    def filter_grid(self) -> tuple[int, int]:
+        return self.norm_side, self.norm_side
+
+    def prepare(self, particle: Particles, grid: SearchGrid) -> PreparedImageCTF:
+        def one(pixel_size: ScalarLike, defocus: ScalarLike) -> Any:
+            seen = self._seen(particle, pixel_size, defocus)
+            return jnp.fft.rfft2(seen), self._norm_weights(particle, pixel_size, defocus)
+
+        image_rfft, norm_weights = over_optics(one, particle, grid)
+        return PreparedImageCTF(self.scale(particle, grid), image_rfft, norm_weights)
+
+    def _seen(
+        self, particle: Particles, pixel_size: ScalarLike, defocus: ScalarLike
+    ) -> Float[Array, "H W"]:
+        """The box of the image, filtered and CTF-multiplied a second time."""
+        transfer = particle.filter_image * particle_ctf(
+            particle, self.cut, pixel_size, defocus
+        )
+        seen = jnp.fft.irfft2(jnp.fft.rfft2(particle.image) * transfer, s=self.cut)
+        return centre_crop(seen, self.box)
+
+    def _norm_weights(
+        self, particle: Particles, pixel_size: ScalarLike, defocus: ScalarLike
+    ) -> Float[Array, "N Nr"]:
+        """What |T|² on twice the template's grid is weighed by in the norm's square."""
+        doubled = (2 * self.side, 2 * self.side)
+        ctf = particle_ctf(particle, self.filter_grid, pixel_size, defocus)
+        spread = jnp.fft.irfft2((particle.filter_template * ctf) ** 2, s=self.filter_grid)
+        lags = np.fft.fftfreq(doubled[0], 1 / doubled[0]).astype(int) % self.norm_side
+        weights = half_plane_weights(doubled) / (doubled[0] * doubled[1])
+        return jnp.fft.rfft2(spread[lags[:, None], lags]).real * weights
+
+    def _projection(
+        self, template: Template, rotation: Float[Array, "3 3"], scale: ScalarLike
+    ) -> Float[Array, "n n"]:
+        # Protein is dark at underfocus: the image is minus the projection.
+        central = -central_slice(template, rotation, scale)
+        return subtract_border_mean(slice_to_projection(central))
+
+    def _norm(
+        self, projection: Float[Array, "n n"], weights: Float[Array, "l N Nr"]
+    ) -> Float[Array, " l"]:
+        power = jnp.abs(jnp.fft.rfft2(projection, s=(2 * self.side,) * 2)) ** 2
+        high = jax.lax.Precision.HIGHEST
+        return jnp.sqrt(jnp.einsum("lyx,yx->l", weights, power, precision=high))
+
+    def norms(
+        self, prepared: PreparedImageCTF, template: Template, rotation: Float[Array, "3 3"]
+    ) -> Float[Array, "m l"]:
+        def one(at: PreparedImageCTF) -> Float[Array, " l"]:
+            return self._norm(
+                self._projection(template, rotation, at.scale), at.norm_weights
+            )
+
+        return jax.vmap(one)(prepared)
+
+    def correlate(
+        self, prepared: PreparedImageCTF, template: Template, rotation: Float[Array, "3 3"]
+    ) -> Float[Array, "m l Y X"]:
+        def one(at: PreparedImageCTF) -> Float[Array, "l Y X"]:
+            projection = self._projection(template, rotation, at.scale)
+            product = jnp.conj(jnp.fft.rfft2(projection, s=self.box)) * at.image_rfft
+            corner = valid_corner(product, self.box[1], self.positions)
+            return corner / self._norm(projection, at.norm_weights)[:, None, None]
+
+        return jax.vmap(one)(prepared)
+
+    def columns(
+        self, particle: Particles, pixel_size: ScalarLike, defocus: ScalarLike
+    ) -> Complex[Array, "P n nr"]:
+        seen = self._seen(particle, pixel_size, defocus)
+        return window_columns(seen, self.side, self.positions, 0.0)
