@@ -222,7 +222,9 @@ class ImageCTF(Score):
             central = -central_slice(template, rotation, at.scale)
             projection = subtract_border_mean(slice_to_projection(central))
             power = jnp.abs(jnp.fft.rfft2(projection, s=(2 * self.side,) * 2)) ** 2
-            norm = jnp.sqrt(jnp.einsum("lyx,yx->l", at.norm_weights, power))
+            high = jax.lax.Precision.HIGHEST
+            squared = jnp.einsum("lyx,yx->l", at.norm_weights, power, precision=high)
+            norm = jnp.sqrt(squared)
             conjugate = jnp.conj(jnp.fft.rfft2(projection, s=self.box))
             product = conjugate * at.image_rfft
             corner = _valid_corner(product, self.box[1], self.positions)
