@@ -1,11 +1,12 @@
 """Small worlds: templates, particles and micrographs of which everything is known."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import jaxprs_in_params
 
 from jaxrefine.app import simulate as sim
 from jaxrefine.data import Alignment, Optics, Particles
@@ -102,35 +103,55 @@ def one_particle(
 
 def batch_of(particles: Sequence[Particles]) -> Particles:
     """One leading axis."""
-    leaves = [eqx.filter(particle, eqx.is_array) for particle in particles]
-    import jax
-
-    return jax.tree.map(lambda *each: jnp.stack(each), *leaves)
+    return jax.tree.map(lambda *each: jnp.stack(each), *particles)
 
 
-def globule(side: int, pixel_size: float, fill: float = 0.78, b: float = 100.0, seed=0):
-    """A random protein that fills this share of a template's side."""
+def ball(
+    side: int, pixel_size: float, fill: float = 0.78, b: float = 40.0, seed: int = 0
+) -> sim.Atoms:
+    """400 atoms anywhere in a ball whose diameter is this share of a template's side."""
     rng = np.random.default_rng(seed)
-    atoms = sim.random_globule(150, fill * side * pixel_size / 2, rng)
-    return atoms.blurred(b)
+    xyz = rng.standard_normal((400, 3))
+    radius = fill * side * pixel_size / 2 * rng.uniform(size=400) ** (1 / 3)
+    xyz *= (radius / np.linalg.norm(xyz, axis=1))[:, None]
+    return sim.Atoms(xyz - xyz.mean(axis=0), np.full(400, 7.0), np.full(400, b))
 
 
-@dataclass(frozen=True)
-class World:
-    """A micrograph of one lens with particles on a grid of places.
+def signal_cut(
+    score: Score,
+    atoms: sim.Atoms,
+    lens: Lens,
+    rotation: np.ndarray,
+    grid: int,
+    offset_px: tuple[float, float] = (0.0, 0.0),
+) -> np.ndarray:
+    """A particle's cut without noise, in units in which the ideal SNR is 1.
 
-    Attributes:
-        lens: What all particles share, their defocus included.
-        side: Side of the template.
-        places: Rows and columns of particles.
-        spacing: Between neighbours, in pixels.
-        snr: Of the ideal matched filter.
-        shift_px: Each particle's corner is this far from where its start says.
+    Made by the exact projection of atoms on a grid that the CTF does not wrap around.
     """
+    centre = grid // 2
+    place = (centre + offset_px[0], centre + offset_px[1])
+    planted = sim.Planted(rotation, place, lens.defocus, lens.angle)
+    shape = (grid, grid)
+    rfft = sim.particle_rfft(atoms, planted, shape, lens.pixel_size, lens.microscope)
+    white = np.full(rfft.shape, float(grid * grid))
+    image = np.fft.irfft2(rfft / sim.ideal_snr(rfft, white, grid), s=shape)
+    top, left = (
+        centre - score.side // 2 - (box - score.side) // 2 - (cut - box) // 2
+        for box, cut in zip(score.box, score.cut, strict=True)
+    )
+    assert min(top, left) >= 0, "the grid is too small"
+    return image[top : top + score.cut[0], left : left + score.cut[1]]
 
-    lens: Lens = field(default_factory=Lens)
-    side: int = 24
-    places: tuple[int, int] = (3, 4)
-    spacing: int = 44
-    snr: float = 15.0
-    seed: int = 0
+
+def matrix_products(function: Callable, *arguments: object) -> list:
+    """Precision of every matrix product in a function, those of inner functions too."""
+
+    def walk(jaxpr):
+        for equation in jaxpr.eqns:
+            if equation.primitive.name == "dot_general":
+                yield equation.params["precision"]
+            for inner in jaxprs_in_params(equation.params):
+                yield from walk(inner)
+
+    return list(walk(jax.make_jaxpr(function)(*arguments).jaxpr))
