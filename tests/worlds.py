@@ -155,3 +155,73 @@ def matrix_products(function: Callable, *arguments: object) -> list:
                 yield from walk(inner)
 
     return list(walk(jax.make_jaxpr(function)(*arguments).jaxpr))
+
+
+@dataclass(frozen=True)
+class World:
+    """A micrograph with particles on a grid of places, and the truth about them.
+
+    Attributes:
+        lens: What all particles share.
+        side: Side of the template.
+        atoms: What every particle is made of.
+        image: Raw micrograph.
+        corner_px: (n, 2) top-left corners (y, x), whole numbers.
+        rotation: (n, 3, 3).
+    """
+
+    lens: Lens
+    side: int
+    atoms: sim.Atoms
+    image: np.ndarray
+    corner_px: np.ndarray
+    rotation: np.ndarray
+
+    @property
+    def volume(self) -> np.ndarray:
+        return sim.potential_volume(self.atoms, self.side, self.lens.pixel_size)
+
+    @property
+    def maps(self) -> tuple[jnp.ndarray, jnp.ndarray]:
+        """Mean 0 and standard deviation 1, of the valid mode's shape."""
+        shape = tuple(length - self.side + 1 for length in self.image.shape)
+        return jnp.zeros(shape), jnp.ones(shape)
+
+    def alignment(self, rotation=None, shift_px=(0, 0), defocus: float = 0.0) -> Alignment:
+        """The truth, but for what is given; `shift_px` moves the corners."""
+        n = len(self.corner_px)
+        rotation = self.rotation if rotation is None else rotation
+        return Alignment(
+            rotation=single(rotation),
+            position_px=single(self.corner_px + np.asarray(shift_px)),
+            defocus_angstrom=single(np.tile(self.lens.defocus, (n, 1)) + defocus),
+            astigmatism_deg=single([self.lens.angle] * n),
+            pixel_size_angstrom=single([self.lens.pixel_size] * n),
+        )
+
+
+def make_world(
+    *,
+    lens: Lens | None = None,
+    side: int = 16,
+    places: tuple[int, int] = (3, 4),
+    spacing: int = 36,
+    snr: float = 40.0,
+    seed: int = 0,
+) -> World:
+    """Particles, `spacing` px apart, in coloured noise; periodic at the edges."""
+    lens = lens or Lens(defocus=(3000.0, 2800.0), angle=20.0, pixel_size=2.0, b=0.0)
+    rng = np.random.default_rng(seed)
+    atoms = ball(side, lens.pixel_size, b=120.0, seed=seed)
+    shape = (places[0] * spacing, places[1] * spacing)
+    rows, columns = np.indices(places).reshape(2, -1)
+    corner = np.stack([rows, columns], axis=-1) * spacing + (spacing - side) // 2
+    rotation = sim.random_rotations(len(corner), rng)
+    planted = [
+        sim.Planted(turn, tuple(place + side // 2), lens.defocus, lens.angle, snr)
+        for turn, place in zip(rotation, corner, strict=True)
+    ]
+    made = sim.simulate_micrograph(
+        atoms, planted, shape, lens.pixel_size, lens.microscope, rng
+    )
+    return World(lens, side, atoms, made.image, corner, rotation)
