@@ -1,11 +1,12 @@
 """Small worlds: templates, particles and micrographs of which everything is known."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import jaxprs_in_params
 
 from jaxrefine.app import simulate as sim
 from jaxrefine.data import Alignment, Optics, Particles
@@ -103,35 +104,125 @@ def one_particle(
 
 def batch_of(particles: Sequence[Particles]) -> Particles:
     """One leading axis."""
-    leaves = [eqx.filter(particle, eqx.is_array) for particle in particles]
-    import jax
-
-    return jax.tree.map(lambda *each: jnp.stack(each), *leaves)
+    return jax.tree.map(lambda *each: jnp.stack(each), *particles)
 
 
-def globule(side: int, pixel_size: float, fill: float = 0.78, b: float = 100.0, seed=0):
-    """A random protein that fills this share of a template's side."""
+def ball(
+    side: int, pixel_size: float, fill: float = 0.78, b: float = 40.0, seed: int = 0
+) -> sim.Atoms:
+    """400 atoms anywhere in a ball whose diameter is this share of a template's side."""
     rng = np.random.default_rng(seed)
-    atoms = sim.random_globule(150, fill * side * pixel_size / 2, rng)
-    return atoms.blurred(b)
+    xyz = rng.standard_normal((400, 3))
+    radius = fill * side * pixel_size / 2 * rng.uniform(size=400) ** (1 / 3)
+    xyz *= (radius / np.linalg.norm(xyz, axis=1))[:, None]
+    return sim.Atoms(xyz - xyz.mean(axis=0), np.full(400, 7.0), np.full(400, b))
+
+
+def signal_cut(
+    score: Score,
+    atoms: sim.Atoms,
+    lens: Lens,
+    rotation: np.ndarray,
+    grid: int,
+    offset_px: tuple[float, float] = (0.0, 0.0),
+) -> np.ndarray:
+    """A particle's cut without noise, in units in which the ideal SNR is 1.
+
+    Made by the exact projection of atoms on a grid that the CTF does not wrap around.
+    """
+    centre = grid // 2
+    place = (centre + offset_px[0], centre + offset_px[1])
+    planted = sim.Planted(rotation, place, lens.defocus, lens.angle)
+    shape = (grid, grid)
+    rfft = sim.particle_rfft(atoms, planted, shape, lens.pixel_size, lens.microscope)
+    white = np.full(rfft.shape, float(grid * grid))
+    image = np.fft.irfft2(rfft / sim.ideal_snr(rfft, white, grid), s=shape)
+    top, left = (
+        centre - score.side // 2 - (box - score.side) // 2 - (cut - box) // 2
+        for box, cut in zip(score.box, score.cut, strict=True)
+    )
+    assert min(top, left) >= 0, "the grid is too small"
+    return image[top : top + score.cut[0], left : left + score.cut[1]]
+
+
+def matrix_products(function: Callable, *arguments: object) -> list:
+    """Precision of every matrix product in a function, those of inner functions too."""
+
+    def walk(jaxpr):
+        for equation in jaxpr.eqns:
+            if equation.primitive.name == "dot_general":
+                yield equation.params["precision"]
+            for inner in jaxprs_in_params(equation.params):
+                yield from walk(inner)
+
+    return list(walk(jax.make_jaxpr(function)(*arguments).jaxpr))
 
 
 @dataclass(frozen=True)
 class World:
-    """A micrograph of one lens with particles on a grid of places.
+    """A micrograph with particles on a grid of places, and the truth about them.
 
     Attributes:
-        lens: What all particles share, their defocus included.
+        lens: What all particles share.
         side: Side of the template.
-        places: Rows and columns of particles.
-        spacing: Between neighbours, in pixels.
-        snr: Of the ideal matched filter.
-        shift_px: Each particle's corner is this far from where its start says.
+        atoms: What every particle is made of.
+        image: Raw micrograph.
+        corner_px: (n, 2) top-left corners (y, x), whole numbers.
+        rotation: (n, 3, 3).
     """
 
-    lens: Lens = field(default_factory=Lens)
-    side: int = 24
-    places: tuple[int, int] = (3, 4)
-    spacing: int = 44
-    snr: float = 15.0
-    seed: int = 0
+    lens: Lens
+    side: int
+    atoms: sim.Atoms
+    image: np.ndarray
+    corner_px: np.ndarray
+    rotation: np.ndarray
+
+    @property
+    def volume(self) -> np.ndarray:
+        return sim.potential_volume(self.atoms, self.side, self.lens.pixel_size)
+
+    @property
+    def maps(self) -> tuple[jnp.ndarray, jnp.ndarray]:
+        """Mean 0 and standard deviation 1, of the valid mode's shape."""
+        shape = tuple(length - self.side + 1 for length in self.image.shape)
+        return jnp.zeros(shape), jnp.ones(shape)
+
+    def alignment(self, rotation=None, shift_px=(0, 0), defocus: float = 0.0) -> Alignment:
+        """The truth, but for what is given; `shift_px` moves the corners."""
+        n = len(self.corner_px)
+        rotation = self.rotation if rotation is None else rotation
+        return Alignment(
+            rotation=single(rotation),
+            position_px=single(self.corner_px + np.asarray(shift_px)),
+            defocus_angstrom=single(np.tile(self.lens.defocus, (n, 1)) + defocus),
+            astigmatism_deg=single([self.lens.angle] * n),
+            pixel_size_angstrom=single([self.lens.pixel_size] * n),
+        )
+
+
+def make_world(
+    *,
+    lens: Lens | None = None,
+    side: int = 16,
+    places: tuple[int, int] = (3, 4),
+    spacing: int = 36,
+    snr: float = 40.0,
+    seed: int = 0,
+) -> World:
+    """Particles, `spacing` px apart, in coloured noise; periodic at the edges."""
+    lens = lens or Lens(defocus=(3000.0, 2800.0), angle=20.0, pixel_size=2.0, b=0.0)
+    rng = np.random.default_rng(seed)
+    atoms = ball(side, lens.pixel_size, b=120.0, seed=seed)
+    shape = (places[0] * spacing, places[1] * spacing)
+    rows, columns = np.indices(places).reshape(2, -1)
+    corner = np.stack([rows, columns], axis=-1) * spacing + (spacing - side) // 2
+    rotation = sim.random_rotations(len(corner), rng)
+    planted = [
+        sim.Planted(turn, tuple(place + side // 2), lens.defocus, lens.angle, snr)
+        for turn, place in zip(rotation, corner, strict=True)
+    ]
+    made = sim.simulate_micrograph(
+        atoms, planted, shape, lens.pixel_size, lens.microscope, rng
+    )
+    return World(lens, side, atoms, made.image, corner, rotation)

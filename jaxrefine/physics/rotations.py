@@ -23,6 +23,11 @@ def _stack_matrix(xp: Any, rows: list[list[Any]]) -> Any:
     return xp.stack([xp.stack(row, axis=-1) for row in rows], axis=-2)
 
 
+def _product(xp: Any, first: Any, second: Any) -> Any:
+    """Matrix product with every digit, also on devices that round matrix products."""
+    return xp.sum(first[..., :, :, None] * second[..., None, :, :], axis=-2)
+
+
 def rotation_x(angle_deg: Float[AnyArray, "*n"]) -> Float[AnyArray, "*n 3 3"]:
     """Rotation about x, right-handed."""
     xp = angle_deg.__array_namespace__()
@@ -49,8 +54,9 @@ def rotation_z(angle_deg: Float[AnyArray, "*n"]) -> Float[AnyArray, "*n 3 3"]:
 
 def euler_to_matrix(euler_deg: Float[AnyArray, "*n 3"]) -> Float[AnyArray, "*n 3 3"]:
     """Matrix of intrinsic ZYZ Euler angles (phi, theta, psi) in degrees."""
+    xp = euler_deg.__array_namespace__()
     phi, theta, psi = (euler_deg[..., i] for i in range(3))
-    return rotation_z(phi) @ rotation_y(theta) @ rotation_z(psi)
+    return _product(xp, _product(xp, rotation_z(phi), rotation_y(theta)), rotation_z(psi))
 
 
 def matrix_to_euler(rotation: Float[AnyArray, "*n 3 3"]) -> Float[AnyArray, "*n 3"]:
@@ -96,7 +102,7 @@ def rotation_vector_to_matrix(
     cosc = xp.where(
         small, 0.5 - squared / 24 + squared**2 / 720, (1 - xp.cos(angle)) / safe
     )
-    return xp.eye(3, dtype=vector.dtype) + sinc * cross + cosc * (cross @ cross)
+    return xp.eye(3, dtype=vector.dtype) + sinc * cross + cosc * _product(xp, cross, cross)
 
 
 def angle_between_deg(

@@ -2,6 +2,7 @@
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import worlds
@@ -9,8 +10,10 @@ from frozen import frozen, settings
 from oracles import ctf, rotations, scores, slices
 from worlds import Lens, one_particle, single
 
+from jaxrefine.app import simulate as sim
 from jaxrefine.physics.slices import make_template
 from jaxrefine.refine.grids import local_grid
+from jaxrefine.refine.image_ctf import ImageCTF
 from jaxrefine.refine.template_ctf import TemplateCTF
 
 PEER = frozen("correlation")
@@ -140,3 +143,118 @@ def test_template_ctf_is_the_peer_s():
     other = correlations(scaled, particle, template, grid, single(POSES))
     np.testing.assert_allclose(other[0], ours[0], rtol=0, atol=1e-5)
     assert np.abs(other[1] - ours[1]).max() > 0.1
+
+
+# --- the norm of the image score -------------------------------------------------------
+
+
+@pytest.mark.parametrize("defocus", [(8200.0, 7800.0), (20200.0, 19800.0)])
+def test_the_norm_is_the_unwrapped_one(defocus):
+    """In a tight box, where the CTF's spread is many times the template."""
+    lens = Lens(defocus=defocus, angle=40.0, pixel_size=1.2, b=0.0)
+    side = 32
+    score = lens.image_ctf((side + 4, side + 4), side)
+    particle = one_particle(score, np.zeros(score.cut), lens, curve=uneven)
+    prepared = eqx.filter_jit(score.prepare)(particle, local_grid())
+    weights = np.asarray(prepared.norm_weights[0, 0], np.float64)
+    half = slices.half_volume(sim.potential_volume(worlds.ball(side, 1.2), side, 1.2))
+    transfer = transfer_of(lens, uneven, lens.pixel_size, 0.0)
+    # Twice the spread at the corner of the Fourier plane, 116 or 280 px, and the template.
+    large = 605 if max(defocus) > 1e4 else 275
+    for rotation in POSES:
+        template = scores.bare_template(half, rotation)
+        spectrum = np.abs(np.fft.rfft2(template, s=(2 * side, 2 * side))) ** 2
+        ours = np.sqrt(np.sum(weights * spectrum))
+        expected = scores.unwrapped_norm(template, transfer, large)
+        assert ours == pytest.approx(expected, rel=1e-4)
+        # What it would be on the template's own grid is something else altogether.
+        wrapped = scores.unwrapped_norm(template, transfer, side)
+        assert abs(wrapped / expected - 1) > 1e-2
+
+
+def test_the_grids_of_the_image_score():
+    """The cut holds the box and twice the CTF's spread at 4 Å, on fast sizes."""
+    lens = Lens(defocus=(10000.0, 9000.0), pixel_size=1.0)
+    score = lens.image_ctf((40, 36), 32)
+    # λΔk + Cs λ³ k³ at 1/4 Å = 49.2 + 3.2 px
+    assert score.cut == (150, 144) and score.box == (40, 36)
+    assert score.norm_side % 2 == 1
+    # At pixels of 3 Å it is Nyquist that is kept, 6 Å: 10.9 + 0.3 px.
+    assert Lens(defocus=(1e4, 1e4), pixel_size=3.0).image_ctf((40, 36), 32).cut == (64, 60)
+    # Underfocus or overfocus, it spreads the same.
+    over = Lens(defocus=(-10000.0, -9000.0), pixel_size=1.0).image_ctf((40, 36), 32)
+    assert over == score
+    wide = ImageCTF.for_particles(
+        (40, 36),
+        32,
+        max_defocus_angstrom=0.0,
+        voltage_kv=300.0,
+        spherical_aberration_mm=0.0,
+        pixel_size_angstrom=1.0,
+    )
+    assert wide.cut == (40, 36) and wide.norm_side >= 64
+
+
+# --- noise and signal ------------------------------------------------------------------
+
+TIGHT = Lens(defocus=(12000.0, 12000.0), angle=0.0, pixel_size=1.2, b=0.0)
+TIGHT_SCORES = {
+    "image": TIGHT.image_ctf((36, 36), 32),
+    "template": TemplateCTF((36, 36), 32),
+}
+
+
+@pytest.mark.parametrize("kind", TIGHT_SCORES)
+def test_snr_in_a_tight_box(kind):
+    """At 12,000 Å, the particle filling 0.78 of the template, the box 4 px larger.
+
+    The correlation is linear in the image, so its gradient is the filter that it applies:
+    white noise of variance 1 gives it the variance of that gradient's sum of squares.
+    """
+    score = TIGHT_SCORES[kind]
+    atoms = worlds.ball(32, 1.2)
+    rotation = sim.random_rotations(1, np.random.default_rng(1))[0]
+    template = make_template(sim.potential_volume(atoms, 32, 1.2), "padded")
+    cut = worlds.signal_cut(score, atoms, TIGHT, rotation, grid=400)
+    particle = one_particle(score, cut, TIGHT)
+
+    @eqx.filter_jit
+    @eqx.filter_value_and_grad(has_aux=True)
+    def at_the_particle(image):
+        changed = eqx.tree_at(lambda p: p.image, particle, image)
+        found = correlations(score, changed, template, local_grid(), single(rotation[None]))
+        return found[0, 0, 0, *score.margin], found[0, 0, 0]
+
+    (signal, everywhere), gradient = at_the_particle(single(cut))
+    noise_std = float(jnp.linalg.norm(gradient))
+    # Exact but for float32, and for the peer's own norm, which is off by the mean's
+    # square: 1.4 % here.
+    assert noise_std == pytest.approx(1.0, abs=1e-3 if kind == "image" else 0.02)
+    assert np.unravel_index(everywhere.argmax(), everywhere.shape) == score.margin
+    if kind == "image":
+        assert signal / noise_std > 0.98
+    else:
+        assert signal / noise_std < 0.70
+
+
+# --- precision -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", TIGHT_SCORES)
+def test_matrix_products_are_exact_on_accelerators(kind):
+    """By default a GPU multiplies float32 matrices with 11 bits: 1e-3 of the norm."""
+    score = (
+        TemplateCTF((24, 24), SIDE)
+        if kind == "template"
+        else Lens().image_ctf((24, 24), SIDE)
+    )
+    template = make_template(VOLUME, "trilinear")
+    particle = one_particle(score, np.zeros(score.cut), Lens())
+
+    def whole(rotation):
+        return correlations(score, particle, template, local_grid(), rotation[None])
+
+    products = worlds.matrix_products(whole, single(np.eye(3)))
+    assert len(products) == (1 if kind == "image" else 0)
+    highest = jax.lax.Precision.HIGHEST
+    assert all(precision == (highest, highest) for precision in products)

@@ -1,0 +1,293 @@
+"""From micrographs to particles: filters, boxes, statistics, against the oracles."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from frozen import frozen, settings
+from oracles import boxes, filters
+from worlds import Lens, single
+
+from jaxrefine.data import Alignment
+from jaxrefine.physics.filters import Bandpass, Curve, Filters, Whitening
+from jaxrefine.refine.prepare import OUTSIDE_STD, cut_particles, prepare_micrograph
+from jaxrefine.refine.template_ctf import TemplateCTF
+
+SIDE, BOX = 16, (20, 24)
+SCORE = TemplateCTF(BOX, SIDE)
+LENS = Lens(defocus=(1200.0, 1000.0), pixel_size=2.5)
+WIDE = LENS.image_ctf(BOX, SIDE)
+FILTERS = {
+    "whitening": (Filters(), dict(whitening={})),
+    "all": (
+        Filters(
+            Whitening(),
+            Bandpass(low=0.05, high=0.35, falloff=0.05),
+            Curve((0.0, 0.2, 0.6), (0.5, 1.0, 0.3)),
+        ),
+        dict(
+            whitening={},
+            bandpass=dict(low=0.05, high=0.35, falloff=0.05),
+            curve=dict(frequencies=[0.0, 0.2, 0.6], amplitudes=[0.5, 1.0, 0.3]),
+        ),
+    ),
+    "none": (Filters(whitening=None), dict()),
+}
+
+
+def coloured(shape, seed=0, offset=40.0, gain=3.0):
+    rng = np.random.default_rng(seed)
+    spectrum = np.fft.rfft2(rng.standard_normal(shape))
+    spectrum *= np.exp(-6 * filters.radial_frequency(shape)) + 0.1
+    image = np.fft.irfft2(spectrum, s=shape)
+    return (offset + gain * image / image.std()).astype(np.float32)
+
+
+IMAGE = coloured((70, 64))
+MEAN_MAP = np.random.default_rng(1).standard_normal((55, 49)).astype(np.float32) * 0.1
+STD_MAP = np.random.default_rng(2).uniform(0.9, 1.2, (55, 49)).astype(np.float32)
+
+
+def alignment_at(corners):
+    n = len(corners)
+    return Alignment(
+        rotation=single(np.tile(np.eye(3), (n, 1, 1))),
+        position_px=single(corners),
+        defocus_angstrom=single(np.tile(LENS.defocus, (n, 1))),
+        astigmatism_deg=single(np.full(n, LENS.angle)),
+        pixel_size_angstrom=single(np.full(n, LENS.pixel_size)),
+    )
+
+
+def cut_at(corners, filters, score=SCORE, image=IMAGE, **more):
+    prepare = {
+        k: more.pop(k) for k in ("global_filtering", "second_square_root") if k in more
+    }
+    micrograph = prepare_micrograph(
+        jnp.asarray(image), jnp.asarray(MEAN_MAP), jnp.asarray(STD_MAP), filters, **prepare
+    )
+    n = len(corners)
+    pixel_sizes = single(np.full(n, LENS.pixel_size))
+    return cut_particles(
+        micrograph, alignment_at(corners), LENS.optics(n), pixel_sizes, score, **more
+    )
+
+
+def rfft(image):
+    transform = np.fft.rfft2(np.asarray(image, np.float64))
+    transform[0, 0] = 0.0
+    return transform
+
+
+def box_corner(corner, score):
+    return [
+        boxes.box_corner(int(at), box, SIDE) - (cut - box) // 2
+        for at, box, cut in zip(corner, score.box, score.cut, strict=True)
+    ]
+
+
+# inside; beyond two edges; in a corner; wholly outside of the map on one side
+CORNERS = np.array([[20, 22], [0, 0], [54, 48], [-3, 30], [30, 60]])
+
+
+@pytest.mark.parametrize("name", FILTERS)
+@pytest.mark.parametrize("score", [SCORE, WIDE], ids=["box", "wide cut"])
+def test_global_filtering(name, score):
+    ours, switches = FILTERS[name]
+    particles = cut_at(CORNERS, ours, score)
+
+    transform = rfft(IMAGE)
+    total = filters.combined_filter(transform, IMAGE.shape, **switches)
+    band = None
+    if "bandpass" in switches:
+        band = filters.bandpass_filter(IMAGE.shape, **switches["bandpass"])
+    normalised = filters.normalise_image(transform, total, band, IMAGE.shape, BOX)
+    # The peer's boxes have pixel variance 1/(H W), ours 1.
+    expected = np.fft.irfft2(normalised, s=IMAGE.shape) * np.sqrt(BOX[0] * BOX[1])
+    for index, corner in enumerate(CORNERS):
+        cut = boxes.reflect_cut(expected, *box_corner(corner, score), score.cut)
+        # values up to 4; float32 transforms of numbers with mean 40
+        np.testing.assert_allclose(particles.image[index], cut, rtol=0, atol=5e-5)
+    for got, shape in (
+        (particles.filter_image, score.cut),
+        (particles.filter_template, score.filter_grid),
+    ):
+        grid = filters.combined_filter(transform, IMAGE.shape, shape, **switches)
+        for each in got:
+            np.testing.assert_allclose(each, grid, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", FILTERS)
+@pytest.mark.parametrize("score", [SCORE, WIDE], ids=["box", "wide cut"])
+def test_local_filtering(name, score):
+    """Filter and scale are measured in each box; a wider cut gets the same."""
+    ours, switches = FILTERS[name]
+    particles = cut_at(CORNERS, ours, score, global_filtering=False)
+    for index, corner in enumerate(CORNERS):
+        box = boxes.reflect_cut(IMAGE, *box_corner(corner, SCORE), BOX)
+        transform = rfft(box)
+        total = filters.combined_filter(transform, BOX, **switches)
+        band = None
+        if "bandpass" in switches:
+            band = filters.bandpass_filter(BOX, **switches["bandpass"])
+        normalised = filters.normalise_image(transform, total, band, BOX, BOX)
+        projective = filters.combined_filter(transform, BOX, score.filter_grid, **switches)
+        np.testing.assert_allclose(
+            particles.filter_template[index], projective, rtol=0, atol=2e-5
+        )
+        if score is SCORE:
+            expected = np.fft.irfft2(normalised, s=BOX) * np.sqrt(BOX[0] * BOX[1])
+        else:
+            # the box's filter and factor on the whole cut, about the box's mean
+            cut = boxes.reflect_cut(IMAGE, *box_corner(corner, score), score.cut)
+            own = filters.combined_filter(transform, BOX, score.cut, **switches)
+            some = np.abs(transform * total) > 1e-6
+            factor = np.median(np.abs(normalised[some] / (transform * total)[some]))
+            spectrum = np.fft.rfft2(cut - box.mean()) * own * factor
+            expected = np.fft.irfft2(spectrum, s=score.cut) * np.sqrt(BOX[0] * BOX[1])
+        # A box whitened by itself: values up to 4, its filter good to 2e-5 of 1.
+        np.testing.assert_allclose(particles.image[index], expected, rtol=0, atol=2e-4)
+
+
+@pytest.mark.parametrize("global_filtering", [True, False])
+def test_the_wide_cut_holds_the_box_in_its_middle(global_filtering):
+    narrow = cut_at(CORNERS[:1], Filters(None), global_filtering=global_filtering)
+    wide = cut_at(CORNERS[:1], Filters(None), WIDE, global_filtering=global_filtering)
+    top, left = ((c - b) // 2 for c, b in zip(WIDE.cut, BOX, strict=True))
+    assert top > 0 and left > 0
+    middle = wide.image[0, top : top + BOX[0], left : left + BOX[1]]
+    np.testing.assert_allclose(middle, narrow.image[0], rtol=0, atol=2e-5)
+
+
+# --- statistics ------------------------------------------------------------------------
+
+
+def test_statistic_maps_are_cut_at_the_box_s_corner():
+    particles = cut_at(CORNERS, Filters(None), WIDE)  # the wide cut must not matter
+    shape = SCORE.positions
+    assert shape == (5, 9)
+    for index, corner in enumerate(CORNERS):
+        top, left = box_corner(corner, SCORE)
+        mean, std = boxes.statistic_cuts(MEAN_MAP, STD_MAP**2, top, left, shape)
+        np.testing.assert_array_equal(particles.corr_mean[index], mean.astype(np.float32))
+        np.testing.assert_allclose(particles.corr_std[index], std, rtol=1e-6)
+    outside = np.asarray(particles.corr_std) == OUTSIDE_STD
+    assert not outside[0].any() and outside[4].all()
+    assert outside[1].sum() == 5 * 9 - 3 * 5
+    np.testing.assert_array_equal(np.asarray(particles.corr_mean)[outside], 0)
+    assert OUTSIDE_STD**2 == 1e10
+
+
+def test_the_map_belongs_to_the_template_s_corner():
+    """The middle position of a box is the particle's own place in the map."""
+    particles = cut_at(CORNERS[:1], Filters(None))
+    y, x = CORNERS[0]
+    assert particles.corr_std[0][SCORE.margin] == STD_MAP[y, x]
+
+
+def test_the_background_is_the_median_map():
+    particles = cut_at(CORNERS[:2], Filters(None))
+    np.testing.assert_allclose(particles.background_mean, np.median(MEAN_MAP), rtol=1e-6)
+    np.testing.assert_allclose(particles.background_std, np.median(STD_MAP), rtol=1e-6)
+
+
+def test_nan_in_a_map_does_not_spoil_the_background():
+    holed = STD_MAP.copy()
+    holed[:3] = np.nan
+    micrograph = prepare_micrograph(
+        jnp.asarray(IMAGE), jnp.asarray(MEAN_MAP), jnp.asarray(holed), Filters(None)
+    )
+    expected = np.median(holed[np.isfinite(holed)])
+    assert micrograph.background_std == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_peer_s_second_square_root():
+    """It divides by the root of the standard deviation; outside and background stay."""
+    particles = cut_at(CORNERS, Filters(None), second_square_root=True)
+    plain = cut_at(CORNERS, Filters(None))
+    outside = np.asarray(plain.corr_std) == OUTSIDE_STD
+    np.testing.assert_array_equal(np.asarray(particles.corr_std)[outside], OUTSIDE_STD)
+    np.testing.assert_allclose(
+        particles.corr_std[~outside], np.sqrt(plain.corr_std[~outside]), rtol=1e-6
+    )
+    np.testing.assert_array_equal(particles.background_std, plain.background_std)
+
+
+# --- the rest --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("global_filtering", [True, False])
+def test_gain_and_offset_do_not_matter(global_filtering):
+    ours = FILTERS["all"][0]
+    plain = cut_at(CORNERS, ours, global_filtering=global_filtering)
+    for offset, gain, atol in (
+        (2000.0, 3000.0, 1e-4),
+        # An offset 10,000 times the contrast leaves float32 with 3 digits of the signal:
+        # the image itself has lost them, not the program.
+        (-700.0, 0.07, 0.01),
+    ):
+        image = coloured(IMAGE.shape, offset=offset, gain=gain)
+        changed = cut_at(CORNERS, ours, image=image, global_filtering=global_filtering)
+        np.testing.assert_allclose(changed.image, plain.image, rtol=0, atol=atol)
+
+
+def test_image_scale_reproduces_the_peer_s_box_area():
+    data = frozen("filters")
+    stored = settings(data)
+    image, box = data["image_square"], tuple(stored["box_shape"])
+    band, curve = stored["bandpass"][0], stored["curve"][1]
+    filters_used = Filters(
+        Whitening(),
+        Bandpass(band["low_freq_cutoff"], band["high_freq_cutoff"], band["falloff"]),
+        Curve(tuple(curve["frequencies"]), tuple(curve["amplitudes"])),
+    )
+    maps = jnp.ones((25, 25))
+    micrograph = prepare_micrograph(jnp.asarray(image), maps, maps, filters_used)
+    area, peer_area = box[0] * box[1], (box[0] + 1) * (box[1] + 1)
+    particles = cut_particles(
+        micrograph,
+        alignment_at(np.array([[3, 4]])),
+        LENS.optics(1),
+        single([2.5]),
+        TemplateCTF(box, 24),
+        image_scale=float(np.sqrt(area / peer_area)),
+    )
+    # The box's corner is (3, 4) - (3, 4) = (0, 0).
+    peer = np.fft.irfft2(data["normalised_square_box_plus_one"], s=image.shape)
+    expected = peer[: box[0], : box[1]] * np.sqrt(area)
+    np.testing.assert_allclose(particles.image[0], expected, rtol=0, atol=5e-5)
+
+
+def test_positions_are_rounded_to_whole_pixels():
+    particles = cut_at(CORNERS[:3] + np.array([[0.4, -0.4]]), Filters(None))
+    np.testing.assert_array_equal(particles.alignment.position_px, CORNERS[:3])
+    np.testing.assert_array_equal(particles.image, cut_at(CORNERS[:3], Filters(None)).image)
+
+
+def test_validity_is_passed_on():
+    assert np.all(cut_at(CORNERS, Filters(None)).valid)
+    flags = jnp.asarray([True, False, True, True, False])
+    particles = cut_at(CORNERS, Filters(None), valid=flags)
+    np.testing.assert_array_equal(particles.valid, flags)
+
+
+@pytest.mark.parametrize("global_filtering", [True, False])
+def test_random_phases_leave_power_and_template_alone(global_filtering):
+    randomized = Filters(randomize_phases_from=0.2)
+    plain = cut_at(CORNERS[:1], Filters(), global_filtering=global_filtering)
+    got = cut_at(CORNERS[:1], randomized, global_filtering=global_filtering)
+    np.testing.assert_allclose(got.filter_template, plain.filter_template, atol=1e-5)
+    assert np.abs(got.image - plain.image).max() > 0.5
+    if not global_filtering:  # then the box has its own spectrum
+        before, after = (np.fft.rfft2(p.image[0]) for p in (plain, got))
+        np.testing.assert_allclose(np.abs(after), np.abs(before), rtol=0, atol=1e-3)
+        fine = filters.radial_frequency(BOX) >= 0.2
+        np.testing.assert_allclose(after[~fine], before[~fine], rtol=0, atol=1e-3)
+        assert np.mean(np.abs(after - before)[fine] > 1) > 0.8
+
+
+def test_nan_in_a_micrograph_stays_local_with_local_filtering():
+    image = IMAGE.copy()
+    image[2, 2] = np.nan
+    local = cut_at(CORNERS, Filters(), image=image, global_filtering=False)
+    bad = ~np.isfinite(np.asarray(local.image)).all(axis=(1, 2))
+    np.testing.assert_array_equal(bad, [False, True, False, False, False])
