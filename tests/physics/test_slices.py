@@ -66,10 +66,11 @@ def test_trilinear_slices_of_the_peer(index):
     template = slices.make_template(PEER["volume"], "trilinear")
     got = ours(template, POSES[index])
     # Neighbouring samples differ by 100 to 200, and float32 coordinates are good to
-    # 1e-6 of a voxel, in the peer too.
-    np.testing.assert_allclose(got, PEER["slices"][index], rtol=0, atol=4e-4)
+    # 1e-6 of a voxel, in the peer too; and a position within 1e-5 voxels below a whole
+    # one counts as that, an extrapolation by that share of a second difference.
+    np.testing.assert_allclose(got, PEER["slices"][index], rtol=0, atol=1e-3)
     expected = oracle.central_slice(oracle.half_volume(PEER["volume"]), POSES[index])
-    np.testing.assert_allclose(got, expected, rtol=0, atol=4e-4)
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("sampling", ["trilinear", "padded"])
