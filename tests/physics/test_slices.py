@@ -65,11 +65,11 @@ def test_trilinear_slices_of_the_peer(index):
     """
     template = slices.make_template(PEER["volume"], "trilinear")
     got = ours(template, POSES[index])
-    # Neighbouring samples differ by 100 to 200, and float32 coordinates are good to
-    # 1e-6 of a voxel, in the peer too.
-    np.testing.assert_allclose(got, PEER["slices"][index], rtol=0, atol=4e-4)
+    # Neighbouring samples differ by 100 to 200, and float32 coordinates of up to 16 are
+    # good to 2e-6 of a voxel along each axis, in the peer too.
+    np.testing.assert_allclose(got, PEER["slices"][index], rtol=0, atol=8e-4)
     expected = oracle.central_slice(oracle.half_volume(PEER["volume"]), POSES[index])
-    np.testing.assert_allclose(got, expected, rtol=0, atol=4e-4)
+    np.testing.assert_allclose(got, expected, rtol=0, atol=8e-4)
 
 
 @pytest.mark.parametrize("sampling", ["trilinear", "padded"])
