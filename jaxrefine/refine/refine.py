@@ -63,10 +63,17 @@ def plan_defocus_nodes(particles: Particles, grid: SearchGrid) -> int:
     offsets = np.asarray(grid.defocus_angstrom)
     half_range = float(offsets.max() - offsets.min()) / 2
     pixel_sizes = np.asarray(particles.alignment.pixel_size_angstrom)
-    smallest = float(pixel_sizes.min() + np.min(grid.pixel_size_angstrom))
-    voltage = float(np.min(particles.optics.voltage_kv))
+    smallest = pixel_sizes + np.min(grid.pixel_size_angstrom)
+    voltages = np.asarray(particles.optics.voltage_kv)
+    # Padding, and particles with faulty numbers, have no say.
+    sound = np.asarray(particles.valid) & (smallest > 0) & (voltages > 0)
+    if not sound.any():
+        return 1
+    needed = count_defocus_nodes(
+        half_range, float(voltages[sound].min()), float(smallest[sound].min())
+    )
     # Without an end: no more nodes than offsets are ever used.
-    return min(count_defocus_nodes(half_range, voltage, smallest), len(offsets))
+    return min(needed, len(offsets))
 
 
 @eqx.filter_jit
