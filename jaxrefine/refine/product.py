@@ -79,7 +79,9 @@ class _NormFit(eqx.Module):
 
     def __call__(self, offset: Float[Array, "b 3 3"]) -> Float[Array, "m l b"]:
         features = _cubic(_turn(offset) / self.width)
-        return jnp.exp(jnp.einsum("mlc,bc->mlb", self.coefficients, features))
+        high = jax.lax.Precision.HIGHEST
+        log = jnp.einsum("mlc,bc->mlb", self.coefficients, features, precision=high)
+        return jnp.exp(log)
 
 
 def _turn(rotation: Float[Array, "b 3 3"]) -> Float[Array, "b 3"]:
@@ -107,7 +109,9 @@ def _fit_norms(
 ) -> tuple[_NormFit, Float[Array, ""]]:
     """The fit, and its largest relative error at the samples."""
     count = poses.shape[0]
-    sample = np.unique(np.linspace(0, count - 1, min(count, _NORM_SAMPLES)).astype(int))
+    # At random: evenly spaced ones may all have the same in-plane rotation.
+    drawn = np.random.default_rng(0).permutation(count)[:_NORM_SAMPLES]
+    sample = np.sort(drawn)
     exact = jax.lax.map(
         lambda pose: score.norms(prepared, template, pose), poses[sample], batch_size=8
     )

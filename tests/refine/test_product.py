@@ -1,0 +1,221 @@
+"""The matrix product that the search begins with: its columns, nodes and norms."""
+
+import functools
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from oracles import ctf, rotations
+from worlds import Lens, ball, matrix_products, one_particle, single
+
+from jaxrefine.app import simulate as sim
+from jaxrefine.physics.slices import central_slice, make_template
+from jaxrefine.refine import product
+from jaxrefine.refine.grids import local_grid, uniform_orientations
+from jaxrefine.refine.search import pose_rotations, z_scores
+from jaxrefine.refine.template_ctf import TemplateCTF
+
+SIDE, BOX = 16, (20, 22)
+LENS = Lens(defocus=(3000.0, 2800.0), angle=20.0, pixel_size=2.0, b=0.0)
+SCORES = {
+    "image": LENS.image_ctf(BOX, SIDE, defocus=600.0, pixel_size=0.1),
+    "template": TemplateCTF(BOX, SIDE),
+    "peer": TemplateCTF(BOX, SIDE, pixel_size_changes_cs=True),
+}
+START = rotations.euler_matrix(30.0, 70.0, 110.0)
+
+
+def uneven(k):
+    return 0.4 + 1.2 * k
+
+
+@functools.cache
+def setting(kind):
+    """Score, a particle of noise with an uneven filter, and a template."""
+    score = SCORES[kind]
+    cut = np.random.default_rng(0).standard_normal(score.cut) + 0.3
+    particle = one_particle(
+        score, cut, LENS, rotation=START, template_pixel_size=1.9, curve=uneven
+    )
+    volume = sim.potential_volume(ball(SIDE, LENS.pixel_size, b=100.0), SIDE, 2.0)
+    return score, particle, make_template(volume, "padded")
+
+
+# --- columns ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", SCORES)
+def test_slices_times_columns_are_the_correlation(kind):
+    """At every position, and at offsets of pixel size and defocus."""
+    score, particle, template = setting(kind)
+    grid = local_grid(None, np.array([-600.0, 100.0]), np.array([0.0, 0.08]))
+
+    @jax.jit
+    def both(pose, m, l):
+        prepared = score.prepare(particle, grid)
+        exact = score.correlate(prepared, template, pose)
+        norms = score.norms(prepared, template, pose)
+        pixel_size = LENS.pixel_size + grid.pixel_size_angstrom[m]
+        central = central_slice(template, pose, score.scale(particle, grid)[m])
+        columns = score.columns(particle, pixel_size, grid.defocus_angstrom[l])
+        pairs = central.real * columns.real + central.imag * columns.imag
+        product = jnp.sum(pairs, axis=(1, 2)).reshape(score.positions)
+        return exact[m, l], product / norms[m, l]
+
+    for m, l in ((0, 0), (0, 1), (1, 1)):
+        exact, ours = both(single(START), m, l)
+        assert exact.shape == (5, 7) and np.std(exact) > 0.3
+        # Sums of 288 products in float32, in other orders; correlations of up to 3.
+        np.testing.assert_allclose(ours, exact, rtol=0, atol=2e-5)
+
+
+# --- nodes in defocus ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("half_range", "kv", "pixel_size"),
+    [(100.0, 300.0, 1.0), (200.0, 300.0, 1.06), (1000.0, 200.0, 1.5), (3000.0, 300.0, 2.0)],
+)
+def test_enough_nodes_and_not_many_more(half_range, kv, pixel_size):
+    """The CTF at Nyquist, the worst of all frequencies on an axis, over the whole range."""
+    nodes = product.count_defocus_nodes(half_range, kv, pixel_size)
+    wavelength = ctf.electron_wavelength(kv)
+    k2 = (0.5 / pixel_size) ** 2
+
+    def at(defocus):
+        return np.sin(np.pi * wavelength * k2 * defocus + 0.3)
+
+    def error(count):
+        offsets = np.linspace(-half_range, half_range, 60)
+        places, weights = product._defocus_interpolation(single(offsets), count)
+        interpolated = np.asarray(weights, float) @ at(np.asarray(places, float))
+        return np.abs(interpolated - at(offsets)).max()
+
+    assert error(nodes) < 5e-3
+    assert error(round(0.7 * nodes) - 1) > 5e-3
+
+
+def test_a_single_defocus_needs_a_single_node():
+    assert product.count_defocus_nodes(0.0, 300.0, 1.0) == 1
+
+
+def test_interpolation_weights():
+    offsets = np.array([-300.0, -100.0, 0.0, 200.0, 500.0])
+    places, weights = product._defocus_interpolation(single(offsets), 3)
+    assert places.shape == (3,) and weights.shape == (5, 3)
+    assert np.all((places > -300) & (places < 500))
+    # exact for every quadratic
+    for power in range(3):
+        np.testing.assert_allclose(
+            np.asarray(weights) @ np.asarray(places) ** power,
+            offsets**power,
+            rtol=1e-5,
+            atol=1e-5 * 500.0**power,
+        )
+    # as many nodes as offsets, or more: the offsets themselves
+    for count in (5, 9):
+        places, weights = product._defocus_interpolation(single(offsets), count)
+        np.testing.assert_array_equal(places, offsets)
+        np.testing.assert_array_equal(weights, np.eye(5))
+
+
+# --- norms -----------------------------------------------------------------------------
+
+
+# Seven in-plane rotations of 95 tilts, of which 96 even samples meet the same one again
+# and again; in-plane rotations alone; fewer orientations than coefficients.
+@pytest.mark.parametrize(
+    "steps", [(3.0, 1.0, 5.0, 1.0), (3.0, 0.01, 0.0, 1.0), (1.0, 1.0, 0.0, 1.0)]
+)
+def test_fitted_norms(steps):
+    """Samples must not fall in step with the grid, whatever its counts."""
+    score, particle, template = setting("template")
+    names = ("psi_coarse", "psi_fine", "theta_coarse", "theta_fine")
+    grid = local_grid(uniform_orientations(**dict(zip(names, steps, strict=True))))
+    poses = pose_rotations(particle, grid.rotation, grid)
+
+    @jax.jit
+    def both():
+        prepared = score.prepare(particle, grid)
+        fit, error = product._fit_norms(score, prepared, template, poses, grid)
+
+        def exactly(pose):
+            return score.norms(prepared, template, pose)
+
+        exact = jax.lax.map(exactly, poses, batch_size=16)
+        return fit(grid.rotation)[0, 0], exact[:, 0, 0], error
+
+    fitted, exact, error = both()
+    largest = np.abs(fitted / exact - 1).max()
+    # A particle of 25 Å turned by up to 5 degrees; worst at the grid's rim.
+    assert largest < 1e-2
+    # what it says of its error is half of it at least: the search takes it twice
+    assert largest < 2 * error + 1e-5
+
+
+def test_fitted_norms_keep_their_digits_on_accelerators():
+    fit = product._NormFit(jnp.ones((1, 1, 20)), single(1.0))
+    highest = jax.lax.Precision.HIGHEST
+    assert matrix_products(fit, jnp.ones((4, 3, 3))) == [(highest, highest)]
+
+
+# --- the whole -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["image", "template"])
+def test_what_is_promised_is_nearly_so(kind):
+    score, particle, template = setting(kind)
+    orientations = uniform_orientations(
+        psi_coarse=3.0, psi_fine=1.0, theta_coarse=5.0, theta_fine=1.0
+    )
+    grid = local_grid(orientations, np.arange(-400.0, 401.0, 100.0), np.array([0.0, 0.08]))
+    std = np.random.default_rng(1).uniform(0.9, 1.1, score.positions)
+    std[2, 3] = np.nan  # one position without a score
+    particle = eqx.tree_at(lambda p: p.corr_std, particle, single(std))
+    nodes = product.count_defocus_nodes(400.0, 300.0, 2.0)
+    assert nodes < 9  # so that there is something to interpolate
+
+    @eqx.filter_jit
+    def both(particle):
+        prepared = score.prepare(particle, grid)
+        poses = pose_rotations(particle, grid.rotation, grid)
+        promise = product.approximate_best_z(
+            score, particle, template, grid, prepared, poses, nodes
+        )
+
+        def exactly(pose):
+            return jnp.max(z_scores(score.correlate(prepared, template, pose), particle))
+
+        return *promise, jax.lax.map(exactly, poses, batch_size=16)
+
+    promise, norm_error, exact = both(particle)
+    assert promise.shape == (len(orientations[0]),)
+    # Norms are fitted to some 1e-3 and the nodes are good to 5e-3 of the highest
+    # frequencies; z is about 3.
+    np.testing.assert_allclose(promise, exact, rtol=0, atol=0.02)
+    assert 0 < norm_error < 0.01
+    assert np.abs(np.asarray(promise) - np.asarray(exact)).max() > 1e-7
+
+
+def test_more_frequencies_and_orientations_than_a_block(monkeypatch):
+    """Blocks are filled up; what fills them must not count."""
+    score, particle, template = setting("template")
+    grid = local_grid(
+        uniform_orientations(psi_coarse=2.0, psi_fine=1.0, theta_coarse=3.0, theta_fine=1.0)
+    )
+
+    def promise():
+        prepared = score.prepare(particle, grid)
+        poses = pose_rotations(particle, grid.rotation, grid)
+        return product.approximate_best_z(
+            score, particle, template, grid, prepared, poses, 1
+        )[0]
+
+    whole = jax.jit(promise)()
+    monkeypatch.setattr(product, "_FREQUENCIES", 50)  # 144 in three chunks of 48
+    monkeypatch.setattr(product, "_ORIENTATIONS", 64)  # 195 in four blocks
+    np.testing.assert_allclose(jax.jit(promise)(), whole, rtol=0, atol=1e-5)
+    monkeypatch.setattr(product, "_FREQUENCIES", 29)  # five chunks, one zero too many
+    np.testing.assert_allclose(jax.jit(promise)(), whole, rtol=0, atol=1e-5)
