@@ -1,5 +1,7 @@
 """Settings of the whole test run."""
 
+import os
+import tempfile
 from pathlib import Path
 
 import jax
@@ -11,6 +13,11 @@ from jaxrefine.app.demo import make_demo
 # Four devices, so that every test of the search can be run on several.
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 4)
+
+# The program keeps what it compiles: here, and in the programs that tests start, for the
+# time of the run and not in the user's own cache.
+_compiled = tempfile.TemporaryDirectory(prefix="jaxrefine-tests-")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _compiled.name)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

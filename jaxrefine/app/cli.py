@@ -118,8 +118,10 @@ def _refine(options: argparse.Namespace) -> None:
     # Imported late: `--help` and faults of the command line need no JAX.
     from jaxrefine.app.config import Config
     from jaxrefine.app.pipeline import run
+    from jaxrefine.app.runtime import use_compilation_cache
 
     config = Config.load(options.config)
+    use_compilation_cache(config.computational_config.compilation_cache)
     summary = run(config, output=options.output, quiet=options.quiet)
     if not options.quiet:
         _print_summary(summary)
@@ -142,6 +144,7 @@ def _demo(options: argparse.Namespace) -> None:
     from jaxrefine.app.config import Config
     from jaxrefine.app.demo import compare_with_truth, make_demo
     from jaxrefine.app.pipeline import run
+    from jaxrefine.app.runtime import use_compilation_cache
 
     log = logging.getLogger("jaxrefine")
     log.info("making the demo in %s", options.folder)
@@ -150,7 +153,9 @@ def _demo(options: argparse.Namespace) -> None:
     if not options.run:
         print(f"made the demo; refine it with:\n  python -m jaxrefine {config_path}")
         return
-    summary = run(Config.load(config_path), quiet=options.quiet)
+    config = Config.load(config_path)
+    use_compilation_cache(config.computational_config.compilation_cache)
+    summary = run(config, quiet=options.quiet)
     _print_summary(summary)
     print(compare_with_truth(options.folder, summary.output))
 

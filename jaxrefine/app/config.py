@@ -106,11 +106,14 @@ class ComputationalConfig(Section):
             `cpu`. A GPU's number, `cuda:N`, or a list of these.
         num_cpus: Host workers that prepare the next boxes, at least 1.
         backend: No effect. Leopard-EM's files may hold it, so it is accepted.
+        compilation_cache: Where the program keeps what it compiled for the next run:
+            `auto`, the user's cache folder; `off`; or a folder.
     """
 
     gpu_ids: Annotated[int | str | tuple[int | str, ...], _GPU_WORDS] = "auto"
     num_cpus: int = 1
     backend: str = "batched"
+    compilation_cache: str = "auto"
 
     rules: ClassVar = (
         Rule(
@@ -125,6 +128,11 @@ class ComputationalConfig(Section):
         ),
         Rule("gpu_ids", lambda c: _known_devices(c.gpu_ids), f"must be {_GPU_WORDS}"),
         Rule("num_cpus", lambda c: c.num_cpus >= 1, "must be 1 or more"),
+        Rule(
+            "compilation_cache",
+            lambda c: c.compilation_cache,
+            "must be auto, off or a folder",
+        ),
     )
 
     @property

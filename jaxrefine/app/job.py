@@ -23,6 +23,7 @@ from jaxrefine.io.table import (
 )
 from jaxrefine.physics.filters import Filters
 from jaxrefine.physics.slices import make_template
+from jaxrefine.refine.refine import plan_defocus_nodes
 from jaxrefine.refine.scoring import Score
 from jaxrefine.refine.sharding import device_mesh, replicate, select_devices
 
@@ -45,6 +46,7 @@ class Job:
         filters: Filters of the micrograph.
         grid: Offsets that are searched, on every device.
         score: How to correlate.
+        defocus_nodes: Of the search's interpolation in defocus.
         mesh: The devices.
         output: Where the refined table goes.
     """
@@ -59,6 +61,7 @@ class Job:
     filters: Filters
     grid: SearchGrid
     score: Score
+    defocus_nodes: int
     mesh: jax.sharding.Mesh
     output: Path
 
@@ -131,6 +134,9 @@ def prepare_job(config: Config, output: Path | None = None) -> Job:
         filters=make_filters(config),
         grid=replicate(grid, mesh),
         score=score,
+        defocus_nodes=plan_defocus_nodes(
+            grid, float(start.voltage_kv.min()), float(start.pixel_size_angstrom.min())
+        ),
         mesh=mesh,
         output=output,
     )

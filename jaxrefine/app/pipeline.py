@@ -134,7 +134,14 @@ def _refine(job: Job, micrograph: Micrograph, rows: np.ndarray) -> Refined:
         image_scale=_leopard_em_scale(job) if job.reproduces_leopard_em else 1.0,
         valid=jnp.arange(len(filled)) < len(rows),
     )
-    refined = refine_particles(particles, job.template, job.grid, job.score, mesh=job.mesh)
+    refined = refine_particles(
+        particles,
+        job.template,
+        job.grid,
+        job.score,
+        mesh=job.mesh,
+        defocus_nodes=job.defocus_nodes,
+    )
     return jax.tree.map(lambda x: np.asarray(x)[: len(rows)], refined)
 
 

@@ -8,6 +8,10 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxrefine.app.config import Config
+from jaxrefine.app.config_search import (
+    DefocusRefinementConfig,
+    PixelSizeRefinementConfig,
+)
 from jaxrefine.data import Alignment, InputError, Optics, SearchGrid
 from jaxrefine.io.table import StartingValues
 from jaxrefine.physics.filters import Bandpass, Curve, Filters, Whitening
@@ -46,31 +50,32 @@ def make_filters(config: Config) -> Filters:
 
 def make_grid(config: Config) -> SearchGrid:
     """The offsets of orientation, defocus and pixel size that are searched."""
-    past = config.reproduce == "leopard_em"
-    defocus, pixel_size = None, None
-    d = config.defocus_refinement_config
-    if d.enabled:
-        defocus = grids.search_offsets(
-            d.defocus_min,
-            d.defocus_max,
-            d.defocus_step,
-            skip_enforce_zero=d.skip_enforce_zero,
-            past_maximum=past,
-        )
-    p = config.pixel_size_refinement_config
-    if p.enabled:
-        pixel_size = grids.search_offsets(
-            p.pixel_size_min,
-            p.pixel_size_max,
-            p.pixel_size_step,
-            skip_enforce_zero=p.skip_enforce_zero,
-            past_maximum=past,
-        )
+    exact = config.reproduce == "leopard_em"
     return grids.local_grid(
         _orientations(config),
-        defocus,
-        pixel_size,
-        frame="volume" if config.reproduce == "leopard_em" else "image",
+        _offsets(config.defocus_refinement_config, "defocus", exact),
+        _offsets(config.pixel_size_refinement_config, "pixel_size", exact),
+        frame="volume" if exact else "image",
+    )
+
+
+def _offsets(
+    section: DefocusRefinementConfig | PixelSizeRefinementConfig,
+    quantity: str,
+    past_maximum: bool,
+) -> np.ndarray | None:
+    """Offsets of a search, whose keys begin with the quantity; None where it is off."""
+    if not section.enabled:
+        return None
+    minimum, maximum, step = (
+        getattr(section, f"{quantity}_{end}") for end in ("min", "max", "step")
+    )
+    return grids.search_offsets(
+        minimum,
+        maximum,
+        step,
+        skip_enforce_zero=section.skip_enforce_zero,
+        past_maximum=past_maximum,
     )
 
 

@@ -1,5 +1,6 @@
 """Central slices of the template's Fourier transform."""
 
+from functools import partial
 from typing import Literal
 
 import jax
@@ -48,16 +49,31 @@ def make_template(
         raise InputError(f"template of shape {volume.shape}: must be a cube of even side")
     side = volume.shape[0]
     padded = side * _PADDING[sampling]
-    values = np.asarray(volume, np.float32)
+    values = jnp.asarray(volume, jnp.float32)
     if sampling == "padded":
         window = np.sinc((np.arange(side) - side // 2) / padded) ** 2
         inverse = (1 / window).astype(np.float32)
         values = values * inverse[:, None, None] * inverse[:, None] * inverse
-    before = padded // 2 - side // 2
-    values = np.pad(values, (before, padded - side - before))
-    half = jnp.fft.rfftn(jnp.fft.ifftshift(jnp.asarray(values)))
-    half = jnp.fft.fftshift(half, axes=(0, 1))
-    return Template(real=half.real, imaginary=half.imag, side=side)
+    return _transform(values, padded)
+
+
+@partial(jax.jit, static_argnums=1)
+def _transform(values: Float[Array, "n n n"], padded: int) -> Template:
+    """Pad to the middle of a larger cube, transform, and shift.
+
+    Shifts are signs: alternating ones before a transform shift what comes out by half,
+    and after it what went in. Copies of a padded volume take gigabytes each.
+    """
+    side, half = values.shape[0], padded // 2
+    before = half - side // 2
+    sign = 1 - 2 * ((np.arange(padded) - half) % 2).astype(np.float32)
+    inner = sign[before : before + side]
+    values = values * (inner[:, None, None] * inner[:, None])
+    values = jnp.pad(values, (before, padded - side - before))
+    # Alternating in the padded cube's own frequencies, z and y counted from -M/2.
+    rfft = jnp.fft.rfftn(values) * (sign[:, None, None] * sign[:, None])
+    rfft *= 1 - 2 * (np.arange(half + 1) % 2).astype(np.float32)
+    return Template(real=rfft.real, imaginary=rfft.imag, side=side)
 
 
 def central_slice(

@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Complex, Float, ScalarLike
+from jaxtyping import Array, Complex, Float, Int, ScalarLike
 
 from jaxrefine.data import Particles, SearchGrid, Template
 from jaxrefine.physics.boxes import centre_crop
@@ -166,7 +166,11 @@ class ImageCTF(Score):
         return jax.vmap(one)(prepared)
 
     def columns(
-        self, particle: Particles, pixel_size: ScalarLike, defocus: ScalarLike
-    ) -> Complex[Array, "P n nr"]:
+        self,
+        particle: Particles,
+        pixel_size: ScalarLike,
+        defocus: ScalarLike,
+        corners: Int[Array, "p 2"],
+    ) -> Complex[Array, "p n nr"]:
         seen = self._seen(particle, pixel_size, defocus)
-        return window_columns(seen, self.side, self.positions, 0.0)
+        return window_columns(seen, self.side, corners, 0.0)

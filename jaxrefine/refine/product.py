@@ -15,7 +15,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from jaxrefine.data import Particles, SearchGrid, Template
 from jaxrefine.physics.ctf import electron_wavelength_angstrom
@@ -27,6 +27,8 @@ _FREQUENCIES = 1056
 _ORIENTATIONS = 512
 # Orientations whose norms are exact. A cubic has 20 coefficients.
 _NORM_SAMPLES = 96
+# Memory that the columns of one product may take, in bytes.
+_COLUMN_BYTES = 1 << 30
 # Interpolation in defocus may be off by this share of a correlation's highest frequencies.
 _DEFOCUS_TOLERANCE = 5e-3
 
@@ -157,13 +159,15 @@ def approximate_best_z(
     block = min(_ORIENTATIONS, count)
     blocks = -(-count // block)
     order = np.minimum(np.arange(blocks * block), count - 1).reshape(blocks, block)
-    mean, std = particle.corr_mean.ravel(), particle.corr_std.ravel()
+    corners = _corner_chunks(score, nodes.shape[0])
 
-    def at_pixel_size(m: Array) -> Float[Array, " k"]:
+    def at_corners(m: Array, some: Int[Array, "p 2"]) -> Float[Array, " k"]:
         start = particle.alignment.pixel_size_angstrom
         pixel_size = start + grid.pixel_size_angstrom[m]
-        columns = jax.lax.map(lambda d: score.columns(particle, pixel_size, d), nodes)
+        columns = jax.lax.map(lambda d: score.columns(particle, pixel_size, d, some), nodes)
         chunks = _frequency_chunks(columns, scales[m])
+        mean = particle.corr_mean[some[:, 0], some[:, 1]]
+        std = particle.corr_std[some[:, 0], some[:, 1]]
 
         def of_block(number: Array) -> Float[Array, " b"]:
             rows = jnp.moveaxis(poses[number], 0, -1)
@@ -175,8 +179,24 @@ def approximate_best_z(
 
         return jax.lax.map(of_block, jnp.asarray(order)).reshape(-1)[:count]
 
+    def at_pixel_size(m: Array) -> Float[Array, " k"]:
+        return jnp.max(jax.lax.map(lambda some: at_corners(m, some), corners), axis=0)
+
     best = jax.lax.map(at_pixel_size, jnp.arange(scales.shape[0]))
     return jnp.max(best, axis=0), norm_error
+
+
+def _corner_chunks(score: Score, nodes: int) -> Int[Array, "c p 2"]:
+    """All positions, as many at once as their columns' memory allows."""
+    rows, columns = score.positions
+    total = rows * columns
+    bytes_each = 8 * nodes * score.side * (score.side // 2 + 1)
+    count = -(-total * bytes_each // _COLUMN_BYTES)
+    length = -(-total // count)
+    # The last chunk is filled up with the last position, which changes no maximum.
+    index = np.minimum(np.arange(count * length), total - 1)
+    corners = np.stack(np.unravel_index(index, (rows, columns)), axis=-1)
+    return jnp.asarray(corners.reshape(count, length, 2), jnp.int32)
 
 
 def _frequency_chunks(columns: Array, scale: Array) -> tuple[Array, Array, Array, Array]:

@@ -33,6 +33,7 @@ def refine_particles(
     score: Score,
     *,
     mesh: Mesh | None = None,
+    defocus_nodes: int | None = None,
 ) -> Refined:
     """Search every pose of the grid for every particle; the best of each.
 
@@ -47,33 +48,43 @@ def refine_particles(
         score: `ImageCTF` or `TemplateCTF`.
         mesh: From `device_mesh`; None runs on the default device. Results do not depend
             on it.
+        defocus_nodes: From `plan_defocus_nodes`, so that all batches of a run share one
+            compilation; None plans for this batch. Results do not depend on it.
 
     Returns:
         The best of each particle. New position = old + (y, x) index - (H - n + 1) // 2.
         Where the status says that a particle was not refined, its alignment is the
         start and its scores are NaN.
     """
-    return search_batch(
-        particles, template, grid, score, mesh, plan_defocus_nodes(particles, grid)
-    )
+    if defocus_nodes is None:
+        voltages = np.asarray(particles.optics.voltage_kv)
+        pixel_sizes = np.asarray(particles.alignment.pixel_size_angstrom)
+        # Padding, and particles with faulty numbers, have no say.
+        smallest = pixel_sizes + np.min(grid.pixel_size_angstrom)
+        sound = np.asarray(particles.valid) & (voltages > 0) & (smallest > 0)
+        defocus_nodes = 1
+        if sound.any():
+            defocus_nodes = plan_defocus_nodes(
+                grid, float(voltages[sound].min()), float(pixel_sizes[sound].min())
+            )
+    return search_batch(particles, template, grid, score, mesh, defocus_nodes)
 
 
-def plan_defocus_nodes(particles: Particles, grid: SearchGrid) -> int:
-    """Nodes of the interpolation in defocus that do for every particle of a batch."""
+def plan_defocus_nodes(
+    grid: SearchGrid, voltage_kv: float, pixel_size_angstrom: float
+) -> int:
+    """Nodes of the interpolation in defocus that do for every particle of a run.
+
+    Args:
+        grid: The offsets.
+        voltage_kv: The lowest voltage.
+        pixel_size_angstrom: The smallest pixel size to start from.
+    """
     offsets = np.asarray(grid.defocus_angstrom)
     half_range = float(offsets.max() - offsets.min()) / 2
-    pixel_sizes = np.asarray(particles.alignment.pixel_size_angstrom)
-    smallest = pixel_sizes + np.min(grid.pixel_size_angstrom)
-    voltages = np.asarray(particles.optics.voltage_kv)
-    # Padding, and particles with faulty numbers, have no say.
-    sound = np.asarray(particles.valid) & (smallest > 0) & (voltages > 0)
-    if not sound.any():
-        return 1
-    needed = count_defocus_nodes(
-        half_range, float(voltages[sound].min()), float(smallest[sound].min())
-    )
+    smallest = pixel_size_angstrom + float(np.min(grid.pixel_size_angstrom))
     # Without an end: no more nodes than offsets are ever used.
-    return min(needed, len(offsets))
+    return min(count_defocus_nodes(half_range, voltage_kv, smallest), len(offsets))
 
 
 @eqx.filter_jit

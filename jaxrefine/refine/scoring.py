@@ -13,7 +13,6 @@ Both are normalised so that the correlation of noise has variance 1.
 """
 
 import abc
-import math
 from typing import Any
 
 import equinox as eqx
@@ -66,12 +65,16 @@ class Score(eqx.Module):
 
     @abc.abstractmethod
     def columns(
-        self, particle: Particles, pixel_size: ScalarLike, defocus: ScalarLike
-    ) -> Complex[Array, "P n nr"]:
+        self,
+        particle: Particles,
+        pixel_size: ScalarLike,
+        defocus: ScalarLike,
+        corners: Int[Array, "p 2"],
+    ) -> Complex[Array, "p n nr"]:
         """The same correlation as a product with the central slice.
 
         Before the norm it is Σ Re(slice) Re(column) + Im(slice) Im(column) over the half
-        plane, for each of the positions P = Y·X, at an absolute pixel size and a defocus
+        plane, for each of some positions (y, x), at an absolute pixel size and a defocus
         offset. Linear in the particle's image.
         """
 
@@ -126,9 +129,9 @@ def valid_corner(
 
 
 def window_columns(
-    image: Float[Array, "H W"], side: int, positions: tuple[int, int], kept: ScalarLike
-) -> Complex[Array, "P n nr"]:
-    """Columns for the correlation of minus a projection with every window of an image.
+    image: Float[Array, "H W"], side: int, corners: Int[Array, "p 2"], kept: ScalarLike
+) -> Complex[Array, "p n nr"]:
+    """Columns for the correlation of minus a projection with windows of an image.
 
     The projection's border mean is subtracted, which as it is linear in the projection
     is taken into the windows: I - M (ΣI - kept), M the mean over border pixels.
@@ -144,5 +147,4 @@ def window_columns(
         window = window - border * (jnp.sum(window) - kept)
         return jnp.fft.rfft2(window) * weights
 
-    corners = np.stack(np.unravel_index(np.arange(math.prod(positions)), positions), -1)
-    return jax.lax.map(one, jnp.asarray(corners), batch_size=32)
+    return jax.lax.map(one, corners, batch_size=32)

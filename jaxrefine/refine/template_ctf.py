@@ -6,7 +6,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Complex, Float, ScalarLike
+from jaxtyping import Array, Complex, Float, Int, ScalarLike
 
 from jaxrefine.data import Particles, SearchGrid, Template
 from jaxrefine.physics.projection import (
@@ -122,9 +122,13 @@ class TemplateCTF(Score):
         return self._over_poses(one, prepared, template, rotation)
 
     def columns(
-        self, particle: Particles, pixel_size: ScalarLike, defocus: ScalarLike
-    ) -> Complex[Array, "P n nr"]:
+        self,
+        particle: Particles,
+        pixel_size: ScalarLike,
+        defocus: ScalarLike,
+        corners: Int[Array, "p 2"],
+    ) -> Complex[Array, "p n nr"]:
         # The padded projection's mean is taken off as well: of the border's, n²/HW is left.
         kept = jnp.sum(particle.image) * self.side**2 / math.prod(self.box)
-        windows = window_columns(particle.image, self.side, self.positions, kept)
+        windows = window_columns(particle.image, self.side, corners, kept)
         return windows.at[:, 0, 0].set(0) * self._filter_ctf(particle, pixel_size, defocus)

@@ -174,7 +174,7 @@ def test_four_devices_need_not_talk():
     """The same results once more, and no collective in the compiled program."""
     mesh = device_mesh(jax.devices())
     particles = cut(shift_px=(1, 2), defocus=200.0)
-    nodes = plan_defocus_nodes(particles, GRID)
+    nodes = plan_defocus_nodes(GRID, LENS.kv, LENS.pixel_size)
     arguments = (particles, replicate(template(), mesh), GRID, SCORE, mesh, nodes)
     compiled = search_batch.lower(*arguments).compile()
     result = compiled(*arguments)

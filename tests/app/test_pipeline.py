@@ -1,0 +1,140 @@
+"""The run as a whole: batches, devices, compilations, several micrographs."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from jaxrefine.app.config import Config
+from jaxrefine.app.pipeline import run
+from jaxrefine.physics.rotations import euler_to_matrix
+from jaxrefine.refine.refine import search_batch
+from tests.reference import reference_set
+
+QUICK = {
+    "orientation_refinement_config": {
+        "psi_step_coarse": 1.0,
+        "psi_step_fine": 0.5,
+        "theta_step_coarse": 1.0,
+        "theta_step_fine": 0.5,
+    },
+    "defocus_refinement_config": {"defocus_step": 100.0},
+}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return reference_set("two_micrographs", tmp_path)
+
+
+def refine(folder, table=None, **changes):
+    """Run the set with a quick search; its refined table."""
+    if table is not None:
+        table.to_csv(folder / "match_results.csv", index=False)
+    data = yaml.safe_load((folder / "refine.yaml").read_text())
+    config = Config.from_dict({**data, **QUICK, **changes}, str(folder / "refine.yaml"))
+    run(config, output=folder / "out.csv", quiet=True)
+    return pd.read_csv(folder / "out.csv")
+
+
+def test_one_compilation_whatever_the_numbers_of_particles(folder):
+    """Micrographs with 1, 4 and 7 particles on one device: batches of one shape."""
+    table = pd.read_csv(folder / "match_results.csv", index_col=0)
+    first = table[table.micrograph_path == "micrograph_0.mrc"]
+    second = table[table.micrograph_path == "micrograph_1.mrc"]
+    third = first.assign(micrograph_path=str(folder / "micrograph_0.mrc"))
+    table = pd.concat([first.iloc[:1], second.iloc[:4], pd.concat([third, third]).iloc[:7]])
+    before = search_batch._cached._cache_size()
+    assert len(refine(folder, table)) == 12
+    assert search_batch._cached._cache_size() == before + 1
+
+
+def test_order_of_rows_makes_no_difference(folder):
+    table = pd.read_csv(folder / "match_results.csv", index_col=0)
+    straight = refine(folder)
+    order = np.random.default_rng(0).permutation(len(table))
+    shuffled = refine(folder, table.iloc[order])
+    pd.testing.assert_frame_equal(
+        shuffled.reset_index(drop=True), straight.iloc[order].reset_index(drop=True)
+    )
+
+
+def test_reading_ahead_makes_no_difference(folder):
+    one = refine(folder, computational_config={"gpu_ids": "cpu", "num_cpus": 1})
+    three = refine(folder, computational_config={"gpu_ids": "cpu", "num_cpus": 3})
+    pd.testing.assert_frame_equal(one, three)
+
+
+def test_each_particle_has_its_own_optics_and_pixel_size(folder):
+    """A micrograph described by other optics gets other scores, the other keeps its own."""
+    table = pd.read_csv(folder / "match_results.csv", index_col=0)
+    straight = refine(folder)
+    other = table.micrograph_path == "micrograph_1.mrc"
+    table.loc[other, "voltage"] = 200.0
+    table.loc[other, "amplitude_contrast_ratio"] = 0.1
+    changed = refine(folder, table)
+    same = ~other.to_numpy()
+    # The lower voltage asks for a wider cut. The filter's hard edge at Nyquist rings
+    # through all of a cut, so that another width moves scores by up to half a percent.
+    np.testing.assert_allclose(
+        changed.refined_scaled_mip[same], straight.refined_scaled_mip[same], rtol=1e-2
+    )
+    assert (changed.refined_scaled_mip < straight.refined_scaled_mip)[~same].mean() > 0.5
+
+
+@pytest.mark.parametrize("scoring", ["image_ctf", "template_ctf"])
+def test_local_filtering(folder, scoring):
+    """Filters measured in each box: nearly the scores of the whole micrograph's."""
+    whole = refine(folder, scoring=scoring)
+    boxes = refine(folder, scoring=scoring, apply_global_filtering=False)
+    true = whole.refined_snr > 8
+    assert true.sum() >= 8
+    # A 58 px box measures the noise spectrum, and the particle with it, less well.
+    ratio = boxes.refined_mip[true] / whole.refined_mip[true]
+    assert 0.75 < ratio.mean() < 1.05
+
+
+def test_random_phases_lower_the_score(folder):
+    straight = refine(folder)
+    randomized = refine(
+        folder,
+        preprocessing_filters={
+            "phase_randomization_filter": {"enabled": True, "cuton": 0.1}
+        },
+    )
+    true = straight.refined_snr > 8
+    assert (randomized.refined_mip[true] < 0.8 * straight.refined_mip[true]).all()
+
+
+def test_pixel_size_search(folder):
+    """The truth is the nominal pixel size; a table 2 % off is led back."""
+    table = pd.read_csv(folder / "match_results.csv", index_col=0)
+    table["refined_pixel_size"] = 2.04
+    search = {
+        "enabled": True,
+        "pixel_size_min": -0.06,
+        "pixel_size_max": 0.06,
+        "pixel_size_step": 0.02,
+    }
+    found = refine(folder, table, pixel_size_refinement_config=search)
+    true = found.refined_snr > 8
+    assert found.refined_pixel_size[true].mean() == pytest.approx(2.0, abs=0.02)
+
+
+def test_bright_micrograph_in_other_units(folder):
+    """Gain and offset of the micrograph change nothing."""
+    from jaxrefine.io.mrc import read_image, write_image
+
+    straight = refine(folder)
+    for number in (0, 1):
+        path = folder / f"micrograph_{number}.mrc"
+        write_image(path, 250.0 * read_image(path) - 3000.0, 2.0)
+    other = refine(folder)
+    np.testing.assert_allclose(
+        other.refined_scaled_mip, straight.refined_scaled_mip, atol=2e-3
+    )
+    a, b = (
+        euler_to_matrix(t[["refined_phi", "refined_theta", "refined_psi"]].to_numpy())
+        for t in (straight, other)
+    )
+    np.testing.assert_allclose(a, b, atol=1e-6)
