@@ -97,8 +97,7 @@ def test_whitening_curves(name, index):
         np.testing.assert_allclose(oracle.interpolate(k, bins, got), peer, 0, 2e-5)
 
 
-@pytest.mark.parametrize("index", [0, 1])
-@pytest.mark.parametrize("name", ["wide", "odd"])
+@pytest.mark.parametrize(("name", "index"), [("wide", 1), ("odd", 0)])
 def test_whitening_on_grids(name, index):
     setting = SETTINGS["whitening"][index]
     image = image_of(name)

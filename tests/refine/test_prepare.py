@@ -3,7 +3,6 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from frozen import frozen, settings
 from oracles import boxes, filters
 from worlds import Lens, single
 
@@ -234,31 +233,13 @@ def test_gain_and_offset_do_not_matter(global_filtering):
         np.testing.assert_allclose(changed.image, plain.image, rtol=0, atol=atol)
 
 
-def test_image_scale_reproduces_the_peer_s_box_area():
-    data = frozen("filters")
-    stored = settings(data)
-    image, box = data["image_square"], tuple(stored["box_shape"])
-    band, curve = stored["bandpass"][0], stored["curve"][1]
-    filters_used = Filters(
-        Whitening(),
-        Bandpass(band["low_freq_cutoff"], band["high_freq_cutoff"], band["falloff"]),
-        Curve(tuple(curve["frequencies"]), tuple(curve["amplitudes"])),
-    )
-    maps = jnp.ones((25, 25))
-    micrograph = prepare_micrograph(jnp.asarray(image), maps, maps, filters_used)
-    area, peer_area = box[0] * box[1], (box[0] + 1) * (box[1] + 1)
-    particles = cut_particles(
-        micrograph,
-        alignment_at(np.array([[3, 4]])),
-        LENS.optics(1),
-        single([2.5]),
-        TemplateCTF(box, 24),
-        image_scale=float(np.sqrt(area / peer_area)),
-    )
-    # The box's corner is (3, 4) - (3, 4) = (0, 0).
-    peer = np.fft.irfft2(data["normalised_square_box_plus_one"], s=image.shape)
-    expected = peer[: box[0], : box[1]] * np.sqrt(area)
-    np.testing.assert_allclose(particles.image[0], expected, rtol=0, atol=5e-5)
+def test_image_scale_changes_the_unit():
+    """Leopard-EM's, say, in which a globally filtered box counts as (H+1)(W+1)."""
+    scale = float(np.sqrt(BOX[0] * BOX[1] / ((BOX[0] + 1) * (BOX[1] + 1))))
+    plain = cut_at(CORNERS, Filters(None))
+    scaled = cut_at(CORNERS, Filters(None), image_scale=scale)
+    np.testing.assert_allclose(scaled.image, scale * plain.image, rtol=1e-6)
+    np.testing.assert_array_equal(scaled.filter_image, plain.filter_image)
 
 
 def test_positions_are_rounded_to_whole_pixels():

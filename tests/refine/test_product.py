@@ -143,10 +143,8 @@ def test_interpolation_weights():
 
 
 # Seven in-plane rotations of 95 tilts, of which 96 even samples meet the same one again
-# and again; in-plane rotations alone; fewer orientations than coefficients.
-@pytest.mark.parametrize(
-    "steps", [(3.0, 1.0, 5.0, 1.0), (3.0, 0.01, 0.0, 1.0), (1.0, 1.0, 0.0, 1.0)]
-)
+# and again; and fewer orientations than coefficients.
+@pytest.mark.parametrize("steps", [(3.0, 1.0, 5.0, 1.0), (1.0, 1.0, 0.0, 1.0)])
 def test_fitted_norms(steps):
     """Samples must not fall in step with the grid, whatever its counts."""
     score, particle, template = setting("template")

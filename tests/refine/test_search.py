@@ -267,7 +267,7 @@ SIDE = 16
 LENS = Lens(defocus=(3000.0, 2800.0), angle=20.0, pixel_size=2.0, b=0.0)
 SCORE = LENS.image_ctf((20, 22), SIDE, defocus=600.0, pixel_size=0.05)
 ORIENTATIONS = uniform_orientations(
-    psi_coarse=6.0, psi_fine=3.0, theta_coarse=9.0, theta_fine=3.0
+    psi_coarse=6.0, psi_fine=6.0, theta_coarse=9.0, theta_fine=3.0
 )
 DEFOCI, PIXEL_SIZES = np.arange(-600.0, 601.0, 300.0), np.array([-0.05, 0.0])
 # Everything twice, so that every score ties with its copies: orientations one list after
@@ -284,7 +284,7 @@ def real():
     particles = []
     for snr in (8.0, 8.0, 40.0, 0.0, 0.0, 0.0):
         start = sim.random_rotations(1, rng)[0]
-        truth = start @ ORIENTATIONS[0][117]
+        truth = start @ ORIENTATIONS[0][58]
         cut = signal_cut(SCORE, atoms, LENS, truth, grid=128, offset_px=(1, -2))
         cut = snr * cut + rng.standard_normal(cut.shape)
         particle = one_particle(SCORE, cut, LENS, rotation=start)
@@ -329,15 +329,14 @@ def test_the_plain_search_is_a_loop_over_the_grid():
     assert float(correlation) == pytest.approx(float(best_z) * std, abs=1e-5)
 
 
-@pytest.mark.parametrize("nodes", [2, 10])
-def test_the_search_finds_what_the_plain_search_finds(nodes):
-    """Without interpolation in defocus, and with two nodes, which are far too few."""
+def test_the_search_finds_what_the_plain_search_finds():
+    """With two nodes in defocus even, which are far too few."""
     template, particles = real()
 
     @jax.jit
     def each(particles):
         def one(particle):
-            return search_particle(SCORE, particle, template, REAL_GRID, nodes)
+            return search_particle(SCORE, particle, template, REAL_GRID, 2)
 
         return jax.lax.map(one, particles)
 
@@ -349,4 +348,4 @@ def test_the_search_finds_what_the_plain_search_finds(nodes):
     # The first of the copies each time; and the strongest is where it was put, at
     # (1, -2) from the middle of 5 x 7.
     assert np.all(index[:, 1] % 2 == 0) and np.all(index[:, 2] < len(ORIENTATIONS[0]))
-    np.testing.assert_array_equal(index[2, 2:], [117, 3, 1])
+    np.testing.assert_array_equal(index[2, 2:], [58, 3, 1])
