@@ -6,6 +6,7 @@ then write the table.
 
 import logging
 import time
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -72,8 +73,8 @@ def run(config: Config, *, output: Path | None = None, quiet: bool = False) -> S
     results = _Results(job)
     progress = Progress(len(job.table), job.poses, quiet=quiet)
     with progress, jax.default_device(job.mesh.devices.flat[0]):
-        for rows, images in _images(job):
-            micrograph = _prepare(job, images)
+        for path, rows, images in _images(job):
+            micrograph = _prepare(job, path, images)
             for batch in _batches(rows, job.mesh.size):
                 results.store(batch, _refine(job, micrograph, batch))
                 progress.update(len(batch))
@@ -81,18 +82,18 @@ def run(config: Config, *, output: Path | None = None, quiet: bool = False) -> S
     return results.summary(time.monotonic() - started)
 
 
-def _images(job: Job) -> Iterator[tuple[np.ndarray, Images]]:
-    """Rows and images of each micrograph; `num_cpus` threads read ahead by as many."""
+def _images(job: Job) -> Iterator[tuple[Path, np.ndarray, Images]]:
+    """Path, rows and images of each micrograph; `num_cpus` threads read ahead."""
     workers = job.config.computational_config.num_cpus
-    waiting: list[tuple[np.ndarray, Future[Images]]] = []
+    waiting: deque[tuple[Path, np.ndarray, Future[Images]]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         for files, rows in job.groups.items():
-            waiting.append((rows, pool.submit(_read, files)))
+            waiting.append((files[0], rows, pool.submit(_read, files)))
             if len(waiting) > workers:
-                first, images = waiting.pop(0)
-                yield first, images.result()
-        for rows, images in waiting:
-            yield rows, images.result()
+                path, ready, images = waiting.popleft()
+                yield path, ready, images.result()
+        for path, ready, images in waiting:
+            yield path, ready, images.result()
 
 
 def _read(files: Files) -> Images:
@@ -100,8 +101,13 @@ def _read(files: Files) -> Images:
     return image, mean, spread
 
 
-def _prepare(job: Job, images: Images) -> Micrograph:
+def _prepare(job: Job, path: Path, images: Images) -> Micrograph:
     image, mean, spread = images
+    finite = np.isfinite(image)
+    if not finite.all() and finite.any():
+        count = image.size - int(finite.sum())
+        log.warning("%s: %d pixels are NaN or infinite: set to the mean", path, count)
+        image = np.where(finite, image, image[finite].mean())
     if job.maps_hold_variance:
         with np.errstate(invalid="ignore"):  # a negative variance gives a NaN score
             spread = np.sqrt(spread)

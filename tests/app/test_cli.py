@@ -4,12 +4,14 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
 
 import jaxrefine
 from jaxrefine.app.cli import main
+from jaxrefine.io.mrc import read_image, write_image
 from tests.reference import reference_set
 
 QUICK = {
@@ -160,6 +162,38 @@ def test_a_bad_particle_does_not_stop_the_others(quick):
     assert refined.refined_status[1] == "box_outside"
     assert pd.isna(refined.refined_scaled_mip[1]) and pd.isna(refined.refined_phi[1])
     assert refined.drop(index=1).refined_scaled_mip.notna().all()
+
+
+@pytest.mark.parametrize(
+    "name", ["micrograph.mrc", "correlation_average.mrc", "refine.yaml"]
+)
+def test_no_input_is_ever_overwritten(quick, capsys, name):
+    before = (quick / name).read_bytes()
+    assert main([str(quick / "refine.yaml"), "--output", str(quick / name)]) == 2
+    assert "is an input" in capsys.readouterr().err
+    assert (quick / name).read_bytes() == before
+
+
+def test_numbers_in_a_wrong_unit_are_said(quick, capsys):
+    """A Cs of 2.7e7 (Å): the CTF would spread over millions of pixels."""
+    table = pd.read_csv(quick / "match_results.csv")
+    table.loc[2, "spherical_aberration"] = 2.7e7
+    table.to_csv(quick / "match_results.csv", index=False)
+    assert main([str(quick / "refine.yaml")]) == 2
+    assert "check the units" in capsys.readouterr().err
+
+
+def test_a_dead_pixel_is_said_and_does_no_harm(quick, capsys):
+    assert main([str(quick / "refine.yaml"), "-q"]) == 0
+    clean = pd.read_csv(quick / "match_results_refined.csv")
+    image = read_image(quick / "micrograph.mrc")
+    image[5, 280] = np.nan
+    write_image(quick / "micrograph.mrc", image, 1.5)
+    assert main([str(quick / "refine.yaml"), "-q"]) == 0
+    assert "1 pixels are NaN or infinite" in capsys.readouterr().err
+    dead = pd.read_csv(quick / "match_results_refined.csv")
+    # One pixel of noise in 83,000 is another.
+    np.testing.assert_allclose(dead.refined_scaled_mip, clean.refined_scaled_mip, atol=0.05)
 
 
 def test_refined_table_can_be_refined_again(quick):

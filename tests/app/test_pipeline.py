@@ -98,7 +98,9 @@ def test_random_phases_lower_the_score(folder):
     straight = refine(folder)
     randomized = refine(
         folder,
-        preprocessing_filters={"phase_randomization_filter": {"enabled": True, "cuton": 0.1}},
+        preprocessing_filters={
+            "phase_randomization_filter": {"enabled": True, "cuton": 0.1}
+        },
     )
     true = straight.refined_snr > 8
     assert (randomized.refined_mip[true] < 0.8 * straight.refined_mip[true]).all()
