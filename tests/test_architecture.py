@@ -34,6 +34,7 @@ GUARDED = {
     "yaml": {"app"},
     "cattrs": {"app"},
     "tqdm": {"app"},
+    "platformdirs": {"app"},
     "matplotlib": {"app"},
 }
 CORE = [

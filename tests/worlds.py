@@ -219,8 +219,8 @@ def make_world(
     corner = np.stack([rows, columns], axis=-1) * spacing + (spacing - side) // 2
     rotation = sim.random_rotations(len(corner), rng)
     planted = [
-        sim.Planted(turn, tuple(place + side // 2), lens.defocus, lens.angle, snr)
-        for turn, place in zip(rotation, corner, strict=True)
+        sim.Planted(turn, (float(y), float(x)), lens.defocus, lens.angle, snr)
+        for turn, (y, x) in zip(rotation, corner + side // 2, strict=True)
     ]
     made = sim.simulate_micrograph(
         atoms, planted, shape, lens.pixel_size, lens.microscope, rng

@@ -57,14 +57,16 @@ def refine_particles(
         start and its scores are NaN.
     """
     if defocus_nodes is None:
-        voltage_kv, pixel_size = (
-            float(np.min(values))
-            for values in (
-                particles.optics.voltage_kv,
-                particles.alignment.pixel_size_angstrom,
+        voltages = np.asarray(particles.optics.voltage_kv)
+        pixel_sizes = np.asarray(particles.alignment.pixel_size_angstrom)
+        # Padding, and particles with faulty numbers, have no say.
+        smallest = pixel_sizes + np.min(grid.pixel_size_angstrom)
+        sound = np.asarray(particles.valid) & (voltages > 0) & (smallest > 0)
+        defocus_nodes = 1
+        if sound.any():
+            defocus_nodes = plan_defocus_nodes(
+                grid, float(voltages[sound].min()), float(pixel_sizes[sound].min())
             )
-        )
-        defocus_nodes = plan_defocus_nodes(grid, voltage_kv, pixel_size)
     return search_batch(particles, template, grid, score, mesh, defocus_nodes)
 
 

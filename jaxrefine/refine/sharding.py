@@ -33,6 +33,8 @@ def select_devices(wanted: str | int | Sequence[int | str]) -> list[jax.Device]:
     )
     if list(names) == ["cpu"]:
         return jax.devices("cpu")
+    if not names:
+        raise InputError("computational_config: gpu_ids: an empty list names no device")
     chosen, faults = [], []
     for name in names:
         text = str(name)

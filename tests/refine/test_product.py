@@ -14,6 +14,7 @@ from jaxrefine.app import simulate as sim
 from jaxrefine.physics.slices import central_slice, make_template
 from jaxrefine.refine import product
 from jaxrefine.refine.grids import local_grid, uniform_orientations
+from jaxrefine.refine.refine import plan_defocus_nodes
 from jaxrefine.refine.search import pose_rotations, z_scores
 from jaxrefine.refine.template_ctf import TemplateCTF
 
@@ -52,6 +53,8 @@ def test_slices_times_columns_are_the_correlation(kind):
     score, particle, template = setting(kind)
     grid = local_grid(None, np.array([-600.0, 100.0]), np.array([0.0, 0.08]))
 
+    corners = jnp.stack(jnp.indices(score.positions), axis=-1).reshape(-1, 2)
+
     @jax.jit
     def both(pose, m, l):
         prepared = score.prepare(particle, grid)
@@ -59,7 +62,8 @@ def test_slices_times_columns_are_the_correlation(kind):
         norms = score.norms(prepared, template, pose)
         pixel_size = LENS.pixel_size + grid.pixel_size_angstrom[m]
         central = central_slice(template, pose, score.scale(particle, grid)[m])
-        columns = score.columns(particle, pixel_size, grid.defocus_angstrom[l])
+        defocus = grid.defocus_angstrom[l]
+        columns = score.columns(particle, pixel_size, defocus, corners)
         pairs = central.real * columns.real + central.imag * columns.imag
         product = jnp.sum(pairs, axis=(1, 2)).reshape(score.positions)
         return exact[m, l], product / norms[m, l]
@@ -95,6 +99,20 @@ def test_enough_nodes_and_not_many_more(half_range, kv, pixel_size):
 
     assert error(nodes) < 5e-3
     assert error(round(0.7 * nodes) - 1) > 5e-3
+
+
+def test_the_plan_takes_the_widest_phase():
+    """The lowest voltage and the smallest pixels, searched offsets included."""
+    defoci = np.linspace(-500.0, 500.0, 41)
+    plain = local_grid(None, defoci)
+    smaller = local_grid(None, defoci, np.array([-0.2, 0.0, 0.2]))
+    expected = product.count_defocus_nodes(500.0, 300.0, 0.8)
+    assert plan_defocus_nodes(smaller, 300.0, 1.0) == expected
+    assert plan_defocus_nodes(plain, 300.0, 1.0) < expected
+    # never more than there are offsets
+    few = local_grid(None, np.array([-5000.0, 0.0, 5000.0]))
+    assert plan_defocus_nodes(few, 300.0, 1.0) == 3
+    assert plan_defocus_nodes(local_grid(), 300.0, 1.0) == 1
 
 
 def test_a_single_defocus_needs_a_single_node():
@@ -199,12 +217,16 @@ def test_what_is_promised_is_nearly_so(kind):
     assert np.abs(np.asarray(promise) - np.asarray(exact)).max() > 1e-7
 
 
-def test_more_frequencies_and_orientations_than_a_block(monkeypatch):
+def test_more_of_everything_than_a_block(monkeypatch):
     """Blocks are filled up; what fills them must not count."""
     score, particle, template = setting("template")
     grid = local_grid(
         uniform_orientations(psi_coarse=2.0, psi_fine=1.0, theta_coarse=3.0, theta_fine=1.0)
     )
+    # The best position of most orientations must be among the first and the last by turns.
+    std = np.ones(score.positions)
+    std[0, 0] = std[4, 6] = 0.3
+    particle = eqx.tree_at(lambda p: p.corr_std, particle, single(std))
 
     def promise():
         prepared = score.prepare(particle, grid)
@@ -214,8 +236,13 @@ def test_more_frequencies_and_orientations_than_a_block(monkeypatch):
         )[0]
 
     whole = jax.jit(promise)()
-    monkeypatch.setattr(product, "_FREQUENCIES", 50)  # 144 in three chunks of 48
-    monkeypatch.setattr(product, "_ORIENTATIONS", 64)  # 195 in four blocks
-    np.testing.assert_allclose(jax.jit(promise)(), whole, rtol=0, atol=1e-5)
-    monkeypatch.setattr(product, "_FREQUENCIES", 29)  # five chunks, one zero too many
-    np.testing.assert_allclose(jax.jit(promise)(), whole, rtol=0, atol=1e-5)
+    column = 8 * SIDE * (SIDE // 2 + 1)
+    for frequencies, orientations, memory in (
+        (50, 64, 1 << 30),  # 144 frequencies in three chunks of 48; 195 poses in four
+        (29, 195, 9 * column),  # five chunks, one zero too many; 35 positions in four
+        (1000, 1000, 1),  # one position at a time
+    ):
+        monkeypatch.setattr(product, "_FREQUENCIES", frequencies)
+        monkeypatch.setattr(product, "_ORIENTATIONS", orientations)
+        monkeypatch.setattr(product, "_COLUMN_BYTES", memory)
+        np.testing.assert_allclose(jax.jit(promise)(), whole, rtol=0, atol=2e-5)

@@ -66,7 +66,7 @@ class TableScore(Score):
     def norms(self, prepared, template, rotation):
         raise NotImplementedError
 
-    def columns(self, particle, pixel_size, defocus):
+    def columns(self, particle, pixel_size, defocus, corners):
         raise NotImplementedError
 
 

@@ -1,0 +1,482 @@
+"""Refining batches: truth found, devices, failures, invariances, gradients."""
+
+import functools
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from oracles import rotations
+from worlds import make_world, single
+
+from jaxrefine.data import Status
+from jaxrefine.physics.filters import Filters
+from jaxrefine.physics.slices import make_template
+from jaxrefine.refine.grids import local_grid, uniform_orientations
+from jaxrefine.refine.prepare import OUTSIDE_STD, cut_particles, prepare_micrograph
+from jaxrefine.refine.refine import (
+    plan_defocus_nodes,
+    refine_particles,
+    score_particles,
+    search_batch,
+)
+from jaxrefine.refine.sharding import device_mesh, replicate
+from jaxrefine.refine.template_ctf import TemplateCTF
+
+WORLD = make_world()  # 12 particles, 36 px apart
+COUNT = 12
+BOX = (20, 22)  # 5 x 7 positions
+LENS = WORLD.lens
+TRACES = []
+
+
+class CountedTemplateCTF(TemplateCTF):
+    """Tells when it is traced, that is, compiled."""
+
+    def prepare(self, particle, grid):
+        TRACES.append(1)
+        return super().prepare(particle, grid)
+
+
+SCORES = {
+    "image": LENS.image_ctf(BOX, WORLD.side, defocus=400.0),
+    "template": CountedTemplateCTF(BOX, WORLD.side),
+}
+SCORE = SCORES["image"]
+# 4 px of tilt at a radius of 6 px: steps that a particle of 25 Å can tell apart.
+ORIENTATIONS = uniform_orientations(
+    psi_coarse=30.0, psi_fine=15.0, theta_coarse=30.0, theta_fine=15.0
+)
+INSIDE = np.flatnonzero(~ORIENTATIONS[1])
+DEFOCI = np.array([-400.0, -200.0, 0.0, 200.0, 400.0])
+GRID = local_grid(ORIENTATIONS, DEFOCI)
+RNG = np.random.default_rng(7)
+# Where the truth lies in each particle's grid.
+TRUE_K = RNG.choice(INSIDE, COUNT)
+START = WORLD.rotation @ np.swapaxes(ORIENTATIONS[0][TRUE_K], 1, 2)
+
+
+@functools.cache
+def template():
+    return make_template(WORLD.volume, "padded")
+
+
+@functools.cache
+def micrograph(gain=1.0, offset=0.0, roll=(0, 0)):
+    image = np.roll(WORLD.image, roll, axis=(0, 1))
+    return prepare_micrograph(single(gain * image + offset), *WORLD.maps, Filters())
+
+
+def cut(score=SCORE, shift_px=(0, 0), defocus=0.0, seen=None, alignment=None):
+    """The batch; it starts `shift_px` off, and at the wrong orientation."""
+    if alignment is None:
+        alignment = WORLD.alignment(START, shift_px, defocus)
+    n = len(alignment.rotation)
+    pixel_sizes = single([LENS.pixel_size] * n)
+    return cut_particles(
+        micrograph() if seen is None else seen,
+        alignment,
+        LENS.optics(n),
+        pixel_sizes,
+        score,
+    )
+
+
+@functools.cache
+def found(kind="image"):
+    """The reference: no mesh, start 1 px below and 2 px right of the truth."""
+    return refine_particles(
+        cut(SCORES[kind], (1, 2), 200.0), template(), GRID, SCORES[kind]
+    )
+
+
+def refined(particles, **more):
+    """Always the same compiled search."""
+    return refine_particles(particles, template(), GRID, SCORE, **more)
+
+
+def assert_same(one, other, keep=slice(None)):
+    """Bit by bit, NaN being NaN."""
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        np.testing.assert_array_equal(np.asarray(a)[keep], np.asarray(b)[keep])
+
+
+def some(tree, index):
+    return jax.tree.map(lambda leaf: leaf[index], tree)
+
+
+# --- the truth -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", SCORES)
+def test_planted_particles_are_found(kind):
+    result = found(kind)
+    assert np.all(result.status == Status.CONVERGED)
+    np.testing.assert_array_equal(result.grid_index[:, 2], TRUE_K)
+    np.testing.assert_array_equal(result.alignment.position_px, WORLD.corner_px)
+    np.testing.assert_array_equal(result.grid_index[:, 3:], np.tile([1, 1], (COUNT, 1)))
+    # The start was 200 Å too high; a CTF that slow takes it to the neighbour at times.
+    np.testing.assert_allclose(
+        result.alignment.defocus_angstrom, np.tile(LENS.defocus, (COUNT, 1)), atol=200.5
+    )
+    np.testing.assert_allclose(result.alignment.rotation, WORLD.rotation, rtol=0, atol=1e-6)
+    # Of the ideal 40. Twelve strong particles in a small micrograph make most of its
+    # power, and whitening takes it for noise.
+    assert np.all(result.z_score > 15)
+
+
+def test_scores_of_the_result():
+    result = found()
+    np.testing.assert_array_equal(result.z_score, result.correlation)  # maps 0 and 1
+    np.testing.assert_array_equal(result.snr, result.correlation)
+    assert result.grid_index.dtype == jnp.int32 and result.status.dtype == jnp.int32
+    np.testing.assert_array_equal(result.grid_index[:, 0], 0)
+    offsets = single(DEFOCI)[result.grid_index[:, 1]]
+    np.testing.assert_allclose(
+        result.alignment.defocus_angstrom, single(LENS.defocus) + 200.0 + offsets[:, None]
+    )
+    np.testing.assert_array_equal(result.alignment.astigmatism_deg, LENS.angle)
+
+
+def test_statistics_enter_the_scores():
+    particles = cut(shift_px=(1, 2), defocus=200.0)
+    particles = eqx.tree_at(
+        lambda p: (p.corr_mean, p.corr_std, p.background_mean, p.background_std),
+        particles,
+        (
+            particles.corr_mean + 0.5,
+            particles.corr_std * 1.25,
+            particles.background_mean + 0.25,
+            particles.background_std * 2.0,
+        ),
+    )
+    result, plain = refined(particles), found()
+    np.testing.assert_array_equal(result.grid_index, plain.grid_index)
+    correlation = np.asarray(result.correlation)
+    np.testing.assert_allclose(correlation, plain.correlation, rtol=1e-6)
+    np.testing.assert_allclose(result.z_score, (correlation - 0.5) / 1.25, rtol=1e-6)
+    np.testing.assert_allclose(result.snr, (correlation - 0.25) / 2.0, rtol=1e-6)
+
+
+# --- devices ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("devices", [1, 2, 3])
+def test_devices_make_no_difference(devices):
+    mesh = device_mesh(jax.devices()[:devices])
+    result = refined(cut(shift_px=(1, 2), defocus=200.0), mesh=mesh)
+    assert len(result.z_score.sharding.device_set) == devices
+    assert_same(result, found())
+
+
+def test_four_devices_need_not_talk():
+    """The same results once more, and no collective in the compiled program."""
+    mesh = device_mesh(jax.devices())
+    particles = cut(shift_px=(1, 2), defocus=200.0)
+    nodes = plan_defocus_nodes(GRID, LENS.kv, LENS.pixel_size)
+    arguments = (particles, replicate(template(), mesh), GRID, SCORE, mesh, nodes)
+    compiled = search_batch.lower(*arguments).compile()
+    result = compiled(*arguments)
+    assert len(result.z_score.sharding.device_set) == 4
+    assert_same(result, found())
+    text = compiled.compiled.as_text()
+    assert "while" in text  # that is where the search is
+    for word in ("all-gather", "all-reduce", "all-to-all", "collective-permute"):
+        assert word not in text
+
+
+def test_a_batch_that_does_not_divide_is_refused():
+    mesh = device_mesh(jax.devices()[:2])
+    with pytest.raises(ValueError, match="divisible"):
+        refine_particles(some(cut(), slice(3)), template(), GRID, SCORE, mesh=mesh)
+
+
+def test_one_compilation_serves_every_batch():
+    score = SCORES["template"]
+    found("template")
+    before = len(TRACES)
+    batches = (
+        cut(score),
+        cut(score, (1, 1), 100.0),
+        eqx.tree_at(lambda p: p.valid, cut(score), jnp.arange(COUNT) < 5),
+        some(cut(score), slice(None, None, -1)),
+    )
+    for factor, particles in enumerate(batches, start=1):
+        grid = eqx.tree_at(lambda g: g.rotation, GRID, jnp.roll(GRID.rotation, factor))
+        other = eqx.tree_at(lambda t: t.real, template(), template().real / factor)
+        refine_particles(particles, other, grid, score)
+    assert len(TRACES) == before > 0
+
+
+# --- failures --------------------------------------------------------------------------
+
+
+def test_padding_costs_nothing_and_changes_nothing():
+    particles = cut(shift_px=(1, 2), defocus=200.0)
+    valid = np.arange(COUNT) % 3 > 0
+    zeros = jax.tree.map(
+        lambda leaf: jnp.where(valid.reshape(-1, *[1] * (leaf.ndim - 1)), leaf, 0),
+        particles,
+    )
+    for padded in (particles, zeros):
+        padded = eqx.tree_at(lambda p: p.valid, padded, jnp.asarray(valid))
+        result = refined(padded)
+        assert_same(result, found(), valid)
+        np.testing.assert_array_equal(result.status[~valid], Status.NOT_FINITE)
+        assert np.all(np.isnan(result.z_score[~valid]))
+        assert np.all(np.isnan(result.correlation[~valid]) & np.isnan(result.snr[~valid]))
+        assert_same(result.alignment, padded.alignment, ~valid)
+
+
+BROKEN = {
+    "NaN in the image": lambda p: p.image.at[3, 7, 8].set(jnp.nan),
+    "infinity in the image": lambda p: p.image.at[3, 0, 0].set(jnp.inf),
+}
+
+
+def broken(particles, kind):
+    """Particle 3 spoiled in one of many ways."""
+
+    def put(where, value):
+        return eqx.tree_at(where, particles, where(particles).at[3].set(value))
+
+    return {
+        "NaN in the image": lambda: eqx.tree_at(
+            lambda p: p.image, particles, particles.image.at[3, 7, 8].set(jnp.nan)
+        ),
+        "infinity in the image": lambda: eqx.tree_at(
+            lambda p: p.image, particles, particles.image.at[3, 0, 0].set(jnp.inf)
+        ),
+        "NaN in the mean map": lambda: put(lambda p: p.corr_mean, jnp.nan),
+        "NaN in the variance map": lambda: put(lambda p: p.corr_std, jnp.nan),
+        "no variance": lambda: put(lambda p: p.corr_std, 0.0),
+        "NaN in the filter": lambda: put(lambda p: p.filter_image, jnp.nan),
+        "NaN defocus": lambda: put(lambda p: p.alignment.defocus_angstrom, jnp.nan),
+        "NaN rotation": lambda: put(lambda p: p.alignment.rotation, jnp.nan),
+        "NaN pixel size": lambda: put(lambda p: p.alignment.pixel_size_angstrom, jnp.nan),
+        "no pixel size": lambda: put(lambda p: p.alignment.pixel_size_angstrom, 0.0),
+        "NaN voltage": lambda: put(lambda p: p.optics.voltage_kv, jnp.nan),
+        "no voltage": lambda: put(lambda p: p.optics.voltage_kv, 0.0),
+        "outside": lambda: put(lambda p: p.corr_std, OUTSIDE_STD),
+    }[kind]()
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "NaN in the image",
+        "infinity in the image",
+        "NaN in the mean map",
+        "NaN in the variance map",
+        "no variance",
+        "NaN in the filter",
+        "NaN defocus",
+        "NaN rotation",
+        "NaN pixel size",
+        "no pixel size",
+        "NaN voltage",
+        "no voltage",
+        "outside",
+    ],
+)
+def test_a_bad_particle_spoils_only_itself(kind):
+    particles = broken(cut(shift_px=(1, 2), defocus=200.0), kind)
+    result = refined(particles)
+    expected = Status.BOX_OUTSIDE if kind == "outside" else Status.NOT_FINITE
+    assert result.status[3] == expected
+    assert np.isnan(result.z_score[3]) and np.isnan(result.snr[3])
+    assert np.isnan(result.correlation[3])
+    assert_same(result.alignment, particles.alignment, slice(3, 4))
+    others = np.arange(COUNT) != 3
+    assert_same(result, found(), others)
+
+
+def test_an_image_without_variance_is_not_refined():
+    """All through the preparation: local filtering of a box that is flat."""
+    image = WORLD.image.copy()
+    y, x = WORLD.corner_px[3]
+    wide = SCORE.cut[0]
+    image[max(0, y - wide) : y + wide, x - 20 : x + 40] = 40.0
+    seen = prepare_micrograph(single(image), *WORLD.maps, Filters(), global_filtering=False)
+    result = refined(cut(seen=seen))
+    assert result.status[3] == Status.NOT_FINITE
+    assert np.isnan(result.z_score[3])
+    assert result.status[11] in (Status.CONVERGED, Status.EDGE_OF_GRID)
+
+
+def test_positions_without_a_score_are_passed_over():
+    """A hole in a map: the best of the others is taken."""
+    particles = cut(shift_px=(1, 2), defocus=200.0)
+    std = particles.corr_std.at[:, 1, 1].set(jnp.nan)
+    result = refined(eqx.tree_at(lambda p: p.corr_std, particles, std))
+    assert np.all(np.isfinite(result.z_score))
+    assert not np.any(np.all(result.grid_index[:, 3:] == 1, axis=1))
+    assert np.all(result.z_score < found().z_score)
+
+
+def test_statuses_of_edges():
+    """The truth on the rim of the grid; then the position on the rim of the box."""
+    particles = cut(shift_px=(1, 2), defocus=200.0)
+    rim = np.flatnonzero(ORIENTATIONS[1])
+    chosen = np.random.default_rng(3).choice(rim, COUNT)
+    start = WORLD.rotation @ np.swapaxes(ORIENTATIONS[0][chosen], 1, 2)
+    turned = eqx.tree_at(lambda p: p.alignment.rotation, particles, single(start))
+    result = refined(turned)
+    np.testing.assert_array_equal(result.grid_index[:, 2], chosen)
+    assert np.all(result.status == Status.EDGE_OF_GRID)
+
+    # 600 Å too high: found at the lowest offset, or its neighbour
+    low = refined(cut(shift_px=(1, 2), defocus=600.0))
+    at_edge = np.asarray(low.grid_index[:, 1]) == 0
+    assert at_edge.sum() >= 6
+    assert np.all(low.status[at_edge] == Status.EDGE_OF_GRID)
+    assert np.all(low.status[~at_edge] == Status.CONVERGED)
+
+    # two or three pixels off: the outermost position, and that says more than the grid
+    for shift in ((2, 0), (-2, 0), (0, 3), (0, -3)):
+        moved = refined(cut(shift_px=shift))
+        assert np.all(moved.status == Status.MOVED_TO_EDGE)
+        np.testing.assert_array_equal(moved.alignment.position_px, WORLD.corner_px)
+    at_both = eqx.tree_at(
+        lambda p: p.alignment.rotation, cut(shift_px=(2, 0)), single(start)
+    )
+    assert np.all(refined(at_both).status == Status.MOVED_TO_EDGE)
+
+
+# --- invariances -----------------------------------------------------------------------
+
+
+def test_particles_can_be_permuted():
+    order = np.random.default_rng(5).permutation(COUNT)
+    result = refined(some(cut(shift_px=(1, 2), defocus=200.0), order))
+    assert_same(result, some(found(), order))
+
+
+def test_gain_and_offset_of_the_image_do_not_matter():
+    other = refined(cut(shift_px=(1, 2), defocus=200.0, seen=micrograph(70.0, -5000.0)))
+    np.testing.assert_array_equal(other.grid_index, found().grid_index)
+    # z of 35; the image is float32, its mean 40 and later -2200 of a contrast of 210
+    np.testing.assert_allclose(other.z_score, found().z_score, rtol=0, atol=1e-3)
+
+
+def test_whole_pixel_shifts_move_the_position_and_nothing_else():
+    """The micrograph is periodic: rolled, each particle is found that much further."""
+    other = refined(cut(shift_px=(1, 2), defocus=200.0, seen=micrograph(roll=(1, -1))))
+    moved = other.alignment.position_px - found().alignment.position_px
+    np.testing.assert_array_equal(moved, np.tile([1, -1], (COUNT, 1)))
+    np.testing.assert_array_equal(other.grid_index[:, :3], found().grid_index[:, :3])
+    # The box and its cut lie otherwise about the particle: signal finer than 4 Å, which
+    # the cut does not wholly hold, is another part.
+    np.testing.assert_allclose(other.z_score, found().z_score, rtol=5e-3)
+
+
+def test_the_start_moves_with_the_particle():
+    """Image and start shifted together: the same score at the same index."""
+    particles = cut(shift_px=(1, 2), defocus=200.0)
+    together = cut(shift_px=(4, -3), defocus=200.0, seen=micrograph(roll=(3, -5)))
+    inner = slice(5, 7)  # two particles whose cut lies inside both times
+    np.testing.assert_allclose(
+        together.image[inner], particles.image[inner], rtol=0, atol=2e-5
+    )
+    result = refined(together)
+    np.testing.assert_array_equal(result.grid_index[inner], found().grid_index[inner])
+    np.testing.assert_allclose(result.z_score[inner], found().z_score[inner], rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", SCORES)
+@pytest.mark.parametrize("shift_px", [(0, 0), (1, 2)])
+def test_refining_again_never_lowers_the_score(kind, shift_px):
+    """The grid holds its own middle, so the second round starts at the first's best."""
+    score = SCORES[kind]
+    first = refine_particles(cut(score, shift_px, 200.0), template(), GRID, score)
+    again = cut(score, alignment=first.alignment)
+    second = refine_particles(again, template(), GRID, score)
+    # Where the box stays in its place only the rotation's rounding is new. Where it moves
+    # by 2 px, TemplateCTF takes off another mean of the box, and ImageCTF's cut holds
+    # another part of the signal finer than 4 Å.
+    loss = 1e-5 if shift_px == (0, 0) else 1e-2
+    assert np.all(second.z_score >= first.z_score * (1 - loss))
+
+
+# --- one pose, and gradients -----------------------------------------------------------
+
+
+def test_scoring_is_refining_on_a_grid_of_one_pose():
+    particles = cut(alignment=WORLD.alignment())
+    middle = (slice(None), *SCORE.margin)
+    std = jnp.full_like(particles.corr_std, jnp.nan)  # no other position counts
+    particles = eqx.tree_at(lambda p: p.corr_std, particles, std.at[middle].set(1.1))
+    z, correlation = score_particles(particles, template(), SCORE)
+    result = refine_particles(particles, template(), local_grid(), SCORE)
+    np.testing.assert_allclose(z, result.z_score, rtol=1e-5)
+    np.testing.assert_allclose(correlation, result.correlation, rtol=1e-5)
+    np.testing.assert_array_equal(result.grid_index[:, :3], 0)
+    np.testing.assert_array_equal(result.alignment.position_px, WORLD.corner_px)
+    # What is not searched has no edge.
+    assert np.all(result.status == Status.CONVERGED)
+
+
+def test_scoring_is_refining_on_a_box_of_one_position():
+    score = TemplateCTF((WORLD.side, WORLD.side), WORLD.side)
+    particles = cut(score, alignment=WORLD.alignment())
+    z, correlation = score_particles(particles, template(), score)
+    result = refine_particles(particles, template(), local_grid(), score)
+    np.testing.assert_allclose(z, result.z_score, rtol=1e-5)
+    np.testing.assert_allclose(correlation, result.correlation, rtol=1e-5)
+    np.testing.assert_array_equal(result.grid_index, 0)
+    np.testing.assert_array_equal(result.alignment.position_px, WORLD.corner_px)
+    assert np.all(result.status == Status.CONVERGED)
+
+
+@pytest.mark.parametrize("kind", SCORES)
+def test_gradients(kind):
+    """Finite everywhere, on the lattice too; and right, where z bends slowly."""
+    score = SCORES[kind]
+    particles = some(cut(score, alignment=WORLD.alignment()), slice(4))
+    special = rotations.euler_matrix(90.0, 90.0, 0.0)
+    rotation = particles.alignment.rotation.at[0].set(single(special))
+    particles = eqx.tree_at(lambda p: p.alignment.rotation, particles, rotation)
+
+    @eqx.filter_jit
+    def z_and_slopes(particles):
+        def total(floats, rest):
+            whole = eqx.combine(floats, rest)
+            z, _ = score_particles(whole, template(), score)
+            return jnp.sum(z), z
+
+        floats, rest = eqx.partition(particles, eqx.is_inexact_array)
+        return jax.value_and_grad(total, has_aux=True)(floats, rest)
+
+    _, slopes = z_and_slopes(particles)
+    for leaf in jax.tree.leaves(slopes):
+        assert np.all(np.isfinite(leaf))
+    for leaf in (
+        slopes.alignment.rotation,
+        slopes.alignment.defocus_angstrom,
+        slopes.alignment.pixel_size_angstrom,
+        slopes.optics.b_factor_angstrom2,
+        slopes.image,
+        slopes.filter_image if kind == "image" else slopes.filter_template,
+    ):
+        assert np.all(np.any(np.asarray(leaf).reshape(4, -1) != 0, axis=1))
+
+    for where, step in (
+        (lambda p: p.alignment.defocus_angstrom, 20.0),
+        (lambda p: p.alignment.pixel_size_angstrom, 2e-3),
+        (lambda p: p.optics.b_factor_angstrom2, 2.0),
+    ):
+        up, down = (
+            z_and_slopes(eqx.tree_at(where, particles, where(particles) + side * step))[0][
+                1
+            ]
+            for side in (1, -1)
+        )
+        numerical = (np.asarray(up) - np.asarray(down)) / (2 * step)
+        slope = np.asarray(where(slopes)).reshape(4, -1).sum(axis=1)
+        # z of 40 in float32 is good to 1e-5, hence the quotient to 1e-5 / step; slices
+        # are piecewise linear in the pixel size, which adds kinks.
+        scale = np.abs(numerical).max()
+        np.testing.assert_allclose(
+            slope[1:], numerical[1:], rtol=0, atol=0.05 * scale + 2e-5 / step
+        )
