@@ -197,9 +197,10 @@ def test_the_open_end_of_the_bandpass():
 @pytest.mark.parametrize("name", [*SHAPES, *ODD])
 def test_curve(name):
     shape = (SHAPES | ODD)[name]
+    every = [Filters(None, curve=curve_of(setting)) for setting in SETTINGS["curve"]]
+    at_once = jax.jit(lambda: [RadialFilter(None, one).on_grid(shape) for one in every])()
     for index, setting in enumerate(SETTINGS["curve"]):
-        filters = Filters(whitening=None, curve=curve_of(setting))
-        got = np.asarray(RadialFilter(None, filters).on_grid(shape))
+        got = np.asarray(at_once[index])
         # Where |k| is the curve's last frequency the peer has 1 and we the amplitude.
         inner = np.abs(oracle.radial_frequency(shape) - setting["frequencies"][-1]) > 1e-9
         expected = oracle.curve_filter(shape, **setting)
@@ -218,7 +219,7 @@ def test_no_filter_is_one_everywhere():
     np.testing.assert_array_equal(radial.on_grid((8, 10)), np.ones((8, 6)))
 
 
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("name", ["wide"])
 def test_all_filters_together_and_the_image_s_scale(name):
     image = image_of(name)
     transform, shape = rfft(image), image.shape

@@ -89,8 +89,10 @@ def box_corner(corner, score):
 CORNERS = np.array([[20, 22], [0, 0], [54, 48], [-3, 30], [30, 60]])
 
 
-@pytest.mark.parametrize("name", FILTERS)
-@pytest.mark.parametrize("score", [SCORE, WIDE], ids=["box", "wide cut"])
+@pytest.mark.parametrize(
+    ("name", "score"),
+    [("none", SCORE), ("whitening", SCORE), ("all", SCORE), ("all", WIDE)],
+)
 def test_global_filtering(name, score):
     ours, switches = FILTERS[name]
     particles = cut_at(CORNERS, ours, score)
@@ -116,8 +118,10 @@ def test_global_filtering(name, score):
             np.testing.assert_allclose(each, grid, rtol=0, atol=2e-5)
 
 
-@pytest.mark.parametrize("name", FILTERS)
-@pytest.mark.parametrize("score", [SCORE, WIDE], ids=["box", "wide cut"])
+@pytest.mark.parametrize(
+    ("name", "score"),
+    [("none", SCORE), ("whitening", SCORE), ("all", SCORE), ("all", WIDE)],
+)
 def test_local_filtering(name, score):
     """Filter and scale are measured in each box; a wider cut gets the same."""
     ours, switches = FILTERS[name]
@@ -270,19 +274,16 @@ def test_validity_is_passed_on():
     np.testing.assert_array_equal(particles.valid, flags)
 
 
-@pytest.mark.parametrize("global_filtering", [True, False])
-def test_random_phases_leave_power_and_template_alone(global_filtering):
+def test_random_phases_leave_power_and_template_alone():
+    plain = cut_at(CORNERS[:1], Filters(), global_filtering=False)
     randomized = Filters(randomize_phases_from=0.2)
-    plain = cut_at(CORNERS[:1], Filters(), global_filtering=global_filtering)
-    got = cut_at(CORNERS[:1], randomized, global_filtering=global_filtering)
+    got = cut_at(CORNERS[:1], randomized, global_filtering=False)
     np.testing.assert_allclose(got.filter_template, plain.filter_template, atol=1e-5)
-    assert np.abs(got.image - plain.image).max() > 0.5
-    if not global_filtering:  # then the box has its own spectrum
-        before, after = (np.fft.rfft2(p.image[0]) for p in (plain, got))
-        np.testing.assert_allclose(np.abs(after), np.abs(before), rtol=0, atol=1e-3)
-        fine = filters.radial_frequency(BOX) >= 0.2
-        np.testing.assert_allclose(after[~fine], before[~fine], rtol=0, atol=1e-3)
-        assert np.mean(np.abs(after - before)[fine] > 1) > 0.8
+    before, after = (np.fft.rfft2(p.image[0]) for p in (plain, got))
+    np.testing.assert_allclose(np.abs(after), np.abs(before), rtol=0, atol=1e-3)
+    fine = filters.radial_frequency(BOX) >= 0.2
+    np.testing.assert_allclose(after[~fine], before[~fine], rtol=0, atol=1e-3)
+    assert np.mean(np.abs(after - before)[fine] > 1) > 0.8
 
 
 def test_nan_in_a_micrograph_stays_local_with_local_filtering():

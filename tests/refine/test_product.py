@@ -182,9 +182,8 @@ def test_fitted_norms_keep_their_digits_on_accelerators():
 # --- the whole -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["image", "template"])
-def test_what_is_promised_is_nearly_so(kind):
-    score, particle, template = setting(kind)
+def test_what_is_promised_is_nearly_so():
+    score, particle, template = setting("image")
     orientations = uniform_orientations(
         psi_coarse=3.0, psi_fine=1.0, theta_coarse=5.0, theta_fine=1.0
     )
