@@ -1,7 +1,7 @@
 """Checks of the files that a run will read, all before any long work."""
 
 import logging
-import os
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -116,11 +116,11 @@ def check_output(output: Path, inputs: Iterable[Path], source: str) -> None:
             raise InputError(f"{key} — its folder does not exist; make it first")
         if real.is_dir():
             raise InputError(f"{key} — is a folder; name a file")
-        if not os.access(real.parent, os.W_OK):
-            raise InputError(f"{key} — its folder cannot be written to; name another")
+        with tempfile.TemporaryFile(dir=real.parent):
+            pass  # the folder can be written to
         if any(real == path.resolve() for path in inputs):
             raise InputError(f"{key} — is an input of the run; name another file")
     except (OSError, ValueError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{key} — cannot be used as a path: {error}") from error
+        raise InputError(f"{key} — cannot be written: {error}") from error

@@ -20,8 +20,9 @@ from jaxrefine.app.config import Config
 from jaxrefine.app.job import Files, Job, describe, prepare_job
 from jaxrefine.app.progress import Progress
 from jaxrefine.app.setup import particle_optics, starting_alignment
-from jaxrefine.data import Refined, Status
+from jaxrefine.data import InputError, Refined, Status
 from jaxrefine.io.mrc import read_image
+from jaxrefine.io.paths import rebased
 from jaxrefine.io.table import RefinedColumns, refined_table, write_table
 from jaxrefine.physics.rotations import matrix_to_euler
 from jaxrefine.refine.prepare import Micrograph, cut_particles, prepare_micrograph
@@ -39,7 +40,9 @@ class Summary:
     Attributes:
         output: The refined table.
         particles: Number of its rows.
-        mean_z_before: Mean `scaled_mip` of the input; NaN without that column.
+        refined: How many of them were refined.
+        mean_z_before: Mean z-score of the input, as its own program scored it; refined
+            where it was refined before. NaN without that column.
         mean_z_after: Mean refined z-score.
         mean_snr: Mean refined correlation over the background.
         statuses: How many particles have each status.
@@ -48,6 +51,7 @@ class Summary:
 
     output: Path
     particles: int
+    refined: int
     mean_z_before: float
     mean_z_after: float
     mean_snr: float
@@ -74,15 +78,21 @@ def run(config: Config, *, output: Path | None = None, quiet: bool = False) -> S
     progress = Progress(len(job.table), job.poses, quiet=quiet)
     with progress, jax.default_device(job.mesh.devices.flat[0]):
         for path, rows, images in _images(job):
+            if images is None:
+                results.store_unreadable(rows)
+                progress.update(len(rows))
+                continue
             micrograph = _prepare(job, path, images)
             for batch in _batches(rows, job.mesh.size):
                 results.store(batch, _refine(job, micrograph, batch))
                 progress.update(len(batch))
-    write_table(refined_table(job.table, results.columns), job.output)
+    table = refined_table(job.table, results.columns)
+    folders = (path.absolute().parent for path in (job.table.path, job.output))
+    write_table(rebased(table, *folders), job.output)
     return results.summary(time.monotonic() - started)
 
 
-def _images(job: Job) -> Iterator[tuple[Path, np.ndarray, Images]]:
+def _images(job: Job) -> Iterator[tuple[Path, np.ndarray, Images | None]]:
     """Path, rows and images of each micrograph; `num_cpus` threads read ahead."""
     workers = job.config.computational_config.num_cpus
     waiting: deque[tuple[Path, np.ndarray, Future[Images]]] = deque()
@@ -90,10 +100,20 @@ def _images(job: Job) -> Iterator[tuple[Path, np.ndarray, Images]]:
         for files, rows in job.groups.items():
             waiting.append((files[0], rows, pool.submit(_read, files)))
             if len(waiting) > workers:
-                path, ready, images = waiting.popleft()
-                yield path, ready, images.result()
-        for path, ready, images in waiting:
-            yield path, ready, images.result()
+                yield _result(*waiting.popleft())
+        for read in waiting:
+            yield _result(*read)
+
+
+def _result(
+    path: Path, rows: np.ndarray, images: "Future[Images]"
+) -> tuple[Path, np.ndarray, Images | None]:
+    """What was read; None, and a word, where a file turned out to be damaged."""
+    try:
+        return path, rows, images.result()
+    except InputError as error:
+        log.error("%s: %d particles are not refined", error, len(rows))
+        return path, rows, None
 
 
 def _read(files: Files) -> Images:
@@ -181,6 +201,12 @@ class _Results:
             status=[""] * n,
         )
 
+    def store_unreadable(self, rows: np.ndarray) -> None:
+        """Say that the files of these rows could not be read."""
+        self._status[rows] = Status.UNREADABLE
+        for row in rows:
+            self.columns.status[row] = Status.UNREADABLE.name.lower()
+
     def store(self, rows: np.ndarray, refined: Refined) -> None:
         """Keep the results of a batch; a particle that was not refined stays NaN."""
         columns, start = self.columns, self._own_start
@@ -206,10 +232,14 @@ class _Results:
     def summary(self, seconds: float) -> Summary:
         """Means over the particles that were refined."""
         refined = np.isfinite(self.columns.scaled_mip)
-        before = self._job.table.numbers("scaled_mip")
+        table = self._job.table
+        earlier = table.numbers("refined_scaled_mip")
+        again = self._own_start.from_refined & np.isfinite(earlier)
+        before = np.where(again, earlier, table.numbers("scaled_mip"))
         return Summary(
             output=self._job.output,
             particles=len(refined),
+            refined=int(refined.sum()),
             mean_z_before=_mean(before[refined]),
             mean_z_after=_mean(self.columns.scaled_mip[refined]),
             mean_snr=_mean(self.columns.snr[refined]),
