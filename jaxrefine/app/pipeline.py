@@ -74,6 +74,7 @@ def run(config: Config, *, output: Path | None = None, quiet: bool = False) -> S
     job = prepare_job(config, output)
     for line in describe(job):
         log.info("%s", line)
+    log.info("compiling the search: some seconds, unless an earlier run left it behind")
     results = _Results(job)
     progress = Progress(len(job.table), job.poses, quiet=quiet)
     with progress, jax.default_device(job.mesh.devices.flat[0]):
