@@ -4,6 +4,7 @@ import gzip
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -58,6 +59,15 @@ def test_run_writes_the_table_and_a_summary(quick, capsys):
     assert "7 particles in 1 micrograph" in printed.err
     assert "hold standard deviations" in printed.err
     assert len(pd.read_csv(output)) == 7
+
+
+def test_table_is_of_the_form_that_leopard_em_has_read(quick):
+    """Leopard-EM's own loader accepted the kept table (tests/data/peer/README.md)."""
+    accepted = pd.read_csv(Path(__file__).parents[1] / "data/peer/refined_by_jaxrefine.csv")
+    assert main([str(quick / "refine.yaml"), "-q"]) == 0
+    written = pd.read_csv(quick / "match_results_refined.csv")
+    assert list(written.columns) == list(accepted.columns)
+    assert list(written.dtypes) == list(accepted.dtypes)
 
 
 def test_output_option_and_quiet(quick, capsys):
