@@ -1,7 +1,8 @@
 """Checks of the files that a run will read, all before any long work."""
 
 import logging
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -102,20 +103,24 @@ def _naming(where: str) -> Iterator[None]:
         raise InputError(f"{fault} {where}" for fault in error.faults) from error
 
 
-def check_output(output: Path, inputs: list[Path], source: str) -> None:
+def check_output(output: Path, inputs: Iterable[Path], source: str) -> None:
     """Refuse an output that cannot be written or would overwrite an input.
 
     Raises:
         InputError: If so.
     """
-    folder = output.absolute().parent
-    if not folder.is_dir():
-        raise InputError(
-            f"{source}: output_path: {output} — its folder does not exist; make it first"
-        )
-    if output.is_dir():
-        raise InputError(f"{source}: output_path: {output} — is a folder; name a file")
-    if any(output.resolve() == path.resolve() for path in inputs):
-        raise InputError(
-            f"{source}: output_path: {output} — is an input of the run; name another file"
-        )
+    key = f"{source}: output_path: {output}"
+    try:
+        real = output.resolve()
+        if not real.parent.is_dir():
+            raise InputError(f"{key} — its folder does not exist; make it first")
+        if real.is_dir():
+            raise InputError(f"{key} — is a folder; name a file")
+        with tempfile.TemporaryFile(dir=real.parent):
+            pass  # the folder can be written to
+        if any(real == path.resolve() for path in inputs):
+            raise InputError(f"{key} — is an input of the run; name another file")
+    except (OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{key} — cannot be written: {error}") from error

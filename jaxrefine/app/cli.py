@@ -9,7 +9,7 @@ from pathlib import Path
 import jaxrefine
 from jaxrefine.data import STATUS_MEANING, InputError, Status
 
-EXIT_WRITTEN, EXIT_FAULTY_INPUT, EXIT_INTERRUPTED = 0, 2, 130
+EXIT_WRITTEN, EXIT_OUT_OF_MEMORY, EXIT_FAULTY_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 _DESCRIPTION = """\
 Refine 2D template matching (2DTM) particles: search a fine local grid of orientation,
@@ -22,8 +22,8 @@ examples:
   jaxrefine demo DIR                     make a small data set with known truth
   jaxrefine demo DIR --run               make it, refine it, compare with the truth
 
-exit codes: 0 the table was written; 2 faulty input (every fault is printed, nothing was
-written); 130 interrupted.
+exit codes: 0 the table was written; 1 out of memory; 2 faulty input (every fault is
+printed, nothing was written); 130 interrupted.
 """
 
 
@@ -37,6 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments:
+        _parser().print_help(sys.stderr)
+        return EXIT_FAULTY_INPUT
     # A first word that is no command is a configuration: `jaxrefine config.yaml`.
     if arguments and arguments[0] not in _COMMANDS and not arguments[0].startswith("-"):
         arguments.insert(0, "refine")
@@ -48,6 +51,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for fault in error.faults:
             print(f"error: {fault}", file=sys.stderr)
         return EXIT_FAULTY_INPUT
+    except (MemoryError, RuntimeError) as error:
+        # XLA's own error for too little memory is a RuntimeError with that word.
+        if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        print(f"error: out of memory: {error}", file=sys.stderr)
+        print("a smaller box, or fewer offsets, need less", file=sys.stderr)
+        return EXIT_OUT_OF_MEMORY
     except KeyboardInterrupt:
         print("interrupted: nothing was written", file=sys.stderr)
         return EXIT_INTERRUPTED
@@ -57,7 +67,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="jaxrefine",
-        usage="jaxrefine [-h] [--version] CONFIG.yaml | demo DIR  [options]",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -65,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--version", action="version", version=f"jaxrefine {jaxrefine.__version__}"
     )
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(metavar="CONFIG.yaml | COMMAND", required=True)
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument(
         "-q", "--quiet", action="store_true", help="print warnings and errors only"
@@ -129,10 +138,12 @@ def _refine(options: argparse.Namespace) -> None:
 
 def _print_summary(summary) -> None:
     print(
-        f"refined {summary.particles} particles in {summary.seconds:.1f} s\n"
+        f"refined {summary.refined} of {summary.particles} particles in "
+        f"{summary.seconds:.1f} s\n"
         f"  mean z-score: {summary.mean_z_before:.2f} before, "
         f"{summary.mean_z_after:.2f} after\n"
-        f"  mean correlation over the background: {summary.mean_snr:.2f}"
+        f"  mean refined_snr (correlation over the background's deviation): "
+        f"{summary.mean_snr:.2f}"
     )
     for status, count in summary.statuses.items():
         if count and status != Status.CONVERGED:
@@ -151,7 +162,8 @@ def _demo(options: argparse.Namespace) -> None:
     make_demo(options.folder, options.seed)
     config_path = options.folder / "config.yaml"
     if not options.run:
-        print(f"made the demo; refine it with:\n  python -m jaxrefine {config_path}")
+        print("made the demo; refine it with:")
+        print(f"  {sys.executable} -m jaxrefine {config_path}")
         return
     config = Config.load(config_path)
     use_compilation_cache(config.computational_config.compilation_cache)

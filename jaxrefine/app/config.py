@@ -23,6 +23,8 @@ from jaxrefine.app.config_search import (
 )
 from jaxrefine.app.config_yaml import read_yaml
 
+_LARGEST_BOX_PX = 8192
+
 
 class ParticleStackConfig(Section):
     """The particles, and the sizes they are compared at.
@@ -60,6 +62,11 @@ class ParticleStackConfig(Section):
             "original_template_size",
             lambda c: len(set(c.original_template_size)) == 1,
             "must be square: [h, h], h the side of the template volume",
+        ),
+        Rule(
+            "extracted_box_size",
+            lambda c: max(c.extracted_box_size) <= _LARGEST_BOX_PX,
+            f"both sides must be at most {_LARGEST_BOX_PX} px",
         ),
         Rule(
             "extracted_box_size",

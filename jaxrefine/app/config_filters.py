@@ -29,8 +29,8 @@ class WhiteningFilterConfig(Section):
     rules: ClassVar = (
         Rule(
             "num_freq_bins",
-            lambda c: c.num_freq_bins is None or c.num_freq_bins >= 2,
-            "must be 2 or more, or null for as many as the micrograph's size asks for",
+            lambda c: c.num_freq_bins is None or 2 <= c.num_freq_bins <= 100_000,
+            "must be 2 to 100000, or null for as many as the micrograph's size asks for",
         ),
         Rule(
             "max_freq",

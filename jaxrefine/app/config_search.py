@@ -4,12 +4,24 @@ from typing import Annotated, ClassVar, Literal
 
 from jaxrefine.app.config_load import Rule, Section
 
+# Grids beyond these are slips of the pen: no machine holds or finishes them.
+_MOST_OFFSETS = 10_000
+_MOST_STEPS = 1_000
+
 
 def _range_rules(quantity: str) -> tuple[Rule, ...]:
     """A search from `_min` to `_max` in steps of `_step`, in Å."""
     low, high, step = f"{quantity}_min", f"{quantity}_max", f"{quantity}_step"
     return (
         Rule(step, lambda c: getattr(c, step) > 0, "must be larger than 0 Å"),
+        Rule(
+            step,
+            lambda c: (
+                getattr(c, step) <= 0
+                or (getattr(c, high) - getattr(c, low)) / getattr(c, step) <= _MOST_OFFSETS
+            ),
+            f"makes more than {_MOST_OFFSETS} offsets; must be larger",
+        ),
         Rule(
             low,
             lambda c: getattr(c, low) <= getattr(c, high),
@@ -73,13 +85,22 @@ def _axis_rules(axis: str) -> tuple[Rule, ...]:
             lambda c: getattr(c, fine) > 0 or getattr(c, coarse) == 0,
             "must be larger than 0 degrees",
         ),
+        Rule(
+            fine,
+            lambda c: (
+                getattr(c, fine) <= 0
+                or getattr(c, coarse) / getattr(c, fine) <= _MOST_STEPS
+            ),
+            f"makes more than {_MOST_STEPS} steps to either side; must be larger",
+        ),
     )
 
 
 class OrientationRefinementConfig(Section):
     """The orientation search: a local grid around each particle's orientation.
 
-    Each axis reaches one coarse step to either side, in fine steps; a coarse step of 0
+    Each axis reaches up to one coarse step to either side, in whole fine steps (a fine
+    step larger than the coarse one leaves the axis at 0); a coarse step of 0
     leaves the axis out. All steps are in degrees.
 
     Attributes:

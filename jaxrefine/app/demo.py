@@ -16,6 +16,7 @@ from jaxrefine.app import demo_match
 from jaxrefine.app import simulate as sim
 from jaxrefine.app.demo_compare import Comparison as Comparison
 from jaxrefine.app.demo_compare import compare_with_truth as compare_with_truth
+from jaxrefine.data import InputError
 from jaxrefine.io.mrc import write_image, write_volume
 
 PIXEL_SIZE_ANGSTROM = 2.0
@@ -57,11 +58,21 @@ def make_demo(folder: str | Path, seed: int = 0) -> None:
     """Writes the demo's files into a folder, which is made if it is not there.
 
     Args:
-        folder: Where to write; files of the same names are replaced.
+        folder: Where to write; an older demo there is replaced.
         seed: Everything random follows from it.
+
+    Raises:
+        InputError: If the folder holds anything but a demo, or cannot be made.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        mark = folder / "README.md"
+        is_demo = mark.is_file() and mark.read_text("utf-8").startswith(_MARK)
+        if any(folder.iterdir()) and not is_demo:
+            raise InputError(f"{folder}: holds other files; name a new or empty folder")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{folder}: no demo can be made there: {error}") from error
     rng = np.random.default_rng(seed)
     atoms = sim.load_antibody().blurred(BLUR_B_ANGSTROM2)
     template = sim.potential_volume(atoms, TEMPLATE_SIDE, PIXEL_SIZE_ANGSTROM)
@@ -256,8 +267,10 @@ _SIZE = f"{SHAPE[0]} x {SHAPE[1]}"
 _COUNTS = " and ".join(str(exposure.n_particles) for exposure in EXPOSURES)
 _SNRS = f"{SNR_RANGE[0]:g} to {SNR_RANGE[1]:g}"
 
+_MARK = "# Demo data for jaxrefine"
+
 _README = f"""\
-# Demo data for jaxrefine
+{_MARK}
 
 Two simulated micrographs of {_SIZE} px ({PIXEL_SIZE_ANGSTROM:g} Å each; 300 kV, astigmatic
 defocus of about 6,000 and 9,000 Å), with {_COUNTS} whole antibodies (PDB entry 1IGY,

@@ -97,7 +97,9 @@ def prepare_job(config: Config, output: Path | None = None) -> Job:
     with faults:
         table = read_particle_table(table_path)
     with faults:
-        check_output(output, [table_path, template_path], config.source)
+        check_output(
+            output, [table_path, template_path, Path(config.source)], config.source
+        )
     faults.raise_any()
 
     start = table.start()
@@ -113,6 +115,9 @@ def prepare_job(config: Config, output: Path | None = None) -> Job:
         score = make_score(config, start, grid)
     with faults:
         check_images(groups, table.lines, volume.shape[0])
+    with faults:
+        images = (path for files in groups for path in files)
+        check_output(output, images, config.source)
     faults.raise_any()
 
     voxels = config.template_pixel_size

@@ -6,6 +6,7 @@ then write the table.
 
 import logging
 import time
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,8 +20,9 @@ from jaxrefine.app.config import Config
 from jaxrefine.app.job import Files, Job, describe, prepare_job
 from jaxrefine.app.progress import Progress
 from jaxrefine.app.setup import particle_optics, starting_alignment
-from jaxrefine.data import Refined, Status
+from jaxrefine.data import InputError, Refined, Status
 from jaxrefine.io.mrc import read_image
+from jaxrefine.io.paths import rebased
 from jaxrefine.io.table import RefinedColumns, refined_table, write_table
 from jaxrefine.physics.rotations import matrix_to_euler
 from jaxrefine.refine.prepare import Micrograph, cut_particles, prepare_micrograph
@@ -38,7 +40,9 @@ class Summary:
     Attributes:
         output: The refined table.
         particles: Number of its rows.
-        mean_z_before: Mean `scaled_mip` of the input; NaN without that column.
+        refined: How many of them were refined.
+        mean_z_before: Mean z-score of the input, as its own program scored it; refined
+            where it was refined before. NaN without that column.
         mean_z_after: Mean refined z-score.
         mean_snr: Mean refined correlation over the background.
         statuses: How many particles have each status.
@@ -47,6 +51,7 @@ class Summary:
 
     output: Path
     particles: int
+    refined: int
     mean_z_before: float
     mean_z_after: float
     mean_snr: float
@@ -69,30 +74,47 @@ def run(config: Config, *, output: Path | None = None, quiet: bool = False) -> S
     job = prepare_job(config, output)
     for line in describe(job):
         log.info("%s", line)
+    log.info("compiling the search: some seconds, unless an earlier run left it behind")
     results = _Results(job)
     progress = Progress(len(job.table), job.poses, quiet=quiet)
     with progress, jax.default_device(job.mesh.devices.flat[0]):
-        for rows, images in _images(job):
-            micrograph = _prepare(job, images)
+        for path, rows, images in _images(job):
+            if images is None:
+                results.store_unreadable(rows)
+                progress.update(len(rows))
+                continue
+            micrograph = _prepare(job, path, images)
             for batch in _batches(rows, job.mesh.size):
                 results.store(batch, _refine(job, micrograph, batch))
                 progress.update(len(batch))
-    write_table(refined_table(job.table, results.columns), job.output)
+    table = refined_table(job.table, results.columns)
+    folders = (path.absolute().parent for path in (job.table.path, job.output))
+    write_table(rebased(table, *folders), job.output)
     return results.summary(time.monotonic() - started)
 
 
-def _images(job: Job) -> Iterator[tuple[np.ndarray, Images]]:
-    """Rows and images of each micrograph; `num_cpus` threads read ahead by as many."""
+def _images(job: Job) -> Iterator[tuple[Path, np.ndarray, Images | None]]:
+    """Path, rows and images of each micrograph; `num_cpus` threads read ahead."""
     workers = job.config.computational_config.num_cpus
-    waiting: list[tuple[np.ndarray, Future[Images]]] = []
+    waiting: deque[tuple[Path, np.ndarray, Future[Images]]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         for files, rows in job.groups.items():
-            waiting.append((rows, pool.submit(_read, files)))
+            waiting.append((files[0], rows, pool.submit(_read, files)))
             if len(waiting) > workers:
-                first, images = waiting.pop(0)
-                yield first, images.result()
-        for rows, images in waiting:
-            yield rows, images.result()
+                yield _result(*waiting.popleft())
+        for read in waiting:
+            yield _result(*read)
+
+
+def _result(
+    path: Path, rows: np.ndarray, images: "Future[Images]"
+) -> tuple[Path, np.ndarray, Images | None]:
+    """What was read; None, and a word, where a file turned out to be damaged."""
+    try:
+        return path, rows, images.result()
+    except InputError as error:
+        log.error("%s: %d particles are not refined", error, len(rows))
+        return path, rows, None
 
 
 def _read(files: Files) -> Images:
@@ -100,8 +122,13 @@ def _read(files: Files) -> Images:
     return image, mean, spread
 
 
-def _prepare(job: Job, images: Images) -> Micrograph:
+def _prepare(job: Job, path: Path, images: Images) -> Micrograph:
     image, mean, spread = images
+    finite = np.isfinite(image)
+    if not finite.all() and finite.any():
+        count = image.size - int(finite.sum())
+        log.warning("%s: %d pixels are NaN or infinite: set to the mean", path, count)
+        image = np.where(finite, image, image[finite].mean())
     if job.maps_hold_variance:
         with np.errstate(invalid="ignore"):  # a negative variance gives a NaN score
             spread = np.sqrt(spread)
@@ -175,6 +202,12 @@ class _Results:
             status=[""] * n,
         )
 
+    def store_unreadable(self, rows: np.ndarray) -> None:
+        """Say that the files of these rows could not be read."""
+        self._status[rows] = Status.UNREADABLE
+        for row in rows:
+            self.columns.status[row] = Status.UNREADABLE.name.lower()
+
     def store(self, rows: np.ndarray, refined: Refined) -> None:
         """Keep the results of a batch; a particle that was not refined stays NaN."""
         columns, start = self.columns, self._own_start
@@ -200,10 +233,14 @@ class _Results:
     def summary(self, seconds: float) -> Summary:
         """Means over the particles that were refined."""
         refined = np.isfinite(self.columns.scaled_mip)
-        before = self._job.table.numbers("scaled_mip")
+        table = self._job.table
+        earlier = table.numbers("refined_scaled_mip")
+        again = self._own_start.from_refined & np.isfinite(earlier)
+        before = np.where(again, earlier, table.numbers("scaled_mip"))
         return Summary(
             output=self._job.output,
             particles=len(refined),
+            refined=int(refined.sum()),
             mean_z_before=_mean(before[refined]),
             mean_z_after=_mean(self.columns.scaled_mip[refined]),
             mean_snr=_mean(self.columns.snr[refined]),

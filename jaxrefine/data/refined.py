@@ -16,6 +16,7 @@ class Status(enum.IntEnum):
     MOVED_TO_EDGE = 2
     BOX_OUTSIDE = 3
     NOT_FINITE = 4
+    UNREADABLE = 5
 
 
 STATUS_MEANING: dict[Status, str] = {
@@ -30,7 +31,11 @@ STATUS_MEANING: dict[Status, str] = {
     Status.BOX_OUTSIDE: (
         "no position in the box has the whole template inside the micrograph: not refined"
     ),
-    Status.NOT_FINITE: "no finite score: NaN in the images or a statistic map; not refined",
+    Status.NOT_FINITE: (
+        "no finite score: a constant or NaN image, nothing left by the filters, or a "
+        "statistic map without positive deviations; not refined"
+    ),
+    Status.UNREADABLE: "its micrograph or a map could not be read; not refined",
 }
 
 

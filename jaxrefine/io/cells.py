@@ -67,6 +67,8 @@ def read_cells(path: Path) -> Cells:
         raise InputError(f"{path}: is a folder; it should be a CSV file") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: is no UTF-8 text; it should be a CSV file") from error
+    except ValueError as error:  # a path with a NUL character
+        raise InputError(f"{str(path)!r}: cannot be read: {error}") from error
     except csv.Error as error:
         raise InputError(f"{path}, line {reader.line_num}: is no CSV: {error}") from error
     except OSError as error:

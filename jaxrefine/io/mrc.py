@@ -171,6 +171,10 @@ def _opened(path: PathLike) -> Iterator[tuple[BufferedIOBase, _Header]]:
         raise InputError(f"{path}: the compressed file is damaged: {error}") from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except ValueError as error:  # a path with a NUL character
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{str(path)!r}: cannot be read: {error}") from error
 
 
 def _decompressor(file: BufferedIOBase) -> Callable[..., BufferedIOBase] | None:

@@ -107,11 +107,12 @@ COLUMNS = tuple(Column(*line.split("|")) for line in _COLUMNS.split("\n") if lin
 
 _BY_NAME = {column.name: column for column in COLUMNS}
 _OURS = ("refined_snr", "refined_status")
-_ANGLES = ("phi", "theta", "psi")
+_ANGLES, _DEFOCUS = ("phi", "theta", "psi"), ("defocus_u", "defocus_v")
 _LIMITS: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray]]] = {
-    "pixel_size": (" above 0", lambda x: x > 0),
-    "voltage": (" above 0 (in kV)", lambda x: x > 0),
-    "spherical_aberration": (" of at least 0 (in mm)", lambda x: x >= 0),
+    "pixel_size": (" in 0.01 … 100 (Å)", lambda x: (x >= 0.01) & (x <= 100)),
+    "voltage": (" in 1 … 5000 (kV)", lambda x: (x >= 1) & (x <= 5000)),
+    "spherical_aberration": (" in 0 … 100 (mm)", lambda x: (x >= 0) & (x <= 100)),
+    **dict.fromkeys(_DEFOCUS, (" within ±1e6 (Å)", lambda x: abs(x) <= 1e6)),
     "amplitude_contrast_ratio": (" in [0, 1)", lambda x: (x >= 0) & (x < 1)),
 }
 _MAX_ROW_FAULTS = 20
@@ -212,7 +213,7 @@ class ParticleTable:
         relative, refined_defocus = self._preferred("relative_defocus")
         pixel_size, nominal = self.numbers("refined_pixel_size"), self.numbers("pixel_size")
         use_refined = np.isfinite(pixel_size) & (pixel_size > 0)
-        defocus = np.stack([self.numbers("defocus_u"), self.numbers("defocus_v")], -1)
+        defocus = np.stack([self.numbers(name) for name in _DEFOCUS], -1)
         whole = np.rint(position)
         return StartingValues(
             euler_deg=euler,

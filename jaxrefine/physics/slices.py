@@ -36,7 +36,8 @@ def make_template(
     Args:
         volume: Real-space template (n, n, n), axes z, y, x, its centre at voxel n // 2.
         sampling: "padded": twice zero-padded, and divided by sinc²(x/M) along each axis
-            beforehand, which undoes the apodisation by trilinear interpolation.
+            beforehand, which undoes the apodisation by trilinear interpolation; the
+            mean over the cube's faces is taken as the background and subtracted.
             "trilinear": neither, as Leopard-EM.
 
     Returns:
@@ -51,6 +52,10 @@ def make_template(
     padded = side * _PADDING[sampling]
     values = jnp.asarray(volume, jnp.float32)
     if sampling == "padded":
+        # A background other than 0 would become the edges of a cube.
+        faces = [values[i] for i in (0, -1)] + [values[:, i] for i in (0, -1)]
+        faces += [values[:, :, i] for i in (0, -1)]
+        values = values - jnp.mean(jnp.stack(faces))
         window = np.sinc((np.arange(side) - side // 2) / padded) ** 2
         inverse = (1 / window).astype(np.float32)
         values = values * inverse[:, None, None] * inverse[:, None] * inverse

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float, Int, ScalarLike
 
-from jaxrefine.data import Particles, SearchGrid, Template
+from jaxrefine.data import InputError, Particles, SearchGrid, Template
 from jaxrefine.physics.boxes import centre_crop
 from jaxrefine.physics.ctf import ctf_spread_px
 from jaxrefine.physics.fourier import half_plane_weights, next_fast_even, next_fast_odd
@@ -25,6 +25,7 @@ from jaxrefine.refine.scoring import (
 
 # The cut keeps all signal up to this resolution; finer signal may spread beyond it.
 _KEPT_RESOLUTION_ANGSTROM = 4.0
+_WIDEST_SPREAD_PX = 2000
 
 
 class PreparedImageCTF(eqx.Module):
@@ -76,12 +77,24 @@ class ImageCTF(Score):
             voltage_kv: Lowest voltage (the longest wavelength).
             spherical_aberration_mm: Largest Cs.
             pixel_size_angstrom: Smallest pixel size, offsets included.
+
+        Raises:
+            InputError: If the CTF would spread a particle over thousands of pixels, as
+                it does where a number is in the wrong unit.
         """
         optics = (max_defocus_angstrom, voltage_kv, spherical_aberration_mm)
         kept = max(_KEPT_RESOLUTION_ANGSTROM, 2 * pixel_size_angstrom)
         margin = math.ceil(ctf_spread_px(*optics, pixel_size_angstrom, kept))
         # |CTF|² holds twice the CTF's phase, up to the corner of the Fourier plane.
         corner = math.sqrt(2) * pixel_size_angstrom
+        widest = ctf_spread_px(*optics, pixel_size_angstrom, corner)
+        if not widest <= _WIDEST_SPREAD_PX:
+            raise InputError(
+                f"at a defocus of {max_defocus_angstrom:g} Å, {voltage_kv:g} kV, Cs "
+                f"{spherical_aberration_mm:g} mm and {pixel_size_angstrom:g} Å per pixel "
+                f"the CTF spreads a particle over {widest:.3g} px; at most "
+                f"{_WIDEST_SPREAD_PX} px are possible: check the units"
+            )
         lags = 2 * ctf_spread_px(*optics, pixel_size_angstrom, corner)
         return cls(
             box=box,

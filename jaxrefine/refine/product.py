@@ -175,7 +175,7 @@ def approximate_best_z(
             interpolated = jnp.einsum("lr,brp->lbp", weights, products, precision="highest")
             norm = fit(grid.rotation[number])[m]
             z = (interpolated / norm[..., None] - mean) / std
-            return jnp.max(jnp.where(jnp.isfinite(z), z, -jnp.inf), axis=(0, 2))
+            return jnp.max(jnp.where(jnp.isfinite(z) & (std > 0), z, -jnp.inf), axis=(0, 2))
 
         return jax.lax.map(of_block, jnp.asarray(order)).reshape(-1)[:count]
 

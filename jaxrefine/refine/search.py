@@ -24,9 +24,9 @@ Best = tuple[Float[Array, ""], Float[Array, ""], Int[Array, " 5"]]
 def z_scores(
     correlation: Float[Array, "*b Y X"], particle: Particles
 ) -> Float[Array, "*b Y X"]:
-    """(correlation - mean) / standard deviation; -inf where that is not finite."""
+    """(correlation - mean) / standard deviation; -inf where that makes no sense."""
     z = (correlation - particle.corr_mean) / particle.corr_std
-    return jnp.where(jnp.isfinite(z), z, -jnp.inf)
+    return jnp.where(jnp.isfinite(z) & (particle.corr_std > 0), z, -jnp.inf)
 
 
 def pose_rotations(

@@ -1,15 +1,19 @@
 """The command line: words in, exit codes and messages out."""
 
+import gzip
 import re
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
 
 import jaxrefine
 from jaxrefine.app.cli import main
+from jaxrefine.io.mrc import read_image, write_image
 from tests.reference import reference_set
 
 QUICK = {
@@ -50,11 +54,20 @@ def test_run_writes_the_table_and_a_summary(quick, capsys):
     printed = capsys.readouterr()
     output = quick / "match_results_refined.csv"
     assert f"written: {output}" in printed.out
-    assert re.search(r"refined 7 particles in [\d.]+ s", printed.out)
+    assert re.search(r"refined 7 of 7 particles in [\d.]+ s", printed.out)
     assert re.search(r"mean z-score: [\d.]+ before, [\d.]+ after", printed.out)
     assert "7 particles in 1 micrograph" in printed.err
     assert "hold standard deviations" in printed.err
     assert len(pd.read_csv(output)) == 7
+
+
+def test_table_is_of_the_form_that_leopard_em_has_read(quick):
+    """Leopard-EM's own loader accepted the kept table (tests/data/peer/README.md)."""
+    accepted = pd.read_csv(Path(__file__).parents[1] / "data/peer/refined_by_jaxrefine.csv")
+    assert main([str(quick / "refine.yaml"), "-q"]) == 0
+    written = pd.read_csv(quick / "match_results_refined.csv")
+    assert list(written.columns) == list(accepted.columns)
+    assert list(written.dtypes) == list(accepted.dtypes)
 
 
 def test_output_option_and_quiet(quick, capsys):
@@ -67,9 +80,7 @@ def test_output_option_and_quiet(quick, capsys):
 
 
 def test_no_words_shows_usage(capsys):
-    with pytest.raises(SystemExit) as stop:
-        main([])
-    assert stop.value.code == 2
+    assert main([]) == 2
     assert "usage:" in capsys.readouterr().err
 
 
@@ -160,6 +171,86 @@ def test_a_bad_particle_does_not_stop_the_others(quick):
     assert refined.refined_status[1] == "box_outside"
     assert pd.isna(refined.refined_scaled_mip[1]) and pd.isna(refined.refined_phi[1])
     assert refined.drop(index=1).refined_scaled_mip.notna().all()
+
+
+@pytest.mark.parametrize(
+    "name", ["micrograph.mrc", "correlation_average.mrc", "refine.yaml"]
+)
+def test_no_input_is_ever_overwritten(quick, capsys, name):
+    before = (quick / name).read_bytes()
+    assert main([str(quick / "refine.yaml"), "--output", str(quick / name)]) == 2
+    assert "is an input" in capsys.readouterr().err
+    assert (quick / name).read_bytes() == before
+
+
+def test_numbers_in_a_wrong_unit_are_said(quick, capsys):
+    """A pixel size far too small: the CTF would spread over thousands of pixels."""
+    table = pd.read_csv(quick / "match_results.csv")
+    table.loc[2, ["pixel_size", "refined_pixel_size"]] = 0.05
+    table.to_csv(quick / "match_results.csv", index=False)
+    assert main([str(quick / "refine.yaml")]) == 2
+    assert "check the units" in capsys.readouterr().err
+
+
+def test_a_dead_pixel_is_said_and_does_no_harm(quick, capsys):
+    assert main([str(quick / "refine.yaml"), "-q"]) == 0
+    clean = pd.read_csv(quick / "match_results_refined.csv")
+    image = read_image(quick / "micrograph.mrc")
+    image[5, 280] = np.nan
+    write_image(quick / "micrograph.mrc", image, 1.5)
+    assert main([str(quick / "refine.yaml"), "-q"]) == 0
+    assert "1 pixels are NaN or infinite" in capsys.readouterr().err
+    dead = pd.read_csv(quick / "match_results_refined.csv")
+    # One pixel of noise in 83,000 is another.
+    np.testing.assert_allclose(dead.refined_scaled_mip, clean.refined_scaled_mip, atol=0.05)
+
+
+def test_a_table_written_elsewhere_can_be_refined(quick, tmp_path, capsys):
+    """Its relative paths are found from its new folder too."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    first = elsewhere / "first.csv"
+    assert main([str(quick / "refine.yaml"), "-q", "--output", str(first)]) == 0
+    stack = {"extracted_box_size": [80, 80], "original_template_size": [64, 64]}
+    change(quick, particle_stack={"df_path": str(first), **stack})
+    assert main([str(quick / "refine.yaml")]) == 0
+    assert (elsewhere / "first_refined.csv").exists()
+    assert "7 of them refined before" in capsys.readouterr().err
+
+
+def test_positions_without_a_positive_deviation_are_not_scored(quick):
+    """A negative deviation would turn the worst correlation into the best score."""
+    table = pd.read_csv(quick / "match_results.csv")
+    std = read_image(quick / "correlation_variance.mrc").copy()
+    std[table.pos_y[0] - 3, table.pos_x[0] - 3] = -1e-3
+    write_image(quick / "correlation_variance.mrc", std)
+    assert main([str(quick / "refine.yaml"), "-q"]) == 0
+    refined = pd.read_csv(quick / "match_results_refined.csv")
+    assert refined.refined_scaled_mip.max() < 20
+
+
+def test_a_file_that_turns_out_damaged_costs_its_own_particles_alone(quick, capsys):
+    """A compressed micrograph is not checked beforehand; the other one is refined."""
+    table = pd.read_csv(quick / "match_results.csv")
+    whole = gzip.compress((quick / "micrograph.mrc").read_bytes())
+    (quick / "cut.mrc.gz").write_bytes(whole[: len(whole) // 2])
+    table.loc[4:, "micrograph_path"] = "cut.mrc.gz"
+    table.to_csv(quick / "match_results.csv", index=False)
+    assert main([str(quick / "refine.yaml")]) == 0
+    printed = capsys.readouterr()
+    assert "cut.mrc.gz" in printed.err
+    assert "refined 4 of 7 particles" in printed.out
+    refined = pd.read_csv(quick / "match_results_refined.csv")
+    assert list(refined.refined_status[4:]) == ["unreadable"] * 3
+    assert refined.refined_scaled_mip[:4].notna().all()
+
+
+def test_demo_leaves_other_files_alone(tmp_path, capsys):
+    (tmp_path / "config.yaml").write_text("mine")
+    assert main(["demo", str(tmp_path)]) == 2
+    assert "holds other files" in capsys.readouterr().err
+    assert (tmp_path / "config.yaml").read_text() == "mine"
+    assert main(["demo", str(tmp_path / "config.yaml")]) == 2
 
 
 def test_refined_table_can_be_refined_again(quick):

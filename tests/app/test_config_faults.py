@@ -86,7 +86,7 @@ FAULTS = [
     ),
     (f"{ORIENTATION}.base_grid_method", "basic", "'basic'", "must be uniform"),
     # filters
-    (f"{WHITENING}.num_freq_bins", 1, "1", "must be 2 or more, or null"),
+    (f"{WHITENING}.num_freq_bins", 1, "1", "must be 2 to 100000, or null"),
     (f"{WHITENING}.max_freq", 0.0, "0.0", "must be larger than 0 cycles/px"),
     (f"{BANDPASS}.low_freq_cutoff", 0.2, "0.2", "lower than high_freq_cutoff, 0.2"),
     (f"{BANDPASS}.low_freq_cutoff", -0.1, "-0.1", "must be 0 cycles/px or more"),

@@ -1,0 +1,29 @@
+"""Paths in a table that is written into another folder than it was read from."""
+
+import os
+from pathlib import Path
+
+import pandas as pd
+
+
+def rebased(table: pd.DataFrame, source: Path, target: Path) -> pd.DataFrame:
+    """Make relative paths absolute where they would no longer be found.
+
+    Relative paths are looked for in the current directory, then beside the table. Those
+    that were found beside the table it was read from are not found from another folder.
+
+    Args:
+        table: All cells as text; its columns of paths end in `_path`.
+        source: Folder that the table was read from.
+        target: Folder that it will be written into.
+    """
+    if source.resolve() == target.resolve():
+        return table
+
+    def moved(text: str) -> str:
+        beside = source / text
+        lost = text and not os.path.isabs(text) and not os.path.exists(text)
+        return str(beside.resolve()) if lost and beside.exists() else text
+
+    paths = [name for name in table.columns if str(name).endswith("_path")]
+    return table.assign(**{name: table[name].map(moved) for name in paths})
