@@ -92,14 +92,17 @@ def our_search(side: int, box: int, score_name: str, sampling: str, grid: jr.Sea
     )
 
 
-def peer_batch(side: int, box: int, orientations: int):
-    """A function that correlates one batch the peer's way, or None without the peer."""
+def peer_batch(side: int, box: int, orientations: int, threads: int):
+    """A function that correlates one batch the peer's way, or None without the peer.
+
+    On some machines torch is slower with several threads by far: try `--peer-threads`.
+    """
     try:
         import torch
         from leopard_em.backend import cross_correlation as peer
     except ImportError:
         return None
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     correlate = (
         peer.do_batched_orientation_cross_correlate
@@ -145,6 +148,7 @@ def main() -> None:
     parser.add_argument("--psi-fine", type=float, default=0.1)
     parser.add_argument("--theta-fine", type=float, default=0.25)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--peer-threads", type=int, default=1)
     options = parser.parse_args()
     grid = jr.local_grid(
         jr.uniform_orientations(
@@ -166,7 +170,7 @@ def main() -> None:
         side, box = map(int, size.split("/"))
         ours = our_search(side, box, options.score, options.sampling, grid)
         batch = 32
-        theirs = peer_batch(side, box, batch)
+        theirs = peer_batch(side, box, batch, options.peer_threads)
         compiling = seconds(ours)
         if theirs:
             theirs()
