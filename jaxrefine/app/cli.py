@@ -127,9 +127,10 @@ def _refine(options: argparse.Namespace) -> None:
     # Imported late: `--help` and faults of the command line need no JAX.
     from jaxrefine.app.config import Config
     from jaxrefine.app.pipeline import run
-    from jaxrefine.app.runtime import use_compilation_cache
+    from jaxrefine.app.runtime import use_compilation_cache, use_cpu_cores
 
     config = Config.load(options.config)
+    use_cpu_cores()
     use_compilation_cache(config.computational_config.compilation_cache)
     summary = run(config, output=options.output, quiet=options.quiet)
     if not options.quiet:
@@ -155,8 +156,9 @@ def _demo(options: argparse.Namespace) -> None:
     from jaxrefine.app.config import Config
     from jaxrefine.app.demo import compare_with_truth, make_demo
     from jaxrefine.app.pipeline import run
-    from jaxrefine.app.runtime import use_compilation_cache
+    from jaxrefine.app.runtime import use_compilation_cache, use_cpu_cores
 
+    use_cpu_cores()
     log = logging.getLogger("jaxrefine")
     log.info("making the demo in %s", options.folder)
     make_demo(options.folder, options.seed)

@@ -105,13 +105,20 @@ def _gpu_numbers(gpu_ids: int | str | tuple[int | str, ...]) -> list[int]:
     return [gpu for gpu in listed if isinstance(gpu, int)]
 
 
+_BATCH_WORDS = "auto or a whole number, 1 or more"
+
+
 class ComputationalConfig(Section):
     """What computes.
 
     Attributes:
         gpu_ids: `auto`: every accelerator, else the CPU. `all`: every accelerator.
             `cpu`. A GPU's number, `cuda:N`, or a list of these.
-        num_cpus: Host workers that prepare the next boxes, at least 1.
+        num_cpus: Host workers that read and prepare the next micrographs, at least 1.
+        batch_size: Orientations that one matrix product takes: `auto`, as many as the
+            device's free memory allows, or a number. Halved where the device runs out.
+        precision: Of the matrix product's inputs; `auto` is float16 on accelerators and
+            float32 on CPUs. Results do not depend on it: the best are scored again.
         backend: No effect. Leopard-EM's files may hold it, so it is accepted.
         compilation_cache: Where the program keeps what it compiled for the next run:
             `auto`, the user's cache folder; `off`; or a folder.
@@ -119,6 +126,8 @@ class ComputationalConfig(Section):
 
     gpu_ids: Annotated[int | str | tuple[int | str, ...], _GPU_WORDS] = "auto"
     num_cpus: int = 1
+    batch_size: Annotated[int | str, _BATCH_WORDS] = "auto"
+    precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     backend: str = "batched"
     compilation_cache: str = "auto"
 
@@ -135,6 +144,14 @@ class ComputationalConfig(Section):
         ),
         Rule("gpu_ids", lambda c: _known_devices(c.gpu_ids), f"must be {_GPU_WORDS}"),
         Rule("num_cpus", lambda c: c.num_cpus >= 1, "must be 1 or more"),
+        Rule(
+            "batch_size",
+            lambda c: (
+                c.batch_size == "auto"
+                or (isinstance(c.batch_size, int) and c.batch_size >= 1)
+            ),
+            f"must be {_BATCH_WORDS}",
+        ),
         Rule(
             "compilation_cache",
             lambda c: c.compilation_cache,

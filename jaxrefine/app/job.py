@@ -13,6 +13,7 @@ from jaxrefine.app.checks import (
     warn_of_voxel_size,
 )
 from jaxrefine.app.config import Config, resolve_path
+from jaxrefine.app.runtime import free_bytes
 from jaxrefine.app.setup import make_filters, make_grid, make_score
 from jaxrefine.data import Faults, SearchGrid, Template
 from jaxrefine.io.table import (
@@ -23,7 +24,7 @@ from jaxrefine.io.table import (
 )
 from jaxrefine.physics.filters import Filters
 from jaxrefine.physics.slices import make_template
-from jaxrefine.refine.refine import plan_defocus_nodes
+from jaxrefine.refine.layout import Layout, plan_layout
 from jaxrefine.refine.scoring import Score
 from jaxrefine.refine.sharding import device_mesh, replicate, select_devices
 
@@ -46,7 +47,7 @@ class Job:
         filters: Filters of the micrograph.
         grid: Offsets that are searched, on every device.
         score: How to correlate.
-        defocus_nodes: Of the search's interpolation in defocus.
+        layout: Of the search, for the memory of the devices.
         mesh: The devices.
         output: Where the refined table goes.
     """
@@ -61,7 +62,7 @@ class Job:
     filters: Filters
     grid: SearchGrid
     score: Score
-    defocus_nodes: int
+    layout: Layout
     mesh: jax.sharding.Mesh
     output: Path
 
@@ -125,25 +126,57 @@ def prepare_job(config: Config, output: Path | None = None) -> Job:
         start.nominal_pixel_size_angstrom if voxels is None else np.full(len(table), voxels)
     )
     warn_of_voxel_size(voxel_size, template_pixel_size)
-    mesh = device_mesh(devices)
     with jax.default_device(devices[0]):
         template = make_template(volume, config.template_sampling)
+    devices = _that_fit(devices, template)
+    mesh = device_mesh(devices, max(len(rows) for rows in groups.values()))
+    template = replicate(template, mesh)
     return Job(
         config=config,
         table=table,
         start=start,
         groups=groups,
         maps_hold_variance=statistics == "variance",
-        template=replicate(template, mesh),
+        template=template,
         template_pixel_size_angstrom=template_pixel_size,
         filters=make_filters(config),
         grid=replicate(grid, mesh),
         score=score,
-        defocus_nodes=plan_defocus_nodes(
-            grid, float(start.voltage_kv.min()), float(start.pixel_size_angstrom.min())
-        ),
+        layout=_plan(config, grid, score, start, devices),
         mesh=mesh,
         output=output,
+    )
+
+
+def _that_fit(devices: list[jax.Device], template: Template) -> list[jax.Device]:
+    """Of CPU devices, which share one memory, as many as it has copies of the template."""
+    if devices[0].platform != "cpu":
+        return devices
+    copy = sum(leaf.nbytes for leaf in jax.tree.leaves(template))
+    # One copy is there already. A quarter of the memory, as searching needs some too.
+    return devices[: 1 + int(free_bytes(devices[0]) / 4 / copy)]
+
+
+def _plan(
+    config: Config,
+    grid: SearchGrid,
+    score: Score,
+    start: StartingValues,
+    devices: list[jax.Device],
+) -> Layout:
+    """A layout for every particle of the run and the fullest of its devices."""
+    wanted = config.computational_config
+    on_cpu = devices[0].platform == "cpu"
+    free = min(free_bytes(device) for device in devices)
+    return plan_layout(
+        grid,
+        score,
+        voltage_kv=float(start.voltage_kv.min()),
+        pixel_size_angstrom=float(start.pixel_size_angstrom.min()),
+        free_bytes=free / len(devices) if on_cpu else free,
+        accelerator=not on_cpu,
+        orientations=None if wanted.batch_size == "auto" else int(wanted.batch_size),
+        precision=None if wanted.precision == "auto" else wanted.precision,
     )
 
 
@@ -188,7 +221,8 @@ def describe(job: Job) -> list[str]:
         f"template {job.score.side} px ({job.config.template_sampling}), box "
         f"{height} x {width} px, score {job.config.scoring}",
         f"correlation_variance maps hold {held} ({origin})",
-        f"{job.mesh.size} x {device.device_kind} ({device.platform})",
+        f"{job.mesh.size} x {device.device_kind} ({device.platform}), "
+        f"{job.layout.orientations} orientations at once in {job.layout.precision}",
     ]
     if job.start.n_rounded_positions:
         lines.append(f"{job.start.n_rounded_positions} positions rounded to whole pixels")

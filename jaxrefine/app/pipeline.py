@@ -25,12 +25,12 @@ from jaxrefine.io.mrc import read_image
 from jaxrefine.io.paths import rebased
 from jaxrefine.io.table import RefinedColumns, refined_table, write_table
 from jaxrefine.physics.rotations import matrix_to_euler
+from jaxrefine.refine.layout import Layout
 from jaxrefine.refine.prepare import Micrograph, cut_particles, prepare_micrograph
-from jaxrefine.refine.refine import refine_particles
+from jaxrefine.refine.refine import refine_within_memory
+from jaxrefine.refine.sharding import PARTICLES
 
 log = logging.getLogger("jaxrefine")
-
-Images = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -77,15 +77,16 @@ def run(config: Config, *, output: Path | None = None, quiet: bool = False) -> S
     log.info("compiling the search: some seconds, unless an earlier run left it behind")
     results = _Results(job)
     progress = Progress(len(job.table), job.poses, quiet=quiet)
+    layout = job.layout
     with progress, jax.default_device(job.mesh.devices.flat[0]):
-        for path, rows, images in _images(job):
-            if images is None:
+        for rows, micrograph in _micrographs(job):
+            if micrograph is None:
                 results.store_unreadable(rows)
                 progress.update(len(rows))
                 continue
-            micrograph = _prepare(job, path, images)
-            for batch in _batches(rows, job.mesh.size):
-                results.store(batch, _refine(job, micrograph, batch))
+            for batch in _batches(rows, job.mesh.shape[PARTICLES]):
+                refined, layout = _refine(job, micrograph, batch, layout)
+                results.store(batch, refined)
                 progress.update(len(batch))
     table = refined_table(job.table, results.columns)
     folders = (path.absolute().parent for path in (job.table.path, job.output))
@@ -93,53 +94,49 @@ def run(config: Config, *, output: Path | None = None, quiet: bool = False) -> S
     return results.summary(time.monotonic() - started)
 
 
-def _images(job: Job) -> Iterator[tuple[Path, np.ndarray, Images | None]]:
-    """Path, rows and images of each micrograph; `num_cpus` threads read ahead."""
+def _micrographs(job: Job) -> Iterator[tuple[np.ndarray, Micrograph | None]]:
+    """Rows and micrograph of each group; `num_cpus` threads read and prepare ahead."""
     workers = job.config.computational_config.num_cpus
-    waiting: deque[tuple[Path, np.ndarray, Future[Images]]] = deque()
+    waiting: deque[tuple[np.ndarray, Future[Micrograph]]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         for files, rows in job.groups.items():
-            waiting.append((files[0], rows, pool.submit(_read, files)))
+            waiting.append((rows, pool.submit(_prepare, job, files)))
             if len(waiting) > workers:
                 yield _result(*waiting.popleft())
-        for read in waiting:
-            yield _result(*read)
+        for prepared in waiting:
+            yield _result(*prepared)
 
 
 def _result(
-    path: Path, rows: np.ndarray, images: "Future[Images]"
-) -> tuple[Path, np.ndarray, Images | None]:
+    rows: np.ndarray, micrograph: "Future[Micrograph]"
+) -> tuple[np.ndarray, Micrograph | None]:
     """What was read; None, and a word, where a file turned out to be damaged."""
     try:
-        return path, rows, images.result()
+        return rows, micrograph.result()
     except InputError as error:
         log.error("%s: %d particles are not refined", error, len(rows))
-        return path, rows, None
+        return rows, None
 
 
-def _read(files: Files) -> Images:
+def _prepare(job: Job, files: Files) -> Micrograph:
     image, mean, spread = (read_image(path) for path in files)
-    return image, mean, spread
-
-
-def _prepare(job: Job, path: Path, images: Images) -> Micrograph:
-    image, mean, spread = images
     finite = np.isfinite(image)
     if not finite.all() and finite.any():
         count = image.size - int(finite.sum())
-        log.warning("%s: %d pixels are NaN or infinite: set to the mean", path, count)
+        log.warning("%s: %d pixels are NaN or infinite: set to the mean", files[0], count)
         image = np.where(finite, image, image[finite].mean())
     if job.maps_hold_variance:
         with np.errstate(invalid="ignore"):  # a negative variance gives a NaN score
             spread = np.sqrt(spread)
-    return prepare_micrograph(
-        jnp.asarray(image),
-        jnp.asarray(mean),
-        jnp.asarray(spread),
-        job.filters,
-        global_filtering=job.config.apply_global_filtering,
-        second_square_root=job.reproduces_leopard_em and not job.maps_hold_variance,
-    )
+    with jax.default_device(job.mesh.devices.flat[0]):  # each thread has its own
+        return prepare_micrograph(
+            jnp.asarray(image),
+            jnp.asarray(mean),
+            jnp.asarray(spread),
+            job.filters,
+            global_filtering=job.config.apply_global_filtering,
+            second_square_root=job.reproduces_leopard_em and not job.maps_hold_variance,
+        )
 
 
 def _batches(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
@@ -147,10 +144,12 @@ def _batches(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
         yield rows[first : first + size]
 
 
-def _refine(job: Job, micrograph: Micrograph, rows: np.ndarray) -> Refined:
-    """Refine one batch; it is filled up to one particle per device, so that every batch
-    has the same shape and one compilation serves the run."""
-    missing = job.mesh.size - len(rows)
+def _refine(
+    job: Job, micrograph: Micrograph, rows: np.ndarray, layout: Layout
+) -> tuple[Refined, Layout]:
+    """Refine one batch; it is filled up to one size, so that one compilation serves the
+    run. And the layout that the devices' memory had room for."""
+    missing = job.mesh.shape[PARTICLES] - len(rows)
     filled = np.concatenate([rows, np.repeat(rows[-1:], missing)])
     particles = cut_particles(
         micrograph,
@@ -161,15 +160,16 @@ def _refine(job: Job, micrograph: Micrograph, rows: np.ndarray) -> Refined:
         image_scale=_leopard_em_scale(job) if job.reproduces_leopard_em else 1.0,
         valid=jnp.arange(len(filled)) < len(rows),
     )
-    refined = refine_particles(
-        particles,
-        job.template,
-        job.grid,
-        job.score,
-        mesh=job.mesh,
-        defocus_nodes=job.defocus_nodes,
+    refined, fitting = refine_within_memory(
+        particles, job.template, job.grid, job.score, mesh=job.mesh, layout=layout
     )
-    return jax.tree.map(lambda x: np.asarray(x)[: len(rows)], refined)
+    if fitting != layout:
+        log.warning(
+            "a device ran out of memory: %d orientations at once from here on, of %d",
+            fitting.orientations,
+            layout.orientations,
+        )
+    return jax.tree.map(lambda x: np.asarray(x)[: len(rows)], refined), fitting
 
 
 def _leopard_em_scale(job: Job) -> float:

@@ -1,10 +1,35 @@
-"""Settings of JAX that the program makes, and the library leaves alone."""
+"""The machine that the program runs on, and what the library leaves alone of JAX."""
 
+import math
 import os
 from pathlib import Path
 
 import jax
 import platformdirs
+import psutil
+
+
+def use_cpu_cores() -> None:
+    """Make one CPU device of each core, before JAX looks for devices.
+
+    Within one device much of a search runs on one core; several devices share it out.
+    A number that the user has set, by `JAX_NUM_CPU_DEVICES` or in `XLA_FLAGS`, stays.
+    """
+    forced = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if forced or jax.config.jax_num_cpu_devices > 0:
+        return
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+    jax.config.update("jax_num_cpu_devices", cores or os.cpu_count() or 1)
+
+
+def free_bytes(device: jax.Device) -> float:
+    """Memory that is free on a device; of a CPU, what its devices share."""
+    if device.platform == "cpu":
+        return psutil.virtual_memory().available
+    stats = device.memory_stats()
+    if not stats or "bytes_limit" not in stats:
+        return math.inf
+    return stats["bytes_limit"] - stats["bytes_in_use"]
 
 
 def use_compilation_cache(setting: str) -> Path | None:
@@ -26,6 +51,6 @@ def use_compilation_cache(setting: str) -> Path | None:
     else:
         folder = Path(setting)
     jax.config.update("jax_compilation_cache_dir", str(folder))
-    # Also what compiles in half a second: a run has some dozens of small programs.
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    # Also what compiles in no time: a run has some dozens of small programs.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     return folder

@@ -8,7 +8,6 @@ serves all orientations. What comes out is therefore approximate, to some 1e-3 o
 `search` scores the best again, exactly.
 """
 
-import math
 from typing import Any
 
 import equinox as eqx
@@ -18,57 +17,34 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxrefine.data import Particles, SearchGrid, Template
-from jaxrefine.physics.ctf import electron_wavelength_angstrom
 from jaxrefine.physics.slices import sample_slice
+from jaxrefine.refine.layout import Layout
 from jaxrefine.refine.scoring import Score
 
-# Frequencies, and orientations, of one product: the slices between the two stay in cache.
-_FREQUENCIES = 1056
-_ORIENTATIONS = 512
 # Orientations whose norms are exact. A cubic has 20 coefficients.
 _NORM_SAMPLES = 96
-# Memory that the columns of one product may take, in bytes.
-_COLUMN_BYTES = 1 << 30
-# Interpolation in defocus may be off by this share of a correlation's highest frequencies.
-_DEFOCUS_TOLERANCE = 5e-3
-
-
-def count_defocus_nodes(
-    half_range_angstrom: float, voltage_kv: float, pixel_size_angstrom: float
-) -> int:
-    """Chebyshev nodes that interpolate the CTF over a range of defocus.
-
-    At Nyquist, k = 1/(2p), the CTF's phase turns by Ω = πλk²·(half range) to either side;
-    r nodes leave at most 2 (Ω/2)^r / r! of exp(iΩx) on [-1, 1].
-    """
-    k2 = (0.5 / pixel_size_angstrom) ** 2
-    phase = math.pi * electron_wavelength_angstrom(voltage_kv) * half_range_angstrom * k2
-    nodes = 1
-    while 2 * (phase / 2) ** nodes / math.factorial(nodes) > _DEFOCUS_TOLERANCE:
-        nodes += 1
-    return nodes
+# Half precision's inputs are scaled to this: far from its largest, and small ones last.
+_HALF_SCALE = 2.0**14
 
 
 def _defocus_interpolation(
     offsets: Float[Array, " l"], nodes: int
 ) -> tuple[Float[Array, " r"], Float[Array, "l r"]]:
-    """Chebyshev nodes over the offsets' range, and Lagrange weights from them."""
+    """Chebyshev nodes over the offsets' range, and Lagrange weights from them.
+
+    The weights by Chebyshev polynomials: l_i(x) = (1 + 2 Σ_j T_j(x_i) T_j(x)) / r.
+    """
     if nodes >= offsets.shape[0]:
         return offsets, jnp.eye(offsets.shape[0])
     centre = (jnp.max(offsets) + jnp.min(offsets)) / 2
     half = (jnp.max(offsets) - jnp.min(offsets)) / 2
-    unit = np.cos(np.pi * (np.arange(nodes) + 0.5) / nodes)
-    x = (offsets - centre) / half
-    weights = [
-        math.prod(
-            (x - unit[other]) / (unit[node] - unit[other])
-            for other in range(nodes)
-            if other != node
-        )
-        * jnp.ones_like(x)
-        for node in range(nodes)
-    ]
-    return centre + half * jnp.asarray(unit, jnp.float32), jnp.stack(weights, axis=-1)
+    angle = np.pi * (np.arange(nodes) + 0.5) / nodes
+    order = np.arange(nodes)
+    factor = np.where(order == 0, 1, 2) / nodes * np.cos(np.multiply.outer(angle, order))
+    x = jnp.clip((offsets - centre) / half, -1, 1)
+    polynomials = jnp.cos(jnp.arccos(x)[:, None] * order)
+    weights = jnp.matmul(polynomials, factor.T.astype(np.float32), precision="highest")
+    return centre + half * np.cos(angle).astype(np.float32), weights
 
 
 class _NormFit(eqx.Module):
@@ -93,11 +69,10 @@ def _turn(rotation: Float[Array, "b 3 3"]) -> Float[Array, "b 3"]:
 
 
 def _cubic(v: Float[Array, "b 3"]) -> Float[Array, "b c"]:
-    powers = [
-        (i, j, k) for i in range(4) for j in range(4) for k in range(4) if i + j + k <= 3
-    ]
-    x, y, z = v[:, 0], v[:, 1], v[:, 2]
-    return jnp.stack([x**i * y**j * z**k for i, j, k in powers], axis=-1)
+    """All products x^i y^j z^k with i + j + k at most 3."""
+    powers = v[:, :, None] ** np.arange(4)
+    i, j, k = np.nonzero(np.add.outer(np.add.outer(range(4), range(4)), range(4)) <= 3)
+    return powers[:, 0, i] * powers[:, 1, j] * powers[:, 2, k]
 
 
 def _fit_norms(
@@ -134,7 +109,7 @@ def approximate_best_z(
     grid: SearchGrid,
     prepared: Any,
     poses: Float[Array, "k 3 3"],
-    defocus_nodes: int,
+    layout: Layout,
 ) -> tuple[Float[Array, " k"], Float[Array, ""]]:
     """Best z-score of each orientation, over pixel sizes, defoci and positions.
 
@@ -145,35 +120,37 @@ def approximate_best_z(
         grid: Offsets around the particle's start.
         prepared: From `score.prepare`.
         poses: The particle's rotation at each orientation of the grid.
-        defocus_nodes: From `count_defocus_nodes`; as many as there are offsets, or more,
-            leave out the interpolation.
+        layout: From `plan_layout`.
 
     Returns:
         The z-scores, and the largest relative error seen of the norms. -inf where no
         score is finite.
     """
     fit, norm_error = _fit_norms(score, prepared, template, poses, grid)
-    nodes, weights = _defocus_interpolation(grid.defocus_angstrom, defocus_nodes)
+    nodes, weights = _defocus_interpolation(grid.defocus_angstrom, layout.defocus_nodes)
     scales = score.scale(particle, grid)
     count = poses.shape[0]
-    block = min(_ORIENTATIONS, count)
+    block = min(layout.orientations, count)
     blocks = -(-count // block)
     order = np.minimum(np.arange(blocks * block), count - 1).reshape(blocks, block)
-    corners = _corner_chunks(score, nodes.shape[0])
+    corners = _corner_chunks(score, nodes.shape[0], layout.column_bytes)
+    rows_scale = _input_scale(layout, template.real, template.imaginary)
 
     def at_corners(m: Array, some: Int[Array, "p 2"]) -> Float[Array, " k"]:
         start = particle.alignment.pixel_size_angstrom
         pixel_size = start + grid.pixel_size_angstrom[m]
         columns = jax.lax.map(lambda d: score.columns(particle, pixel_size, d, some), nodes)
-        chunks = _frequency_chunks(columns, scales[m])
+        chunks, columns_scale = _frequency_chunks(columns, scales[m], layout)
+        back = 1 / (rows_scale * columns_scale)
         mean = particle.corr_mean[some[:, 0], some[:, 1]]
         std = particle.corr_std[some[:, 0], some[:, 1]]
 
         def of_block(number: Array) -> Float[Array, " b"]:
             rows = jnp.moveaxis(poses[number], 0, -1)
-            products = _products(template, rows, chunks).reshape(block, len(nodes), -1)
+            products = _products(template, rows, rows_scale, chunks)
+            products = products.reshape(block, len(nodes), -1)
             interpolated = jnp.einsum("lr,brp->lbp", weights, products, precision="highest")
-            norm = fit(grid.rotation[number])[m]
+            norm = fit(grid.rotation[number])[m] / back
             z = (interpolated / norm[..., None] - mean) / std
             return jnp.max(jnp.where(jnp.isfinite(z) & (std > 0), z, -jnp.inf), axis=(0, 2))
 
@@ -186,12 +163,13 @@ def approximate_best_z(
     return jnp.max(best, axis=0), norm_error
 
 
-def _corner_chunks(score: Score, nodes: int) -> Int[Array, "c p 2"]:
+def _corner_chunks(score: Score, nodes: int, most_bytes: int) -> Int[Array, "c p 2"]:
     """All positions, as many at once as their columns' memory allows."""
     rows, columns = score.positions
     total = rows * columns
     bytes_each = 8 * nodes * score.side * (score.side // 2 + 1)
-    count = -(-total * bytes_each // _COLUMN_BYTES)
+    count = -(-total * bytes_each // most_bytes)
+    count = min(count, total)
     length = -(-total // count)
     # The last chunk is filled up with the last position, which changes no maximum.
     index = np.minimum(np.arange(count * length), total - 1)
@@ -199,12 +177,25 @@ def _corner_chunks(score: Score, nodes: int) -> Int[Array, "c p 2"]:
     return jnp.asarray(corners.reshape(count, length, 2), jnp.int32)
 
 
-def _frequency_chunks(columns: Array, scale: Array) -> tuple[Array, Array, Array, Array]:
-    """(kx, ky, real, imaginary) in chunks (c, f) and (c, f, r·P); padded with zeros."""
+def _input_scale(layout: Layout, real: Array, imaginary: Array) -> Float[Array, ""]:
+    """One factor for all of a product's inputs, that half precision may hold them."""
+    if layout.precision == "float32":
+        return jnp.float32(1)
+    largest = jnp.maximum(jnp.max(jnp.abs(real)), jnp.max(jnp.abs(imaginary)))
+    return _HALF_SCALE / jnp.maximum(largest, jnp.finfo(jnp.float32).tiny)
+
+
+def _frequency_chunks(
+    columns: Array, scale: Array, layout: Layout
+) -> tuple[tuple[Array, Array, Array, Array], Float[Array, ""]]:
+    """(kx, ky, real, imaginary) in chunks (c, f) and (c, f, r·P), padded with zeros.
+
+    And what the columns were multiplied by.
+    """
     side = columns.shape[2]
     ky, kx = np.meshgrid(np.fft.fftfreq(side), np.fft.rfftfreq(side), indexing="ij")
     total = kx.size
-    count = -(-total // _FREQUENCIES)
+    count = -(-total // layout.frequencies)
     length = -(-total // count)
     missing = count * length - total
 
@@ -214,24 +205,37 @@ def _frequency_chunks(columns: Array, scale: Array) -> tuple[Array, Array, Array
 
     flat = jnp.moveaxis(columns.reshape(-1, total), 0, 1)
     flat = jnp.pad(flat, ((0, missing), (0, 0))).reshape(count, length, -1)
-    return chunked(kx), chunked(ky), flat.real, flat.imag
+    factor = _input_scale(layout, flat.real, flat.imag)
+    real, imaginary = (
+        (part * factor).astype(layout.precision) for part in (flat.real, flat.imag)
+    )
+    return (chunked(kx), chunked(ky), real, imaginary), factor
 
 
 def _products(
     template: Template,
     rotation: Float[Array, "3 3 b"],
+    rows_scale: Float[Array, ""],
     chunks: tuple[Array, Array, Array, Array],
 ) -> Float[Array, "b q"]:
-    """Slices times columns, summed over chunks of frequencies."""
-    contract_first = (((0,), (0,)), ((), ()))
+    """Scaled slices times columns, summed in float32 over chunks of frequencies."""
+
+    def multiply(rows: Array, columns: Array) -> Float[Array, "b q"]:
+        return jax.lax.dot_general(
+            (rows * rows_scale).astype(columns.dtype),
+            columns,
+            (((0,), (0,)), ((), ())),
+            precision="highest",
+            preferred_element_type=jnp.float32,
+        )
 
     def add(total: Array, chunk: tuple[Array, Array, Array, Array]):
         kx, ky, real, imaginary = chunk
         slices = sample_slice(template, rotation, kx, ky)
         # A wall between gathering and multiplying, or the gathers are done over again.
         slice_real, slice_imaginary = jax.lax.optimization_barrier(slices)
-        total += jax.lax.dot_general(slice_real, real, contract_first)
-        return total + jax.lax.dot_general(slice_imaginary, imaginary, contract_first), None
+        total += multiply(slice_real, real)
+        return total + multiply(slice_imaginary, imaginary), None
 
     start = jnp.zeros((rotation.shape[-1], chunks[2].shape[-1]))
     return jax.lax.scan(add, start, chunks)[0]

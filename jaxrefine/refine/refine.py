@@ -4,10 +4,13 @@
 particle, and returns where its best lies, in the same types that went in.
 """
 
+import functools
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.errors import JaxRuntimeError
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float
 
@@ -19,11 +22,18 @@ from jaxrefine.data import (
     Status,
     Template,
 )
+from jaxrefine.refine.layout import Layout, plan_layout
 from jaxrefine.refine.prepare import OUTSIDE_STD
-from jaxrefine.refine.product import count_defocus_nodes
 from jaxrefine.refine.scoring import Score
-from jaxrefine.refine.search import pose_rotations, search_particle, z_scores
-from jaxrefine.refine.sharding import AXIS
+from jaxrefine.refine.search import (
+    NOTHING_FOUND,
+    Best,
+    better,
+    pose_rotations,
+    search_particle,
+    z_scores,
+)
+from jaxrefine.refine.sharding import ORIENTATIONS, PARTICLES
 
 
 def refine_particles(
@@ -33,7 +43,7 @@ def refine_particles(
     score: Score,
     *,
     mesh: Mesh | None = None,
-    defocus_nodes: int | None = None,
+    layout: Layout | None = None,
 ) -> Refined:
     """Search every pose of the grid for every particle; the best of each.
 
@@ -42,49 +52,67 @@ def refine_particles(
 
     Args:
         particles: A batch, one leading axis. With a mesh, its length must be a multiple
-            of the number of devices; fill up with `valid=False`, which costs nothing.
+            of the mesh's "particles"; fill up with `valid=False`, which costs nothing.
         template: From `make_template`.
         grid: From `local_grid`.
         score: `ImageCTF` or `TemplateCTF`.
         mesh: From `device_mesh`; None runs on the default device. Results do not depend
             on it.
-        defocus_nodes: From `plan_defocus_nodes`, so that all batches of a run share one
-            compilation; None plans for this batch. Results do not depend on it.
+        layout: From `plan_layout`, so that all batches of a run share one compilation;
+            None plans for this batch. Results do not depend on it.
 
     Returns:
         The best of each particle. New position = old + (y, x) index - (H - n + 1) // 2.
         Where the status says that a particle was not refined, its alignment is the
         start and its scores are NaN.
     """
-    if defocus_nodes is None:
-        voltages = np.asarray(particles.optics.voltage_kv)
-        pixel_sizes = np.asarray(particles.alignment.pixel_size_angstrom)
-        # Padding, and particles with faulty numbers, have no say.
-        smallest = pixel_sizes + np.min(grid.pixel_size_angstrom)
-        sound = np.asarray(particles.valid) & (voltages > 0) & (smallest > 0)
-        defocus_nodes = 1
-        if sound.any():
-            defocus_nodes = plan_defocus_nodes(
-                grid, float(voltages[sound].min()), float(pixel_sizes[sound].min())
-            )
-    return search_batch(particles, template, grid, score, mesh, defocus_nodes)
+    layout = layout or _layout_for(particles, grid, score)
+    return search_batch(particles, template, grid, score, mesh, layout)
 
 
-def plan_defocus_nodes(
-    grid: SearchGrid, voltage_kv: float, pixel_size_angstrom: float
-) -> int:
-    """Nodes of the interpolation in defocus that do for every particle of a run.
+def refine_within_memory(
+    particles: Particles,
+    template: Template,
+    grid: SearchGrid,
+    score: Score,
+    *,
+    mesh: Mesh | None,
+    layout: Layout,
+) -> tuple[Refined, Layout]:
+    """`refine_particles`, with half the memory as often as a device runs out of it.
 
-    Args:
-        grid: The offsets.
-        voltage_kv: The lowest voltage.
-        pixel_size_angstrom: The smallest pixel size to start from.
+    Returns:
+        The results, computed, and the layout that they were computed with, for the next
+        batch to begin with.
+
+    Raises:
+        JaxRuntimeError: RESOURCE_EXHAUSTED, where nothing is left to halve.
     """
-    offsets = np.asarray(grid.defocus_angstrom)
-    half_range = float(offsets.max() - offsets.min()) / 2
-    smallest = pixel_size_angstrom + float(np.min(grid.pixel_size_angstrom))
-    # Without an end: no more nodes than offsets are ever used.
-    return min(count_defocus_nodes(half_range, voltage_kv, smallest), len(offsets))
+    while True:
+        try:
+            refined = search_batch(particles, template, grid, score, mesh, layout)
+            return jax.block_until_ready(refined), layout
+        except JaxRuntimeError as error:
+            smaller = layout.halved()
+            if "RESOURCE_EXHAUSTED" not in str(error) or smaller is None:
+                raise
+            layout = smaller
+
+
+def _layout_for(particles: Particles, grid: SearchGrid, score: Score) -> Layout:
+    voltages = np.asarray(particles.optics.voltage_kv)
+    pixel_sizes = np.asarray(particles.alignment.pixel_size_angstrom)
+    # Padding, and particles with faulty numbers, have no say.
+    smallest = pixel_sizes + np.min(grid.pixel_size_angstrom)
+    sound = np.asarray(particles.valid) & (voltages > 0) & (smallest > 0)
+    if not sound.any():
+        return Layout(defocus_nodes=1)
+    return plan_layout(
+        grid,
+        score,
+        voltage_kv=float(voltages[sound].min()),
+        pixel_size_angstrom=float(pixel_sizes[sound].min()),
+    )
 
 
 @eqx.filter_jit
@@ -94,51 +122,58 @@ def search_batch(
     grid: SearchGrid,
     score: Score,
     mesh: Mesh | None,
-    defocus_nodes: int,
+    layout: Layout,
 ) -> Refined:
-    """`refine_particles` with its layout given; this is what is compiled."""
+    """`refine_particles` with its layout given; this is what is compiled.
+
+    Each device searches its share of the particles and, where there are fewer particles
+    than devices, of the orientations. Only then do devices speak to each other, once: to
+    agree on the best of the shares.
+    """
+    parts = 1 if mesh is None else mesh.shape[ORIENTATIONS]
+    length = -(-grid.rotation.shape[0] // parts)
 
     def shard(particles: Particles, template: Template, grid: SearchGrid) -> Refined:
-        def one(particle: Particles) -> Refined:
-            return jax.lax.cond(
-                particle.valid,
-                lambda p: _refine_one(p, template, grid, score, defocus_nodes),
-                lambda p: _not_refined(p, Status.NOT_FINITE),
-                particle,
-            )
+        part = jax.lax.axis_index(ORIENTATIONS) if parts > 1 else 0
+        # The last part is filled up with the last orientation, which changes nothing.
+        number = jnp.minimum(part * length + jnp.arange(length), grid.rotation.shape[0] - 1)
+        share = eqx.tree_at(lambda g: g.rotation, grid, grid.rotation[number])
 
-        return jax.lax.map(one, particles)
+        def search(particle: Particles) -> Best:
+            z, correlation, index = search_particle(
+                score, particle, template, share, layout
+            )
+            return z, correlation, index.at[2].set(number[index[2]])
+
+        def one(particle: Particles) -> Best:
+            return jax.lax.cond(particle.valid, search, lambda _: NOTHING_FOUND, particle)
+
+        best = jax.lax.map(one, particles)
+        if parts > 1:
+            each = jax.lax.all_gather(best, ORIENTATIONS)
+            each = [jax.tree.map(lambda x, i=i: x[i], each) for i in range(parts)]
+            best = functools.reduce(jax.vmap(better), each)
+        return jax.vmap(functools.partial(_refined, score, grid))(particles, best)
 
     if mesh is None:
         return shard(particles, template, grid)
-    split, whole = PartitionSpec(AXIS), PartitionSpec()
+    split, whole = PartitionSpec(PARTICLES), PartitionSpec()
     sharded = jax.shard_map(
         shard, mesh=mesh, in_specs=(split, whole, whole), out_specs=split, check_vma=False
     )
     return sharded(particles, template, grid)
 
 
-def _not_refined(particle: Particles, status: Status) -> Refined:
-    nan = jnp.float32(jnp.nan)
-    index = jnp.zeros(5, jnp.int32)
-    return Refined(particle.alignment, nan, nan, nan, index, jnp.int32(status))
-
-
-def _refine_one(
-    particle: Particles,
-    template: Template,
-    grid: SearchGrid,
-    score: Score,
-    defocus_nodes: int,
-) -> Refined:
-    z, correlation, index = search_particle(score, particle, template, grid, defocus_nodes)
+def _refined(score: Score, grid: SearchGrid, particle: Particles, best: Best) -> Refined:
+    """What was found of one particle, at its place in the grid."""
+    z, correlation, index = best
     m, l, k, y, x = (index[i] for i in range(5))
     found = jnp.isfinite(z)
-    outside = jnp.all(particle.corr_std >= OUTSIDE_STD)
+    outside = jnp.all(particle.corr_std >= OUTSIDE_STD) & particle.valid
     refined = found & ~outside
 
     start = particle.alignment
-    best = Alignment(
+    moved = Alignment(
         rotation=pose_rotations(particle, grid.rotation[k], grid),
         position_px=start.position_px + jnp.stack([y, x]) - jnp.asarray(score.margin),
         defocus_angstrom=start.defocus_angstrom + grid.defocus_angstrom[l],
@@ -153,7 +188,7 @@ def _refine_one(
     nan = jnp.float32(jnp.nan)
     snr = (correlation - particle.background_mean) / particle.background_std
     return Refined(
-        alignment=jax.tree.map(lambda new, old: jnp.where(refined, new, old), best, start),
+        alignment=jax.tree.map(lambda new, old: jnp.where(refined, new, old), moved, start),
         z_score=jnp.where(refined, z, nan),
         correlation=jnp.where(refined, correlation, nan),
         snr=jnp.where(refined, snr, nan),

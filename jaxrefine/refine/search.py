@@ -7,9 +7,11 @@ is returned is exact, and the same as the plain search's, which scores every pos
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxrefine.data import Particles, SearchGrid, Template
+from jaxrefine.refine.layout import Layout
 from jaxrefine.refine.product import approximate_best_z
 from jaxrefine.refine.scoring import Score
 
@@ -18,7 +20,9 @@ _AT_ONCE, _AT_LEAST = 8, 16
 # How many times the largest error seen an unseen orientation may be off by.
 _SAFETY = 2.0
 
+# z-score, correlation, and index in (pixel size, defocus, orientation, y, x).
 Best = tuple[Float[Array, ""], Float[Array, ""], Int[Array, " 5"]]
+NOTHING_FOUND = (np.float32(-np.inf), np.float32(np.nan), np.zeros(5, np.int32))
 
 
 def z_scores(
@@ -45,7 +49,7 @@ def search_particle(
     particle: Particles,
     template: Template,
     grid: SearchGrid,
-    defocus_nodes: int,
+    layout: Layout,
 ) -> Best:
     """Best of every pixel size, defocus, orientation and position.
 
@@ -56,7 +60,7 @@ def search_particle(
         particle: One particle.
         template: What to look for.
         grid: Offsets around the particle's start.
-        defocus_nodes: Nodes of the interpolation in defocus; changes speed alone.
+        layout: From `plan_layout`; changes speed and memory alone.
 
     Returns:
         z-score and correlation at the best, and its five indices. Without any finite
@@ -66,7 +70,7 @@ def search_particle(
     poses = pose_rotations(particle, grid.rotation, grid)
     orientations = poses.shape[0]
     approximate, norm_error = approximate_best_z(
-        score, particle, template, grid, prepared, poses, defocus_nodes
+        score, particle, template, grid, prepared, poses, layout
     )
     # The next orientations by promise; filled up with the last, which changes nothing.
     order = jnp.argsort(-approximate, stable=True)
@@ -87,9 +91,9 @@ def search_particle(
         found, z_of_each = _exact_best(score, particle, template, prepared, poses, which)
         seen = jnp.abs(z_of_each - approximate[which])
         error = jnp.maximum(error, jnp.max(jnp.where(jnp.isfinite(seen), seen, 0)))
-        return number + 1, _better(found, best), error
+        return number + 1, better(found, best), error
 
-    start = (jnp.float32(-jnp.inf), jnp.float32(jnp.nan), jnp.zeros(5, jnp.int32))
+    start = jax.tree.map(jnp.asarray, NOTHING_FOUND)
     _, best, _ = jax.lax.while_loop(
         unfinished, score_exactly, (jnp.int32(0), start, jnp.float32(0))
     )
@@ -116,7 +120,7 @@ def _exact_best(
     return best, jnp.max(z, axis=(0, 1, 3, 4))
 
 
-def _better(one: Best, other: Best) -> Best:
+def better(one: Best, other: Best) -> Best:
     """The higher z-score, or of equals the lower index."""
     differs = one[2] != other[2]
     first = jnp.argmax(differs)

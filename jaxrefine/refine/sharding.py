@@ -1,4 +1,4 @@
-"""Which devices run a search, and how particles are split across them."""
+"""Which devices run a search, and how it is split across them."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxrefine.data import InputError
 
-AXIS = "particles"
+PARTICLES, ORIENTATIONS = "particles", "orientations"
 
 
 def select_devices(wanted: str | int | Sequence[int | str]) -> list[jax.Device]:
@@ -63,13 +63,26 @@ def _absent(name: str, accelerators: list[jax.Device]) -> str:
     )
 
 
-def device_mesh(devices: Sequence[jax.Device]) -> Mesh:
-    """One axis, over which particles are split.
+def device_mesh(devices: Sequence[jax.Device], most_particles: int | None = None) -> Mesh:
+    """Devices in rows for particles; the devices of a row share a particle's orientations.
 
-    Auto axes: `jax.make_mesh` defaults to Explicit ones, which `shard_map` does not need.
+    Args:
+        devices: From `select_devices`.
+        most_particles: How many particles there are at once; where fewer than devices,
+            orientations are split too.
+
+    Returns:
+        A mesh with axes "particles" and "orientations". They are Auto: `jax.make_mesh`
+        defaults to Explicit ones, which `shard_map` does not need.
     """
+    count = len(devices)
+    most = count if most_particles is None else max(most_particles, 1)
+    rows = max(n for n in range(1, count + 1) if count % n == 0 and n <= most)
     return jax.make_mesh(
-        (len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=list(devices)
+        (rows, count // rows),
+        (PARTICLES, ORIENTATIONS),
+        axis_types=(AxisType.Auto,) * 2,
+        devices=list(devices),
     )
 
 

@@ -14,7 +14,7 @@ from jaxrefine.app import simulate as sim
 from jaxrefine.physics.slices import central_slice, make_template
 from jaxrefine.refine import product
 from jaxrefine.refine.grids import local_grid, uniform_orientations
-from jaxrefine.refine.refine import plan_defocus_nodes
+from jaxrefine.refine.layout import Layout, count_defocus_nodes, plan_layout
 from jaxrefine.refine.search import pose_rotations, z_scores
 from jaxrefine.refine.template_ctf import TemplateCTF
 
@@ -84,7 +84,7 @@ def test_slices_times_columns_are_the_correlation(kind):
 )
 def test_enough_nodes_and_not_many_more(half_range, kv, pixel_size):
     """The CTF at Nyquist, the worst of all frequencies on an axis, over the whole range."""
-    nodes = product.count_defocus_nodes(half_range, kv, pixel_size)
+    nodes = count_defocus_nodes(half_range, kv, pixel_size)
     wavelength = ctf.electron_wavelength(kv)
     k2 = (0.5 / pixel_size) ** 2
 
@@ -101,22 +101,27 @@ def test_enough_nodes_and_not_many_more(half_range, kv, pixel_size):
     assert error(round(0.7 * nodes) - 1) > 5e-3
 
 
+def planned_nodes(grid):
+    optics = {"voltage_kv": 300.0, "pixel_size_angstrom": 1.0}
+    return plan_layout(grid, SCORES["template"], **optics).defocus_nodes
+
+
 def test_the_plan_takes_the_widest_phase():
     """The lowest voltage and the smallest pixels, searched offsets included."""
     defoci = np.linspace(-500.0, 500.0, 41)
     plain = local_grid(None, defoci)
     smaller = local_grid(None, defoci, np.array([-0.2, 0.0, 0.2]))
-    expected = product.count_defocus_nodes(500.0, 300.0, 0.8)
-    assert plan_defocus_nodes(smaller, 300.0, 1.0) == expected
-    assert plan_defocus_nodes(plain, 300.0, 1.0) < expected
+    expected = count_defocus_nodes(500.0, 300.0, 0.8)
+    assert planned_nodes(smaller) == expected
+    assert planned_nodes(plain) < expected
     # never more than there are offsets
     few = local_grid(None, np.array([-5000.0, 0.0, 5000.0]))
-    assert plan_defocus_nodes(few, 300.0, 1.0) == 3
-    assert plan_defocus_nodes(local_grid(), 300.0, 1.0) == 1
+    assert planned_nodes(few) == 3
+    assert planned_nodes(local_grid()) == 1
 
 
 def test_a_single_defocus_needs_a_single_node():
-    assert product.count_defocus_nodes(0.0, 300.0, 1.0) == 1
+    assert count_defocus_nodes(0.0, 300.0, 1.0) == 1
 
 
 def test_interpolation_weights():
@@ -189,7 +194,7 @@ def test_what_is_promised_is_nearly_so():
     std = np.random.default_rng(1).uniform(0.9, 1.1, score.positions)
     std[2, 3] = np.nan  # one position without a score
     particle = eqx.tree_at(lambda p: p.corr_std, particle, single(std))
-    nodes = product.count_defocus_nodes(400.0, 300.0, 2.0)
+    nodes = count_defocus_nodes(400.0, 300.0, 2.0)
     assert nodes < 9  # so that there is something to interpolate
 
     @eqx.filter_jit
@@ -197,7 +202,7 @@ def test_what_is_promised_is_nearly_so():
         prepared = score.prepare(particle, grid)
         poses = pose_rotations(particle, grid.rotation, grid)
         promise = product.approximate_best_z(
-            score, particle, template, grid, prepared, poses, nodes
+            score, particle, template, grid, prepared, poses, Layout(nodes)
         )
 
         def exactly(pose):
@@ -214,7 +219,7 @@ def test_what_is_promised_is_nearly_so():
     assert np.abs(np.asarray(promise) - np.asarray(exact)).max() > 1e-7
 
 
-def test_more_of_everything_than_a_block(monkeypatch):
+def test_more_of_everything_than_a_block():
     """Blocks are filled up; what fills them must not count."""
     score, particle, template = setting("template")
     grid = local_grid(
@@ -225,21 +230,47 @@ def test_more_of_everything_than_a_block(monkeypatch):
     std[0, 0] = std[4, 6] = 0.3
     particle = eqx.tree_at(lambda p: p.corr_std, particle, single(std))
 
-    def promise():
+    def promise(layout):
         prepared = score.prepare(particle, grid)
         poses = pose_rotations(particle, grid.rotation, grid)
         return product.approximate_best_z(
-            score, particle, template, grid, prepared, poses, 1
+            score, particle, template, grid, prepared, poses, layout
         )[0]
 
-    whole = jax.jit(promise)()
+    promise = jax.jit(promise, static_argnums=0)
+    whole = promise(Layout(1))
     column = 8 * SIDE * (SIDE // 2 + 1)
-    for frequencies, orientations, memory in (
-        (50, 64, 1 << 30),  # 144 frequencies in three chunks of 48; 195 poses in four
-        (29, 195, 9 * column),  # five chunks, one zero too many; 35 positions in four
-        (1000, 1000, 1),  # one position at a time
+    for layout in (
+        # 144 frequencies in three chunks of 48; 195 poses in four
+        Layout(1, orientations=64, frequencies=50),
+        # five chunks, one zero too many; 35 positions in four
+        Layout(1, orientations=195, frequencies=29, column_bytes=9 * column),
+        # one position at a time
+        Layout(1, orientations=1000, frequencies=1000, column_bytes=1),
     ):
-        monkeypatch.setattr(product, "_FREQUENCIES", frequencies)
-        monkeypatch.setattr(product, "_ORIENTATIONS", orientations)
-        monkeypatch.setattr(product, "_COLUMN_BYTES", memory)
-        np.testing.assert_allclose(jax.jit(promise)(), whole, rtol=0, atol=2e-5)
+        np.testing.assert_allclose(promise(layout), whole, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize(("precision", "worst"), [("float16", 2e-3), ("bfloat16", 2e-2)])
+def test_half_precision_promises_nearly_the_same(precision, worst):
+    """Inputs of 11 and 8 bits, sums in float32: PERFORMANCE's figures for z."""
+    score, particle, template = setting("image")
+    orientations = uniform_orientations(
+        psi_coarse=2.0, psi_fine=1.0, theta_coarse=3.0, theta_fine=1.0
+    )
+    grid = local_grid(orientations, np.arange(-400.0, 401.0, 100.0))
+    # Half precision alone would hold neither of these volumes.
+    for factor in (1e-9, 1.0, 1e9):
+        scaled = jax.tree.map(lambda leaf, f=factor: leaf * f, template)
+
+        @functools.partial(jax.jit, static_argnums=0)
+        def promise(layout, scaled):
+            prepared = score.prepare(particle, grid)
+            poses = pose_rotations(particle, grid.rotation, grid)
+            return product.approximate_best_z(
+                score, particle, scaled, grid, prepared, poses, layout
+            )[0]
+
+        exact = np.asarray(promise(Layout(5), scaled))
+        rounded = np.asarray(promise(Layout(5, precision=precision), scaled))
+        assert 0 < np.abs(rounded - exact).max() < worst

@@ -1,6 +1,8 @@
 """Refining batches: truth found, devices, failures, invariances, gradients."""
 
+import dataclasses
 import functools
+import re
 
 import equinox as eqx
 import jax
@@ -13,10 +15,11 @@ from worlds import make_world, single
 from jaxrefine.data import Status
 from jaxrefine.physics.filters import Filters
 from jaxrefine.physics.slices import make_template
+from jaxrefine.refine import refine
 from jaxrefine.refine.grids import local_grid, uniform_orientations
+from jaxrefine.refine.layout import plan_layout
 from jaxrefine.refine.prepare import OUTSIDE_STD, cut_particles, prepare_micrograph
 from jaxrefine.refine.refine import (
-    plan_defocus_nodes,
     refine_particles,
     score_particles,
     search_batch,
@@ -51,7 +54,9 @@ ORIENTATIONS = uniform_orientations(
 INSIDE = np.flatnonzero(~ORIENTATIONS[1])
 DEFOCI = np.array([-400.0, -200.0, 0.0, 200.0, 400.0])
 GRID = local_grid(ORIENTATIONS, DEFOCI)
-NODES = plan_defocus_nodes(GRID, LENS.kv, LENS.pixel_size)
+LAYOUT = plan_layout(
+    GRID, SCORES["image"], voltage_kv=LENS.kv, pixel_size_angstrom=LENS.pixel_size
+)
 RNG = np.random.default_rng(7)
 # Where the truth lies in each particle's grid.
 TRUE_K = RNG.choice(INSIDE, COUNT)
@@ -175,7 +180,7 @@ def test_four_devices_need_not_talk():
     """The same results once more, and no collective in the compiled program."""
     mesh = device_mesh(jax.devices())
     particles = cut(shift_px=(1, 2), defocus=200.0)
-    arguments = (particles, replicate(template(), mesh), GRID, SCORE, mesh, NODES)
+    arguments = (particles, replicate(template(), mesh), GRID, SCORE, mesh, LAYOUT)
     compiled = search_batch.lower(*arguments).compile()
     result = compiled(*arguments)
     assert len(result.z_score.sharding.device_set) == 4
@@ -184,6 +189,87 @@ def test_four_devices_need_not_talk():
     assert "while" in text  # that is where the search is
     for word in ("all-gather", "all-reduce", "all-to-all", "collective-permute"):
         assert word not in text
+
+
+@pytest.mark.parametrize(("particles", "devices"), [(1, 2), (1, 3), (2, 4), (3, 4)])
+def test_fewer_particles_than_devices(particles, devices):
+    """Orientations are split: the same results, and devices speak once, at the end."""
+    mesh = device_mesh(jax.devices()[:devices], particles)
+    rows = mesh.shape["particles"]
+    assert rows < devices
+    count = rows * -(-particles // rows)
+    batch = some(cut(shift_px=(1, 2), defocus=200.0), slice(count))
+    arguments = (batch, replicate(template(), mesh), GRID, SCORE, mesh, LAYOUT)
+    compiled = search_batch.lower(*arguments).compile()
+    assert_same(compiled(*arguments), some(found(), slice(count)))
+    text = compiled.compiled.as_text()
+    for word in ("all-reduce", "all-to-all", "collective-permute"):
+        assert word not in text
+    # Of a particle's best: z-score, correlation and index, not the scores of all poses.
+    gathers = re.findall(r"= (\w+)\[([\d,]*)\]\S* all-gather\(", text)
+    assert gathers
+    assert all(np.prod([int(n) for n in s.split(",")]) <= 5 * devices for _, s in gathers)
+
+
+def test_ties_between_the_shares_go_to_the_lowest_index():
+    """Every orientation is the same one."""
+    mesh = device_mesh(jax.devices(), 1)
+    grid = eqx.tree_at(
+        lambda g: g.rotation, GRID, jnp.broadcast_to(jnp.eye(3), GRID.rotation.shape)
+    )
+    particles = some(cut(), slice(1))
+    split = refined_on(grid, particles, mesh=mesh)
+    assert split.grid_index[0, 2] == 0
+    assert_same(split, refined_on(grid, particles))
+
+
+def refined_on(grid, particles, **more):
+    return refine_particles(particles, template(), grid, SCORE, layout=LAYOUT, **more)
+
+
+# --- memory ----------------------------------------------------------------------------
+
+
+def exhausted(most, error="RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes."):
+    """A device with room for so many orientations, and what it was asked."""
+    asked = []
+
+    def search(particles, template, grid, score, mesh, layout):
+        asked.append(layout)
+        if layout.orientations > most:
+            raise jax.errors.JaxRuntimeError(error)
+        return search_batch(particles, template, grid, score, mesh, layout)
+
+    return search, asked
+
+
+def test_out_of_memory_halves_and_tries_again(monkeypatch):
+    search, asked = exhausted(150)
+    monkeypatch.setattr(refine, "search_batch", search)
+    layout = dataclasses.replace(LAYOUT, orientations=512, column_bytes=1 << 22)
+    particles = cut(shift_px=(1, 2), defocus=200.0)
+    result, fitting = refine.refine_within_memory(
+        particles, template(), GRID, SCORE, mesh=None, layout=layout
+    )
+    assert [each.orientations for each in asked] == [512, 256, 128]
+    assert [each.column_bytes >> 20 for each in asked] == [4, 2, 1]
+    assert fitting == asked[-1]
+    assert_same(result, found())
+
+
+@pytest.mark.parametrize(
+    ("error", "tries"), [("RESOURCE_EXHAUSTED: no", 8), ("INTERNAL: something else", 1)]
+)
+def test_some_errors_are_not_for_halving(monkeypatch, error, tries):
+    """512 -> 8 orientations are 6 halvings, 64 -> 1 MiB of columns too; then no more."""
+    search, asked = exhausted(0, error)
+    monkeypatch.setattr(refine, "search_batch", search)
+    layout = dataclasses.replace(LAYOUT, orientations=512, column_bytes=1 << 27)
+    with pytest.raises(jax.errors.JaxRuntimeError, match=error[:8]):
+        refine.refine_within_memory(
+            cut(), template(), GRID, SCORE, mesh=None, layout=layout
+        )
+    assert len(asked) == tries
 
 
 def test_a_batch_that_does_not_divide_is_refused():
@@ -414,7 +500,7 @@ def test_scoring_is_refining_on_a_grid_of_one_pose():
         GRID,
         (jnp.broadcast_to(jnp.eye(3), GRID.rotation.shape), jnp.zeros(len(DEFOCI))),
     )
-    result = refine_particles(particles, template(), grid, SCORE, defocus_nodes=NODES)
+    result = refine_particles(particles, template(), grid, SCORE, layout=LAYOUT)
     np.testing.assert_allclose(z, result.z_score, rtol=1e-5)
     np.testing.assert_allclose(correlation, result.correlation, rtol=1e-5)
     np.testing.assert_array_equal(result.grid_index[:, :3], 0)

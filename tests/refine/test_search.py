@@ -20,6 +20,7 @@ from jaxrefine.data import SearchGrid
 from jaxrefine.physics.slices import make_template
 from jaxrefine.refine import search
 from jaxrefine.refine.grids import local_grid, uniform_orientations
+from jaxrefine.refine.layout import Layout
 from jaxrefine.refine.scoring import Score
 from jaxrefine.refine.search import pose_rotations, search_particle, z_scores
 from jaxrefine.refine.template_ctf import TemplateCTF
@@ -93,7 +94,9 @@ def promised():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(search, "approximate_best_z", promise)
         yield eqx.filter_jit(
-            lambda score, particle: search_particle(score, particle, NO_TEMPLATE, GRID, 3)
+            lambda score, particle: search_particle(
+                score, particle, NO_TEMPLATE, GRID, Layout(3)
+            )
         )
 
 
@@ -173,7 +176,7 @@ def test_every_point_of_the_grid_can_win(promised):
             table = (jnp.arange(count) == number).astype(jnp.float32).reshape(SHAPE)
             promise = jnp.max(table, axis=(0, 1, 3, 4))
             score = TableScore(table, promise, jnp.float32(0))
-            return search_particle(score, ANYONE, NO_TEMPLATE, GRID, 3)[2]
+            return search_particle(score, ANYONE, NO_TEMPLATE, GRID, Layout(3))[2]
 
         return jax.lax.map(one, numbers)
 
@@ -329,14 +332,23 @@ def test_the_plain_search_is_a_loop_over_the_grid():
     assert float(correlation) == pytest.approx(float(best_z) * std, abs=1e-5)
 
 
-def test_the_search_finds_what_the_plain_search_finds():
-    """With two nodes in defocus even, which are far too few."""
+@pytest.mark.parametrize(
+    "layout",
+    [
+        Layout(2),  # nodes in defocus, far too few of them
+        Layout(3, precision="float16"),
+        Layout(3, precision="bfloat16"),
+        Layout(3, orientations=7, frequencies=40, column_bytes=1 << 14),
+    ],
+)
+def test_the_search_finds_what_the_plain_search_finds(layout):
+    """Whatever the layout."""
     template, particles = real()
 
     @jax.jit
     def each(particles):
         def one(particle):
-            return search_particle(SCORE, particle, template, REAL_GRID, 2)
+            return search_particle(SCORE, particle, template, REAL_GRID, layout)
 
         return jax.lax.map(one, particles)
 

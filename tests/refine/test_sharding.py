@@ -102,11 +102,26 @@ def test_no_device_at_all(two_gpus, wanted):
 # --- meshes ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("count", [1, 3, 4])
-def test_mesh(count):
-    devices = jax.devices()[:count]
-    mesh = sharding.device_mesh(devices)
-    assert mesh.axis_names == (sharding.AXIS,) and mesh.shape[sharding.AXIS] == count
+@pytest.mark.parametrize(
+    ("devices", "most_particles", "shape"),
+    [
+        (1, None, (1, 1)),
+        (3, None, (3, 1)),
+        (4, None, (4, 1)),
+        (4, 100, (4, 1)),
+        (4, 4, (4, 1)),
+        (4, 3, (2, 2)),  # rows of one length: two devices for each of two particles
+        (4, 2, (2, 2)),
+        (4, 1, (1, 4)),
+        (3, 2, (1, 3)),
+        (4, 0, (1, 4)),
+    ],
+)
+def test_mesh(devices, most_particles, shape):
+    devices = jax.devices()[:devices]
+    mesh = sharding.device_mesh(devices, most_particles)
+    assert mesh.axis_names == (sharding.PARTICLES, sharding.ORIENTATIONS)
+    assert mesh.devices.shape == shape
     assert list(mesh.devices.ravel()) == devices
 
 

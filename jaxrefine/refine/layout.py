@@ -1,0 +1,135 @@
+"""How a search is laid out: what changes its speed and memory, but never its results."""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from jaxrefine.data import SearchGrid
+from jaxrefine.physics.ctf import electron_wavelength_angstrom
+from jaxrefine.refine.scoring import Score
+
+Precision = Literal["float32", "float16", "bfloat16"]
+
+# Interpolation in defocus may be off by this share of a correlation's highest frequencies.
+_DEFOCUS_TOLERANCE = 5e-3
+# Frequencies and orientations of one product. On a CPU the slices between gathering and
+# multiplying stay in its cache; an accelerator wants large products.
+_CPU_PRODUCT, _ACCELERATOR_PRODUCT = (1056, 512), (4096, 4096)
+# Memory of the columns: more brings no speed.
+_MOST_COLUMN_BYTES = 1 << 30
+# Of the free memory, what a search may plan with. XLA's own copies are the rest.
+_USABLE = 0.5
+# Smaller than this a search will not do, out of memory or not.
+_LEAST_ORIENTATIONS, _LEAST_COLUMN_BYTES = 8, 1 << 20
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Sizes of the search's pieces. Results do not depend on any of them.
+
+    Attributes:
+        defocus_nodes: Chebyshev nodes that stand for all defoci, at most one for each.
+        orientations: How many one matrix product takes.
+        frequencies: How many one matrix product takes.
+        column_bytes: Memory that the columns of one product may take.
+        precision: Of the products' inputs; sums are float32 always.
+    """
+
+    defocus_nodes: int
+    orientations: int = _CPU_PRODUCT[1]
+    frequencies: int = _CPU_PRODUCT[0]
+    column_bytes: int = _MOST_COLUMN_BYTES
+    precision: Precision = "float32"
+
+    def halved(self) -> "Layout | None":
+        """The same with half the memory, or None where there is nothing to halve."""
+        orientations = max(self.orientations // 2, _LEAST_ORIENTATIONS)
+        column_bytes = max(self.column_bytes // 2, _LEAST_COLUMN_BYTES)
+        if orientations >= self.orientations and column_bytes >= self.column_bytes:
+            return None
+        return replace(
+            self,
+            orientations=min(orientations, self.orientations),
+            column_bytes=min(column_bytes, self.column_bytes),
+        )
+
+
+def count_defocus_nodes(
+    half_range_angstrom: float, voltage_kv: float, pixel_size_angstrom: float
+) -> int:
+    """Chebyshev nodes that interpolate the CTF over a range of defocus.
+
+    At Nyquist, k = 1/(2p), the CTF's phase turns by Ω = πλk²·(half range) to either side;
+    r nodes leave at most 2 (Ω/2)^r / r! of exp(iΩx) on [-1, 1].
+    """
+    k2 = (0.5 / pixel_size_angstrom) ** 2
+    phase = math.pi * electron_wavelength_angstrom(voltage_kv) * half_range_angstrom * k2
+    nodes = 1
+    while 2 * (phase / 2) ** nodes / math.factorial(nodes) > _DEFOCUS_TOLERANCE:
+        nodes += 1
+    return nodes
+
+
+def plan_layout(
+    grid: SearchGrid,
+    score: Score,
+    *,
+    voltage_kv: float,
+    pixel_size_angstrom: float,
+    free_bytes: float = math.inf,
+    accelerator: bool = False,
+    orientations: int | None = None,
+    precision: Precision | None = None,
+) -> Layout:
+    """A layout that serves every particle of a run and fits into a device's memory.
+
+    Args:
+        grid: The offsets.
+        score: How to correlate.
+        voltage_kv: The lowest voltage.
+        pixel_size_angstrom: The smallest pixel size to start from.
+        free_bytes: The device's memory that is free once the template is on it.
+        accelerator: Whether the device is one; not a CPU.
+        orientations: How many one product takes; None chooses by memory.
+        precision: Of the products' inputs; None takes float16 on accelerators, whose
+            matrix units are made for it, and float32 on CPUs.
+    """
+    _, defoci, count = grid.shape
+    offsets = np.asarray(grid.defocus_angstrom)
+    half_range = float(offsets.max() - offsets.min()) / 2
+    smallest = pixel_size_angstrom + float(np.min(grid.pixel_size_angstrom))
+    # Without an end: no more nodes than offsets are ever used.
+    nodes = min(count_defocus_nodes(half_range, voltage_kv, smallest), defoci)
+
+    frequencies, most = _ACCELERATOR_PRODUCT if accelerator else _CPU_PRODUCT
+    usable = max(_USABLE * free_bytes - _other_bytes(grid, score), 0)
+    positions = math.prod(score.positions)
+    column = 8 * nodes * score.side * (score.side // 2 + 1)
+    wanted = min(_MOST_COLUMN_BYTES, positions * column)
+    # Columns exist twice, as they come and cut into chunks: half of what is usable.
+    column_bytes = int(max(min(wanted, usable / 4), _LEAST_COLUMN_BYTES))
+    if orientations is None:
+        together = min(positions, max(column_bytes // column, 1))
+        # A sample's place, weights and values; what a product holds, and its z-scores.
+        each = 4 * (20 * frequencies + (nodes + 3 * defoci) * together)
+        fits = int(min(most, usable / 2 / each))
+        orientations = max(min(fits, count), min(_LEAST_ORIENTATIONS, count))
+    return Layout(
+        defocus_nodes=nodes,
+        orientations=orientations,
+        frequencies=frequencies,
+        column_bytes=column_bytes,
+        precision=precision or ("float16" if accelerator else "float32"),
+    )
+
+
+def _other_bytes(grid: SearchGrid, score: Score) -> int:
+    """What does not depend on the layout: a particle, and scoring its best exactly."""
+    pixel_sizes, defoci, _ = grid.shape
+    box, filtered = math.prod(score.box), math.prod(score.filter_grid)
+    optics = pixel_sizes * defoci
+    prepared = 4 * optics * (box + (2 * score.side) ** 2)
+    rescored = 8 * 8 * (optics * box + (2 * score.side) ** 2)
+    return prepared + rescored + 40 * (math.prod(score.cut) + filtered)
