@@ -99,6 +99,11 @@ FAULTS = [
     (f"{PHASES}.cuton", -0.1, "-0.1", "enabled phase randomization needs a frequency"),
     # computation
     (f"{COMPUTATION}.num_cpus", 0, "0", "must be 1 or more"),
+    (f"{COMPUTATION}.batch_size", 0, "0", "must be auto or a whole number, 1 or more"),
+    (f"{COMPUTATION}.batch_size", "many", "'many'", "must be auto or a whole number"),
+    (f"{COMPUTATION}.batch_size", 2.5, "2.5", "must be auto or a whole number"),
+    (f"{COMPUTATION}.batch_size", True, "true", "must be auto or a whole number"),
+    (f"{COMPUTATION}.precision", "float64", "'float64'", "must be auto or float32 or"),
     (f"{COMPUTATION}.gpu_ids", -1, "-1", "GPU numbers must be 0 or more"),
     (f"{COMPUTATION}.gpu_ids", [0, -1], "[0, -1]", "GPU numbers must be 0 or more"),
     (f"{COMPUTATION}.gpu_ids", [], "[]", "an empty list names no device"),

@@ -1,5 +1,6 @@
 """The run as a whole: batches, devices, compilations, several micrographs."""
 
+import jax
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,6 +9,7 @@ import yaml
 from jaxrefine.app.config import Config
 from jaxrefine.app.pipeline import run
 from jaxrefine.physics.rotations import euler_to_matrix
+from jaxrefine.refine import refine as refining
 from jaxrefine.refine.refine import search_batch
 from tests.reference import reference_set
 
@@ -38,15 +40,46 @@ def refine(folder, table=None, **changes):
 
 
 def test_one_compilation_whatever_the_numbers_of_particles(folder):
-    """Micrographs with 1, 4 and 7 particles on one device: batches of one shape."""
+    """Micrographs with 1, 7 and 40 particles on four devices: batches of one shape."""
     table = pd.read_csv(folder / "match_results.csv", index_col=0)
-    first = table[table.micrograph_path == "micrograph_0.mrc"]
-    second = table[table.micrograph_path == "micrograph_1.mrc"]
+    first = table[table.micrograph_path == "micrograph_0.mrc"].iloc[:1]
+    second = table[table.micrograph_path == "micrograph_1.mrc"].iloc[:1]
+    # Another file by its path.
     third = first.assign(micrograph_path=str(folder / "micrograph_0.mrc"))
-    table = pd.concat([first.iloc[:1], second.iloc[:4], pd.concat([third, third]).iloc[:7]])
+    table = pd.concat([first, *[second] * 7, *[third] * 40])
     before = search_batch._cached._cache_size()
-    assert len(refine(folder, table)) == 12
+    assert len(refine(folder, table)) == 48
     assert search_batch._cached._cache_size() == before + 1
+
+
+def test_a_device_without_memory_for_the_plan(folder, monkeypatch, caplog):
+    """Halved once, said once, kept for the rest of the run; and the same table."""
+    plain = refine(folder, computational_config={"batch_size": 64})
+    asked = []
+
+    def search(particles, template, grid, score, mesh, layout):
+        asked.append(layout.orientations)
+        if layout.orientations > 32:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory.")
+        return search_batch(particles, template, grid, score, mesh, layout)
+
+    monkeypatch.setattr(refining, "search_batch", search)
+    with caplog.at_level("WARNING", "jaxrefine"):
+        halved = refine(folder, computational_config={"batch_size": 64})
+    assert asked[:2] == [64, 32] and set(asked[1:]) == {32} and len(asked) > 3
+    assert [
+        r.getMessage() for r in caplog.records if "out of memory" in r.getMessage()
+    ] == ["a device ran out of memory: 32 orientations at once from here on, of 64"]
+    pd.testing.assert_frame_equal(halved, plain)
+
+
+@pytest.mark.parametrize(
+    "computing", [{"batch_size": 10}, {"batch_size": 1, "precision": "bfloat16"}]
+)
+def test_the_batch_size_and_the_precision_make_no_difference(folder, computing):
+    pd.testing.assert_frame_equal(
+        refine(folder, computational_config=computing), refine(folder)
+    )
 
 
 def test_order_of_rows_makes_no_difference(folder):
