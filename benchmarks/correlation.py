@@ -28,6 +28,8 @@ import numpy as np
 
 import jaxrefine as jr
 from jaxrefine.app import simulate as sim
+from jaxrefine.app.runtime import use_cpu_cores
+from jaxrefine.refine.sharding import device_mesh, replicate
 
 PIXEL_SIZE_ANGSTROM, DEFOCUS_ANGSTROM = 1.0, 8000.0
 DEFOCUS_OFFSETS = jr.search_offsets(-100.0, 100.0, 20.0)
@@ -87,8 +89,11 @@ def our_search(side: int, box: int, score_name: str, sampling: str, grid: jr.Sea
         one(PIXEL_SIZE_ANGSTROM),
         score,
     )
+    # One particle on all devices, as the program does it: they share its orientations.
+    mesh = device_mesh(jax.devices(), 1)
+    template = replicate(template, mesh)
     return lambda: jax.block_until_ready(
-        jr.refine_particles(particles, template, grid, score)
+        jr.refine_particles(particles, template, grid, score, mesh=mesh)
     )
 
 
@@ -150,6 +155,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--peer-threads", type=int, default=1)
     options = parser.parse_args()
+    use_cpu_cores()
     grid = jr.local_grid(
         jr.uniform_orientations(
             psi_coarse=1.5,
@@ -160,8 +166,8 @@ def main() -> None:
         DEFOCUS_OFFSETS,
     )
     poses = int(np.prod(grid.shape))
-    device = jax.devices()[0]
-    print(f"jax {jax.__version__}, {device.device_kind}, {os.cpu_count()} cores")
+    devices = jax.devices()
+    print(f"jax {jax.__version__}, {len(devices)} x {devices[0].device_kind}")
     print(
         f"{grid.shape[2]} orientations x {grid.shape[1]} defoci, {options.score}, ", end=""
     )

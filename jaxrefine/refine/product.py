@@ -1,16 +1,13 @@
-"""Every orientation of a grid at once: correlations as a matrix product.
+"""Correlations of many orientations at once, as a matrix product.
 
 Only a small corner of positions is wanted of each cross-correlation. There it is a product
 of central slices (rows) with the box's windows (columns), far cheaper than transforms.
-Correlations turn slowly with defocus, so that columns at a few Chebyshev nodes serve all
-defoci; and norms turn slowly with orientation, so that a cubic through some exact ones
-serves all orientations. What comes out is therefore approximate, to some 1e-3 of a score;
-`search` scores the best again, exactly.
+Correlations turn slowly with defocus and orientation, and norms do, so that a few of each
+serve all. What comes out is therefore approximate; `search` scores the best again, exactly.
 """
 
-from typing import Any
+from collections.abc import Callable
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,87 +16,12 @@ from jaxtyping import Array, Float, Int
 from jaxrefine.data import Particles, SearchGrid, Template
 from jaxrefine.physics.slices import sample_slice
 from jaxrefine.refine.layout import Layout
+from jaxrefine.refine.nodes import OrientationNodes, defocus_nodes
+from jaxrefine.refine.norms import NormFit
 from jaxrefine.refine.scoring import Score
 
-# Orientations whose norms are exact. A cubic has 20 coefficients.
-_NORM_SAMPLES = 96
 # Half precision's inputs are scaled to this: far from its largest, and small ones last.
 _HALF_SCALE = 2.0**14
-
-
-def _defocus_interpolation(
-    offsets: Float[Array, " l"], nodes: int
-) -> tuple[Float[Array, " r"], Float[Array, "l r"]]:
-    """Chebyshev nodes over the offsets' range, and Lagrange weights from them.
-
-    The weights by Chebyshev polynomials: l_i(x) = (1 + 2 Σ_j T_j(x_i) T_j(x)) / r.
-    """
-    if nodes >= offsets.shape[0]:
-        return offsets, jnp.eye(offsets.shape[0])
-    centre = (jnp.max(offsets) + jnp.min(offsets)) / 2
-    half = (jnp.max(offsets) - jnp.min(offsets)) / 2
-    angle = np.pi * (np.arange(nodes) + 0.5) / nodes
-    order = np.arange(nodes)
-    factor = np.where(order == 0, 1, 2) / nodes * np.cos(np.multiply.outer(angle, order))
-    x = jnp.clip((offsets - centre) / half, -1, 1)
-    polynomials = jnp.cos(jnp.arccos(x)[:, None] * order)
-    weights = jnp.matmul(polynomials, factor.T.astype(np.float32), precision="highest")
-    return centre + half * np.cos(angle).astype(np.float32), weights
-
-
-class _NormFit(eqx.Module):
-    """log of the norm as a cubic in the offset's rotation vector."""
-
-    coefficients: Float[Array, "m l c"]
-    width: Float[Array, ""]
-
-    def __call__(self, offset: Float[Array, "b 3 3"]) -> Float[Array, "m l b"]:
-        features = _cubic(_turn(offset) / self.width)
-        high = jax.lax.Precision.HIGHEST
-        log = jnp.einsum("mlc,bc->mlb", self.coefficients, features, precision=high)
-        return jnp.exp(log)
-
-
-def _turn(rotation: Float[Array, "b 3 3"]) -> Float[Array, "b 3"]:
-    """Axis times the sine of the angle: a rotation vector, nearly, and smooth."""
-    r = rotation
-    return jnp.stack(
-        [r[:, 2, 1] - r[:, 1, 2], r[:, 0, 2] - r[:, 2, 0], r[:, 1, 0] - r[:, 0, 1]], axis=-1
-    )
-
-
-def _cubic(v: Float[Array, "b 3"]) -> Float[Array, "b c"]:
-    """All products x^i y^j z^k with i + j + k at most 3."""
-    powers = v[:, :, None] ** np.arange(4)
-    i, j, k = np.nonzero(np.add.outer(np.add.outer(range(4), range(4)), range(4)) <= 3)
-    return powers[:, 0, i] * powers[:, 1, j] * powers[:, 2, k]
-
-
-def _fit_norms(
-    score: Score,
-    prepared: Any,
-    template: Template,
-    poses: Float[Array, "k 3 3"],
-    grid: SearchGrid,
-) -> tuple[_NormFit, Float[Array, ""]]:
-    """The fit, and its largest relative error at the samples."""
-    count = poses.shape[0]
-    # At random: evenly spaced ones may all have the same in-plane rotation.
-    drawn = np.random.default_rng(0).permutation(count)[:_NORM_SAMPLES]
-    sample = np.sort(drawn)
-    exact = jax.lax.map(
-        lambda pose: score.norms(prepared, template, pose), poses[sample], batch_size=8
-    )
-    turn = _turn(grid.rotation[sample])
-    width = jnp.maximum(jnp.max(jnp.abs(turn)), 1e-6)
-    features = _cubic(turn / width)
-    target = jnp.log(jnp.moveaxis(exact, 0, -1))
-    coefficients = jnp.einsum(
-        "cb,mlb->mlc", jnp.linalg.pinv(features), target, precision="highest"
-    )
-    fit = _NormFit(coefficients, width)
-    error = jnp.max(jnp.abs(jnp.log(fit(grid.rotation[sample])) - target))
-    return fit, error
 
 
 def approximate_best_z(
@@ -107,60 +29,86 @@ def approximate_best_z(
     particle: Particles,
     template: Template,
     grid: SearchGrid,
-    prepared: Any,
-    poses: Float[Array, "k 3 3"],
+    fit: NormFit,
     layout: Layout,
-) -> tuple[Float[Array, " k"], Float[Array, ""]]:
+    offsets: Float[Array, "k 3 3"],
+    rows: Float[Array, "n 3 3"],
+    nodes: OrientationNodes | None = None,
+) -> Float[Array, " k"]:
     """Best z-score of each orientation, over pixel sizes, defoci and positions.
 
     Args:
         score: How to correlate.
         particle: One particle.
         template: What to look for.
-        grid: Offsets around the particle's start.
-        prepared: From `score.prepare`.
-        poses: The particle's rotation at each orientation of the grid.
+        grid: Offsets of pixel size and defocus around the particle's start.
+        fit: Of the norms.
         layout: From `plan_layout`.
+        offsets: Orientations, as offsets in the grid's frame.
+        rows: Rotations of the slices that are multiplied: the particle's rotation at each
+            of the offsets, or at each of the nodes.
+        nodes: Interpolate from these to the offsets; None where rows are the offsets'.
 
     Returns:
-        The z-scores, and the largest relative error seen of the norms. -inf where no
-        score is finite.
+        The z-scores; -inf where no score is finite.
     """
-    fit, norm_error = _fit_norms(score, prepared, template, poses, grid)
-    nodes, weights = _defocus_interpolation(grid.defocus_angstrom, layout.defocus_nodes)
+    defoci, weights = defocus_nodes(grid.defocus_angstrom, layout.defocus_nodes)
     scales = score.scale(particle, grid)
-    count = poses.shape[0]
-    block = min(layout.orientations, count)
-    blocks = -(-count // block)
-    order = np.minimum(np.arange(blocks * block), count - 1).reshape(blocks, block)
-    corners = _corner_chunks(score, nodes.shape[0], layout.column_bytes)
+    corners = _corner_chunks(score, defoci.shape[0], layout.column_bytes)
     rows_scale = _input_scale(layout, template.real, template.imaginary)
+    count = offsets.shape[0]
+    block = min(layout.orientations, count)
 
     def at_corners(m: Array, some: Int[Array, "p 2"]) -> Float[Array, " k"]:
         start = particle.alignment.pixel_size_angstrom
         pixel_size = start + grid.pixel_size_angstrom[m]
-        columns = jax.lax.map(lambda d: score.columns(particle, pixel_size, d, some), nodes)
+        columns = jax.lax.map(
+            lambda d: score.columns(particle, pixel_size, d, some), defoci
+        )
         chunks, columns_scale = _frequency_chunks(columns, scales[m], layout)
         back = 1 / (rows_scale * columns_scale)
         mean = particle.corr_mean[some[:, 0], some[:, 1]]
         std = particle.corr_std[some[:, 0], some[:, 1]]
 
-        def of_block(number: Array) -> Float[Array, " b"]:
-            rows = jnp.moveaxis(poses[number], 0, -1)
-            products = _products(template, rows, rows_scale, chunks)
-            products = products.reshape(block, len(nodes), -1)
-            interpolated = jnp.einsum("lr,brp->lbp", weights, products, precision="highest")
-            norm = fit(grid.rotation[number])[m] / back
-            z = (interpolated / norm[..., None] - mean) / std
+        def products(rotations: Float[Array, "b 3 3"]) -> Float[Array, "b q"]:
+            return _products(template, jnp.moveaxis(rotations, 0, -1), rows_scale, chunks)
+
+        def best_of(
+            offset: Float[Array, "b 3 3"], product: Float[Array, "b q"]
+        ) -> Float[Array, " b"]:
+            product = product.reshape(offset.shape[0], defoci.shape[0], -1)
+            correlation = jnp.einsum("lr,brp->lbp", weights, product, precision="highest")
+            norm = fit(offset)[m] / back
+            z = (correlation / norm[..., None] - mean) / std
             return jnp.max(jnp.where(jnp.isfinite(z) & (std > 0), z, -jnp.inf), axis=(0, 2))
 
-        return jax.lax.map(of_block, jnp.asarray(order)).reshape(-1)[:count]
+        if nodes is None:
+            return _in_blocks(lambda o, r: best_of(o, products(r)), block, offsets, rows)
+        at_nodes = _in_blocks(products, min(layout.orientations, rows.shape[0]), rows)
+
+        def interpolated(offset: Float[Array, "b 3 3"]) -> Float[Array, " b"]:
+            wanted = jnp.matmul(nodes.weights(offset), at_nodes, precision="highest")
+            return best_of(offset, wanted)
+
+        return _in_blocks(interpolated, block, offsets)
 
     def at_pixel_size(m: Array) -> Float[Array, " k"]:
         return jnp.max(jax.lax.map(lambda some: at_corners(m, some), corners), axis=0)
 
     best = jax.lax.map(at_pixel_size, jnp.arange(scales.shape[0]))
-    return jnp.max(best, axis=0), norm_error
+    return jnp.max(best.reshape(-1, count), axis=0)
+
+
+def _in_blocks(
+    function: Callable[..., Array], block: int, *arrays: Float[Array, "k 3 3"]
+) -> Float[Array, "k *q"]:
+    """A function of some rotations, applied to all of them a block at a time."""
+    count = arrays[0].shape[0]
+    blocks = -(-count // block)
+    # The last block is filled up with the last rotation, which is left out again.
+    order = np.minimum(np.arange(blocks * block), count - 1).reshape(blocks, block)
+    out = jax.lax.map(lambda n: function(*(a[n] for a in arrays)), jnp.asarray(order))
+    return out.reshape(blocks * block, *out.shape[2:])[:count]
 
 
 def _corner_chunks(score: Score, nodes: int, most_bytes: int) -> Int[Array, "c p 2"]:

@@ -5,6 +5,7 @@ particle, and returns where its best lies, in the same types that went in.
 """
 
 import functools
+from dataclasses import replace
 
 import equinox as eqx
 import jax
@@ -131,6 +132,7 @@ def search_batch(
     agree on the best of the shares.
     """
     parts = 1 if mesh is None else mesh.shape[ORIENTATIONS]
+    layout = replace(layout, candidates=max(layout.candidates // parts, 1))
     length = -(-grid.rotation.shape[0] // parts)
 
     def shard(particles: Particles, template: Template, grid: SearchGrid) -> Refined:

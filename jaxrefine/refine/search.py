@@ -1,9 +1,14 @@
 """Exhaustive search of a local grid for one particle.
 
-Every pose is scored by the matrix product, which is fast and approximate. Then the best
-orientations are scored again by transforms, in order, until no other can be the best: what
-is returned is exact, and the same as the plain search's, which scores every pose so.
+Every orientation gets a promise, by interpolation between nodes: cheap, and the roughest.
+The most promising get a better one, by a product of their own; and the best of these are
+scored by transforms. Each step goes on, in order of promise, until nothing that is left
+can win by what the step before was seen to be off by: what is returned is exact, and the
+same as the plain search's, which scores every pose by transforms.
 """
+
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +17,8 @@ from jaxtyping import Array, Float, Int
 
 from jaxrefine.data import Particles, SearchGrid, Template
 from jaxrefine.refine.layout import Layout
+from jaxrefine.refine.nodes import OrientationNodes
+from jaxrefine.refine.norms import fit_norms
 from jaxrefine.refine.product import approximate_best_z
 from jaxrefine.refine.scoring import Score
 
@@ -69,7 +76,7 @@ def search_particle(
     prepared = score.prepare(particle, grid)
     poses = pose_rotations(particle, grid.rotation, grid)
     orientations = poses.shape[0]
-    approximate, norm_error = approximate_best_z(
+    approximate, norm_error = _promises(
         score, particle, template, grid, prepared, poses, layout
     )
     # The next orientations by promise; filled up with the last, which changes nothing.
@@ -98,6 +105,52 @@ def search_particle(
         unfinished, score_exactly, (jnp.int32(0), start, jnp.float32(0))
     )
     return best
+
+
+def _promises(
+    score: Score,
+    particle: Particles,
+    template: Template,
+    grid: SearchGrid,
+    prepared: Any,
+    poses: Float[Array, "k 3 3"],
+    layout: Layout,
+) -> tuple[Float[Array, " k"], Float[Array, ""]]:
+    """z of each orientation by products, and the norms' largest relative error seen.
+
+    -inf where an orientation cannot be the best.
+    """
+    fit, norm_error = fit_norms(score, prepared, template, poses, grid)
+    by_product = partial(approximate_best_z, score, particle, template, grid, fit, layout)
+    count = poses.shape[0]
+    if not layout.nodes_pay(count):
+        return by_product(grid.rotation, poses), norm_error
+
+    nodes = OrientationNodes.around(grid.rotation, layout.orientation_nodes)
+    at_nodes = pose_rotations(particle, nodes.rotation, grid)
+    rough = by_product(grid.rotation, at_nodes, nodes)
+    rounds = -(-count // layout.candidates)
+    filled = jnp.minimum(jnp.arange(rounds * layout.candidates), count - 1)
+    order = jnp.argsort(-rough, stable=True)[filled].reshape(rounds, layout.candidates)
+
+    def unfinished(state) -> Array:
+        number, promise, error = state
+        left = rough[order[jnp.minimum(number, rounds - 1), 0]]
+        best = jnp.max(promise)
+        reach = _SAFETY * error + norm_error * (jnp.abs(best) + 1)
+        open_ = (number == 0) | (left + reach >= best)
+        return (number < rounds) & jnp.isfinite(left) & open_
+
+    def promise_better(state):
+        number, promise, error = state
+        which = order[number]
+        better_one = by_product(grid.rotation[which], poses[which])
+        seen = jnp.abs(better_one - rough[which])
+        error = jnp.maximum(error, jnp.max(jnp.where(jnp.isfinite(seen), seen, 0)))
+        return number + 1, promise.at[which].set(better_one), error
+
+    start = (jnp.int32(0), jnp.full(count, -jnp.inf), jnp.float32(0))
+    return jax.lax.while_loop(unfinished, promise_better, start)[1], norm_error
 
 
 def _exact_best(

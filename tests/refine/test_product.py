@@ -12,9 +12,14 @@ from worlds import Lens, ball, matrix_products, one_particle, single
 
 from jaxrefine.app import simulate as sim
 from jaxrefine.physics.slices import central_slice, make_template
-from jaxrefine.refine import product
+from jaxrefine.refine import nodes, norms, product
 from jaxrefine.refine.grids import local_grid, uniform_orientations
-from jaxrefine.refine.layout import Layout, count_defocus_nodes, plan_layout
+from jaxrefine.refine.layout import (
+    Layout,
+    count_defocus_nodes,
+    count_orientation_nodes,
+    plan_layout,
+)
 from jaxrefine.refine.search import pose_rotations, z_scores
 from jaxrefine.refine.template_ctf import TemplateCTF
 
@@ -84,7 +89,7 @@ def test_slices_times_columns_are_the_correlation(kind):
 )
 def test_enough_nodes_and_not_many_more(half_range, kv, pixel_size):
     """The CTF at Nyquist, the worst of all frequencies on an axis, over the whole range."""
-    nodes = count_defocus_nodes(half_range, kv, pixel_size)
+    enough = count_defocus_nodes(half_range, kv, pixel_size)
     wavelength = ctf.electron_wavelength(kv)
     k2 = (0.5 / pixel_size) ** 2
 
@@ -93,12 +98,12 @@ def test_enough_nodes_and_not_many_more(half_range, kv, pixel_size):
 
     def error(count):
         offsets = np.linspace(-half_range, half_range, 60)
-        places, weights = product._defocus_interpolation(single(offsets), count)
+        places, weights = nodes.defocus_nodes(single(offsets), count)
         interpolated = np.asarray(weights, float) @ at(np.asarray(places, float))
         return np.abs(interpolated - at(offsets)).max()
 
-    assert error(nodes) < 5e-3
-    assert error(round(0.7 * nodes) - 1) > 5e-3
+    assert error(enough) < 5e-3
+    assert error(round(0.7 * enough) - 1) > 5e-3
 
 
 def planned_nodes(grid):
@@ -126,7 +131,7 @@ def test_a_single_defocus_needs_a_single_node():
 
 def test_interpolation_weights():
     offsets = np.array([-300.0, -100.0, 0.0, 200.0, 500.0])
-    places, weights = product._defocus_interpolation(single(offsets), 3)
+    places, weights = nodes.defocus_nodes(single(offsets), 3)
     assert places.shape == (3,) and weights.shape == (5, 3)
     assert np.all((places > -300) & (places < 500))
     # exact for every quadratic
@@ -139,7 +144,7 @@ def test_interpolation_weights():
         )
     # as many nodes as offsets, or more: the offsets themselves
     for count in (5, 9):
-        places, weights = product._defocus_interpolation(single(offsets), count)
+        places, weights = nodes.defocus_nodes(single(offsets), count)
         np.testing.assert_array_equal(places, offsets)
         np.testing.assert_array_equal(weights, np.eye(5))
 
@@ -160,7 +165,7 @@ def test_fitted_norms(steps):
     @jax.jit
     def both():
         prepared = score.prepare(particle, grid)
-        fit, error = product._fit_norms(score, prepared, template, poses, grid)
+        fit, error = norms.fit_norms(score, prepared, template, poses, grid)
 
         def exactly(pose):
             return score.norms(prepared, template, pose)
@@ -177,12 +182,89 @@ def test_fitted_norms(steps):
 
 
 def test_fitted_norms_keep_their_digits_on_accelerators():
-    fit = product._NormFit(jnp.ones((1, 1, 20)), single(1.0))
+    fit = norms.NormFit(jnp.ones((1, 1, 20)), single(1.0))
     highest = jax.lax.Precision.HIGHEST
     assert matrix_products(fit, jnp.ones((4, 3, 3))) == [(highest, highest)]
 
 
+# --- nodes in orientation ---------------------------------------------------------------
+
+
+def test_nodes_of_orientation():
+    """Exact for polynomials of the rotation vector, and rotations are rotations."""
+    offsets = uniform_orientations(
+        psi_coarse=4.0, psi_fine=2.0, theta_coarse=6.0, theta_fine=2.0
+    )[0]
+    around = nodes.OrientationNodes.around(single(offsets), (3, 4, 2))
+    assert around.rotation.shape == (24, 3, 3)
+    np.testing.assert_allclose(
+        around.rotation @ jnp.swapaxes(around.rotation, 1, 2),
+        np.tile(np.eye(3), (24, 1, 1)),
+        rtol=0,
+        atol=1e-6,
+    )
+    weights = np.asarray(around.weights(single(offsets)), float)
+    at_nodes = np.asarray(nodes.turn(around.rotation), float)
+    at_offsets = np.asarray(nodes.turn(single(offsets)), float)
+    assert np.all(np.abs(at_nodes) < np.abs(at_offsets).max(axis=0))
+    for powers in np.ndindex(3, 4, 2):
+        scale = np.prod(np.abs(at_offsets).max(axis=0) ** powers)
+        np.testing.assert_allclose(
+            weights @ np.prod(at_nodes**powers, axis=1),
+            np.prod(at_offsets**powers, axis=1),
+            rtol=0,
+            atol=1e-5 * scale,
+        )
+
+
+def test_an_axis_about_which_nothing_turns():
+    offsets = uniform_orientations(
+        psi_coarse=4.0, psi_fine=1.0, theta_coarse=0.0, theta_fine=1.0
+    )[0]
+    around = nodes.OrientationNodes.around(single(offsets), (1, 1, 9))
+    assert around.rotation.shape == (9, 3, 3)
+    back = around.weights(single(offsets)) @ around.rotation.reshape(9, 9)
+    np.testing.assert_allclose(back, offsets.reshape(-1, 9), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", SCORES)
+def test_interpolated_promises(kind):
+    """Few nodes for many orientations, to what trilinear slices are off by themselves."""
+    score, particle, template = setting(kind)
+    orientations = uniform_orientations(
+        psi_coarse=3.0, psi_fine=0.5, theta_coarse=5.0, theta_fine=1.0
+    )
+    grid = local_grid(orientations, np.array([-100.0, 0.0, 100.0]))
+    counts = count_orientation_nodes(orientations[0], SIDE, 1.0)
+    assert np.prod(counts) < len(orientations[0]) / 10
+
+    @jax.jit
+    def both():
+        prepared = score.prepare(particle, grid)
+        poses = pose_rotations(particle, grid.rotation, grid)
+        fit, _ = norms.fit_norms(score, prepared, template, poses, grid)
+        around = nodes.OrientationNodes.around(grid.rotation, counts)
+        rows = pose_rotations(particle, around.rotation, grid)
+        fixed = (score, particle, template, grid, fit, Layout(3))
+        rough = product.approximate_best_z(*fixed, grid.rotation, rows, around)
+        return rough, product.approximate_best_z(*fixed, grid.rotation, poses)
+
+    rough, each = both()
+    # z of 3; a template of 16 px, whose slices are bent most
+    np.testing.assert_allclose(rough, each, rtol=0, atol=0.1)
+    assert np.corrcoef(rough, each)[0, 1] > 0.99
+
+
 # --- the whole -------------------------------------------------------------------------
+
+
+def promised(score, particle, template, grid, layout):
+    """A product for every orientation; and the error of the norms."""
+    prepared = score.prepare(particle, grid)
+    poses = pose_rotations(particle, grid.rotation, grid)
+    fit, error = norms.fit_norms(score, prepared, template, poses, grid)
+    fixed = (score, particle, template, grid, fit, layout)
+    return product.approximate_best_z(*fixed, grid.rotation, poses), error
 
 
 def test_what_is_promised_is_nearly_so():
@@ -194,16 +276,14 @@ def test_what_is_promised_is_nearly_so():
     std = np.random.default_rng(1).uniform(0.9, 1.1, score.positions)
     std[2, 3] = np.nan  # one position without a score
     particle = eqx.tree_at(lambda p: p.corr_std, particle, single(std))
-    nodes = count_defocus_nodes(400.0, 300.0, 2.0)
-    assert nodes < 9  # so that there is something to interpolate
+    layout = Layout(count_defocus_nodes(400.0, 300.0, 2.0))
+    assert layout.defocus_nodes < 9  # so that there is something to interpolate
 
     @eqx.filter_jit
     def both(particle):
         prepared = score.prepare(particle, grid)
         poses = pose_rotations(particle, grid.rotation, grid)
-        promise = product.approximate_best_z(
-            score, particle, template, grid, prepared, poses, Layout(nodes)
-        )
+        promise = promised(score, particle, template, grid, layout)
 
         def exactly(pose):
             return jnp.max(z_scores(score.correlate(prepared, template, pose), particle))
@@ -230,14 +310,10 @@ def test_more_of_everything_than_a_block():
     std[0, 0] = std[4, 6] = 0.3
     particle = eqx.tree_at(lambda p: p.corr_std, particle, single(std))
 
+    @functools.partial(jax.jit, static_argnums=0)
     def promise(layout):
-        prepared = score.prepare(particle, grid)
-        poses = pose_rotations(particle, grid.rotation, grid)
-        return product.approximate_best_z(
-            score, particle, template, grid, prepared, poses, layout
-        )[0]
+        return promised(score, particle, template, grid, layout)[0]
 
-    promise = jax.jit(promise, static_argnums=0)
     whole = promise(Layout(1))
     column = 8 * SIDE * (SIDE // 2 + 1)
     for layout in (
@@ -265,11 +341,7 @@ def test_half_precision_promises_nearly_the_same(precision, worst):
 
         @functools.partial(jax.jit, static_argnums=0)
         def promise(layout, scaled):
-            prepared = score.prepare(particle, grid)
-            poses = pose_rotations(particle, grid.rotation, grid)
-            return product.approximate_best_z(
-                score, particle, scaled, grid, prepared, poses, layout
-            )[0]
+            return promised(score, particle, scaled, grid, layout)[0]
 
         exact = np.asarray(promise(Layout(5), scaled))
         rounded = np.asarray(promise(Layout(5, precision=precision), scaled))

@@ -84,7 +84,7 @@ ANYONE = one_particle(TemplateCTF((17, 19), 16), np.zeros((17, 19)), Lens())
 @pytest.fixture(scope="module")
 def promised():
     """The product's place is taken by what the table's score promises."""
-    product = search.approximate_best_z
+    product = search._promises
 
     def promise(score, particle, template, grid, prepared, *more):
         if isinstance(score, TableScore):
@@ -92,7 +92,7 @@ def promised():
         return product(score, particle, template, grid, prepared, *more)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(search, "approximate_best_z", promise)
+        patch.setattr(search, "_promises", promise)
         yield eqx.filter_jit(
             lambda score, particle: search_particle(
                 score, particle, NO_TEMPLATE, GRID, Layout(3)
@@ -339,6 +339,9 @@ def test_the_plain_search_is_a_loop_over_the_grid():
         Layout(3, precision="float16"),
         Layout(3, precision="bfloat16"),
         Layout(3, orientations=7, frequencies=40, column_bytes=1 << 14),
+        # Nodes first: then more candidates than are left to try, or one at a time.
+        Layout(3, (4, 4, 3), candidates=40),
+        Layout(3, (2, 2, 2), candidates=1),
     ],
 )
 def test_the_search_finds_what_the_plain_search_finds(layout):
