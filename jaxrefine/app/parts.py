@@ -184,7 +184,10 @@ class Parts:
 
     def _read(self, number: int, columns: RefinedColumns) -> tuple[Any, Any, fp.Stamp]:
         """Rows, results and stamp of the images in a file; anything odd is an error."""
-        with np.load(self._path(number), allow_pickle=False) as file:
+        with (
+            self._path(number).open("rb") as stream,
+            np.load(stream, allow_pickle=False) as file,
+        ):
             values = {name: file[name] for name in file.files}
         rows, made_from = values.pop(_ROWS), json.loads(str(values.pop(_MADE_FROM)))
         if made_from["run"] != self._digest:
