@@ -79,22 +79,24 @@ def free_port() -> int:
         return server.getsockname()[1]
 
 
-def start(
-    folder: Path, *options: str, pause_s: float = 0.0, **environment: str
-) -> subprocess.Popen[str]:
+def environment() -> dict[str, str]:
+    """Of a program on one CPU device."""
+    return {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "JAX_PLATFORMS": "cpu",
+        # Less time to compile; the same for all runs that are compared.
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    }
+
+
+def start(folder: Path, *options: str, pause_s: float = 0.0) -> subprocess.Popen[str]:
     """Start the program in a folder, on one CPU device, slowed down where asked."""
     program = ["-c", SLOW, str(pause_s)] if pause_s else ["-m", "jaxrefine"]
     return subprocess.Popen(
         [sys.executable, *program, "refine", "refine.yaml", *options],
         cwd=folder,
-        env={
-            **os.environ,
-            "PYTHONPATH": str(ROOT),
-            "JAX_PLATFORMS": "cpu",
-            # Half the time to compile; the same for all runs that are compared.
-            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-            **environment,
-        },
+        env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

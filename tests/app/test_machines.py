@@ -112,31 +112,66 @@ def alone(tmp_path_factory):
     return folder, (folder / "alone.csv").read_bytes()
 
 
+# Stands in for srun: starts two tasks of a program, as on one node or on two.
+SRUN = """#!{python}
+import os, subprocess, sys
+option, *program = sys.argv[1:]
+assert option == "--kill-on-bad-exit=0", option
+tasks = [
+    subprocess.Popen(program, env=dict(
+        os.environ,
+        SLURM_JOB_ID="71",
+        SLURM_STEP_NODELIST="localhost",
+        SLURM_STEP_TASKS_PER_NODE="{tasks_per_node}",
+        SLURM_NTASKS="2",
+        SLURM_PROCID=str(index),
+        SLURM_NODEID=str(index if "{tasks_per_node}" == "1(x2)" else 0),
+        SLURM_LOCALID=str(0 if "{tasks_per_node}" == "1(x2)" else index),
+        JAX_COORDINATOR_PORT="{port}",
+    ))
+    for index in range(2)
+]
+sys.exit(max(task.wait() for task in tasks))
+"""
+
+
 @pytest.mark.slow
-def test_two_tasks_of_slurm_write_what_one_process_writes(alone):
-    """The environment of `srun --ntasks=2`, from which JAX itself finds the way."""
+@pytest.mark.parametrize(
+    ("script", "tasks_per_node"),
+    [("one_task_per_node.sh", "1(x2)"), ("one_task_per_gpu.sh", "2")],
+)
+def test_job_scripts(alone, tmp_path, script, tasks_per_node):
+    """The examples as they stand, up to srun: it sets what JAX itself finds the way by."""
     folder, expected = alone
-    tasks = [
-        runs.start(
-            folder,
-            "--output",
-            "slurm.csv",
-            SLURM_JOB_ID="71",
-            SLURM_STEP_NODELIST="localhost",
-            SLURM_NTASKS="2",
-            SLURM_PROCID=str(index),
-            SLURM_LOCALID=str(index),
-            JAX_COORDINATOR_PORT=str(port),
+    path = runs.ROOT / "examples" / "slurm" / script
+    subprocess.run(["bash", "-n", path], check=True)
+    srun = tmp_path / "srun"
+    srun.write_text(
+        SRUN.format(
+            python=sys.executable, tasks_per_node=tasks_per_node, port=runs.free_port()
         )
-        for port in [runs.free_port()]
-        for index in range(2)
-    ]
-    first, second = runs.ends(tasks)
-    assert (first[0], second[0]) == (0, 0), (first, second)
-    assert (folder / "slurm.csv").read_bytes() == expected
-    assert not (folder / "slurm.csv.parts").exists()
-    assert "refined 12 of 12 particles" in first[1] and second[1] == ""
-    assert len((first[2] + second[2]).splitlines()) < 30
+    )
+    srun.chmod(0o755)
+    output = folder / f"{script}.csv"
+    config = tmp_path / "refine.yaml"
+    config.write_text((folder / "refine.yaml").read_text() + f"output_path: {output}\n")
+    done = subprocess.run(
+        ["bash", path, config],
+        cwd=folder,
+        env={
+            **runs.environment(),
+            "PATH": f"{tmp_path}:{os.environ['PATH']}",
+            "PYTHON": sys.executable,
+        },
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert output.read_bytes() == expected
+    assert not runs.parts_of(output)
+    assert done.stdout.count("refined 12 of 12 particles") == 1
+    assert len((done.stdout + done.stderr).splitlines()) < 30
 
 
 @pytest.mark.slow
@@ -207,7 +242,7 @@ def test_who_never_meets_is_told(tmp_path):
     options = ["--coordinator", where, "--num-processes", "2", "--process-id", "1"]
     done = subprocess.run(
         [sys.executable, "-c", program, "refine", "none.yaml", *options],
-        env={**os.environ, "PYTHONPATH": str(runs.ROOT), "JAX_PLATFORMS": "cpu"},
+        env=runs.environment(),
         capture_output=True,
         text=True,
         timeout=60,

@@ -313,6 +313,26 @@ def test_one_output_has_one_run_and_a_killed_one_continues(tmp_path):
 
 
 @pytest.mark.slow
+def test_kill_study(made):
+    """The study of benchmarks/, with two kills."""
+    folder, _ = made
+    study = runs.ROOT / "benchmarks" / "kill_study.py"
+    done = subprocess.run(
+        [sys.executable, study, "refine.yaml", "--kills", "2"],
+        cwd=folder,
+        env=runs.environment(),
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(
+        r"2 kills, 0 results lost, 0 runs failed, 0 of [1-3] tables", done.stdout
+    )
+    assert done.stderr == ""
+
+
+@pytest.mark.slow
 def test_ctrl_c(tmp_path):
     """Once: saved, and how to continue. Twice: at once."""
     folder = runs.several_micrographs(tmp_path)
