@@ -4,8 +4,9 @@
     .venv/bin/python benchmarks/kill_study.py demo/config.yaml --kills 20
 
 One undisturbed run gives the expected table and the time that a run takes. Then runs are
-killed (SIGKILL) at a random moment of that time and started again until one ends by itself,
-and so on until there were enough kills. Exits with 1 if anything was lost or differs.
+killed (SIGKILL) at a random moment, in turns of all that time and of the time since work
+began, and started again until one ends by itself, and so on until there were enough kills.
+Exits with 1 if anything was lost or differs.
 """
 
 import argparse
@@ -34,6 +35,12 @@ def kept(output: Path) -> set[tuple[str, int]]:
     return rows
 
 
+def begins(run: subprocess.Popen[bytes], output: Path) -> None:
+    """Wait until a run has read and checked its inputs, or has ended."""
+    while run.poll() is None and not output.with_name(f"{output.name}.parts").exists():
+        time.sleep(0.01)
+
+
 def main() -> int:
     """Run the study; the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -45,7 +52,10 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="kill-study-") as folder:
         whole, output = Path(folder, "whole.csv"), Path(folder, "killed.csv")
         started = time.monotonic()
-        if start(options.config, whole).wait() != 0:
+        run = start(options.config, whole)
+        begins(run, whole)
+        loading_s = time.monotonic() - started
+        if run.wait() != 0:
             print("the undisturbed run failed")
             return 1
         duration_s = time.monotonic() - started
@@ -53,9 +63,12 @@ def main() -> int:
         unfinished, before = False, kept(output)
         while kills < options.kills or unfinished:
             run = start(options.config, output)
+            moment_s = moments.uniform(0, duration_s)
+            if kills % 2 == 0:
+                begins(run, output)
+                moment_s = moments.uniform(0, duration_s - loading_s)
             try:
-                enough = kills >= options.kills
-                code = run.wait(None if enough else moments.uniform(0, duration_s))
+                code = run.wait(moment_s if kills < options.kills else None)
             except subprocess.TimeoutExpired:
                 run.kill()
                 run.wait()
