@@ -1,8 +1,26 @@
-"""`python -m jaxrefine`."""
+"""`python -m jaxrefine`, and the program `jaxrefine`."""
 
+import os
+import signal
 import sys
+from types import FrameType
 
-from jaxrefine.app.cli import main
+
+def main() -> int:
+    """Run the program; from here on Ctrl-C ends it without a traceback."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupted)
+    from jaxrefine.app.cli import main as run
+
+    return run()
+
+
+def _interrupted(number: int, frame: FrameType | None) -> None:
+    # No exception: in the middle of an import anyone may catch it, or be left half-made.
+    # Once the run begins, it handles the signal itself and keeps what it has finished.
+    os.write(sys.stderr.fileno(), b"interrupted: nothing was written\n")
+    os._exit(130)
+
 
 if __name__ == "__main__":
     sys.exit(main())

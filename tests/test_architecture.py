@@ -35,6 +35,7 @@ GUARDED = {
     "cattrs": {"app"},
     "tqdm": {"app"},
     "platformdirs": {"app"},
+    "filelock": {"app"},
     "matplotlib": {"app"},
 }
 CORE = [

@@ -2,14 +2,16 @@
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import jaxrefine
+from jaxrefine.app.stop import EXIT_INTERRUPTED, Stop, Stopped, stop_on_signals
 from jaxrefine.data import STATUS_MEANING, InputError, Status
 
-EXIT_WRITTEN, EXIT_OUT_OF_MEMORY, EXIT_FAULTY_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
+EXIT_WRITTEN, EXIT_OUT_OF_MEMORY, EXIT_FAULTY_INPUT = 0, 1, 2
 
 _DESCRIPTION = """\
 Refine 2D template matching (2DTM) particles: search a fine local grid of orientation,
@@ -19,11 +21,16 @@ _EPILOG = """\
 examples:
   jaxrefine config.yaml                  refine; the config names all inputs
   jaxrefine config.yaml --output out.csv the same, into another file
+  jaxrefine config.yaml --fresh          delete what an interrupted run left, start over
+  srun jaxrefine config.yaml             many machines: each task takes its share
   jaxrefine demo DIR                     make a small data set with known truth
   jaxrefine demo DIR --run               make it, refine it, compare with the truth
 
-exit codes: 0 the table was written; 1 out of memory; 2 faulty input (every fault is
-printed, nothing was written); 130 interrupted.
+A run that was interrupted, or killed, continues where it was when it is started again:
+results are kept in a folder beside the output, OUTPUT.parts, until the table is written.
+
+exit codes: 0 the table was written; 1 out of memory, or a process of several died; 2 faulty
+input (every fault is printed, no table was written); 130 interrupted.
 """
 
 
@@ -58,6 +65,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: out of memory: {error}", file=sys.stderr)
         print("a smaller box, or fewer offsets, need less", file=sys.stderr)
         return EXIT_OUT_OF_MEMORY
+    except Stopped as stopped:
+        if str(stopped):
+            print(stopped, file=sys.stderr)
+        return stopped.exit_code
     except KeyboardInterrupt:
         print("interrupted: nothing was written", file=sys.stderr)
         return EXIT_INTERRUPTED
@@ -91,6 +102,23 @@ def _parser() -> argparse.ArgumentParser:
         help="refined table; default: the config's output_path, else <stem>_refined.csv "
         "beside the particle table",
     )
+    refine.add_argument(
+        "--fresh",
+        action="store_true",
+        help="delete what an interrupted run has left for this output, and start over",
+    )
+    several = refine.add_argument_group(
+        "several processes, on one or many machines",
+        "Each is started with the same command, but for its number. srun's tasks need none "
+        "of these.",
+    )
+    several.add_argument(
+        "--coordinator", metavar="HOST:PORT", help="machine of process 0, and a free port"
+    )
+    several.add_argument("--num-processes", type=int, metavar="N", help="how many")
+    several.add_argument(
+        "--process-id", type=int, metavar="I", help="number of this one, 0 … N-1"
+    )
     refine.set_defaults(command=_refine)
 
     demo = commands.add_parser(
@@ -103,12 +131,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _set_up_logging(*, quiet: bool) -> None:
+def _set_up_logging(*, quiet: bool, prefix: str = "") -> None:
     logging.basicConfig(
         level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr
     )
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Plain())
+    handler.setFormatter(_Plain(prefix))
     logger = logging.getLogger("jaxrefine")
     logger.handlers[:] = [handler]
     logger.setLevel(logging.WARNING if quiet else logging.INFO)
@@ -118,29 +146,50 @@ def _set_up_logging(*, quiet: bool) -> None:
 class _Plain(logging.Formatter):
     """The message alone; its level only where it is a warning or worse."""
 
+    def __init__(self, prefix: str):
+        super().__init__()
+        self._prefix = prefix
+
     def format(self, record: logging.LogRecord) -> str:
-        text = record.getMessage()
+        text = f"{self._prefix}{record.getMessage()}"
         return text if record.levelno < logging.WARNING else f"warning: {text}"
 
 
 def _refine(options: argparse.Namespace) -> None:
     # Imported late: `--help` and faults of the command line need no JAX.
     from jaxrefine.app.config import Config
+    from jaxrefine.app.distributed import joined
     from jaxrefine.app.pipeline import run
+    from jaxrefine.app.places import find_place
     from jaxrefine.app.runtime import use_compilation_cache, use_cpu_cores
 
-    config = Config.load(options.config)
+    place = find_place(
+        options.coordinator, options.num_processes, options.process_id, os.environ
+    )
+    if place is not None and place.index > 0:
+        _set_up_logging(quiet=True, prefix=f"process {place.index}: ")
+        options.quiet = True
     use_cpu_cores()
-    use_compilation_cache(config.computational_config.compilation_cache)
-    summary = run(config, output=options.output, quiet=options.quiet)
-    if not options.quiet:
+    stop = Stop()
+    with joined(place, stop) as team, stop_on_signals(stop, quiet=not team.is_first):
+        config = team.agree("config", lambda: Config.load(options.config))
+        use_compilation_cache(config.computational_config.compilation_cache)
+        summary = run(
+            config,
+            output=options.output,
+            quiet=options.quiet,
+            fresh=options.fresh,
+            team=team,
+        )
+    if summary is not None and not options.quiet:
         _print_summary(summary)
 
 
 def _print_summary(summary) -> None:
+    earlier = f" ({summary.continued} of them earlier)" if summary.continued else ""
     print(
         f"refined {summary.refined} of {summary.particles} particles in "
-        f"{summary.seconds:.1f} s\n"
+        f"{summary.seconds:.1f} s{earlier}\n"
         f"  mean z-score: {summary.mean_z_before:.2f} before, "
         f"{summary.mean_z_after:.2f} after\n"
         f"  mean refined_snr (correlation over the background's deviation): "
@@ -155,6 +204,7 @@ def _print_summary(summary) -> None:
 def _demo(options: argparse.Namespace) -> None:
     from jaxrefine.app.config import Config
     from jaxrefine.app.demo import compare_with_truth, make_demo
+    from jaxrefine.app.distributed import Team
     from jaxrefine.app.pipeline import run
     from jaxrefine.app.runtime import use_compilation_cache, use_cpu_cores
 
@@ -169,7 +219,11 @@ def _demo(options: argparse.Namespace) -> None:
         return
     config = Config.load(config_path)
     use_compilation_cache(config.computational_config.compilation_cache)
-    summary = run(config, quiet=options.quiet)
+    with stop_on_signals(stop := Stop()):
+        # Its files are new: what an interrupted demo has left does not fit them.
+        summary = run(config, quiet=options.quiet, fresh=True, team=Team(stop))
+    if summary is None:
+        return
     _print_summary(summary)
     print(compare_with_truth(options.folder, summary.output))
 

@@ -42,6 +42,7 @@ class Job:
         start: Starting values of its rows, as they are scored.
         groups: Files -> rows of the table, in order of appearance.
         maps_hold_variance: Otherwise they hold the standard deviation.
+        template_path: File of the template.
         template: The template, on every device.
         template_pixel_size_angstrom: Voxel size that it is taken to have, per row.
         filters: Filters of the micrograph.
@@ -57,6 +58,7 @@ class Job:
     start: StartingValues
     groups: dict[Files, np.ndarray]
     maps_hold_variance: bool
+    template_path: Path
     template: Template
     template_pixel_size_angstrom: np.ndarray
     filters: Filters
@@ -138,6 +140,7 @@ def prepare_job(config: Config, output: Path | None = None) -> Job:
         groups=groups,
         maps_hold_variance=statistics == "variance",
         template=template,
+        template_path=template_path,
         template_pixel_size_angstrom=template_pixel_size,
         filters=make_filters(config),
         grid=replicate(grid, mesh),

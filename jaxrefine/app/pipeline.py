@@ -1,15 +1,14 @@
 """A run, from configuration to refined table: `run` reads like its description.
 
-Read and check everything; then per micrograph filter it, cut batches of boxes, search;
-then write the table.
+Read and check everything; share the micrographs out; then per micrograph filter it, cut
+batches of boxes, search, and save; then write the table.
 """
 
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import jax
@@ -17,14 +16,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrefine.app.config import Config
+from jaxrefine.app.distributed import Team, deal
 from jaxrefine.app.job import Files, Job, describe, prepare_job
+from jaxrefine.app.parts import Parts
 from jaxrefine.app.progress import Progress
+from jaxrefine.app.results import Results, Summary
 from jaxrefine.app.setup import particle_optics, starting_alignment
-from jaxrefine.data import InputError, Refined, Status
+from jaxrefine.app.stop import EXIT_LOST_PROCESS, Stopped
+from jaxrefine.data import InputError, Refined
 from jaxrefine.io.mrc import read_image
 from jaxrefine.io.paths import rebased
-from jaxrefine.io.table import RefinedColumns, refined_table, write_table
-from jaxrefine.physics.rotations import matrix_to_euler
+from jaxrefine.io.table import refined_table, write_table
 from jaxrefine.refine.layout import Layout
 from jaxrefine.refine.prepare import Micrograph, cut_particles, prepare_micrograph
 from jaxrefine.refine.refine import refine_within_memory
@@ -32,90 +34,168 @@ from jaxrefine.refine.sharding import PARTICLES
 
 log = logging.getLogger("jaxrefine")
 
-
-@dataclass(frozen=True)
-class Summary:
-    """What a run did.
-
-    Attributes:
-        output: The refined table.
-        particles: Number of its rows.
-        refined: How many of them were refined.
-        mean_z_before: Mean z-score of the input, as its own program scored it; refined
-            where it was refined before. NaN without that column.
-        mean_z_after: Mean refined z-score.
-        mean_snr: Mean refined correlation over the background.
-        statuses: How many particles have each status.
-        seconds: Wall time of the search and the preparation.
-    """
-
-    output: Path
-    particles: int
-    refined: int
-    mean_z_before: float
-    mean_z_after: float
-    mean_snr: float
-    statuses: dict[Status, int]
-    seconds: float
+# Within a micrograph too results are saved, so often; it may hold a thousand particles.
+_SECONDS_BETWEEN_SAVES = 10.0
+# A network's file system may be late in showing what another machine has written.
+_SECONDS_FOR_PARTS_TO_APPEAR = 120.0
 
 
-def run(config: Config, *, output: Path | None = None, quiet: bool = False) -> Summary:
+def run(
+    config: Config,
+    *,
+    output: Path | None = None,
+    quiet: bool = False,
+    fresh: bool = False,
+    team: Team | None = None,
+) -> Summary | None:
     """Refine the particles that a configuration names, and write the refined table.
+
+    What is finished is kept beside the output while the run goes on (see `parts`); a run
+    that finds such results of its own inputs continues from there.
 
     Args:
         config: From `Config.load` or `Config.from_dict`.
         output: Overrides the configuration's output path.
         quiet: Show no progress.
+        fresh: Delete what an earlier run left, and start over.
+        team: The processes that share the work, from `distributed.joined`; None: alone.
+
+    Returns:
+        What was done; None in all processes but the first.
 
     Raises:
         InputError: Before any long work, with every fault found.
+        Stopped: The run was asked to stop, or lost a process; what it finished is kept.
     """
     started = time.monotonic()
-    job = prepare_job(config, output)
+    team = team or Team()
+    job = team.agree("inputs", lambda: prepare_job(config, output))
     for line in describe(job):
         log.info("%s", line)
-    log.info("compiling the search: some seconds, unless an earlier run left it behind")
-    results = _Results(job)
-    progress = Progress(len(job.table), job.poses, quiet=quiet)
+    parts = team.agree("fingerprint", lambda: Parts(job))
+    results = Results(job)
+    try:
+        shares = team.first("shares", lambda: _begin(results, parts, fresh, team.count))
+        mine = shares[team.index]
+        team.agree("refined", lambda: _refine_share(results, parts, mine, team, quiet))
+        team.first("written", lambda: _write(results, parts, team))
+    except Stopped as stopped:
+        text = _how_to_continue(stopped, results, parts, team)
+        raise Stopped(text, stopped.exit_code) from None
+    finally:
+        parts.close(shared=team.count > 1)
+    return results.summary(time.monotonic() - started) if team.is_first else None
+
+
+def _begin(results: Results, parts: Parts, fresh: bool, count: int) -> list[list[int]]:
+    """Take the folder of parts with what is there; the micrographs of each process."""
+    groups = results.job.groups
+    parts.begin(fresh=fresh)
+    results.load(parts, range(len(groups)))
+    results.continued = int(results.done.sum())
+    if results.continued:
+        log.info(
+            "continuing: %d of %d micrographs (%d particles) were refined by an earlier "
+            "run",
+            sum(results.done[rows].all() for rows in groups.values()),
+            len(groups),
+            results.continued,
+        )
+    return deal([int((~results.done[rows]).sum()) for rows in groups.values()], count)
+
+
+def _refine_share(
+    results: Results, parts: Parts, numbers: list[int], team: Team, quiet: bool
+) -> None:
+    """Refine what is left of some micrographs, and save it as it comes."""
+    job = results.job
+    if not team.is_first:  # which has read all
+        results.load(parts, numbers)
+    groups = list(job.groups.values())
+    left = {number: groups[number][~results.done[groups[number]]] for number in numbers}
+    if left:
+        log.info("compiling the search: some seconds, unless an earlier run left it behind")
+    total = sum(map(len, left.values()))
+    of_all = f" of process {team.index} of {team.count}" if team.count > 1 else ""
+    progress = Progress(total, job.poses, quiet=quiet, whose=of_all)
     layout = job.layout
     with progress, jax.default_device(job.mesh.devices.flat[0]):
-        for rows, micrograph in _micrographs(job):
-            if micrograph is None:
-                results.store_unreadable(rows)
-                progress.update(len(rows))
-                continue
-            for batch in _batches(rows, job.mesh.shape[PARTICLES]):
-                refined, layout = _refine(job, micrograph, batch, layout)
-                results.store(batch, refined)
-                progress.update(len(batch))
+        for number, micrograph in _micrographs(job, left):
+            team.stop.check()
+            saved = time.monotonic()
+            try:
+                if micrograph is None:
+                    results.store_unreadable(left[number])
+                    progress.update(len(left[number]))
+                    continue
+                for batch in _batches(left[number], job.mesh.shape[PARTICLES]):
+                    refined, layout = _refine(job, micrograph, batch, layout)
+                    results.store(batch, refined)
+                    progress.update(len(batch))
+                    if time.monotonic() - saved > _SECONDS_BETWEEN_SAVES:
+                        results.save(parts, number, groups[number])
+                        saved = time.monotonic()
+                    team.stop.check()
+            finally:  # also when asked to stop, or out of memory
+                results.save(parts, number, groups[number])
+
+
+def _write(results: Results, parts: Parts, team: Team) -> None:
+    """Write the table, from all processes' results, in the order of the input."""
+    job = results.job
+    if team.count > 1:
+        patience = time.monotonic() + _SECONDS_FOR_PARTS_TO_APPEAR
+        while not results.load(parts, range(len(job.groups)), final=True):
+            if time.monotonic() > patience:
+                missing = int((~results.done).sum())
+                text = f"results of {missing} particles, which another process wrote, are "
+                text += f"not to be seen in {parts.folder} (do all machines share it?)"
+                raise Stopped(text, EXIT_LOST_PROCESS)
+            team.stop.check()
+            time.sleep(1.0)
     table = refined_table(job.table, results.columns)
     folders = (path.absolute().parent for path in (job.table.path, job.output))
     write_table(rebased(table, *folders), job.output)
-    return results.summary(time.monotonic() - started)
+    parts.remove()
 
 
-def _micrographs(job: Job) -> Iterator[tuple[np.ndarray, Micrograph | None]]:
-    """Rows and micrograph of each group; `num_cpus` threads read and prepare ahead."""
+def _how_to_continue(stopped: Stopped, results: Results, parts: Parts, team: Team) -> str:
+    """What a user is told of a run that ended early; process 0 tells it."""
+    if not team.is_first:
+        return ""
+    kept = f"{results.done.sum()} of {len(results.done)} particles are"
+    if team.count > 1:
+        kept = "what all processes refined is"
+    elif not results.done.any():
+        return f"{stopped}: nothing was written"
+    return f"{stopped}: {kept} kept in {parts.folder}; the same command continues"
+
+
+def _micrographs(
+    job: Job, left: Mapping[int, np.ndarray]
+) -> Iterator[tuple[int, Micrograph | None]]:
+    """Number and micrograph of each group; `num_cpus` threads read and prepare ahead."""
     workers = job.config.computational_config.num_cpus
-    waiting: deque[tuple[np.ndarray, Future[Micrograph]]] = deque()
+    files = list(job.groups)
+    waiting: deque[tuple[int, int, Future[Micrograph]]] = deque()
     with ThreadPoolExecutor(workers) as pool:
-        for files, rows in job.groups.items():
-            waiting.append((rows, pool.submit(_prepare, job, files)))
+        for number, rows in left.items():
+            waiting.append((number, len(rows), pool.submit(_prepare, job, files[number])))
             if len(waiting) > workers:
                 yield _result(*waiting.popleft())
-        for prepared in waiting:
-            yield _result(*prepared)
+        while waiting:
+            yield _result(*waiting.popleft())
 
 
 def _result(
-    rows: np.ndarray, micrograph: "Future[Micrograph]"
-) -> tuple[np.ndarray, Micrograph | None]:
+    number: int, particles: int, micrograph: "Future[Micrograph]"
+) -> tuple[int, Micrograph | None]:
     """What was read; None, and a word, where a file turned out to be damaged."""
     try:
-        return rows, micrograph.result()
+        return number, micrograph.result()
     except InputError as error:
-        log.error("%s: %d particles are not refined", error, len(rows))
-        return rows, None
+        log.error("%s: %d particles are not refined", error, particles)
+        return number, None
 
 
 def _prepare(job: Job, files: Files) -> Micrograph:
@@ -178,76 +258,3 @@ def _leopard_em_scale(job: Job) -> float:
         return 1.0
     height, width = job.score.box
     return float(np.sqrt(height * width / ((height + 1) * (width + 1))))
-
-
-class _Results:
-    """Results of the rows, as they come."""
-
-    def __init__(self, job: Job):
-        n = len(job.table)
-        self._job = job
-        self._own_start = job.table.start()
-        self._defocus = np.asarray(job.grid.defocus_angstrom)
-        self._pixel_size = np.asarray(job.grid.pixel_size_angstrom)
-        self._status = np.full(n, Status.NOT_FINITE)
-        self.columns = RefinedColumns(
-            template_side=job.score.side,
-            mip=np.full(n, np.nan, np.float32),
-            scaled_mip=np.full(n, np.nan, np.float32),
-            position_px=np.full((n, 2), np.nan),
-            euler_deg=np.full((n, 3), np.nan),
-            relative_defocus_angstrom=np.full(n, np.nan),
-            pixel_size_angstrom=np.full(n, np.nan),
-            snr=np.full(n, np.nan, np.float32),
-            status=[""] * n,
-        )
-
-    def store_unreadable(self, rows: np.ndarray) -> None:
-        """Say that the files of these rows could not be read."""
-        self._status[rows] = Status.UNREADABLE
-        for row in rows:
-            self.columns.status[row] = Status.UNREADABLE.name.lower()
-
-    def store(self, rows: np.ndarray, refined: Refined) -> None:
-        """Keep the results of a batch; a particle that was not refined stays NaN."""
-        columns, start = self.columns, self._own_start
-        for row, status in zip(rows, refined.status, strict=True):
-            columns.status[row] = Status(int(status)).name.lower()
-        self._status[rows] = refined.status
-        good = np.isfinite(refined.z_score)
-        rows, refined = rows[good], jax.tree.map(lambda x: x[good], refined)
-        at_pixel_size, at_defocus = refined.grid_index[:, 0], refined.grid_index[:, 1]
-        columns.mip[rows] = refined.correlation
-        columns.scaled_mip[rows] = refined.z_score
-        columns.snr[rows] = refined.snr
-        columns.position_px[rows] = refined.alignment.position_px
-        rotation = refined.alignment.rotation.astype(np.float64)
-        columns.euler_deg[rows] = matrix_to_euler(rotation)
-        columns.relative_defocus_angstrom[rows] = (
-            start.relative_defocus_angstrom[rows] + self._defocus[at_defocus]
-        )
-        columns.pixel_size_angstrom[rows] = (
-            start.pixel_size_angstrom[rows] + self._pixel_size[at_pixel_size]
-        )
-
-    def summary(self, seconds: float) -> Summary:
-        """Means over the particles that were refined."""
-        refined = np.isfinite(self.columns.scaled_mip)
-        table = self._job.table
-        earlier = table.numbers("refined_scaled_mip")
-        again = self._own_start.from_refined & np.isfinite(earlier)
-        before = np.where(again, earlier, table.numbers("scaled_mip"))
-        return Summary(
-            output=self._job.output,
-            particles=len(refined),
-            refined=int(refined.sum()),
-            mean_z_before=_mean(before[refined]),
-            mean_z_after=_mean(self.columns.scaled_mip[refined]),
-            mean_snr=_mean(self.columns.snr[refined]),
-            statuses={s: int((self._status == s).sum()) for s in Status},
-            seconds=seconds,
-        )
-
-
-def _mean(values: np.ndarray) -> float:
-    return float(values.mean()) if len(values) else float("nan")

@@ -7,7 +7,6 @@ import csv
 import json
 import os
 import re
-import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from jaxrefine.data.errors import InputError
+from jaxrefine.io.replace import replacing
 
 _UNNAMED_INDEX = re.compile(r"(Unnamed: \d+)?")
 _NOTHING = frozenset({"", "{}", "[]", "null", "none", "nan"})
@@ -106,22 +106,11 @@ def write_table(table: pd.DataFrame, path: str | os.PathLike[str]) -> None:
     path = Path(path)
     if not path.parent.is_dir():
         raise InputError(f"{path}: cannot be written: no folder {path.parent}")
-    temporary = path.parent / f".{secrets.token_hex(8)}.csv.partial"
     # Python's csv leaves a lone carriage return unquoted, and then reads two rows.
     returns = any("\r" in str(cell) for name in table for cell in (name, *table[name]))
-    try:
-        try:
-            with open(temporary, "x", encoding="utf-8", newline="") as file:
-                quoting = csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL
-                table.to_csv(file, index=False, lineterminator="\n", quoting=quoting)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
+    quoting = csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL
+    with replacing(path, encoding="utf-8", newline="") as file:
+        table.to_csv(file, index=False, lineterminator="\n", quoting=quoting)
 
 
 def number(text: str) -> float:

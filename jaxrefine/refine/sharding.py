@@ -11,7 +11,7 @@ PARTICLES, ORIENTATIONS = "particles", "orientations"
 
 
 def select_devices(wanted: str | int | Sequence[int | str]) -> list[jax.Device]:
-    """Devices by the config's words.
+    """Devices of this process, by the config's words.
 
     Args:
         wanted: "auto": every accelerator, else the CPU. "all": every accelerator.
@@ -21,18 +21,18 @@ def select_devices(wanted: str | int | Sequence[int | str]) -> list[jax.Device]:
     Raises:
         InputError: If a device is not there; says what is, and how to use the CPU.
     """
-    accelerators = [d for d in jax.devices() if d.platform != "cpu"]
+    accelerators = [d for d in jax.local_devices() if d.platform != "cpu"]
     if wanted == "cpu":
-        return jax.devices("cpu")
+        return jax.local_devices(backend="cpu")
     if wanted in ("auto", "all") and accelerators:
         return accelerators
     if wanted == "auto":
-        return jax.devices("cpu")
+        return jax.local_devices(backend="cpu")
     names = (
         wanted if isinstance(wanted, Sequence) and not isinstance(wanted, str) else [wanted]
     )
     if list(names) == ["cpu"]:
-        return jax.devices("cpu")
+        return jax.local_devices(backend="cpu")
     if not names:
         raise InputError("computational_config: gpu_ids: an empty list names no device")
     chosen, faults = [], []

@@ -22,7 +22,7 @@ def accelerator(number):
 def two_gpus(monkeypatch):
     cpus, gpus = jax.devices("cpu"), [accelerator(0), accelerator(1)]
     monkeypatch.setattr(
-        jax, "devices", lambda platform=None: cpus if platform == "cpu" else gpus
+        jax, "local_devices", lambda backend=None: cpus if backend == "cpu" else gpus
     )
 
 

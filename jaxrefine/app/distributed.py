@@ -1,0 +1,230 @@
+"""Several processes, on one or many machines, that share out one run.
+
+JAX's distributed runtime starts them together, carries their short messages and notices
+when one dies. What they compute they do not exchange: each writes its own results to disk.
+"""
+
+import json
+import os
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import jax
+
+from jaxrefine.app import coordination
+from jaxrefine.app.places import Place
+from jaxrefine.app.stop import EXIT_LOST_PROCESS, Stop, Stopped
+from jaxrefine.data import InputError
+
+# A process without a sign of life for so long is taken to be dead. The heartbeats come from
+# a thread of JAX's own, however busy the process is.
+HEARTBEAT_TIMEOUT_S = 60
+MEETING_TIMEOUT_S = 300
+_LEAVING_TIMEOUT_S = 60.0
+_POLL_S = 1.0
+
+T = TypeVar("T")
+
+
+class Team:
+    """The processes of a run; by itself, a run in one process.
+
+    Attributes:
+        index: Number of this process. Process 0 speaks for all.
+        count: How many there are.
+        stop: Is asked for while waiting, and told when a process is lost.
+    """
+
+    def __init__(self, stop: Stop | None = None, *, index: int = 0, count: int = 1):
+        self.index, self.count = index, count
+        self.stop = stop or Stop()
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process speaks for all."""
+        return self.index == 0
+
+    def agree(self, name: str, work: Callable[[], T]) -> T:
+        """Do something in every process, and go on when all have done it.
+
+        Args:
+            name: Of this step, the same in every process.
+            work: What to do.
+
+        Raises:
+            InputError: In every process if `work` found faults in any. Process 0's error
+                has them all, the others' none, so that they are printed once.
+        """
+        if self.count == 1:
+            return work()
+        result, faults = _attempt(work)
+        coordination.put(f"{name}/{self.index}", json.dumps([socket.gethostname(), faults]))
+        self.first(f"{name}/all", lambda: self._raise_faults(name))
+        return result
+
+    def _raise_faults(self, name: str) -> None:
+        faults: dict[str, str] = {}
+        for index in range(self.count):
+            host, theirs = json.loads(self._wait_for(f"{name}/{index}"))
+            where = f"process {index} on {host}: " if index else ""
+            for fault in theirs or ():
+                faults.setdefault(fault, f"{where}{fault}")
+        if faults:
+            raise InputError(faults.values())
+
+    def first(self, name: str, work: Callable[[], T]) -> T:
+        """Do something in process 0, and tell all what came of it.
+
+        Args:
+            name: Of this step, the same in every process.
+            work: What to do; what it returns must be fit for JSON.
+
+        Raises:
+            InputError: In every process if `work` found faults; only process 0's has them.
+        """
+        if self.count == 1:
+            return work()
+        if self.is_first:
+            result, faults = _attempt(work)
+            coordination.put(name, json.dumps([result, bool(faults)]))
+            if faults:
+                raise InputError(faults)
+            return result
+        result, failed = json.loads(self._wait_for(name))
+        if failed:
+            raise InputError(())
+        return result
+
+    def _wait_for(self, key: str) -> str:
+        while True:  # what is there counts, even if its author has left since
+            text = coordination.get(key, _POLL_S)
+            if text is not None:
+                return text
+            self.stop.check()
+
+
+def _attempt(work: Callable[[], T]) -> tuple[Any, Sequence[str] | None]:
+    """What the work returns, or its faults."""
+    try:
+        return work(), None
+    except InputError as error:
+        return None, error.faults
+
+
+def deal(sizes: Sequence[int], count: int) -> list[list[int]]:
+    """Share things out evenly: the largest first, each to whoever has least so far.
+
+    Args:
+        sizes: Of the things; those of size 0 go to nobody.
+        count: Among how many.
+
+    Returns:
+        Numbers of the things, in order, for each.
+    """
+    shares: list[list[int]] = [[] for _ in range(count)]
+    loads = [0] * count
+    for thing in sorted(range(len(sizes)), key=lambda thing: -sizes[thing]):
+        if sizes[thing]:
+            least = loads.index(min(loads))
+            shares[least].append(thing)
+            loads[least] += sizes[thing]
+    return [sorted(share) for share in shares]
+
+
+@contextmanager
+def joined(place: Place | None, stop: Stop) -> Iterator[Team]:
+    """The processes of this run, from their meeting until they part.
+
+    To be entered before JAX computes anything, or asks for its devices.
+
+    Args:
+        place: Where this process stands; None: it is alone.
+        stop: Is told when a process is lost.
+    """
+    if place is None:
+        yield Team(stop)
+        return
+    _meet(place)
+    team = Team(stop, index=place.index, count=place.count)
+    parting = threading.Event()
+    watch = threading.Thread(target=_watch, args=(team, parting), daemon=True)
+    watch.start()
+    try:
+        yield team
+    except coordination.Unreachable:
+        # JAX ends a process that has lost its coordinator; should it not, we do.
+        text = "process 0 died or cannot be reached"
+        raise Stopped(text, EXIT_LOST_PROCESS) from None
+    except BaseException:
+        _tell_all(f"process {team.index} on {socket.gethostname()} stopped")
+        raise
+    finally:
+        parting.set()
+        if team.is_first:  # the service ends with this process: the others leave first
+            watch.join(_LEAVING_TIMEOUT_S)
+        jax.distributed.shutdown()
+
+
+def _meet(place: Place) -> None:
+    """Start JAX's distributed runtime; returns when all processes are there."""
+    # By default JAX aborts every process when one dies. Ours stop by themselves, between
+    # two batches and with a word, for which the others' lives must be their own.
+    jax.config.update("jax_enable_recoverability", True)
+    # It would take SIGTERM, which `stop_on_signals` answers.
+    jax.config.update("jax_enable_preemption_service", False)
+    # JAX aborts, with a stack trace, when the processes do not meet in time.
+    alarm = threading.Timer(MEETING_TIMEOUT_S, _give_up, [place])
+    alarm.daemon = True
+    alarm.start()
+    jax.distributed.initialize(
+        coordinator_address=place.coordinator,
+        num_processes=place.count,
+        process_id=place.index,
+        local_device_ids=place.local_device_ids,
+        initialization_timeout=MEETING_TIMEOUT_S + 60,
+        heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT_S,
+    )
+    alarm.cancel()
+
+
+def _give_up(place: Place) -> None:
+    where = f" at {place.coordinator}" if place.coordinator else ""
+    print(
+        f"error: process {place.index}: the {place.count} processes did not meet{where} "
+        f"within {MEETING_TIMEOUT_S} s. Start all of them, with the same coordinator and "
+        "number of processes, on machines that reach one another",
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(EXIT_LOST_PROCESS)
+
+
+def _watch(team: Team, parting: threading.Event) -> None:
+    """Ask now and then who is alive; each asks, for the answer waits for all who are.
+
+    Process 0 goes on asking until the others have left.
+    """
+    everyone = set(range(team.count))
+    try:
+        while True:
+            there = coordination.alive(everyone)
+            if there != everyone:
+                lost = ", ".join(map(str, sorted(everyone - there)))
+                team.stop.request(f"process {lost} died or stopped", EXIT_LOST_PROCESS)
+            elif word := coordination.get("stopped", 0.001):
+                team.stop.request(word, EXIT_LOST_PROCESS)
+            if there == {team.index} or (parting.wait(_POLL_S) and not team.is_first):
+                return
+    except coordination.Unreachable:
+        return
+
+
+def _tell_all(word: str) -> None:
+    try:
+        coordination.put("stopped", word)
+    except coordination.Unreachable:
+        return  # then they know

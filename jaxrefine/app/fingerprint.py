@@ -1,0 +1,94 @@
+"""What a run's numbers depend on, in a form that can be kept and compared."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jaxrefine
+from jaxrefine.app.config_load import Section, show
+from jaxrefine.app.job import Files, Job
+from jaxrefine.data import InputError
+
+# Where files are and what computes does not change numbers; what the files hold does.
+_WITHOUT_EFFECT = (
+    "computational_config",
+    "output_path",
+    "particle_stack.df_path",
+    "source",
+    "template_volume_path",
+)
+
+Fingerprint = dict[str, Any]
+Stamp = list[list[str | int]]
+
+
+def fingerprint(job: Job) -> Fingerprint:
+    """What all particles of a run depend on; the images come with `image_stamp`."""
+    settings = dict(_settings(job.config))
+    made = {
+        "jaxrefine": jaxrefine.__version__,
+        "config": settings,
+        "files": {
+            "particle table": _content(job.table.path),
+            "template": _content(job.template_path),
+        },
+    }
+    return json.loads(json.dumps(made))  # tuples become lists, as in a file
+
+
+def _settings(section: Section, parent: str = "") -> Iterator[tuple[str, Any]]:
+    """Keys with dots, and their values."""
+    for field in dataclasses.fields(section):
+        key = f"{parent}{field.name}"
+        value = getattr(section, field.name)
+        if key in _WITHOUT_EFFECT:
+            continue
+        if isinstance(value, Section):
+            yield from _settings(value, f"{key}.")
+        else:
+            yield key, value
+
+
+def _content(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def image_stamp(files: Files) -> Stamp:
+    """Name, size and time of change of each image; they are too large to read twice."""
+    stamp: Stamp = []
+    for path in files:
+        try:
+            status = path.stat()
+            stamp.append([path.name, status.st_size, status.st_mtime_ns])
+        except OSError:
+            stamp.append([path.name, -1, -1])
+    return stamp
+
+
+def digest(made_from: Fingerprint) -> str:
+    """A short text that differs where fingerprints differ."""
+    return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
+
+
+def differences(earlier: Mapping[str, Any], now: Fingerprint) -> Iterator[str]:
+    """What has changed, each in some words."""
+    if earlier["jaxrefine"] != now["jaxrefine"]:
+        yield f"jaxrefine was {earlier['jaxrefine']} and is {now['jaxrefine']}"
+    before, after = earlier["config"], now["config"]
+    for key in sorted({*before, *after}):
+        if key not in after:
+            yield f"{key} was {show(before[key])} and is unknown"
+        elif key not in before:
+            yield f"{key} was unknown and is {show(after[key])}"
+        elif before[key] != after[key]:
+            yield f"{key} was {show(before[key])} and is {show(after[key])}"
+    for name, content in now["files"].items():
+        if earlier["files"].get(name) != content:
+            yield f"the {name} has other content"

@@ -1,0 +1,220 @@
+"""Results on disk while a run goes on: beside `X.csv` the folder `X.csv.parts`.
+
+A file per micrograph, with the exact values of those of its particles that are refined. A
+run that was interrupted, in whatever way, continues from there.
+"""
+
+import dataclasses
+import json
+import logging
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from jaxrefine.app import fingerprint as fp
+from jaxrefine.app.job import Job
+from jaxrefine.data import InputError
+from jaxrefine.io.replace import PARTIAL_SUFFIX, replacing
+from jaxrefine.io.table import RefinedColumns
+
+log = logging.getLogger("jaxrefine")
+
+_RUN, _LOCK = "run.json", "lock"
+# Beside the columns' names in a file; no column begins with an underscore.
+_ROWS, _MADE_FROM = "_rows", "_made_from"
+
+
+class Parts:
+    """The folder of one output. Several processes may share it; the first one owns it.
+
+    Args:
+        job: The run that the results belong to.
+    """
+
+    def __init__(self, job: Job):
+        self.folder = job.output.with_name(f"{job.output.name}.parts")
+        self._output = job.output
+        self._files, self._rows = list(job.groups), list(job.groups.values())
+        self._made_from = fp.fingerprint(job)
+        self._digest = fp.digest(self._made_from)
+        # Now, before the images are read: one that changes later is not what was refined.
+        self._stamps = [fp.image_stamp(files) for files in self._files]
+        self._lock: FileLock | None = None
+
+    def begin(self, *, fresh: bool) -> None:
+        """Take the folder for this run, and make it if it is not there.
+
+        Args:
+            fresh: Delete what an earlier run has left.
+
+        Raises:
+            InputError: Another run holds it, or its results are of something else.
+        """
+        try:
+            self.folder.mkdir(exist_ok=True)
+            self._lock = self._take_lock()
+            self._delete(f".*{PARTIAL_SUFFIX}")  # of a run that was killed in writing
+            if fresh:
+                self._delete("*.npz")
+            if any(self.folder.glob("*.npz")):
+                self._compare()
+        except OSError as error:
+            raise InputError(
+                f"{self.folder}: cannot be used: {error.strerror or error}"
+            ) from error
+        with replacing(self.folder / _RUN, encoding="utf-8") as file:
+            json.dump(self._made_from, file, indent=1)
+
+    def load(self, columns: RefinedColumns, numbers: Iterable[int]) -> np.ndarray:
+        """Read the results that are there.
+
+        Args:
+            columns: Takes them.
+            numbers: Which micrographs, by their order in the table.
+
+        Returns:
+            Which rows of the table were found.
+
+        Raises:
+            InputError: They were made from other images.
+        """
+        found = np.zeros(len(columns.status), bool)
+        changes: list[str] = []
+        for number in numbers:
+            path = self._path(number)
+            if not path.exists():
+                continue
+            try:
+                rows, values, stamp = self._read(number, columns)
+            except Exception as error:  # whatever a damaged file brings about
+                log.warning("%s: damaged (%s): refining anew", path, error)
+                continue
+            changes += [
+                f"{path} has changed"
+                for path, was, now in zip(
+                    self._files[number], stamp, self._stamps[number], strict=True
+                )
+                if was != now
+            ]
+            for name, column in _per_row(columns):
+                if isinstance(column, np.ndarray):
+                    column[rows] = values[name]
+                else:
+                    for row, value in zip(rows, values[name].tolist(), strict=True):
+                        column[row] = value
+            found[rows] = True
+        self._refuse(changes)
+        return found
+
+    def save(self, number: int, rows: np.ndarray, columns: RefinedColumns) -> None:
+        """Write a micrograph's results, in place of what was there before.
+
+        Args:
+            number: Of the micrograph, by the order in the table.
+            rows: Those of its rows that are refined.
+            columns: Results of the whole table.
+
+        Raises:
+            InputError: The file cannot be written.
+        """
+        made_from = {"run": self._digest, "images": self._stamps[number]}
+        arrays = {name: np.asarray(column)[rows] for name, column in _per_row(columns)}
+        arrays |= {_ROWS: rows, _MADE_FROM: np.asarray(json.dumps(made_from))}
+        with replacing(self._path(number)) as file:
+            np.savez(file, **arrays)
+
+    def remove(self) -> None:
+        """Delete the folder: the final table holds everything."""
+        try:
+            for pattern in ("*.npz", _RUN, _LOCK):
+                self._delete(pattern)
+            self.folder.rmdir()
+        except OSError as error:  # somebody has put something there
+            log.warning("%s: cannot be removed: %s", self.folder, error.strerror)
+        self._release()
+
+    def close(self, *, shared: bool) -> None:
+        """Let another run have the folder; an empty one goes.
+
+        Args:
+            shared: Other processes may still be saving.
+        """
+        if self._lock is not None and not shared and not any(self.folder.glob("*.npz")):
+            self.remove()
+        self._release()
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def _take_lock(self) -> FileLock | None:
+        """The system takes it back when this process ends, in whatever way."""
+        lock = FileLock(self.folder / _LOCK)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise InputError(
+                f"{self._output}: another run is writing this output; wait until it ends, "
+                "or name another file with --output"
+            ) from None
+        return lock
+
+    def _compare(self) -> None:
+        """Refuse the results of an earlier run that was told something else."""
+        path = self.folder / _RUN
+        try:
+            changes = list(fp.differences(json.loads(path.read_text()), self._made_from))
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            # Each file has its own mark: those that do not fit count as damaged.
+            log.warning("%s: damaged, written anew", path)
+            return
+        self._refuse(changes)
+
+    def _refuse(self, changes: list[str]) -> None:
+        if changes:
+            raise InputError(
+                f"{self.folder}: holds results of an earlier run, but since then "
+                f"{'; '.join(changes)}. Undo that to continue it; or start over with "
+                "--fresh, which deletes them"
+            )
+
+    def _read(self, number: int, columns: RefinedColumns) -> tuple[Any, Any, fp.Stamp]:
+        """Rows, results and stamp of the images in a file; anything odd is an error."""
+        with (
+            self._path(number).open("rb") as stream,
+            np.load(stream, allow_pickle=False) as file,
+        ):
+            values = {name: file[name] for name in file.files}
+        rows, made_from = values.pop(_ROWS), json.loads(str(values.pop(_MADE_FROM)))
+        if made_from["run"] != self._digest:
+            raise ValueError("of another run")
+        if (
+            len(set(rows.tolist())) != len(rows)
+            or not np.isin(rows, self._rows[number]).all()
+        ):
+            raise ValueError("rows of another micrograph")
+        for name, column in _per_row(columns):
+            expected, value = np.asarray(column), values[name]
+            same_type = value.dtype == expected.dtype or value.dtype.kind == "U"
+            if not same_type or value.shape != (len(rows), *expected.shape[1:]):
+                raise ValueError(f"{name} of another form")
+        return rows, values, made_from["images"]
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"{number:06d}.npz"
+
+    def _delete(self, pattern: str) -> None:
+        for path in self.folder.glob(pattern):
+            path.unlink(missing_ok=True)
+
+
+def _per_row(columns: RefinedColumns) -> Iterator[tuple[str, Any]]:
+    """Name and values of all columns, whichever they are; not what all rows share."""
+    for field in dataclasses.fields(columns):
+        column = getattr(columns, field.name)
+        if np.ndim(column):
+            yield field.name, column

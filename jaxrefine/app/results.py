@@ -1,0 +1,154 @@
+"""What a run has found so far, row by row, and its summary."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from jaxrefine.app.job import Job
+from jaxrefine.app.parts import Parts
+from jaxrefine.data import Refined, Status
+from jaxrefine.io.table import RefinedColumns
+from jaxrefine.physics.rotations import matrix_to_euler
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run did.
+
+    Attributes:
+        output: The refined table.
+        particles: Number of its rows.
+        refined: How many of them were refined.
+        continued: How many of the rows an earlier run had left.
+        mean_z_before: Mean z-score of the input, as its own program scored it; refined
+            where it was refined before. NaN without that column.
+        mean_z_after: Mean refined z-score.
+        mean_snr: Mean refined correlation over the background.
+        statuses: How many particles have each status.
+        seconds: Wall time of the search and the preparation.
+    """
+
+    output: Path
+    particles: int
+    refined: int
+    continued: int
+    mean_z_before: float
+    mean_z_after: float
+    mean_snr: float
+    statuses: dict[Status, int]
+    seconds: float
+
+
+class Results:
+    """Results of the rows, as they come.
+
+    Attributes:
+        job: The run.
+        columns: What was found; NaN where nothing was, or not yet.
+        done: Which rows need no more work.
+        continued: How many an earlier run had left.
+    """
+
+    def __init__(self, job: Job):
+        n = len(job.table)
+        self.job = job
+        self._own_start = job.table.start()
+        self._defocus = np.asarray(job.grid.defocus_angstrom)
+        self._pixel_size = np.asarray(job.grid.pixel_size_angstrom)
+        self.done = np.zeros(n, bool)
+        self.continued = 0
+        self.columns = RefinedColumns(
+            template_side=job.score.side,
+            mip=np.full(n, np.nan, np.float32),
+            scaled_mip=np.full(n, np.nan, np.float32),
+            position_px=np.full((n, 2), np.nan),
+            euler_deg=np.full((n, 3), np.nan),
+            relative_defocus_angstrom=np.full(n, np.nan),
+            pixel_size_angstrom=np.full(n, np.nan),
+            snr=np.full(n, np.nan, np.float32),
+            status=[""] * n,
+        )
+
+    def load(self, parts: Parts, numbers: Iterable[int], *, final: bool = False) -> bool:
+        """Take what was saved of some micrographs.
+
+        Args:
+            parts: Where it was saved.
+            numbers: Of the micrographs.
+            final: Also take rows whose files could not be read; before, they are tried
+                once more.
+
+        Returns:
+            Whether all rows of the table are there.
+        """
+        found = parts.load(self.columns, numbers)
+        if not final:
+            unreadable = _name(Status.UNREADABLE)
+            found &= np.array([status != unreadable for status in self.columns.status])
+        self.done |= found
+        return bool(self.done.all())
+
+    def save(self, parts: Parts, number: int, rows: np.ndarray) -> None:
+        """Save a micrograph's rows, as far as they are done."""
+        if self.done[rows].any():
+            parts.save(number, rows[self.done[rows]], self.columns)
+
+    def store_unreadable(self, rows: np.ndarray) -> None:
+        """Say that the files of these rows could not be read."""
+        for row in rows:
+            self.columns.status[row] = _name(Status.UNREADABLE)
+        self.done[rows] = True
+
+    def store(self, rows: np.ndarray, refined: Refined) -> None:
+        """Keep the results of a batch; a particle that was not refined stays NaN."""
+        columns, start = self.columns, self._own_start
+        for row, status in zip(rows, refined.status, strict=True):
+            columns.status[row] = _name(Status(int(status)))
+        self.done[rows] = True
+        good = np.isfinite(refined.z_score)
+        rows, refined = rows[good], jax.tree.map(lambda x: x[good], refined)
+        at_pixel_size, at_defocus = refined.grid_index[:, 0], refined.grid_index[:, 1]
+        columns.mip[rows] = refined.correlation
+        columns.scaled_mip[rows] = refined.z_score
+        columns.snr[rows] = refined.snr
+        columns.position_px[rows] = refined.alignment.position_px
+        rotation = refined.alignment.rotation.astype(np.float64)
+        columns.euler_deg[rows] = matrix_to_euler(rotation)
+        columns.relative_defocus_angstrom[rows] = (
+            start.relative_defocus_angstrom[rows] + self._defocus[at_defocus]
+        )
+        columns.pixel_size_angstrom[rows] = (
+            start.pixel_size_angstrom[rows] + self._pixel_size[at_pixel_size]
+        )
+
+    def summary(self, seconds: float) -> Summary:
+        """Means over the particles that were refined."""
+        refined = np.isfinite(self.columns.scaled_mip)
+        table, statuses = self.job.table, Counter(self.columns.status)
+        earlier = table.numbers("refined_scaled_mip")
+        again = self._own_start.from_refined & np.isfinite(earlier)
+        before = np.where(again, earlier, table.numbers("scaled_mip"))
+        return Summary(
+            output=self.job.output,
+            particles=len(refined),
+            refined=int(refined.sum()),
+            continued=self.continued,
+            mean_z_before=_mean(before[refined]),
+            mean_z_after=_mean(self.columns.scaled_mip[refined]),
+            mean_snr=_mean(self.columns.snr[refined]),
+            statuses={status: statuses[_name(status)] for status in Status},
+            seconds=seconds,
+        )
+
+
+def _name(status: Status) -> str:
+    """A status as tables have it."""
+    return status.name.lower()
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else float("nan")

@@ -1,0 +1,71 @@
+"""Stopping a run early, at a moment at which nothing is lost."""
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+EXIT_LOST_PROCESS, EXIT_INTERRUPTED = 1, 130
+
+
+class Stopped(Exception):
+    """A run that ended early; what it had finished is kept.
+
+    Its text is for the user, empty where another process says it.
+
+    Attributes:
+        exit_code: Of the program.
+    """
+
+    exit_code: int
+
+    def __init__(self, text: str, exit_code: int):
+        super().__init__(text)
+        self.exit_code = exit_code
+
+
+class Stop:
+    """Whether a run should stop. It is asked between batches, and while waiting."""
+
+    def __init__(self) -> None:
+        self.reason: Stopped | None = None
+
+    def request(self, text: str, exit_code: int) -> None:
+        """Ask the run to stop; the first reason counts."""
+        if self.reason is None:
+            self.reason = Stopped(text, exit_code)
+
+    def check(self) -> None:
+        """Raise the reason, if there is one."""
+        if self.reason is not None:
+            raise self.reason
+
+
+@contextmanager
+def stop_on_signals(stop: Stop, *, quiet: bool = False) -> Iterator[None]:
+    """Turn the first Ctrl-C or SIGTERM into a request; a second one kills at once.
+
+    Only in the main thread.
+
+    Args:
+        stop: Is asked.
+        quiet: Do not say so.
+    """
+
+    def asked(number: int, frame: object) -> None:
+        stop.request("interrupted", EXIT_INTERRUPTED)
+        # The system's own: Python's would wait for the end of a compilation.
+        signal.signal(number, signal.SIG_DFL)
+        if not quiet:  # not by `log`: the signal may have come while that was writing
+            os.write(sys.stderr.fileno(), b"finishing the batch; once more kills at once\n")
+
+    taken = {}
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            taken[number] = signal.signal(number, asked)
+    try:
+        yield
+    finally:
+        for number, earlier in taken.items():
+            signal.signal(number, earlier)

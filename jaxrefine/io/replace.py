@@ -1,0 +1,41 @@
+"""Writing a file in one step: whoever reads it sees the old one or the new one, whole."""
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from jaxrefine.data.errors import InputError
+
+PARTIAL_SUFFIX = ".partial"
+
+
+@contextmanager
+def replacing(path: Path, **options: Any) -> Iterator[IO]:
+    """Open a file that takes the place of `path` when the block has ended well.
+
+    Until then it has another name in the same folder, `.….partial`; it is on the disk
+    before it is renamed.
+
+    Args:
+        path: File in a folder that exists.
+        options: For `open`, without a mode: encoding and newline, or nothing for bytes.
+
+    Raises:
+        InputError: The file cannot be written.
+    """
+    temporary = path.parent / f".{secrets.token_hex(8)}{path.suffix}{PARTIAL_SUFFIX}"
+    try:
+        try:
+            with open(temporary, "x" if options else "xb", **options) as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
