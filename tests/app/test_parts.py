@@ -293,17 +293,18 @@ def test_strangers_files_are_left_alone(data, capsys):
 @pytest.mark.slow
 def test_one_output_has_one_run_and_a_killed_one_continues(tmp_path):
     """The system takes a dead run's lock back; no Python ran at its end."""
-    folder = runs.several_micrographs(tmp_path)
+    folder = runs.several_micrographs(tmp_path, particles=1)
     output = folder / "out.csv"
-    first = runs.start(folder, "--output", "out.csv", pause_s=1.0)
-    runs.wait_until(lambda: len(runs.parts_of(output)) >= 2)
+    # Time enough for the second to start, on a busy machine too.
+    first = runs.start(folder, "--output", "out.csv", pause_s=10.0)
+    runs.wait_until(lambda: runs.parts_of(output))
     (second,) = runs.ends([runs.start(folder, "--output", "out.csv")])
     assert second[0] == 2
     assert "out.csv: another run is writing this output" in second[2]
     first.kill()
     first.communicate()
     kept = len(runs.parts_of(output))
-    assert 2 <= kept < 4
+    assert 1 <= kept < 4
     (third,) = runs.ends([runs.start(folder, "--output", "out.csv")])
     assert third[0] == 0, third
     assert f"continuing: {kept} of 4 micrographs" in third[2]
