@@ -35,6 +35,7 @@ GUARDED = {
     "cattrs": {"app"},
     "tqdm": {"app"},
     "platformdirs": {"app"},
+    "psutil": {"app"},
     "filelock": {"app"},
     "matplotlib": {"app"},
 }

@@ -17,8 +17,8 @@ from filelock import FileLock, Timeout
 from jaxrefine.app import fingerprint as fp
 from jaxrefine.app.job import Job
 from jaxrefine.data import InputError
+from jaxrefine.io.refined_columns import RefinedColumns
 from jaxrefine.io.replace import PARTIAL_SUFFIX, replacing
-from jaxrefine.io.table import RefinedColumns
 
 log = logging.getLogger("jaxrefine")
 

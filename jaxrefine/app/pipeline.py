@@ -26,7 +26,8 @@ from jaxrefine.app.stop import EXIT_LOST_PROCESS, Stopped
 from jaxrefine.data import InputError, Refined
 from jaxrefine.io.mrc import read_image
 from jaxrefine.io.paths import rebased
-from jaxrefine.io.table import refined_table, write_table
+from jaxrefine.io.refined_columns import refined_table
+from jaxrefine.io.table import write_table
 from jaxrefine.refine.layout import Layout
 from jaxrefine.refine.prepare import Micrograph, cut_particles, prepare_micrograph
 from jaxrefine.refine.refine import refine_within_memory

@@ -11,7 +11,7 @@ import numpy as np
 from jaxrefine.app.job import Job
 from jaxrefine.app.parts import Parts
 from jaxrefine.data import Refined, Status
-from jaxrefine.io.table import RefinedColumns
+from jaxrefine.io.refined_columns import RefinedColumns
 from jaxrefine.physics.rotations import matrix_to_euler
 
 

@@ -1,13 +1,12 @@
 """The particle table: a CSV file with one particle per row, as Leopard-EM writes it.
 
-The only place where column names occur. Cells are kept as text, so that what the
-program does not change is written as it was read.
+Cells are kept as text, so that what the program does not change is written as it was read.
 """
 
 import difflib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,102 +16,14 @@ import pandas as pd
 from jaxrefine.data.errors import InputError
 from jaxrefine.io import cells
 from jaxrefine.io.cells import write_table as write_table
+from jaxrefine.io.columns import ANGLES, BY_NAME, COLUMNS, DEFOCUS
 from jaxrefine.io.statistic_maps import ADVICE, MapKind, decide_map_kind
 
-
-@dataclass(frozen=True)
-class Column:
-    """One column of the particle table.
-
-    Attributes:
-        name: Header of the column.
-        unit: Its unit, "-" for none.
-        kind: "integer", "number" or "text".
-        use: "required": read, must be there. "optional": read if there. "start": written,
-            and read as the starting value if there. "output": written. "carried": copied
-            unread. "refused": must be empty.
-        meaning: What it holds.
-    """
-
-    name: str
-    unit: str
-    kind: str
-    use: str
-    meaning: str
-
-    @property
-    def required(self) -> bool:
-        """Whether a table without it is refused."""
-        return self.use == "required"
-
-
-# Leopard-EM's order of a refined table, then our own columns.
-_COLUMNS = """
-particle_index|-|integer|carried|number of the particle; need not be unique
-mip|-|number|optional|correlation at the best pose of the match
-scaled_mip|-|number|optional|z-score at the best pose of the match
-refined_mip|-|number|output|correlation at the best pose of the refinement
-refined_scaled_mip|-|number|output|z-score at the best pose of the refinement
-correlation_mean|-|number|optional|mean of the correlation over all poses of the match
-correlation_variance|-|number|optional|its variance or standard deviation (see below)
-total_correlations|-|integer|carried|number of poses of the match
-pos_x|px|integer|required|top-left corner of the template in the micrograph, x
-pos_y|px|integer|required|the same, y
-pos_x_img|px|integer|carried|centre of the particle in the micrograph, x
-pos_y_img|px|integer|carried|the same, y
-pos_x_img_angstrom|Å|number|carried|centre of the particle in the micrograph, x
-pos_y_img_angstrom|Å|number|carried|the same, y
-refined_pos_x|px|integer|start|refined top-left corner, x
-refined_pos_y|px|integer|start|the same, y
-refined_pos_x_img|px|integer|output|refined centre: corner + template side // 2, x
-refined_pos_y_img|px|integer|output|the same, y
-refined_pos_x_img_angstrom|Å|number|output|refined centre in px times pixel_size, x
-refined_pos_y_img_angstrom|Å|number|output|the same, y
-phi|deg|number|required|first Euler angle (intrinsic ZYZ)
-theta|deg|number|required|second Euler angle
-psi|deg|number|required|third Euler angle
-refined_phi|deg|number|start|refined phi, in [0, 360)
-refined_theta|deg|number|start|refined theta, in [0, 180]
-refined_psi|deg|number|start|refined psi, in [0, 360)
-relative_defocus|Å|number|required|defocus of the particle less that of the micrograph
-refined_relative_defocus|Å|number|start|the same, refined
-defocus_u|Å|number|required|defocus of the micrograph along u; underfocus positive
-defocus_v|Å|number|required|the same along v
-astigmatism_angle|deg|number|required|direction of u
-pixel_size|Å|number|required|pixel size of the micrograph
-refined_pixel_size|Å|number|start|the same, refined
-voltage|kV|number|required|acceleration voltage
-spherical_aberration|mm|number|required|Cs
-amplitude_contrast_ratio|-|number|required|fraction of amplitude contrast
-phase_shift|deg|number|required|additional phase shift
-ctf_B_factor|Å²|number|required|B of the envelope exp(-B k²/4)
-even_zernikes|-|text|refused|symmetric aberrations, not supported yet
-odd_zernikes|-|text|refused|antisymmetric aberrations, not supported yet
-mag_matrix|-|text|refused|anisotropic magnification, not supported yet
-micrograph_path|-|text|required|image in which the particle lies
-template_path|-|text|carried|template of the match
-mip_path|-|text|carried|map of the best correlation
-scaled_mip_path|-|text|carried|map of the best z-score
-psi_path|-|text|carried|map of the best psi
-theta_path|-|text|carried|map of the best theta
-phi_path|-|text|carried|map of the best phi
-defocus_path|-|text|carried|map of the best relative defocus
-correlation_average_path|-|text|required|map of correlation_mean
-correlation_variance_path|-|text|required|map of correlation_variance
-refined_snr|-|number|output|correlation above the background, in its deviations (see below)
-refined_status|-|text|output|how the particle fared (see below)
-"""
-
-COLUMNS = tuple(Column(*line.split("|")) for line in _COLUMNS.split("\n") if line)
-
-_BY_NAME = {column.name: column for column in COLUMNS}
-_OURS = ("refined_snr", "refined_status")
-_ANGLES, _DEFOCUS = ("phi", "theta", "psi"), ("defocus_u", "defocus_v")
 _LIMITS: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray]]] = {
     "pixel_size": (" in 0.01 … 100 (Å)", lambda x: (x >= 0.01) & (x <= 100)),
     "voltage": (" in 1 … 5000 (kV)", lambda x: (x >= 1) & (x <= 5000)),
     "spherical_aberration": (" in 0 … 100 (mm)", lambda x: (x >= 0) & (x <= 100)),
-    **dict.fromkeys(_DEFOCUS, (" within ±1e6 (Å)", lambda x: abs(x) <= 1e6)),
+    **dict.fromkeys(DEFOCUS, (" within ±1e6 (Å)", lambda x: abs(x) <= 1e6)),
     "amplitude_contrast_ratio": (" in [0, 1)", lambda x: (x >= 0) & (x < 1)),
 }
 _MAX_ROW_FAULTS = 20
@@ -179,7 +90,7 @@ class ParticleTable:
         """One column as float64; NaN where the cell, or a known column, is not there."""
         if name in self.raw.columns:
             return np.array([cells.number(text) for text in self.raw[name]], np.float64)
-        if name not in _BY_NAME:
+        if name not in BY_NAME:
             raise KeyError(name)
         return np.full(len(self), np.nan)
 
@@ -208,19 +119,20 @@ class ParticleTable:
         All columns of a quantity (three angles, two positions) must be there and finite,
         a refined pixel size above 0; otherwise the unrefined values count.
         """
-        euler, refined_euler = self._preferred(*_ANGLES)
+        euler, refined_euler = self._preferred(*ANGLES)
         position, refined_position = self._preferred("pos_y", "pos_x")
         relative, refined_defocus = self._preferred("relative_defocus")
         pixel_size, nominal = self.numbers("refined_pixel_size"), self.numbers("pixel_size")
         use_refined = np.isfinite(pixel_size) & (pixel_size > 0)
-        defocus = np.stack([self.numbers(name) for name in _DEFOCUS], -1)
+        # Astigmatism is one thing: its two defoci and its angle.
+        lens, _ = self._preferred(*DEFOCUS, "astigmatism_angle")
         whole = np.rint(position)
         return StartingValues(
             euler_deg=euler,
             position_px=whole,
-            defocus_angstrom=defocus + relative,
+            defocus_angstrom=lens[:, :2] + relative,
             relative_defocus_angstrom=relative[:, 0],
-            astigmatism_deg=self.numbers("astigmatism_angle"),
+            astigmatism_deg=lens[:, 2],
             pixel_size_angstrom=np.where(use_refined, pixel_size, nominal),
             nominal_pixel_size_angstrom=nominal,
             voltage_kv=self.numbers("voltage"),
@@ -238,33 +150,6 @@ class ParticleTable:
         refined = np.stack([self.numbers(f"refined_{name}") for name in names], -1)
         use_refined = np.all(np.isfinite(refined), axis=-1)
         return np.where(use_refined[:, None], refined, plain), use_refined
-
-
-@dataclass(frozen=True, eq=False)
-class RefinedColumns:
-    """What a refinement found, n rows; NaN where a particle was not refined.
-
-    Attributes:
-        template_side: Side of the template in px.
-        mip: Correlation at the best.
-        scaled_mip: z-score at the best.
-        position_px: (n, 2): y, x of the template's top-left corner, whole numbers.
-        euler_deg: (n, 3): phi, theta, psi, of any range.
-        relative_defocus_angstrom: Relative defocus.
-        pixel_size_angstrom: Pixel size.
-        snr: Correlation above the background, in its standard deviations.
-        status: Name of the particle's status.
-    """
-
-    template_side: int
-    mip: np.ndarray
-    scaled_mip: np.ndarray
-    position_px: np.ndarray
-    euler_deg: np.ndarray
-    relative_defocus_angstrom: np.ndarray
-    pixel_size_angstrom: np.ndarray
-    snr: np.ndarray
-    status: Sequence[str]
 
 
 def read_particle_table(path: str | os.PathLike[str]) -> ParticleTable:
@@ -306,7 +191,7 @@ def _header_faults(path: Path, header: list[str]) -> Iterator[str]:
     twice = [name for name, n in Counter(header).items() if n > 1]
     if twice:
         yield f"{path}: columns that occur more than once: {', '.join(map(repr, twice))}"
-    unknown = [name for name in header if name not in _BY_NAME]
+    unknown = [name for name in header if name not in BY_NAME]
     missing = []
     for column in COLUMNS:
         if column.required and column.name not in header:
@@ -319,7 +204,7 @@ def _header_faults(path: Path, header: list[str]) -> Iterator[str]:
 def _cell_faults(table: ParticleTable) -> Iterator[tuple[int, int, str]]:
     """(line, place of the column, sentence) of each cell that cannot be used."""
     for place, name in enumerate(table.raw.columns):
-        column = _BY_NAME.get(name)
+        column = BY_NAME.get(name)
         if column is None:
             continue
         texts = table.raw[name].tolist()
@@ -362,39 +247,3 @@ def decide_statistics(table: ParticleTable) -> MapKind:
         )
     mip, scaled_mip, mean, variance = map(table.numbers, names)
     return decide_map_kind(mip, scaled_mip, mean, variance, table.lines, str(table.path))
-
-
-def refined_table(table: ParticleTable, results: RefinedColumns) -> pd.DataFrame:
-    """Adds the results to a table.
-
-    Args:
-        table: The table that was refined; its other cells are kept as they are.
-        results: One row per row of the table.
-
-    Returns:
-        All cells as text: Leopard-EM's columns in its order, then unknown columns of the
-        input, then our own.
-    """
-    frame = table.raw.copy()
-    corner = np.asarray(results.position_px, np.float64)
-    centre = corner + results.template_side // 2
-    centre_angstrom = centre * table.numbers("pixel_size")[:, None]
-    for i, axis in enumerate("yx"):
-        frame[f"refined_pos_{axis}"] = cells.whole_texts(corner[:, i])
-        frame[f"refined_pos_{axis}_img"] = cells.whole_texts(centre[:, i])
-        texts = cells.rounded_texts(centre_angstrom[:, i], 4)
-        frame[f"refined_pos_{axis}_img_angstrom"] = texts
-    euler = cells.normalised_euler_deg(results.euler_deg, 4)
-    for i, name in enumerate(_ANGLES):
-        frame[f"refined_{name}"] = cells.rounded_texts(euler[:, i], 4)
-    # Fewer decimals than float32 holds: 60.0 and not 60.000488 from 5260.0005 - 5200.
-    defocus = cells.rounded_texts(results.relative_defocus_angstrom, 2)
-    frame["refined_relative_defocus"] = defocus
-    frame["refined_pixel_size"] = cells.rounded_texts(results.pixel_size_angstrom, 6)
-    frame["refined_mip"] = cells.float32_texts(results.mip)
-    frame["refined_scaled_mip"] = cells.float32_texts(results.scaled_mip)
-    frame["refined_snr"] = cells.float32_texts(results.snr)
-    frame["refined_status"] = list(results.status)
-    known = [name for name in _BY_NAME if name in frame.columns and name not in _OURS]
-    unknown = [name for name in frame.columns if name not in _BY_NAME]
-    return frame.reindex(columns=[*known, *unknown, *_OURS])

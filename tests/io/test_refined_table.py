@@ -12,11 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jaxrefine.data import STATUS_MEANING, InputError
+from jaxrefine.io.columns import COLUMNS
+from jaxrefine.io.refined_columns import RefinedColumns, refined_table
 from jaxrefine.io.table import (
-    COLUMNS,
-    RefinedColumns,
     read_particle_table,
-    refined_table,
     write_table,
 )
 from tests.reference import REFERENCE

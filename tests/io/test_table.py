@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from jaxrefine.data import InputError
+from jaxrefine.io.columns import COLUMNS
 from jaxrefine.io.table import (
-    COLUMNS,
     decide_statistics,
     read_particle_table,
     write_table,
