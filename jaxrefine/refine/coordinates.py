@@ -37,6 +37,11 @@ def places(parameters: tuple[Parameter, ...]) -> dict[str, slice]:
     }
 
 
+def count(parameters: tuple[Parameter, ...]) -> int:
+    """Number of coordinates."""
+    return sum(_COUNT[name] for name in parameters)
+
+
 def offsets_from(
     coordinates: Float[Array, " p"], parameters: tuple[Parameter, ...], start: Alignment
 ) -> Offsets:

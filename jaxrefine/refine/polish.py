@@ -8,6 +8,7 @@ is the covariance.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Literal
 
 import equinox as eqx
@@ -60,7 +61,8 @@ class Polish(eqx.Module):
         max_evaluations: Of the score and its derivatives, per particle.
         objective: What to maximise instead of the z-score, same arguments, in units of
             z; steps use the z-score's curvature, and reported scores are the z-score's.
-        at_once: Particles that are polished together on a device.
+        at_once: Particles that are polished together on a device; None: one on a CPU,
+            where the next transform is then still in cache, and 16 elsewhere.
     """
 
     parameters: tuple[Parameter, ...] = eqx.field(
@@ -70,7 +72,7 @@ class Polish(eqx.Module):
     method: Method = eqx.field(static=True, default="gauss_newton")
     max_evaluations: int = eqx.field(static=True, default=10)
     objective: Objective = eqx.field(static=True, default=z_score)
-    at_once: int = eqx.field(static=True, default=1)
+    at_once: int | None = eqx.field(static=True, default=None)
 
     def __check_init__(self) -> None:
         unknown = [name for name in self.parameters if name not in PARAMETERS]
@@ -82,10 +84,11 @@ class Polish(eqx.Module):
             )
         if self.method not in _METHODS:
             raise InputError(f"polish method {self.method!r}: one of {list(_METHODS)}")
-        if self.max_evaluations < 1 or self.at_once < 1:
+        if self.max_evaluations < 1 or (self.at_once or 1) < 1:
             raise InputError("polish: max_evaluations and at_once must be at least 1")
 
 
+_AT_ONCE_ON_ACCELERATORS = 16
 _METHODS = {"gauss_newton": ascent.gauss_newton, "adam": ascent.adam}
 
 
@@ -115,12 +118,16 @@ def polish_particles(
         back as they were.
     """
     polish = Polish() if polish is None else polish
-    limits = cell_limits(grid, polish.parameters)
+    limits = jnp.asarray(cell_limits(grid, polish.parameters))
     if not polish.bound_to_cell:
-        limits = limits + jnp.inf
-    return polish_batch(
-        particles, refined, template, jnp.asarray(limits), score, polish, mesh
-    )
+        limits = jnp.full_like(limits, jnp.inf)
+    at_once = polish.at_once
+    if at_once is None:
+        device = mesh.devices.flat[0] if mesh is not None else jax.devices()[0]
+        at_once = 1 if device.platform == "cpu" else _AT_ONCE_ON_ACCELERATORS
+    # Whether it is bound, the limits say: one compilation serves both.
+    polish = replace(polish, at_once=at_once, bound_to_cell=False)
+    return polish_batch(particles, refined, template, limits, score, polish, mesh)
 
 
 @eqx.filter_jit
@@ -145,8 +152,9 @@ def polish_batch(
                 *both,
             )
 
-        batch = polish.at_once if polish.at_once > 1 else None
-        return jax.lax.map(one, (particles, refined), batch_size=batch)
+        batch = polish.at_once or 1
+        together = batch if batch > 1 else None
+        return jax.lax.map(one, (particles, refined), batch_size=together)
 
     if mesh is None:
         return shard(particles, refined, template, limits)
@@ -251,16 +259,29 @@ def standard_errors(
     snr: Float[Array, ""],
     parameters: tuple[Parameter, ...],
 ) -> PoseErrors:
-    """Standard errors from the covariance (snr² JᵀJ)⁻¹.
+    """Standard errors from the covariance (strength² · JᵀJ)⁻¹.
+
+    The strength is not quite the score: at the maximum over p coordinates noise has added
+    p + 1 to its square on average (one for each, one for the strength), which is taken off.
 
     Args:
         information: JᵀJ, in the coordinates of `parameters`.
-        snr: Strength of the particle in units of the noise.
+        snr: Score of the particle in units of the noise.
         parameters: Which coordinates these are.
     """
+    strength2 = snr**2 - (information.shape[0] + 1)
+    return errors_at_strength(information, jnp.maximum(strength2, 1.0), parameters)
+
+
+def errors_at_strength(
+    information: Float[Array, "p p"],
+    strength2: Float[Array, ""],
+    parameters: tuple[Parameter, ...],
+) -> PoseErrors:
+    """`standard_errors` where the square of the strength is known: the Cramér-Rao bound."""
     scale = 1 / jnp.sqrt(jnp.diagonal(information))
     inverse = jnp.linalg.inv(information * scale[:, None] * scale)
-    covariance = inverse * scale[:, None] * scale / snr**2
+    covariance = inverse * scale[:, None] * scale / strength2
     sigma = jnp.sqrt(jnp.diagonal(covariance))
     at = places(parameters)
 
