@@ -3,9 +3,12 @@
 from jaxrefine.data.errors import Faults as Faults
 from jaxrefine.data.errors import InputError as InputError
 from jaxrefine.data.grid import SearchGrid as SearchGrid
+from jaxrefine.data.offsets import Offsets as Offsets
 from jaxrefine.data.optics import Optics as Optics
 from jaxrefine.data.particles import Alignment as Alignment
 from jaxrefine.data.particles import Particles as Particles
+from jaxrefine.data.polished import Polished as Polished
+from jaxrefine.data.polished import PoseErrors as PoseErrors
 from jaxrefine.data.refined import STATUS_MEANING as STATUS_MEANING
 from jaxrefine.data.refined import Refined as Refined
 from jaxrefine.data.refined import Status as Status

@@ -17,6 +17,7 @@ from jaxrefine.physics.projection import slice_to_projection, subtract_border_me
 from jaxrefine.physics.slices import central_slice
 from jaxrefine.refine.scoring import (
     Score,
+    in_the_cut,
     over_optics,
     particle_ctf,
     valid_corner,
@@ -187,3 +188,13 @@ class ImageCTF(Score):
     ) -> Complex[Array, "p n nr"]:
         seen = self._seen(particle, pixel_size, defocus)
         return window_columns(seen, self.side, corners, 0.0)
+
+    def matched_filter(
+        self, particle: Particles, template: Template, pixel_size: ScalarLike
+    ) -> tuple[Complex[Array, "Qh Qr"], Float[Array, ""]]:
+        scale = particle.template_pixel_size_angstrom / pixel_size
+        projection = self._projection(template, particle.alignment.rotation, scale)
+        transfer = particle.filter_image * particle_ctf(particle, self.cut, pixel_size, 0.0)
+        weights = self._norm_weights(particle, pixel_size, 0.0)
+        spread = jnp.fft.rfft2(in_the_cut(projection, self)) * transfer
+        return spread, self._norm(projection, weights[None])[0]

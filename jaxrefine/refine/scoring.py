@@ -78,6 +78,25 @@ class Score(eqx.Module):
         offset. Linear in the particle's image.
         """
 
+    @abc.abstractmethod
+    def matched_filter(
+        self, particle: Particles, template: Template, pixel_size: ScalarLike
+    ) -> tuple[Complex[Array, "Qh Qr"], Float[Array, ""]]:
+        """The same correlation, at the particle's own alignment, as a product with the cut.
+
+        Differentiable: continuous scores and the polish are made of it.
+
+        Args:
+            particle: One particle; its image is not read.
+            template: From `make_template`.
+            pixel_size: Absolute pixel size; the alignment's is where the search started.
+
+        Returns:
+            rfft2 of an image f of the cut's shape, and the norm ν: the correlation at the
+            middle position is Σ f · image / ν, which white noise of variance 1 gives the
+            variance 1.
+        """
+
     def scale(self, particle: Particles, grid: SearchGrid) -> Float[Array, " m"]:
         """Template voxel size / image pixel size, at each pixel size of the grid."""
         pixel_size = particle.alignment.pixel_size_angstrom + grid.pixel_size_angstrom
@@ -105,6 +124,15 @@ def over_optics(function: Any, particle: Particles, grid: SearchGrid) -> Any:
     pixel_sizes, defoci, _ = grid.shape
     stacked = jax.lax.map(one, jnp.arange(pixel_sizes * defoci))
     return jax.tree.map(lambda x: x.reshape(pixel_sizes, defoci, *x.shape[1:]), stacked)
+
+
+def in_the_cut(projection: Float[Array, "n n"], score: Score) -> Float[Array, "Qh Qw"]:
+    """A projection in the middle of the score's cut, zero around it."""
+    pads = []
+    for cut, box, margin in zip(score.cut, score.box, score.margin, strict=True):
+        before = (cut - box) // 2 + margin
+        pads.append((before, cut - before - score.side))
+    return jnp.pad(projection, pads)
 
 
 def particle_ctf(

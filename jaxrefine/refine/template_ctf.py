@@ -17,6 +17,7 @@ from jaxrefine.physics.projection import (
 from jaxrefine.physics.slices import central_slice
 from jaxrefine.refine.scoring import (
     Score,
+    in_the_cut,
     over_optics,
     particle_ctf,
     valid_corner,
@@ -132,3 +133,16 @@ class TemplateCTF(Score):
         kept = jnp.sum(particle.image) * self.side**2 / math.prod(self.box)
         windows = window_columns(particle.image, self.side, corners, kept)
         return windows.at[:, 0, 0].set(0) * self._filter_ctf(particle, pixel_size, defocus)
+
+    def matched_filter(
+        self, particle: Particles, template: Template, pixel_size: ScalarLike
+    ) -> tuple[Complex[Array, "Qh Qr"], Float[Array, ""]]:
+        scale = particle.template_pixel_size_angstrom / pixel_size
+        if self.pixel_size_changes_cs:
+            scale = jnp.ones_like(scale)
+        rotation = particle.alignment.rotation
+        central = -central_slice(template, rotation, scale).at[0, 0].set(0)
+        filter_ctf = self._filter_ctf(particle, pixel_size, 0.0)
+        projection, norm = self._projection(central, filter_ctf)
+        # The box's mean has no say.
+        return jnp.fft.rfft2(in_the_cut(projection, self)).at[0, 0].set(0), norm

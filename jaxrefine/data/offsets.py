@@ -1,0 +1,44 @@
+"""Continuous departures from where a particle is."""
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+class Offsets(eqx.Module):
+    """What may be added to a particle's alignment and optics; all zero changes nothing.
+
+    Attributes:
+        rotation_deg: Rotation vector w in the image frame (xyz), R = R_particle · exp([w]).
+            x and y tilt the particle out of the plane, z turns it in the plane.
+        shift_px: (y, x) to be added to the position.
+        defocus_angstrom: To be added to (u, v).
+        astigmatism_deg: To be added to the direction of u.
+        pixel_size_angstrom: To be added to the micrograph's pixel size, for template and
+            CTF alike.
+        phase_shift_deg: To be added to the optics, as are the last three.
+        spherical_aberration_mm: Cs.
+        amplitude_contrast: The fraction.
+        b_factor_angstrom2: B.
+    """
+
+    rotation_deg: Float[Array, "*n 3"]
+    shift_px: Float[Array, "*n 2"]
+    defocus_angstrom: Float[Array, "*n 2"]
+    astigmatism_deg: Float[Array, "*n"]
+    pixel_size_angstrom: Float[Array, "*n"]
+    phase_shift_deg: Float[Array, "*n"]
+    spherical_aberration_mm: Float[Array, "*n"]
+    amplitude_contrast: Float[Array, "*n"]
+    b_factor_angstrom2: Float[Array, "*n"]
+
+    @classmethod
+    def zeros(cls, *batch: int) -> "Offsets":
+        """No departure, for one particle or for a batch of some length."""
+        vector = {"rotation_deg": 3, "shift_px": 2, "defocus_angstrom": 2}
+        return cls(
+            **{
+                name: jnp.zeros((*batch, vector[name]) if name in vector else batch)
+                for name in cls.__dataclass_fields__
+            }
+        )

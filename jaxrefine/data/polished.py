@@ -1,0 +1,51 @@
+"""What a polish returns."""
+
+import equinox as eqx
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxrefine.data.refined import Refined
+
+
+class PoseErrors(eqx.Module):
+    """Standard errors, each with all the other free parameters unknown as well.
+
+    From the Fisher information of the expected image in white noise. NaN for what was
+    not free, and for particles that were not refined.
+
+    Attributes:
+        rotation_deg: Of the rotation vector in the image frame: tilts about x and about
+            y, and the in-plane angle.
+        largest_rotation_deg: Along the direction of rotation that is known worst.
+        defocus_angstrom: Of the mean of u and v; that of either where astigmatism is not
+            free, since both then move together.
+        astigmatism_angstrom: Of (u - v)/2 along the astigmatism's axis, and at 45° to it.
+        shift_px: Of the position, (y, x).
+        pixel_size_angstrom: Of the pixel size.
+    """
+
+    rotation_deg: Float[Array, "*n 3"]
+    largest_rotation_deg: Float[Array, "*n"]
+    defocus_angstrom: Float[Array, "*n"]
+    astigmatism_angstrom: Float[Array, "*n 2"]
+    shift_px: Float[Array, "*n 2"]
+    pixel_size_angstrom: Float[Array, "*n"]
+
+
+class Polished(eqx.Module):
+    """Continuous optimum of each particle.
+
+    Attributes:
+        refined: As from the search, with the better alignment (sub-pixel position) and
+            its scores; what the search found where the polish found nothing better.
+        errors: Standard errors of the alignment.
+        evaluations: How often score and derivatives were computed.
+        converged: No further step promised a gain.
+        at_limit: A coordinate stopped where the search grid's cell ends: the optimum lies
+            beyond, and the errors are not those of an optimum.
+    """
+
+    refined: Refined
+    errors: PoseErrors
+    evaluations: Int[Array, "*n"]
+    converged: Bool[Array, "*n"]
+    at_limit: Bool[Array, "*n"]

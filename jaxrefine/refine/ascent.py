@@ -1,0 +1,179 @@
+"""Climbing from a grid's best to the continuous optimum, for one particle."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, Int
+
+# Damping at the start; its growth after a step that gained nothing, its fall after one
+# that did.
+_DAMPING, _GROWTH, _FALL = 0.1, 8.0, 0.2
+# The climb ends when the next step promises less than this in z: a tenth of a standard
+# error at z = 10. Small damping, lest it be the damping that shortened the step.
+_LEAST_GAIN, _SMALL_DAMPING = 5e-4, 0.2
+# The optimum has been reached where less than this is promised, however the climb ended.
+_CLOSE_ENOUGH = 1e-2
+# A secant changes the curvature only where it is clearly positive.
+_LEAST_SECANT = 0.05
+# Adam's step, in standard errors of each coordinate at z = 1.
+_LEARNING_RATE = 0.1
+
+# Score and gradient at some coordinates.
+Evaluate = Callable[[Float[Array, " p"]], tuple[Float[Array, ""], Float[Array, " p"]]]
+
+
+class Summit(eqx.Module):
+    """Where an ascent ended.
+
+    Attributes:
+        coordinates: The best that was seen.
+        value: The score there.
+        evaluations: How often score and gradient were computed.
+        converged: Little more was promised there.
+    """
+
+    coordinates: Float[Array, " p"]
+    value: Float[Array, ""]
+    evaluations: Int[Array, ""]
+    converged: Bool[Array, ""]
+
+
+class _Here(eqx.Module):
+    at: Float[Array, " p"]
+    value: Float[Array, ""]
+    gradient: Float[Array, " p"]
+
+
+def gauss_newton(
+    evaluate: Evaluate,
+    information: Float[Array, "p p"],
+    limits: Float[Array, " p"],
+    max_evaluations: int,
+) -> Summit:
+    """Levenberg-Marquardt from coordinates of 0; never ends below where it began.
+
+    The curvature begins as Gauss-Newton's, value · JᵀJ. What that leaves out, the second
+    derivatives of the feature times the noise, is a third of it and more at z = 10, so
+    every evaluation corrects it by its secant (BFGS). Such structured methods go back to
+    Dennis, Gay & Welsch, ACM TOMS 7 (1981) 348 (NL2SOL).
+
+    Args:
+        evaluate: What is to become largest.
+        information: JᵀJ at coordinates of 0.
+        limits: Coordinates stay within ± these.
+        max_evaluations: How often to evaluate at most.
+    """
+    start = jnp.zeros_like(limits)
+    scale = _reciprocal_root(jnp.diagonal(information))
+
+    def unfinished(state) -> Array:
+        _, _, damping, _, gain, count = state
+        promising = (gain > _LEAST_GAIN) | (damping > _SMALL_DAMPING)
+        return (count < max_evaluations) & promising & jnp.isfinite(gain)
+
+    def climb(state):
+        here, curvature, damping, candidate, _, count = state
+        there = _Here(candidate, *evaluate(candidate))
+        step, change = candidate - here.at, here.gradient - there.gradient
+        first = count == 0
+        curvature = jnp.where(
+            first,
+            jnp.abs(there.value) * information,
+            _with_secant(curvature, step, change),
+        )
+        better = there.value > here.value
+        damping = damping * jnp.where(first, 1, jnp.where(better, _FALL, _GROWTH))
+        here = jax.tree.map(lambda a, b: jnp.where(better, a, b), there, here)
+        candidate, gain = _step(here, curvature, damping, scale, limits)
+        return here, curvature, damping, candidate, gain, count + 1
+
+    nowhere = _Here(start, jnp.full_like(start[0], -jnp.inf), start)
+    damping, gain = jnp.full_like(start[0], _DAMPING), jnp.ones_like(start[0])
+    state = (nowhere, information, damping, start, gain, jnp.int32(0))
+    here, curvature, _, _, _, count = jax.lax.while_loop(unfinished, climb, state)
+    _, gain = _step(here, curvature, jnp.zeros_like(damping), scale, limits)
+    return Summit(here.at, here.value, count, gain <= _CLOSE_ENOUGH)
+
+
+def adam(
+    evaluate: Evaluate,
+    information: Float[Array, "p p"],
+    limits: Float[Array, " p"],
+    max_evaluations: int,
+) -> Summit:
+    """optax's Adam, coordinates in units of their standard error; the best seen.
+
+    Takes several times as many evaluations as `gauss_newton`, all of them. For an
+    objective whose curvature is nothing like the score's.
+    """
+    start = jnp.zeros_like(limits)
+    first = _Here(start, *evaluate(start))
+    scale = _reciprocal_root(jnp.diagonal(information))
+    rate = optax.cosine_decay_schedule(_LEARNING_RATE, max_evaluations)
+    optimizer = optax.adam(rate)
+
+    def climb(_, state):
+        here, best, inner = state
+        update, inner = optimizer.update(-here.gradient * scale, inner)
+        at = jnp.clip(here.at + scale * update, -limits, limits)
+        here = _Here(at, *evaluate(at))
+        better = here.value > best.value
+        best = jax.tree.map(lambda a, b: jnp.where(better, a, b), here, best)
+        return here, best, inner
+
+    state = (first, first, optimizer.init(start))
+    _, best, _ = jax.lax.fori_loop(1, max_evaluations, climb, state)
+    curvature = jnp.abs(best.value) * information
+    _, gain = _step(best, curvature, jnp.zeros(()), scale, limits)
+    count = jnp.int32(max_evaluations)
+    return Summit(best.at, best.value, count, gain <= _CLOSE_ENOUGH)
+
+
+def _reciprocal_root(values: Float[Array, " p"]) -> Float[Array, " p"]:
+    """1/√, and 0 where that is not finite."""
+    positive = values > 0
+    return jnp.where(positive, 1 / jnp.sqrt(jnp.where(positive, values, 1)), 0)
+
+
+def _step(
+    here: _Here,
+    curvature: Float[Array, "p p"],
+    damping: Float[Array, ""],
+    scale: Float[Array, " p"],
+    limits: Float[Array, " p"],
+) -> tuple[Float[Array, " p"], Float[Array, ""]]:
+    """Where the damped Newton step leads within the limits, and the gain it promises.
+
+    Marquardt's damping: relative to each coordinate's own curvature, so that units do not
+    matter. Coordinates that stand at their limit and would go on are held.
+    """
+    held = (jnp.abs(here.at) >= limits) & (here.at * here.gradient > 0)
+    free = jnp.where(held, 0, scale)
+    scaled = curvature * free[:, None] * free
+    own = jnp.diagonal(scaled)
+    damped = scaled + jnp.diag(jnp.where(own > 0, damping * own, 1))
+    step = free * jnp.linalg.solve(damped, free * here.gradient)
+    at = jnp.clip(here.at + step, -limits, limits)
+    step = at - here.at
+    bent = jnp.sum(step * _times(curvature, step)) / 2
+    return at, jnp.sum(step * here.gradient) - bent
+
+
+def _with_secant(
+    curvature: Float[Array, "p p"], step: Float[Array, " p"], change: Float[Array, " p"]
+) -> Float[Array, "p p"]:
+    """BFGS: the curvature that explains how the gradient fell along a step."""
+    bent = _times(curvature, step)
+    expected, seen = jnp.sum(step * bent), jnp.sum(step * change)
+    good = (seen > _LEAST_SECANT * expected) & (expected > 0)
+    expected, seen = jnp.where(good, expected, 1), jnp.where(good, seen, 1)
+    update = jnp.outer(change, change) / seen - jnp.outer(bent, bent) / expected
+    return curvature + jnp.where(good, update, 0)
+
+
+def _times(matrix: Float[Array, "p p"], vector: Float[Array, " p"]) -> Float[Array, " p"]:
+    """Product with every digit, also on devices that round matrix products."""
+    return jnp.sum(matrix * vector, axis=1)

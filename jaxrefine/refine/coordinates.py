@@ -1,0 +1,114 @@
+"""The coordinates that the polish moves along, and how far it may go."""
+
+import math
+from dataclasses import replace
+from typing import Literal, get_args
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxrefine.data import Alignment, Offsets, SearchGrid
+from jaxrefine.physics.rotations import angle_between_deg
+
+Parameter = Literal["orientation", "shift", "defocus", "astigmatism", "pixel_size"]
+PARAMETERS: tuple[Parameter, ...] = get_args(Parameter)
+
+# orientation: rotation vector (deg); shift: y, x (px); defocus: of u and v alike (Å);
+# astigmatism: half of u - v, along its present axis and at 45° to it (Å); pixel size (Å).
+_COUNT: dict[str, int] = {
+    "orientation": 3,
+    "shift": 2,
+    "defocus": 1,
+    "astigmatism": 2,
+    "pixel_size": 1,
+}
+
+# Without any astigmatism its axis is nowhere. This much, in Å, changes no score.
+_LEAST_ASTIGMATISM = 0.01
+
+
+def places(parameters: tuple[Parameter, ...]) -> dict[str, slice]:
+    """Where each parameter's coordinates stand in the vector of all."""
+    ends = np.cumsum([_COUNT[name] for name in parameters]).tolist()
+    return {
+        name: slice(end - _COUNT[name], end)
+        for name, end in zip(parameters, ends, strict=True)
+    }
+
+
+def count(parameters: tuple[Parameter, ...]) -> int:
+    """Number of coordinates."""
+    return sum(_COUNT[name] for name in parameters)
+
+
+def offsets_from(
+    coordinates: Float[Array, " p"], parameters: tuple[Parameter, ...], start: Alignment
+) -> Offsets:
+    """The offsets that some coordinates stand for, around an alignment."""
+    part = {name: coordinates[at] for name, at in places(parameters).items()}
+    changed = {}
+    if "orientation" in part:
+        changed["rotation_deg"] = part["orientation"]
+    if "shift" in part:
+        changed["shift_px"] = part["shift"]
+    if "pixel_size" in part:
+        changed["pixel_size_angstrom"] = part["pixel_size"][0]
+    u_v = part.get("defocus", jnp.zeros(1)) * jnp.ones(2)
+    if "astigmatism" in part:
+        difference, changed["astigmatism_deg"] = _astigmatism(part["astigmatism"], start)
+        u_v = u_v + jnp.stack([difference, -difference])
+    return replace(Offsets.zeros(), defocus_angstrom=u_v, **changed)
+
+
+def _astigmatism(
+    along_across: Float[Array, " 2"], start: Alignment
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Changes of (u - v) / 2 and of the angle in degrees.
+
+    Astigmatism is a vector of length (u - v)/2 at twice the angle: in its components,
+    unlike in length and angle, nothing special happens where it vanishes.
+    """
+    half = (start.defocus_angstrom[0] - start.defocus_angstrom[1]) / 2
+    sign = jnp.where(half < 0, -1.0, 1.0)
+    first = jnp.maximum(jnp.abs(half), _LEAST_ASTIGMATISM) + sign * along_across[0]
+    second = sign * along_across[1]
+    angle = jnp.rad2deg(jnp.arctan2(second, first)) / 2
+    return sign * jnp.sqrt(first**2 + second**2) - half, angle
+
+
+def cell_limits(
+    grid: SearchGrid, parameters: tuple[Parameter, ...]
+) -> Float[np.ndarray, " p"]:
+    """How far each coordinate may go from the grid's best: half a step, and one pixel.
+
+    What the grid does not search has no step, hence no limit.
+    """
+    rotations = np.asarray(grid.rotation, np.float64)
+    tilt_deg = np.rad2deg(np.arccos(np.clip(rotations[:, 2, 2], -1, 1)))
+    tilted = tilt_deg > _SAME_DEG
+    upright = rotations[~tilted]
+    turn_deg = np.array([angle_between_deg(np.eye(3), one) for one in upright])
+    tilt = _least(tilt_deg[tilted]) / 2
+    in_plane = _least(turn_deg[turn_deg > _SAME_DEG]) / 2
+    limits = {
+        "orientation": [tilt, tilt, in_plane],
+        "shift": [1.0, 1.0],
+        "defocus": [_step(grid.defocus_angstrom) / 2],
+        "astigmatism": [math.inf, math.inf],
+        "pixel_size": [_step(grid.pixel_size_angstrom) / 2],
+    }
+    return np.concatenate([limits[name] for name in parameters]).astype(np.float32)
+
+
+# Float32 matrices of equal tilt differ by less; no grid is that fine.
+_SAME_DEG = 0.02
+
+
+def _least(values: Float[np.ndarray, " n"]) -> float:
+    return float(values.min()) if len(values) else math.inf
+
+
+def _step(offsets: Float[Array, " n"]) -> float:
+    values = np.asarray(offsets, np.float64)
+    return float(np.diff(values).max()) if len(values) > 1 else math.inf
