@@ -16,6 +16,7 @@ import equinox as eqx
 
 from jaxrefine.app.config_filters import PreprocessingFiltersConfig
 from jaxrefine.app.config_load import Fault, Rule, Section, structure
+from jaxrefine.app.config_polish import PolishConfig
 from jaxrefine.app.config_search import (
     DefocusRefinementConfig,
     OrientationRefinementConfig,
@@ -257,6 +258,7 @@ class Config(Section):
         defocus_refinement_config: The defocus search.
         orientation_refinement_config: The orientation search.
         pixel_size_refinement_config: The pixel size search.
+        polish: From the grid's best to the continuous optimum, with standard errors.
         preprocessing_filters: Filters of the micrograph.
         computational_config: What computes.
         apply_global_filtering: True filters the whole micrograph; false each box.
@@ -266,8 +268,8 @@ class Config(Section):
         scoring: `image_ctf` applies filter and CTF to the image; `template_ctf` to the
             template's projection, in the template's own box, as Leopard-EM does.
         template_sampling: How slices are taken: `padded`, from a padded and
-            compensated volume; `trilinear`, from the volume as it is, as Leopard-EM
-            does.
+            compensated volume; `cubic`, the same by cubic splines: smoother, and slower;
+            `trilinear`, from the volume as it is, as Leopard-EM does.
         statistics: What the correlation_variance maps and column hold: `variance`,
             `standard_deviation`, or `auto`, decided from the table.
         reproduce: `leopard_em` turns Leopard-EM's choices on together, for comparison:
@@ -284,13 +286,14 @@ class Config(Section):
         OrientationRefinementConfig()
     )
     pixel_size_refinement_config: PixelSizeRefinementConfig = PixelSizeRefinementConfig()
+    polish: PolishConfig = PolishConfig()
     preprocessing_filters: PreprocessingFiltersConfig = PreprocessingFiltersConfig()
     computational_config: ComputationalConfig = ComputationalConfig()
     apply_global_filtering: bool = True
     movie_config: MovieConfig = MovieConfig()
     output_path: str | None = None
     scoring: Literal["image_ctf", "template_ctf"] = "image_ctf"
-    template_sampling: Literal["padded", "trilinear"] = "padded"
+    template_sampling: Literal["padded", "cubic", "trilinear"] = "padded"
     statistics: Literal["auto", "variance", "standard_deviation"] = "auto"
     reproduce: Literal["leopard_em"] | None = None
     template_pixel_size: float | None = None

@@ -30,9 +30,11 @@ class PolishConfig(Section):
         Rule("max_steps", lambda c: c.max_steps >= 1, "must be 1 or more"),
         Rule(
             "parameters",
-            lambda c: c.parameters
-            and set(c.parameters) <= set(PARAMETERS)
-            and len(set(c.parameters)) == len(c.parameters),
+            lambda c: (
+                c.parameters
+                and set(c.parameters) <= set(PARAMETERS)
+                and len(set(c.parameters)) == len(c.parameters)
+            ),
             f"must be {_WORDS}, each once",
         ),
     )

@@ -14,7 +14,7 @@ from jaxrefine.app.checks import (
 )
 from jaxrefine.app.config import Config, resolve_path
 from jaxrefine.app.runtime import free_bytes
-from jaxrefine.app.setup import make_filters, make_grid, make_score
+from jaxrefine.app.setup import make_filters, make_grid, make_polish, make_score
 from jaxrefine.data import Faults, SearchGrid, Template
 from jaxrefine.io.table import (
     ParticleTable,
@@ -25,6 +25,7 @@ from jaxrefine.io.table import (
 from jaxrefine.physics.filters import Filters
 from jaxrefine.physics.slices import make_template
 from jaxrefine.refine.layout import Layout, plan_layout
+from jaxrefine.refine.polish import Polish
 from jaxrefine.refine.scoring import Score
 from jaxrefine.refine.sharding import device_mesh, replicate, select_devices
 
@@ -49,6 +50,7 @@ class Job:
         grid: Offsets that are searched, on every device.
         score: How to correlate.
         layout: Of the search, for the memory of the devices.
+        polish: How the grid's best are polished; None where they are not.
         mesh: The devices.
         output: Where the refined table goes.
     """
@@ -65,6 +67,7 @@ class Job:
     grid: SearchGrid
     score: Score
     layout: Layout
+    polish: Polish | None
     mesh: jax.sharding.Mesh
     output: Path
 
@@ -146,6 +149,7 @@ def prepare_job(config: Config, output: Path | None = None) -> Job:
         grid=replicate(grid, mesh),
         score=score,
         layout=_plan(config, grid, score, start, devices),
+        polish=make_polish(config),
         mesh=mesh,
         output=output,
     )
@@ -229,6 +233,9 @@ def describe(job: Job) -> list[str]:
     ]
     if job.start.n_rounded_positions:
         lines.append(f"{job.start.n_rounded_positions} positions rounded to whole pixels")
+    if job.polish is not None:
+        free = ", ".join(job.polish.parameters)
+        lines.append(f"the best are polished in {free}, with standard errors")
     if job.reproduces_leopard_em:
         lines.append("reproducing Leopard-EM: for comparison, not for results")
     return lines

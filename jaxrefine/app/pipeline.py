@@ -23,12 +23,13 @@ from jaxrefine.app.progress import Progress
 from jaxrefine.app.results import Results, Summary
 from jaxrefine.app.setup import particle_optics, starting_alignment
 from jaxrefine.app.stop import EXIT_LOST_PROCESS, Stopped
-from jaxrefine.data import InputError, Refined
+from jaxrefine.data import InputError, Polished, Refined
 from jaxrefine.io.mrc import read_image
 from jaxrefine.io.paths import rebased
 from jaxrefine.io.refined_columns import refined_table
 from jaxrefine.io.table import write_table
 from jaxrefine.refine.layout import Layout
+from jaxrefine.refine.polish import polish_particles
 from jaxrefine.refine.prepare import Micrograph, cut_particles, prepare_micrograph
 from jaxrefine.refine.refine import refine_within_memory
 from jaxrefine.refine.sharding import PARTICLES
@@ -130,8 +131,8 @@ def _refine_share(
                     progress.update(len(left[number]))
                     continue
                 for batch in _batches(left[number], job.mesh.shape[PARTICLES]):
-                    refined, layout = _refine(job, micrograph, batch, layout)
-                    results.store(batch, refined)
+                    found, layout = _refine(job, micrograph, batch, layout)
+                    results.store(batch, *found)
                     progress.update(len(batch))
                     if time.monotonic() - saved > _SECONDS_BETWEEN_SAVES:
                         results.save(parts, number, groups[number])
@@ -227,9 +228,9 @@ def _batches(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
 
 def _refine(
     job: Job, micrograph: Micrograph, rows: np.ndarray, layout: Layout
-) -> tuple[Refined, Layout]:
-    """Refine one batch; it is filled up to one size, so that one compilation serves the
-    run. And the layout that the devices' memory had room for."""
+) -> tuple[tuple[Refined, Polished | None], Layout]:
+    """The grid's best of one batch, and polished; it is filled up to one size, so that one
+    compilation serves the run. And the layout that the devices' memory had room for."""
     missing = job.mesh.shape[PARTICLES] - len(rows)
     filled = np.concatenate([rows, np.repeat(rows[-1:], missing)])
     particles = cut_particles(
@@ -250,7 +251,13 @@ def _refine(
             fitting.orientations,
             layout.orientations,
         )
-    return jax.tree.map(lambda x: np.asarray(x)[: len(rows)], refined), fitting
+    polished = None
+    if job.polish is not None:
+        polished = polish_particles(
+            particles, refined, job.template, job.grid, job.score, job.polish, mesh=job.mesh
+        )
+    found = jax.tree.map(lambda x: np.asarray(x)[: len(rows)], (refined, polished))
+    return found, fitting
 
 
 def _leopard_em_scale(job: Job) -> float:

@@ -10,7 +10,9 @@ import numpy as np
 
 from jaxrefine.app.job import Job
 from jaxrefine.app.parts import Parts
-from jaxrefine.data import Refined, Status
+from jaxrefine.app.polished import mean_defocus, polish_words, polished_numbers
+from jaxrefine.data import Polished, Refined, Status
+from jaxrefine.io.columns import ANGLES, POLISHED
 from jaxrefine.io.refined_columns import RefinedColumns
 from jaxrefine.physics.rotations import matrix_to_euler
 
@@ -71,6 +73,8 @@ class Results:
             pixel_size_angstrom=np.full(n, np.nan),
             snr=np.full(n, np.nan, np.float32),
             status=[""] * n,
+            polished=np.full((n, len(POLISHED)), np.nan) if job.polish else None,
+            polish=[""] * n if job.polish else None,
         )
 
     def load(self, parts: Parts, numbers: Iterable[int], *, final: bool = False) -> bool:
@@ -103,14 +107,17 @@ class Results:
             self.columns.status[row] = _name(Status.UNREADABLE)
         self.done[rows] = True
 
-    def store(self, rows: np.ndarray, refined: Refined) -> None:
+    def store(
+        self, rows: np.ndarray, refined: Refined, polished: Polished | None = None
+    ) -> None:
         """Keep the results of a batch; a particle that was not refined stays NaN."""
         columns, start = self.columns, self._own_start
         for row, status in zip(rows, refined.status, strict=True):
             columns.status[row] = _name(Status(int(status)))
         self.done[rows] = True
         good = np.isfinite(refined.z_score)
-        rows, refined = rows[good], jax.tree.map(lambda x: x[good], refined)
+        rows = rows[good]
+        refined, polished = jax.tree.map(lambda x: x[good], (refined, polished))
         at_pixel_size, at_defocus = refined.grid_index[:, 0], refined.grid_index[:, 1]
         columns.mip[rows] = refined.correlation
         columns.scaled_mip[rows] = refined.z_score
@@ -124,6 +131,42 @@ class Results:
         columns.pixel_size_angstrom[rows] = (
             start.pixel_size_angstrom[rows] + self._pixel_size[at_pixel_size]
         )
+        if polished is not None:
+            self._store_polished(rows, refined, polished)
+
+    def _store_polished(
+        self, rows: np.ndarray, refined: Refined, polished: Polished
+    ) -> None:
+        """Put polished values in the place of the grid's, and these into their own."""
+        columns, best = self.columns, polished.refined
+        assert columns.polished is not None and columns.polish is not None
+        grid = {
+            "grid_mip": columns.mip[rows],
+            "grid_scaled_mip": columns.scaled_mip[rows],
+            "grid_pos_y": columns.position_px[rows, 0],
+            "grid_pos_x": columns.position_px[rows, 1],
+            "grid_relative_defocus": columns.relative_defocus_angstrom[rows],
+            "grid_pixel_size": columns.pixel_size_angstrom[rows],
+            **{f"grid_{name}": columns.euler_deg[rows, i] for i, name in enumerate(ANGLES)},
+        }
+        gained = mean_defocus(best.alignment) - mean_defocus(refined.alignment)
+        columns.mip[rows] = best.correlation
+        columns.scaled_mip[rows] = best.z_score
+        columns.snr[rows] = best.snr
+        columns.position_px[rows] = np.rint(best.alignment.position_px)
+        columns.euler_deg[rows] = matrix_to_euler(
+            best.alignment.rotation.astype(np.float64)
+        )
+        columns.relative_defocus_angstrom[rows] += gained
+        columns.pixel_size_angstrom[rows] += (
+            best.alignment.pixel_size_angstrom.astype(np.float64)
+            - refined.alignment.pixel_size_angstrom
+        )
+        lens = columns.relative_defocus_angstrom[rows]
+        numbers = grid | polished_numbers(polished, lens, self.job.polish)
+        columns.polished[rows] = np.stack([numbers[name] for name in POLISHED], axis=-1)
+        for row, word in zip(rows, polish_words(polished), strict=True):
+            columns.polish[row] = word
 
     def summary(self, seconds: float) -> Summary:
         """Means over the particles that were refined."""

@@ -3,6 +3,8 @@
 Plain numbers cross the border here; below this module nobody knows the configuration.
 """
 
+from typing import cast
+
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -17,7 +19,9 @@ from jaxrefine.io.table import StartingValues
 from jaxrefine.physics.filters import Bandpass, Curve, Filters, Whitening
 from jaxrefine.physics.rotations import euler_to_matrix
 from jaxrefine.refine import grids
+from jaxrefine.refine.coordinates import Parameter
 from jaxrefine.refine.image_ctf import ImageCTF
+from jaxrefine.refine.polish import Polish
 from jaxrefine.refine.scoring import Score
 from jaxrefine.refine.template_ctf import TemplateCTF
 
@@ -45,6 +49,19 @@ def make_filters(config: Config) -> Filters:
         if curve.enabled
         else None,
         randomize_phases_from=randomization.cuton if randomization.enabled else None,
+    )
+
+
+def make_polish(config: Config) -> Polish | None:
+    """How the grid's best are polished; None where they are not."""
+    chosen = config.polish
+    if not chosen.enabled:
+        return None
+    return Polish(
+        parameters=cast(tuple[Parameter, ...], chosen.parameters),
+        bound_to_cell=chosen.bound_to_cell,
+        method=chosen.method,
+        max_evaluations=chosen.max_steps,
     )
 
 
