@@ -270,9 +270,7 @@ def study(per_case: int, seed: int, settings: dict[str, jr.Polish]) -> dict[str,
     rows: dict[str, list[tuple]] = {name: [] for name in settings}
     number = 0
     for structure in structures():
-        volume = sim.potential_volume(
-            structure.atoms, structure.side, structure.pixel_size
-        )
+        volume = sim.potential_volume(structure.atoms, structure.side, structure.pixel_size)
         template = jr.make_template(volume, "padded")
         smooth = jr.make_template(volume, "cubic")
         score = structure.score
