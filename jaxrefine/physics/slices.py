@@ -196,14 +196,29 @@ def _tricubic(
     flat: Float[Array, " v"], base: Int[Array, "..."], shares: _Shares
 ) -> Float[Array, "..."]:
     """Cubic B-splines, four samples along each axis from the one before the voxel on."""
-    if not shares:
-        return flat.at[base].get(mode="promise_in_bounds")
-    (stride, t), rest = shares[0], shares[1:]
-    weights = (
+    (plane, z), (row, y), (_, x) = shares
+    along_x = _spline_weights(x)
+    along_y, along_z = jnp.stack(_spline_weights(y)), jnp.stack(_spline_weights(z))
+
+    # A loop over the 16 lines of 4 samples compiles in a fraction of the time.
+    def add_line(total: Array, tap: Array) -> tuple[Array, None]:
+        at_z, at_y = jnp.divmod(tap, 4)
+        first = base + (at_z * plane + at_y * row)
+        line = sum(
+            flat.at[first + step].get(mode="promise_in_bounds") * weight
+            for step, weight in enumerate(along_x)
+        )
+        return total + line * (along_y[at_y] * along_z[at_z]), None
+
+    start = jnp.zeros(base.shape, jnp.result_type(flat, x))
+    return jax.lax.scan(add_line, start, jnp.arange(16, dtype=base.dtype))[0]
+
+
+def _spline_weights(t: Float[Array, "..."]) -> tuple[Float[Array, "..."], ...]:
+    """Of the samples at -1, 0, 1 and 2, for a position t between 0 and 1."""
+    return (
         (1 - t) ** 3 / 6,
         (3 * t - 6) * t**2 / 6 + 2 / 3,
         ((-3 * t + 3) * t + 3) * t / 6 + 1 / 6,
         t**3 / 6,
     )
-    taps = [_tricubic(flat, base + tap * stride, rest) for tap in range(4)]
-    return sum(tap * weight for tap, weight in zip(taps, weights, strict=True))
