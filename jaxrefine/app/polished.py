@@ -1,9 +1,10 @@
 """What a polish returned, as the particle table has it."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from jaxrefine.data import Alignment, Polished
-from jaxrefine.refine.polish import Polish
 
 # How a polish may end, and what that means.
 POLISH_MEANING = {
@@ -29,14 +30,14 @@ def polish_words(polished: Polished) -> list[str]:
 
 
 def polished_numbers(
-    polished: Polished, relative_defocus_angstrom: np.ndarray, polish: Polish
+    polished: Polished, relative_defocus_angstrom: np.ndarray, free: Sequence[str]
 ) -> dict[str, np.ndarray]:
     """Columns of a polish, but for the grid's; NaN for what was not free.
 
     Args:
         polished: Of some particles.
         relative_defocus_angstrom: Their refined relative defocus.
-        polish: What was free.
+        free: The parameters that were polished.
     """
     there, errors = polished.refined.alignment, polished.errors
     position = np.asarray(there.position_px, np.float64)
@@ -45,7 +46,7 @@ def polished_numbers(
     lens = np.asarray(there.defocus_angstrom, np.float64)
     lens = lens - relative_defocus_angstrom[:, None]
     angle = np.asarray(there.astigmatism_deg, np.float64)
-    if "astigmatism" not in polish.parameters:
+    if "astigmatism" not in free:
         lens, angle = np.full_like(lens, np.nan), np.full_like(angle, np.nan)
     return {
         "refined_shift_x": shift[:, 1],

@@ -63,6 +63,7 @@ class Results:
         self._pixel_size = np.asarray(job.grid.pixel_size_angstrom)
         self.done = np.zeros(n, bool)
         self.continued = 0
+        self._polished, self._polish = np.full((n, len(POLISHED)), np.nan), [""] * n
         self.columns = RefinedColumns(
             template_side=job.score.side,
             mip=np.full(n, np.nan, np.float32),
@@ -73,8 +74,8 @@ class Results:
             pixel_size_angstrom=np.full(n, np.nan),
             snr=np.full(n, np.nan, np.float32),
             status=[""] * n,
-            polished=np.full((n, len(POLISHED)), np.nan) if job.polish else None,
-            polish=[""] * n if job.polish else None,
+            polished=self._polished if job.polish else None,
+            polish=self._polish if job.polish else None,
         )
 
     def load(self, parts: Parts, numbers: Iterable[int], *, final: bool = False) -> bool:
@@ -139,7 +140,6 @@ class Results:
     ) -> None:
         """Put polished values in the place of the grid's, and these into their own."""
         columns, best = self.columns, polished.refined
-        assert columns.polished is not None and columns.polish is not None
         grid = {
             "grid_mip": columns.mip[rows],
             "grid_scaled_mip": columns.scaled_mip[rows],
@@ -163,10 +163,10 @@ class Results:
             - refined.alignment.pixel_size_angstrom
         )
         lens = columns.relative_defocus_angstrom[rows]
-        numbers = grid | polished_numbers(polished, lens, self.job.polish)
-        columns.polished[rows] = np.stack([numbers[name] for name in POLISHED], axis=-1)
+        numbers = grid | polished_numbers(polished, lens, self.job.config.polish.parameters)
+        self._polished[rows] = np.stack([numbers[name] for name in POLISHED], axis=-1)
         for row, word in zip(rows, polish_words(polished), strict=True):
-            columns.polish[row] = word
+            self._polish[row] = word
 
     def summary(self, seconds: float) -> Summary:
         """Means over the particles that were refined."""

@@ -98,9 +98,9 @@ def test_only_what_is_left_is_refined(data, monkeypatch):
     interrupt_after(monkeypatch, 2)
     store, rows = Results.store, []
 
-    def noting(self, batch, refined):
+    def noting(self, batch, *found):
         rows.extend(batch.tolist())
-        store(self, batch, refined)
+        store(self, batch, *found)
 
     monkeypatch.setattr(Results, "store", noting)
     assert refine("-q") == 0
