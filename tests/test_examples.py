@@ -21,7 +21,14 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 # What has been run here; a file that is added and not listed fails below.
 CONFIGS = {"full.yaml": "tests/app/test_config_files.py", "demo.yaml": "the demo's own"}
-EXAMPLES = {"library.py"}
+EXAMPLES = {
+    "b_factor.py",
+    "demo_particles.py",  # by the others
+    "library.py",
+    "own_score.py",
+    "pixel_size.py",
+    "template_gradient.py",
+}
 
 
 def run_python(*arguments, cwd=ROOT):
@@ -64,6 +71,55 @@ def test_library_example(demo_folder):
     assert len(before) == 6
     assert np.all(after >= before)
     assert "dz/d(defocus u)" in printed
+
+
+def measured(printed, name):
+    """A value, its standard error and what the table says, of a line of an example."""
+    line = next(line for line in printed.splitlines() if line.startswith(name))
+    return [float(text) for text in re.findall(r"[-+]?\d+\.?\d*", line.split(":")[1])]
+
+
+@pytest.mark.slow
+def test_pixel_size_example(demo_folder):
+    """The demo was made at the table's pixel size."""
+    printed = run_python("examples/pixel_size.py", demo_folder)
+    value, sigma, truth = measured(printed, "pixel size")
+    assert 0 < sigma < 0.01 and abs(value - truth) < 4 * sigma
+
+
+@pytest.mark.slow
+def test_b_factor_example(demo_folder):
+    """The demo was made with the table's B-factor and amplitude contrast."""
+    printed = run_python("examples/b_factor.py", demo_folder)
+    for name, most in (("B-factor", 20.0), ("amplitude contrast", 10.0)):
+        value, sigma, truth = measured(printed, name)[:3]
+        assert 0 < sigma < most and abs(value - truth) < 4 * sigma
+    assert float(printed.split("gained:")[1]) >= 0
+
+
+@pytest.mark.slow
+def test_own_score_example(demo_folder):
+    """Both scores are best where the particles are; the coarser one has the wider peak."""
+    printed = run_python("examples/own_score.py", demo_folder)
+    fine, coarse = (
+        np.array(text.split(), float) for text in re.findall(r"\[([^]]*)\]", printed)
+    )
+    assert len(fine) == len(coarse) == 7
+    assert fine.argmax() == coarse.argmax() == 3 and fine[3] > coarse[3]
+    assert (fine / fine[3])[[0, 6]].max() < (coarse / coarse[3])[[0, 6]].min()
+
+
+@pytest.mark.slow
+def test_template_gradient_example(demo_folder, tmp_path):
+    printed = run_python(
+        "examples/template_gradient.py", demo_folder, tmp_path / "gradient.mrc"
+    )
+    # The score does not change with the template's strength.
+    assert abs(float(re.search(r"template: ([-\d.]+)", printed)[1])) < 0.02
+    gradient, voxel_size = read_volume(tmp_path / "gradient.mrc")
+    volume, of_template = read_volume(demo_folder / "template.mrc")
+    assert gradient.shape == volume.shape and voxel_size == of_template
+    assert np.all(np.isfinite(gradient)) and gradient.std() > 0
 
 
 def test_ci_runs_the_readmes_test_line():
