@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import replace
-from typing import Literal, get_args
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,9 +9,6 @@ from jaxtyping import Array, Float
 
 from jaxrefine.data import Alignment, Offsets, SearchGrid
 from jaxrefine.physics.rotations import angle_between_deg
-
-Parameter = Literal["orientation", "shift", "defocus", "astigmatism", "pixel_size"]
-PARAMETERS: tuple[Parameter, ...] = get_args(Parameter)
 
 # orientation: rotation vector (deg); shift: y, x (px); defocus: of u and v alike (Å);
 # astigmatism: half of u - v, along its present axis and at 45° to it (Å); pixel size (Å).
@@ -23,12 +19,14 @@ _COUNT: dict[str, int] = {
     "astigmatism": 2,
     "pixel_size": 1,
 }
+PARAMETERS = tuple(_COUNT)
 
-# Without any astigmatism its axis is nowhere. This much, in Å, changes no score.
-_LEAST_ASTIGMATISM = 0.01
+# Without any astigmatism its axis is nowhere. This much, in Å, changes no score, and is
+# many times the rounding of a defocus in float32.
+_LEAST_ASTIGMATISM = 0.1
 
 
-def places(parameters: tuple[Parameter, ...]) -> dict[str, slice]:
+def places(parameters: tuple[str, ...]) -> dict[str, slice]:
     """Where each parameter's coordinates stand in the vector of all."""
     ends = np.cumsum([_COUNT[name] for name in parameters]).tolist()
     return {
@@ -37,13 +35,13 @@ def places(parameters: tuple[Parameter, ...]) -> dict[str, slice]:
     }
 
 
-def count(parameters: tuple[Parameter, ...]) -> int:
+def count(parameters: tuple[str, ...]) -> int:
     """Number of coordinates."""
     return sum(_COUNT[name] for name in parameters)
 
 
 def offsets_from(
-    coordinates: Float[Array, " p"], parameters: tuple[Parameter, ...], start: Alignment
+    coordinates: Float[Array, " p"], parameters: tuple[str, ...], start: Alignment
 ) -> Offsets:
     """The offsets that some coordinates stand for, around an alignment."""
     part = {name: coordinates[at] for name, at in places(parameters).items()}
@@ -77,9 +75,7 @@ def _astigmatism(
     return sign * jnp.sqrt(first**2 + second**2) - half, angle
 
 
-def cell_limits(
-    grid: SearchGrid, parameters: tuple[Parameter, ...]
-) -> Float[np.ndarray, " p"]:
+def cell_limits(grid: SearchGrid, parameters: tuple[str, ...]) -> Float[np.ndarray, " p"]:
     """How far each coordinate may go from the grid's best: half a step, and one pixel.
 
     What the grid does not search has no step, hence no limit.

@@ -9,7 +9,6 @@ is the covariance.
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Literal
 
 import equinox as eqx
 import jax
@@ -31,7 +30,6 @@ from jaxrefine.data import (
 from jaxrefine.refine import ascent
 from jaxrefine.refine.coordinates import (
     PARAMETERS,
-    Parameter,
     cell_limits,
     offsets_from,
     places,
@@ -47,7 +45,6 @@ from jaxrefine.refine.scoring import Score
 from jaxrefine.refine.sharding import PARTICLES
 
 Objective = Callable[[Offsets, Particles, Template, Score], Float[Array, ""]]
-Method = Literal["gauss_newton", "adam"]
 
 
 class Polish(eqx.Module):
@@ -65,11 +62,11 @@ class Polish(eqx.Module):
             where the next transform is then still in cache, and 16 elsewhere.
     """
 
-    parameters: tuple[Parameter, ...] = eqx.field(
+    parameters: tuple[str, ...] = eqx.field(
         static=True, default=("orientation", "shift", "defocus")
     )
     bound_to_cell: bool = eqx.field(static=True, default=True)
-    method: Method = eqx.field(static=True, default="gauss_newton")
+    method: str = eqx.field(static=True, default="gauss_newton")
     max_evaluations: int = eqx.field(static=True, default=10)
     objective: Objective = eqx.field(static=True, default=z_score)
     at_once: int | None = eqx.field(static=True, default=None)
@@ -217,9 +214,10 @@ def _polish_one(
     )
     new = Refined(there, z, correlation, snr, refined.grid_index, refined.status)
     new = jax.tree.map(lambda a, b: jnp.where(better, a, b), new, refined)
+    strength = jnp.where(jnp.isfinite(summit.value), new.snr, jnp.nan)
     return Polished(
         refined=new,
-        errors=standard_errors(information(summit.coordinates), new.snr, parameters),
+        errors=standard_errors(information(summit.coordinates), strength, parameters),
         evaluations=summit.evaluations,
         converged=summit.converged,
         at_limit=jnp.any(jnp.abs(summit.coordinates) >= limits),
@@ -231,7 +229,7 @@ def pose_information(
     particle: Particles,
     template: Template,
     score: Score,
-    parameters: tuple[Parameter, ...],
+    parameters: tuple[str, ...],
 ) -> Float[Array, "p p"]:
     """JᵀJ of the feature of unit length: the Fisher information at a strength of 1.
 
@@ -257,7 +255,7 @@ def pose_information(
 def standard_errors(
     information: Float[Array, "p p"],
     snr: Float[Array, ""],
-    parameters: tuple[Parameter, ...],
+    parameters: tuple[str, ...],
 ) -> PoseErrors:
     """Standard errors from the covariance (strength² · JᵀJ)⁻¹.
 
@@ -269,14 +267,14 @@ def standard_errors(
         snr: Score of the particle in units of the noise.
         parameters: Which coordinates these are.
     """
-    strength2 = snr**2 - (information.shape[0] + 1)
-    return errors_at_strength(information, jnp.maximum(strength2, 1.0), parameters)
+    strength2 = jnp.maximum(snr**2 - (information.shape[0] + 1), 1.0)
+    return errors_at_strength(information, strength2, parameters)
 
 
 def errors_at_strength(
     information: Float[Array, "p p"],
     strength2: Float[Array, ""],
-    parameters: tuple[Parameter, ...],
+    parameters: tuple[str, ...],
 ) -> PoseErrors:
     """`standard_errors` where the square of the strength is known: the Cramér-Rao bound."""
     scale = 1 / jnp.sqrt(jnp.diagonal(information))
@@ -285,7 +283,7 @@ def errors_at_strength(
     sigma = jnp.sqrt(jnp.diagonal(covariance))
     at = places(parameters)
 
-    def of(name: Parameter, count: int) -> Float[Array, " c"]:
+    def of(name: str, count: int) -> Float[Array, " c"]:
         return sigma[at[name]] if name in at else jnp.full(count, jnp.nan)
 
     largest = jnp.asarray(jnp.nan)
