@@ -3,8 +3,6 @@
 Plain numbers cross the border here; below this module nobody knows the configuration.
 """
 
-from typing import cast
-
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -19,7 +17,6 @@ from jaxrefine.io.table import StartingValues
 from jaxrefine.physics.filters import Bandpass, Curve, Filters, Whitening
 from jaxrefine.physics.rotations import euler_to_matrix
 from jaxrefine.refine import grids
-from jaxrefine.refine.coordinates import Parameter
 from jaxrefine.refine.image_ctf import ImageCTF
 from jaxrefine.refine.polish import Polish
 from jaxrefine.refine.scoring import Score
@@ -58,7 +55,7 @@ def make_polish(config: Config) -> Polish | None:
     if not chosen.enabled:
         return None
     return Polish(
-        parameters=cast(tuple[Parameter, ...], chosen.parameters),
+        parameters=chosen.parameters,
         bound_to_cell=chosen.bound_to_cell,
         method=chosen.method,
         max_evaluations=chosen.max_steps,
