@@ -10,8 +10,11 @@ the Fisher information at the true pose and strength.
     python benchmarks/calibration.py --per-case 25
 """
 
+import argparse
+import math
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import equinox as eqx
 import jax
@@ -314,3 +317,162 @@ def study(per_case: int, seed: int, settings: dict[str, jr.Polish]) -> dict[str,
         name: Results(*(np.concatenate(each) for each in zip(*parts, strict=True)))
         for name, parts in rows.items()
     }
+
+
+SETTINGS = {
+    "pose": jr.Polish(bound_to_cell=False),
+    "all": jr.Polish(parameters=EVERYTHING, bound_to_cell=False),
+}
+# A particle is in a wrong optimum where its pose is this far off in any coordinate.
+WRONG_SIGMA = 5.0
+WEAK_Z = 9.0
+
+
+def markdown(results: dict[str, Results]) -> str:
+    lines = []
+    for name, r in results.items():
+        count = coordinates.count(SETTINGS[name].parameters)
+        t = (r.error / r.sigma)[:, :count]
+        right = np.all(np.abs(t) < WRONG_SIGMA, axis=1)
+        weak = r.z < WEAK_Z
+        lines += [
+            f"### Free: {', '.join(SETTINGS[name].parameters)}",
+            "",
+            f"{len(t)} particles, {np.sum(~right)} in a wrong optimum, "
+            f"{np.sum(right & weak)} others with z below {WEAK_Z:g}. Evaluations: median "
+            f"{np.median(r.evaluations):.0f}, mean {np.mean(r.evaluations):.1f}, "
+            f"{np.mean(r.evaluations < 10):.0%} below 10; converged: "
+            f"{np.mean(r.converged):.0%}. z: {r.z_grid.mean():.2f} at the grid's best, "
+            f"{r.z.mean():.2f} polished, {r.snr.mean():.2f} ideal at the truth.",
+            "",
+            "| | mean σ | within 1 σ | within 2 σ | RMS error / σ | mean error / bound "
+            "| z < 9: within 1 σ, 2 σ | by true curvature |",
+            "|---|---|---|---|---|---|---|---|",
+        ]
+        by_curvature = (r.error / r.curvature_sigma)[:, :count]
+        rows = [*zip(NAMES + MORE_NAMES, UNITS + MORE_UNITS, strict=True)][:count]
+        for i, (label, unit) in enumerate([*rows, ("all", "")]):
+            column = slice(None) if label == "all" else slice(i, i + 1)
+
+            def within(values, keep, limit, column=column):
+                return np.mean(np.abs(values[keep][:, column]) < limit)
+
+            good = right & ~weak
+            faint = right & weak
+            bound = r.error[good][:, column] / r.bound[good][:, column]
+            sigma = "" if label == "all" else f"{r.sigma[good, i].mean():.2g} {unit}"
+            lines.append(
+                f"| {label} | {sigma} "
+                f"| {within(t, good, 1):.2f} | {within(t, good, 2):.2f} "
+                f"| {np.sqrt(np.mean(t[good][:, column] ** 2)):.2f} "
+                f"| {np.mean(np.abs(bound)) / np.sqrt(2 / np.pi):.2f} "
+                f"| {within(t, faint, 1):.2f}, {within(t, faint, 2):.2f} "
+                f"| {within(by_curvature, good, 1):.2f}, "
+                f"{within(by_curvature, good, 2):.2f} |"
+            )
+        lines.append("")
+        lines.append("| ideal SNR | particles | RMS error / σ | mean error / bound |")
+        lines.append("|---|---|---|---|")
+        for low, high in ((7, 9), (9, 11), (11, 14), (14, 20)):
+            some = right & (r.snr >= low) & (r.snr < high)
+            bound = np.abs(r.error / r.bound)[some][:, :count]
+            lines.append(
+                f"| {low} to {high} | {some.sum()} | {np.sqrt(np.mean(t[some] ** 2)):.2f} "
+                f"| {bound.mean() / np.sqrt(2 / np.pi):.2f} |"
+            )
+        lines.append("")
+    return "\n".join(lines)
+
+
+def plot(results: dict[str, Results], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    expected = np.linspace(0, 3, 200)
+    normal = np.array([math.erf(x / math.sqrt(2)) for x in expected])
+    r = results["all"]
+    t = np.abs(r.error / r.sigma)
+    right = np.all(t < WRONG_SIGMA, axis=1)
+    for i, name in enumerate(NAMES + MORE_NAMES):
+        share = np.mean(t[right, i, None] < expected, axis=0)
+        axes[0].plot(normal, share, lw=1, label=name)
+    axes[0].plot([0, 1], [0, 1], "k:", lw=1)
+    axes[0].set(xlabel="expected share", ylabel="share of |error| < x σ")
+    axes[0].legend(fontsize=6)
+    r = results["pose"]
+    for i, name in ((0, "tilt"), (2, "in-plane angle"), (4, "x"), (5, "defocus")):
+        scale = r.bound[:, i].mean()
+        axes[1].plot(r.sigma[:, i] / scale, np.abs(r.error[:, i]) / scale, ".", ms=3)
+        axes[1].plot([], [], "o", color=axes[1].lines[-1].get_color(), label=name)
+    top = 3.5
+    axes[1].plot([0, top], [0, top], "k:", lw=1)
+    axes[1].plot([0, top], [0, 2 * top], "k:", lw=1)
+    axes[1].set(xlim=(0, top), ylim=(0, 2 * top), xlabel="σ / mean bound")
+    axes[1].set(ylabel="|error| / mean bound")
+    axes[1].legend(fontsize=6)
+    figure.savefig(path, dpi=110)
+
+
+def cell_study(count: int, seed: int) -> str:
+    """After the search of the default grid: what half a cell leaves to be gained."""
+    structure = structures()[0]
+    case = make_case(structure, 6000.0, count, np.random.default_rng(seed))
+    volume = sim.potential_volume(structure.atoms, structure.side, structure.pixel_size)
+    grid = jr.local_grid(
+        jr.uniform_orientations(
+            psi_coarse=1.5, psi_fine=0.1, theta_coarse=2.5, theta_fine=0.25
+        ),
+        jr.search_offsets(-100.0, 100.0, 20.0),
+    )
+    score = structure.score
+    padded, smooth = (jr.make_template(volume, name) for name in ("padded", "cubic"))
+    refined = jr.refine_particles(case.particles, padded, grid, score)
+    lines = [
+        "| | mean z | at a limit | RMS angle | RMS defocus | RMS shift |",
+        "|---|---|---|---|---|---|",
+    ]
+
+    def line(name: str, result: jr.Polished, at_limit: str) -> str:
+        error = errors_of(result, case, structure.pixel_size)
+        angle, shift = (
+            np.sqrt(np.mean(np.sum(error[:, part] ** 2, axis=1)))
+            for part in (slice(0, 3), slice(3, 5))
+        )
+        defocus = np.sqrt(np.mean(error[:, 5] ** 2))
+        z = np.mean(result.refined.z_score)
+        errors = f"{angle:.2f}° | {defocus:.0f} Å | {shift:.3f} px"
+        return f"| {name} | {z:.2f} | {at_limit} | {errors} |"
+
+    for name, bound in (("within the cell", True), ("free", False)):
+        polish = jr.Polish(bound_to_cell=bound)
+        result = jr.polish_particles(case.particles, refined, smooth, grid, score, polish)
+        if bound:
+            unpolished = eqx.tree_at(lambda p: p.refined, result, refined)
+            lines.append(line("the grid's best", unpolished, ""))
+        lines.append(line(name, result, f"{np.mean(result.at_limit):.0%}"))
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--per-case", type=int, default=27, help="particles of 12 cases")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--table", type=Path, help="write the tables here as well")
+    parser.add_argument("--plot", type=Path)
+    options = parser.parse_args()
+    cells = cell_study(options.per_case, options.seed)
+    print(cells, flush=True)
+    results = study(options.per_case, options.seed, SETTINGS)
+    text = markdown(results) + "\n### Bound to the cell\n\n" + cells + "\n"
+    print(text)
+    if options.table:
+        options.table.write_text(text, encoding="utf-8")
+    if options.plot:
+        plot(results, options.plot)
+
+
+if __name__ == "__main__":
+    main()

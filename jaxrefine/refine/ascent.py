@@ -11,9 +11,9 @@ from jaxtyping import Array, Bool, Float, Int
 # Damping at the start; its growth after a step that gained nothing, its fall after one
 # that did.
 _DAMPING, _GROWTH, _FALL = 0.1, 8.0, 0.2
-# The climb ends when the next step promises less than this in z: a tenth of a standard
-# error at z = 10. Small damping, lest it be the damping that shortened the step.
-_LEAST_GAIN, _SMALL_DAMPING = 5e-4, 0.2
+# The climb ends when the next step promises less than this in z: 0.06 standard errors in
+# all at z = 10. Small damping, lest it be the damping that shortened the step.
+_LEAST_GAIN, _SMALL_DAMPING = 2e-4, 0.2
 # The optimum has been reached where less than this is promised, however the climb ended.
 _CLOSE_ENOUGH = 1e-2
 # A secant changes the curvature only where it is clearly positive.

@@ -53,7 +53,8 @@ class Polish(eqx.Module):
     Attributes:
         parameters: Which of orientation, shift, defocus, astigmatism, pixel_size are
             free.
-        bound_to_cell: Stay within half a step of the grid's best, and one pixel.
+        bound_to_cell: Stay within half a step of the grid's best, and one pixel. Steps are
+            commonly finer than standard errors: then most particles end at a limit.
         method: "gauss_newton" (Levenberg-Marquardt), or "adam".
         max_evaluations: Of the score and its derivatives, per particle.
         objective: What to maximise instead of the z-score, same arguments, in units of
@@ -65,7 +66,7 @@ class Polish(eqx.Module):
     parameters: tuple[str, ...] = eqx.field(
         static=True, default=("orientation", "shift", "defocus")
     )
-    bound_to_cell: bool = eqx.field(static=True, default=True)
+    bound_to_cell: bool = eqx.field(static=True, default=False)
     method: str = eqx.field(static=True, default="gauss_newton")
     max_evaluations: int = eqx.field(static=True, default=10)
     objective: Objective = eqx.field(static=True, default=z_score)

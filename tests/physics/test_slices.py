@@ -10,6 +10,7 @@ from oracles import slices as oracle
 
 from jaxrefine.data import InputError
 from jaxrefine.physics import slices
+from jaxrefine.physics.rotations import rotation_vector_to_matrix
 
 PEER = frozen("slices")
 SIDE = 16
@@ -147,6 +148,36 @@ def test_padded_slices_on_the_lattice(index):
     assert correlation(exact, got) > 0.9995
 
 
+@pytest.mark.parametrize("index", [0, 4, 8, 13, 15, 17, 20, 22])
+def test_cubic_slices_are_exact_projections(index):
+    """Also on the lattice. What is left is the background's, at the volume's faces."""
+    exact = oracle.exact_projection_slice(SMOOTH, POSES[index])
+    got = ours(slices.make_template(SMOOTH, "cubic"), POSES[index])
+    assert correlation(exact, got) > 0.9999
+
+
+def test_cubic_slices_turn_smoothly():
+    """Their slopes have no jumps: they hardly bend over a step of 0.03 voxels."""
+    axis = jnp.asarray(rotations.rotation_z(30.0)[:, 0], jnp.float32)
+    angles = jnp.arange(30) * jnp.float32(0.1)
+
+    def slopes(sampling):
+        template = slices.make_template(SMOOTH, sampling)
+
+        def real_part(angle):
+            turn = rotation_vector_to_matrix(axis * angle)
+            pose = turn @ jnp.asarray(POSES[15], jnp.float32)
+            return slices.central_slice(template, pose).real
+
+        one = jax.jit(lambda angle: jax.jvp(real_part, (angle,), (jnp.float32(1),))[1])
+        return np.stack([one(angle) for angle in angles])
+
+    def bend(slopes):
+        return np.abs(np.diff(slopes, 2, axis=0)).max() / np.abs(slopes).max()
+
+    assert bend(slopes("cubic")) < 0.01 < 0.1 < bend(slopes("padded"))
+
+
 # --- scale -----------------------------------------------------------------------------
 
 
@@ -191,7 +222,7 @@ def test_the_centre_is_voxel_half_side():
     """A point at n//2 + (1, 2, 3) in zyx projects onto n//2 + (2, 3) in yx."""
     volume = np.zeros((SIDE,) * 3, np.float32)
     volume[SIDE // 2 + 1, SIDE // 2 + 2, SIDE // 2 + 3] = 1.0
-    for sampling in ("trilinear", "padded"):
+    for sampling in ("trilinear", "padded", "cubic"):
         template = slices.make_template(volume, sampling)
         image = oracle_projection(ours(template, np.eye(3)))
         peak = np.unravel_index(image.argmax(), image.shape)
