@@ -67,6 +67,9 @@ class TableScore(Score):
     def norms(self, prepared, template, rotation):
         raise NotImplementedError
 
+    def matched_filter(self, particle, template, pixel_size):
+        raise NotImplementedError
+
     def columns(self, particle, pixel_size, defocus, corners):
         raise NotImplementedError
 
