@@ -329,7 +329,7 @@ def test_more_of_everything_than_a_block():
 
 @pytest.mark.parametrize(("precision", "worst"), [("float16", 2e-3), ("bfloat16", 2e-2)])
 def test_half_precision_promises_nearly_the_same(precision, worst):
-    """Inputs of 11 and 8 bits, sums in float32: PERFORMANCE's figures for z."""
+    """Inputs of 11 and 8 bits, sums in float32."""
     score, particle, template = setting("image")
     orientations = uniform_orientations(
         psi_coarse=2.0, psi_fine=1.0, theta_coarse=3.0, theta_fine=1.0
