@@ -1,17 +1,17 @@
 """The command line."""
 
 import argparse
-import logging
-import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import jaxrefine
-from jaxrefine.app.stop import EXIT_INTERRUPTED, Stop, Stopped, stop_on_signals
-from jaxrefine.data import STATUS_MEANING, InputError, Status
+from jaxrefine.app.commands import demo, refine
+from jaxrefine.app.exit_codes import EXIT_BROKEN_OFF, EXIT_FAULTY_INPUT, EXIT_INTERRUPTED
+from jaxrefine.app.logs import set_up_logging
+from jaxrefine.app.stop import Stopped
+from jaxrefine.data import InputError
 
-EXIT_WRITTEN, EXIT_OUT_OF_MEMORY, EXIT_FAULTY_INPUT = 0, 1, 2
+_COMMANDS = {"refine": refine, "demo": demo}
 
 _DESCRIPTION = """\
 Refine 2D template matching (2DTM) particles: search a fine local grid of orientation,
@@ -47,13 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not arguments:
         _parser().print_help(sys.stderr)
         return EXIT_FAULTY_INPUT
-    # A first word that is no command is a configuration: `jaxrefine config.yaml`.
-    if arguments and arguments[0] not in _COMMANDS and not arguments[0].startswith("-"):
-        arguments.insert(0, "refine")
-    options = _parser().parse_args(arguments)
-    _set_up_logging(quiet=options.quiet)
+    options = _parser().parse_args(_command_first(arguments))
+    set_up_logging(quiet=options.quiet)
     try:
-        options.command(options)
+        return options.run(options)
     except InputError as error:
         for fault in error.faults:
             print(f"error: {fault}", file=sys.stderr)
@@ -64,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"error: out of memory: {error}", file=sys.stderr)
         print("a smaller box, or fewer offsets, need less", file=sys.stderr)
-        return EXIT_OUT_OF_MEMORY
+        return EXIT_BROKEN_OFF
     except Stopped as stopped:
         if str(stopped):
             print(stopped, file=sys.stderr)
@@ -72,7 +69,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted: nothing was written", file=sys.stderr)
         return EXIT_INTERRUPTED
-    return EXIT_WRITTEN
+
+
+def _command_first(arguments: list[str]) -> list[str]:
+    """A first word that is no command is a configuration: `jaxrefine -q config.yaml`."""
+    words = [word for word in arguments if not word.startswith("-")]
+    if not words:
+        return arguments
+    if words[0] not in _COMMANDS:
+        return ["refine", *arguments]
+    arguments.remove(words[0])
+    return [words[0], *arguments]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -90,142 +97,8 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument(
         "-q", "--quiet", action="store_true", help="print warnings and errors only"
     )
-
-    refine = commands.add_parser(
-        "refine", parents=[common], help="refine particles (the word may be left out)"
-    )
-    refine.add_argument("config", type=Path, metavar="CONFIG.yaml")
-    refine.add_argument(
-        "--output",
-        type=Path,
-        metavar="FILE.csv",
-        help="refined table; default: the config's output_path, else <stem>_refined.csv "
-        "beside the particle table",
-    )
-    refine.add_argument(
-        "--fresh",
-        action="store_true",
-        help="delete what an interrupted run has left for this output, and start over",
-    )
-    several = refine.add_argument_group(
-        "several processes, on one or many machines",
-        "Each is started with the same command, but for its number. srun's tasks need none "
-        "of these.",
-    )
-    several.add_argument(
-        "--coordinator", metavar="HOST:PORT", help="machine of process 0, and a free port"
-    )
-    several.add_argument("--num-processes", type=int, metavar="N", help="how many")
-    several.add_argument(
-        "--process-id", type=int, metavar="I", help="number of this one, 0 … N-1"
-    )
-    refine.set_defaults(command=_refine)
-
-    demo = commands.add_parser(
-        "demo", parents=[common], help="make a small data set with known truth"
-    )
-    demo.add_argument("folder", type=Path, metavar="DIR")
-    demo.add_argument("--run", action="store_true", help="refine it and compare with truth")
-    demo.add_argument("--seed", type=int, default=0, help="of everything random (0)")
-    demo.set_defaults(command=_demo)
+    for name, command in _COMMANDS.items():
+        added = commands.add_parser(name, parents=[common], help=command.HELP)
+        command.add_arguments(added)
+        added.set_defaults(run=command.run)
     return parser
-
-
-def _set_up_logging(*, quiet: bool, prefix: str = "") -> None:
-    logging.basicConfig(
-        level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr
-    )
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Plain(prefix))
-    logger = logging.getLogger("jaxrefine")
-    logger.handlers[:] = [handler]
-    logger.setLevel(logging.WARNING if quiet else logging.INFO)
-    logger.propagate = False
-
-
-class _Plain(logging.Formatter):
-    """The message alone; its level only where it is a warning or worse."""
-
-    def __init__(self, prefix: str):
-        super().__init__()
-        self._prefix = prefix
-
-    def format(self, record: logging.LogRecord) -> str:
-        text = f"{self._prefix}{record.getMessage()}"
-        return text if record.levelno < logging.WARNING else f"warning: {text}"
-
-
-def _refine(options: argparse.Namespace) -> None:
-    # Imported late: `--help` and faults of the command line need no JAX.
-    from jaxrefine.app.config import Config
-    from jaxrefine.app.distributed import joined
-    from jaxrefine.app.pipeline import run
-    from jaxrefine.app.places import find_place
-    from jaxrefine.app.runtime import use_compilation_cache, use_cpu_cores
-
-    place = find_place(
-        options.coordinator, options.num_processes, options.process_id, os.environ
-    )
-    if place is not None and place.index > 0:
-        _set_up_logging(quiet=True, prefix=f"process {place.index}: ")
-        options.quiet = True
-    use_cpu_cores()
-    stop = Stop()
-    with joined(place, stop) as team, stop_on_signals(stop, quiet=not team.is_first):
-        config = team.agree("config", lambda: Config.load(options.config))
-        use_compilation_cache(config.computational_config.compilation_cache)
-        summary = run(
-            config,
-            output=options.output,
-            quiet=options.quiet,
-            fresh=options.fresh,
-            team=team,
-        )
-    if summary is not None and not options.quiet:
-        _print_summary(summary)
-
-
-def _print_summary(summary) -> None:
-    earlier = f" ({summary.continued} of them earlier)" if summary.continued else ""
-    print(
-        f"refined {summary.refined} of {summary.particles} particles in "
-        f"{summary.seconds:.1f} s{earlier}\n"
-        f"  mean z-score: {summary.mean_z_before:.2f} before, "
-        f"{summary.mean_z_after:.2f} after\n"
-        f"  mean refined_snr (correlation over the background's deviation): "
-        f"{summary.mean_snr:.2f}"
-    )
-    for status, count in summary.statuses.items():
-        if count and status != Status.CONVERGED:
-            print(f"  {count} {status.name.lower()}: {STATUS_MEANING[status]}")
-    print(f"written: {summary.output}")
-
-
-def _demo(options: argparse.Namespace) -> None:
-    from jaxrefine.app.config import Config
-    from jaxrefine.app.demo import compare_with_truth, make_demo
-    from jaxrefine.app.distributed import Team
-    from jaxrefine.app.pipeline import run
-    from jaxrefine.app.runtime import use_compilation_cache, use_cpu_cores
-
-    use_cpu_cores()
-    log = logging.getLogger("jaxrefine")
-    log.info("making the demo in %s", options.folder)
-    make_demo(options.folder, options.seed)
-    config_path = options.folder / "config.yaml"
-    if not options.run:
-        print("made the demo; refine it with:")
-        print(f"  {sys.executable} -m jaxrefine {config_path}")
-        return
-    config = Config.load(config_path)
-    use_compilation_cache(config.computational_config.compilation_cache)
-    with stop_on_signals(stop := Stop()):
-        # Its files are new: what an interrupted demo has left does not fit them.
-        summary = run(config, quiet=options.quiet, fresh=True, team=Team(stop))
-    if summary is None:
-        return
-    _print_summary(summary)
-    print(compare_with_truth(options.folder, summary.output))
-
-
-_COMMANDS = ("refine", "demo")

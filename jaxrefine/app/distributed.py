@@ -16,8 +16,9 @@ from typing import Any, TypeVar
 import jax
 
 from jaxrefine.app import coordination
+from jaxrefine.app.exit_codes import EXIT_BROKEN_OFF
 from jaxrefine.app.places import Place
-from jaxrefine.app.stop import EXIT_LOST_PROCESS, Stop, Stopped
+from jaxrefine.app.stop import Stop, Stopped
 from jaxrefine.data import InputError
 
 # A process without a sign of life for so long is taken to be dead. The heartbeats come from
@@ -158,7 +159,7 @@ def joined(place: Place | None, stop: Stop) -> Iterator[Team]:
     except coordination.Unreachable:
         # JAX ends a process that has lost its coordinator; should it not, we do.
         text = "process 0 died or cannot be reached"
-        raise Stopped(text, EXIT_LOST_PROCESS) from None
+        raise Stopped(text, EXIT_BROKEN_OFF) from None
     except BaseException:
         _tell_all(f"process {team.index} on {socket.gethostname()} stopped")
         raise
@@ -200,7 +201,7 @@ def _give_up(place: Place) -> None:
         file=sys.stderr,
         flush=True,
     )
-    os._exit(EXIT_LOST_PROCESS)
+    os._exit(EXIT_BROKEN_OFF)
 
 
 def _watch(team: Team, parting: threading.Event) -> None:
@@ -214,9 +215,9 @@ def _watch(team: Team, parting: threading.Event) -> None:
             there = coordination.alive(everyone)
             if there != everyone:
                 lost = ", ".join(map(str, sorted(everyone - there)))
-                team.stop.request(f"process {lost} died or stopped", EXIT_LOST_PROCESS)
+                team.stop.request(f"process {lost} died or stopped", EXIT_BROKEN_OFF)
             elif word := coordination.get("stopped", 0.001):
-                team.stop.request(word, EXIT_LOST_PROCESS)
+                team.stop.request(word, EXIT_BROKEN_OFF)
             if there == {team.index} or (parting.wait(_POLL_S) and not team.is_first):
                 return
     except coordination.Unreachable:

@@ -17,12 +17,14 @@ import numpy as np
 
 from jaxrefine.app.config import Config
 from jaxrefine.app.distributed import Team, deal
+from jaxrefine.app.exit_codes import EXIT_BROKEN_OFF
 from jaxrefine.app.job import Files, Job, describe, prepare_job
 from jaxrefine.app.parts import Parts
 from jaxrefine.app.progress import Progress
-from jaxrefine.app.results import Results, Summary
+from jaxrefine.app.results import Results
 from jaxrefine.app.setup import particle_optics, starting_alignment
-from jaxrefine.app.stop import EXIT_LOST_PROCESS, Stopped
+from jaxrefine.app.stop import Stopped
+from jaxrefine.app.summary import Summary
 from jaxrefine.data import InputError, Polished, Refined
 from jaxrefine.io.mrc import read_image
 from jaxrefine.io.paths import rebased
@@ -152,7 +154,7 @@ def _write(results: Results, parts: Parts, team: Team) -> None:
                 missing = int((~results.done).sum())
                 text = f"results of {missing} particles, which another process wrote, are "
                 text += f"not to be seen in {parts.folder} (do all machines share it?)"
-                raise Stopped(text, EXIT_LOST_PROCESS)
+                raise Stopped(text, EXIT_BROKEN_OFF)
             team.stop.check()
             time.sleep(1.0)
     table = refined_table(job.table, results.columns)

@@ -1,9 +1,7 @@
-"""What a run has found so far, row by row, and its summary."""
+"""What a run has found so far, row by row."""
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -11,38 +9,11 @@ import numpy as np
 from jaxrefine.app.job import Job
 from jaxrefine.app.parts import Parts
 from jaxrefine.app.polished import mean_defocus, polish_words, polished_numbers
+from jaxrefine.app.summary import Summary
 from jaxrefine.data import Polished, Refined, Status
 from jaxrefine.io.columns import ANGLES, POLISHED
 from jaxrefine.io.refined_columns import RefinedColumns
 from jaxrefine.physics.rotations import matrix_to_euler
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What a run did.
-
-    Attributes:
-        output: The refined table.
-        particles: Number of its rows.
-        refined: How many of them were refined.
-        continued: How many of the rows an earlier run had left.
-        mean_z_before: Mean z-score of the input, as its own program scored it; refined
-            where it was refined before. NaN without that column.
-        mean_z_after: Mean refined z-score.
-        mean_snr: Mean refined correlation over the background.
-        statuses: How many particles have each status.
-        seconds: Wall time of the search and the preparation.
-    """
-
-    output: Path
-    particles: int
-    refined: int
-    continued: int
-    mean_z_before: float
-    mean_z_after: float
-    mean_snr: float
-    statuses: dict[Status, int]
-    seconds: float
 
 
 class Results:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-EXIT_LOST_PROCESS, EXIT_INTERRUPTED = 1, 130
+from jaxrefine.app.exit_codes import EXIT_INTERRUPTED
 
 
 class Stopped(Exception):

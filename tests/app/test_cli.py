@@ -70,6 +70,16 @@ def test_table_is_of_the_form_that_leopard_em_has_read(quick):
     assert list(written.dtypes) == list(accepted.dtypes)
 
 
+def test_options_may_stand_before_the_file_or_the_command(tmp_path, capsys):
+    for words in (["-q", str(tmp_path / "no.yaml")], ["-q", "refine", "no.yaml"]):
+        assert main(words) == 2
+        assert "no.yaml" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as ended:
+        main(["--help", "demo"])
+    assert ended.value.code == 0
+    assert "jaxrefine demo" in capsys.readouterr().out
+
+
 def test_output_option_and_quiet(quick, capsys):
     output = quick / "other.csv"
     assert main(["refine", str(quick / "refine.yaml"), "--output", str(output), "-q"]) == 0

@@ -1,0 +1,49 @@
+"""`jaxrefine demo DIR`: a small data set with known truth."""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from jaxrefine.app.exit_codes import EXIT_WRITTEN
+from jaxrefine.app.stop import Stop, stop_on_signals
+
+HELP = "make a small data set with known truth"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command line."""
+    parser.add_argument("folder", type=Path, metavar="DIR")
+    parser.add_argument(
+        "--run", action="store_true", help="refine it and compare with truth"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of everything random (0)")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Make the data set; with `--run` refine it, too."""
+    from jaxrefine.app.config import Config
+    from jaxrefine.app.demo import compare_with_truth, make_demo
+    from jaxrefine.app.distributed import Team
+    from jaxrefine.app.pipeline import run as refine
+    from jaxrefine.app.runtime import use_compilation_cache, use_cpu_cores
+    from jaxrefine.app.summary import summary_lines
+
+    use_cpu_cores()
+    log = logging.getLogger("jaxrefine")
+    log.info("making the demo in %s", options.folder)
+    make_demo(options.folder, options.seed)
+    config_path = options.folder / "config.yaml"
+    if not options.run:
+        print("made the demo; refine it with:")
+        print(f"  {sys.executable} -m jaxrefine {config_path}")
+        return EXIT_WRITTEN
+    config = Config.load(config_path)
+    use_compilation_cache(config.computational_config.compilation_cache)
+    with stop_on_signals(stop := Stop()):
+        # Its files are new: what an interrupted demo has left does not fit them.
+        summary = refine(config, quiet=options.quiet, fresh=True, team=Team(stop))
+    if summary is not None:
+        print("\n".join(summary_lines(summary)))
+        print(compare_with_truth(options.folder, summary.output))
+    return EXIT_WRITTEN

@@ -1,0 +1,72 @@
+"""`jaxrefine CONFIG.yaml`: refine particles."""
+
+import argparse
+import os
+from pathlib import Path
+
+from jaxrefine.app.exit_codes import EXIT_WRITTEN
+from jaxrefine.app.logs import set_up_logging
+from jaxrefine.app.stop import Stop, stop_on_signals
+
+HELP = "refine particles (the word may be left out)"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command line."""
+    parser.add_argument("config", type=Path, metavar="CONFIG.yaml")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE.csv",
+        help="refined table; default: the config's output_path, else <stem>_refined.csv "
+        "beside the particle table",
+    )
+    parser.add_argument(
+        "--fresh",
+        action="store_true",
+        help="delete what an interrupted run has left for this output, and start over",
+    )
+    several = parser.add_argument_group(
+        "several processes, on one or many machines",
+        "Each is started with the same command, but for its number. srun's tasks need none "
+        "of these.",
+    )
+    several.add_argument(
+        "--coordinator", metavar="HOST:PORT", help="machine of process 0, and a free port"
+    )
+    several.add_argument("--num-processes", type=int, metavar="N", help="how many")
+    several.add_argument(
+        "--process-id", type=int, metavar="I", help="number of this one, 0 … N-1"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Refine what the configuration names, and say what was done."""
+    from jaxrefine.app.config import Config
+    from jaxrefine.app.distributed import joined
+    from jaxrefine.app.pipeline import run as refine
+    from jaxrefine.app.places import find_place
+    from jaxrefine.app.runtime import use_compilation_cache, use_cpu_cores
+    from jaxrefine.app.summary import summary_lines
+
+    place = find_place(
+        options.coordinator, options.num_processes, options.process_id, os.environ
+    )
+    if place is not None and place.index > 0:
+        set_up_logging(quiet=True, prefix=f"process {place.index}: ")
+        options.quiet = True
+    use_cpu_cores()
+    stop = Stop()
+    with joined(place, stop) as team, stop_on_signals(stop, quiet=not team.is_first):
+        config = team.agree("config", lambda: Config.load(options.config))
+        use_compilation_cache(config.computational_config.compilation_cache)
+        summary = refine(
+            config,
+            output=options.output,
+            quiet=options.quiet,
+            fresh=options.fresh,
+            team=team,
+        )
+    if summary is not None and not options.quiet:
+        print("\n".join(summary_lines(summary)))
+    return EXIT_WRITTEN

@@ -1,0 +1,8 @@
+"""What the program's exit codes mean."""
+
+EXIT_WRITTEN = 0
+# Out of memory, or a process of several died.
+EXIT_BROKEN_OFF = 1
+EXIT_FAULTY_INPUT = 2
+# As shells say it: 128 and the number of SIGINT.
+EXIT_INTERRUPTED = 130

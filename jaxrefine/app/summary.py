@@ -1,0 +1,53 @@
+"""What a run did, in a few lines."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from jaxrefine.data import STATUS_MEANING, Status
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run did.
+
+    Attributes:
+        output: The refined table.
+        particles: Number of its rows.
+        refined: How many of them were refined.
+        continued: How many of the rows an earlier run had left.
+        mean_z_before: Mean z-score of the input, as its own program scored it; refined
+            where it was refined before. NaN without that column.
+        mean_z_after: Mean refined z-score.
+        mean_snr: Mean refined correlation over the background.
+        statuses: How many particles have each status.
+        seconds: Wall time of the search and the preparation.
+    """
+
+    output: Path
+    particles: int
+    refined: int
+    continued: int
+    mean_z_before: float
+    mean_z_after: float
+    mean_snr: float
+    statuses: dict[Status, int]
+    seconds: float
+
+
+def summary_lines(summary: Summary) -> list[str]:
+    """What the program prints at its end."""
+    earlier = f" ({summary.continued} of them earlier)" if summary.continued else ""
+    return [
+        f"refined {summary.refined} of {summary.particles} particles in "
+        f"{summary.seconds:.1f} s{earlier}",
+        f"  mean z-score: {summary.mean_z_before:.2f} before, "
+        f"{summary.mean_z_after:.2f} after",
+        f"  mean refined_snr (correlation over the background's deviation): "
+        f"{summary.mean_snr:.2f}",
+        *(
+            f"  {count} {status.name.lower()}: {STATUS_MEANING[status]}"
+            for status, count in summary.statuses.items()
+            if count and status != Status.CONVERGED
+        ),
+        f"written: {summary.output}",
+    ]
