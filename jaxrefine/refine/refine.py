@@ -45,6 +45,7 @@ def refine_particles(
     *,
     mesh: Mesh | None = None,
     layout: Layout | None = None,
+    adaptive: bool = False,
 ) -> Refined:
     """Search every pose of the grid for every particle; the best of each.
 
@@ -60,14 +61,16 @@ def refine_particles(
         mesh: From `device_mesh`; None runs on the default device. Results do not depend
             on it.
         layout: From `plan_layout`, so that all batches of a run share one compilation;
-            None plans for this batch. Results do not depend on it.
+            None plans for this batch. Results do not depend on it while it is thorough.
+        adaptive: Look closely at the most promising orientations alone: nearly always
+            the same best, for less work. A layout that is given says so itself.
 
     Returns:
         The best of each particle. New position = old + (y, x) index - (H - n + 1) // 2.
         Where the status says that a particle was not refined, its alignment is the
         start and its scores are NaN.
     """
-    layout = layout or _layout_for(particles, grid, score)
+    layout = layout or layout_for(particles, grid, score, adaptive=adaptive)
     return search_batch(particles, template, grid, score, mesh, layout)
 
 
@@ -100,7 +103,10 @@ def refine_within_memory(
             layout = smaller
 
 
-def _layout_for(particles: Particles, grid: SearchGrid, score: Score) -> Layout:
+def layout_for(
+    particles: Particles, grid: SearchGrid, score: Score, *, adaptive: bool = False
+) -> Layout:
+    """The layout that `refine_particles` plans for a batch."""
     voltages = np.asarray(particles.optics.voltage_kv)
     pixel_sizes = np.asarray(particles.alignment.pixel_size_angstrom)
     # Padding, and particles with faulty numbers, have no say.
@@ -113,6 +119,7 @@ def _layout_for(particles: Particles, grid: SearchGrid, score: Score) -> Layout:
         score,
         voltage_kv=float(voltages[sound].min()),
         pixel_size_angstrom=float(pixel_sizes[sound].min()),
+        thorough=not adaptive,
     )
 
 

@@ -1,10 +1,11 @@
-"""Exhaustive search of a local grid for one particle.
+"""Search of a local grid for one particle.
 
 Every orientation gets a promise, by interpolation between nodes: cheap, and the roughest.
 The most promising get a better one, by a product of their own; and the best of these are
 scored by transforms. Each step goes on, in order of promise, until nothing that is left
 can win by what the step before was seen to be off by: what is returned is exact, and the
-same as the plain search's, which scores every pose by transforms.
+same as the plain search's, which scores every pose by transforms. A search that is not
+thorough (`search: adaptive`) goes as far as each step's first round.
 """
 
 from functools import partial
@@ -22,8 +23,8 @@ from jaxrefine.refine.norms import fit_norms
 from jaxrefine.refine.product import approximate_best_z
 from jaxrefine.refine.scoring import Score
 
-# Orientations scored again at once, and at least.
-_AT_ONCE, _AT_LEAST = 8, 16
+# Orientations scored again at once.
+_AT_ONCE = 8
 # How many times the largest error seen an unseen orientation may be off by.
 _SAFETY = 2.0
 
@@ -67,7 +68,7 @@ def search_particle(
         particle: One particle.
         template: What to look for.
         grid: Offsets around the particle's start.
-        layout: From `plan_layout`; changes speed and memory alone.
+        layout: From `plan_layout`.
 
     Returns:
         z-score and correlation at the best, and its five indices. Without any finite
@@ -89,7 +90,9 @@ def search_particle(
         number, (best_z, _, _), error = state
         promise = approximate[order[jnp.minimum(number, rounds - 1), 0]]
         error = jnp.maximum(error, norm_error * (jnp.abs(best_z) + 1))
-        open_ = (number * _AT_ONCE < _AT_LEAST) | (promise + _SAFETY * error >= best_z)
+        open_ = number * _AT_ONCE < layout.rescored
+        if layout.thorough:
+            open_ |= promise + _SAFETY * error >= best_z
         return (number < rounds) & jnp.isfinite(promise) & open_
 
     def score_exactly(state):
@@ -138,7 +141,9 @@ def _promises(
         left = rough[order[jnp.minimum(number, rounds - 1), 0]]
         best = jnp.max(promise)
         reach = _SAFETY * error + norm_error * (jnp.abs(best) + 1)
-        open_ = (number == 0) | (left + reach >= best)
+        open_ = number == 0
+        if layout.thorough:
+            open_ |= left + reach >= best
         return (number < rounds) & jnp.isfinite(left) & open_
 
     def promise_better(state):

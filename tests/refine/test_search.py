@@ -203,6 +203,22 @@ def test_orientations_that_are_scored_again(promised, levels, expected):
     assert sorted(seen) == sorted(expected)
 
 
+def test_an_adaptive_search_scores_no_more_than_the_promising(promised):
+    """The last orientation is the best, and promised least: what thoroughness is for."""
+    seen = []
+    table = np.zeros(SHAPE, np.float32)
+    table[1, 1, :, 1, 1] = [5.0] * 20 + [6.0]
+    promise = np.arange(21.0)[::-1] / 100 + 4.5
+    score = table_score(table, promise, visits=lambda k: seen.append(int(k)))
+    assert best_of(promised, score)[2] == (1, 1, 20, 1, 1)
+    seen.clear()
+    layout = Layout(3, thorough=False)
+    found = eqx.filter_jit(search_particle)(score, ANYONE, NO_TEMPLATE, GRID, layout)
+    jax.effects_barrier()
+    assert tuple(int(i) for i in found[2]) == (1, 1, 0, 1, 1)
+    assert sorted(seen) == [*range(16)]
+
+
 def test_what_is_not_finite_never_wins(promised):
     table = np.random.default_rng(0).standard_normal(SHAPE).astype(np.float32)
     table[0, 0, 0] = np.nan
@@ -345,6 +361,7 @@ def test_the_plain_search_is_a_loop_over_the_grid():
         # Nodes first: then more candidates than are left to try, or one at a time.
         Layout(3, (4, 4, 3), candidates=40),
         Layout(3, (2, 2, 2), candidates=1),
+        Layout(3, (4, 4, 3), candidates=40, thorough=False),
     ],
 )
 def test_the_search_finds_what_the_plain_search_finds(layout):
