@@ -254,10 +254,9 @@ def _refine(
             layout.orientations,
         )
     polished = None
-    if job.polish is not None:
-        polished = polish_particles(
-            particles, refined, job.template, job.grid, job.score, job.polish, mesh=job.mesh
-        )
+    if job.polish is not None and job.smooth_template is not None:
+        template, others = job.smooth_template, (job.grid, job.score, job.polish)
+        polished = polish_particles(particles, refined, template, *others, mesh=job.mesh)
     found = jax.tree.map(lambda x: np.asarray(x)[: len(rows)], (refined, polished))
     return found, fitting
 
