@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import jax
 import numpy as np
-from calibration import DEFOCI_ANGSTROM, Structure, make_case, structures
+from simulated import DEFOCI_ANGSTROM, Structure, large_structure, make_case, structures
 
 import jaxrefine as jr
 from jaxrefine.app import simulate as sim
@@ -92,19 +92,6 @@ def compare(structure: Structure, count: int, seed: int) -> Compared:
     )
 
 
-def larger() -> list[Structure]:
-    """Globules as in the calibration, in larger boxes."""
-    rng = np.random.default_rng(12)
-    made = []
-    for side, pixel_size in ((128, 1.5), (256, 1.0)):
-        radius = 0.75 * side * pixel_size / 2
-        atoms = min(round(0.035 * radius**3 / 8), 20_000)
-        globule = sim.random_globule(atoms, radius, rng).blurred(20.0)
-        name = f"globule, {side} px of {pixel_size:g} Å"
-        made.append(Structure(name, globule, side, pixel_size))
-    return made
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--particles", type=int, default=48, help="of each structure")
@@ -116,7 +103,7 @@ def main() -> None:
         "| correlations | time |\n|---|---|---|---|---|---|---|"
     )
     everything = []
-    for structure in structures() + larger():
+    for structure in [*structures(), large_structure()]:
         if structure.side > options.largest:
             continue
         one = compare(structure, options.particles, options.seed)

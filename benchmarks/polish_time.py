@@ -5,11 +5,12 @@ python benchmarks/polish_time.py
 
 import argparse
 import time
+from functools import partial
 
 import jax
 import numpy as np
-from adaptive import documented_grid, larger
-from calibration import make_case, structures
+from adaptive import documented_grid
+from simulated import large_structure, make_case, structures
 
 import jaxrefine as jr
 from jaxrefine.app import simulate as sim
@@ -35,34 +36,28 @@ def main() -> None:
     options = parser.parse_args()
     grid = documented_grid()
     print(
-        "| | sampling | search, s a particle | polish, s a particle | share "
-        "| evaluations: mean, most |\n|---|---|---|---|---|---|"
+        "| | search, s a particle | polish, s a particle | share "
+        "| evaluations: mean, most |\n|---|---|---|---|---|"
     )
-    for structure in structures() + larger():
+    for structure in [*structures(), large_structure()]:
         if structure.side > options.largest:
             continue
         rng = np.random.default_rng(1)
-        case = make_case(structure, DEFOCUS_ANGSTROM, options.particles, rng)
+        particles = make_case(structure, DEFOCUS_ANGSTROM, options.particles, rng).particles
         volume = sim.potential_volume(structure.atoms, structure.side, structure.pixel_size)
-        for sampling in ("padded", "cubic"):
-            template = jr.make_template(volume, sampling)
-            fixed = (template, grid, structure.score)
-
-            def search(fixed=fixed, case=case):
-                return jr.refine_particles(case.particles, *fixed)
-
-            refined, searched = seconds(search, options.repeats)
-
-            def polish(fixed=fixed, case=case, refined=refined):
-                return jr.polish_particles(case.particles, refined, *fixed)
-
-            found, polished = seconds(polish, options.repeats)
-            print(
-                f"| {structure.name} | {sampling} | {searched / options.particles:.3f} "
-                f"| {polished / options.particles:.3f} | {polished / searched:.0%} "
-                f"| {np.mean(found.evaluations):.1f}, {np.max(found.evaluations)} |",
-                flush=True,
-            )
+        # As the program does: the search with padded slices, the polish with cubic ones.
+        padded, cubic = (jr.make_template(volume, name) for name in ("padded", "cubic"))
+        search = partial(jr.refine_particles, particles, padded, grid, structure.score)
+        refined, searched = seconds(search, options.repeats)
+        others = (cubic, grid, structure.score)
+        polish = partial(jr.polish_particles, particles, refined, *others)
+        found, polished = seconds(polish, options.repeats)
+        print(
+            f"| {structure.name} | {searched / options.particles:.3f} "
+            f"| {polished / options.particles:.3f} | {polished / searched:.0%} "
+            f"| {np.mean(found.evaluations):.1f}, {np.max(found.evaluations)} |",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":
