@@ -210,7 +210,7 @@ def test_fewer_particles_than_devices(particles, devices):
     result = compiled(*arguments)
     assert_same_best(result, some(found(), slice(count)))
     # Each share scores orientations of its own again.
-    assert np.all((result.promise_error > 0) & (result.promise_error < 0.1))
+    assert np.all(result.promise_error > 0)
     text = compiled.compiled.as_text()
     for word in ("all-reduce", "all-to-all", "collective-permute"):
         assert word not in text
