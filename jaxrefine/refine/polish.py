@@ -217,7 +217,8 @@ def _polish_one(
             there.pixel_size_angstrom + offsets.pixel_size_angstrom,
         ),
     )
-    new = Refined(there, z, correlation, snr, refined.grid_index, refined.status)
+    of_search = refined.grid_index, refined.status, refined.promise_error
+    new = Refined(there, z, correlation, snr, *of_search)
     new = jax.tree.map(lambda a, b: jnp.where(better, a, b), new, refined)
     strength = jnp.where(jnp.isfinite(summit.value), new.snr, jnp.nan)
     return Polished(

@@ -148,21 +148,23 @@ def search_batch(
         number = jnp.minimum(part * length + jnp.arange(length), grid.rotation.shape[0] - 1)
         share = eqx.tree_at(lambda g: g.rotation, grid, grid.rotation[number])
 
-        def search(particle: Particles) -> Best:
-            z, correlation, index = search_particle(
+        def search(particle: Particles) -> tuple[Best, Array]:
+            (z, correlation, index), error = search_particle(
                 score, particle, template, share, layout
             )
-            return z, correlation, index.at[2].set(number[index[2]])
+            return (z, correlation, index.at[2].set(number[index[2]])), error
 
-        def one(particle: Particles) -> Best:
-            return jax.lax.cond(particle.valid, search, lambda _: NOTHING_FOUND, particle)
+        def one(particle: Particles) -> tuple[Best, Array]:
+            nothing = NOTHING_FOUND, np.float32(0)
+            return jax.lax.cond(particle.valid, search, lambda _: nothing, particle)
 
-        best = jax.lax.map(one, particles)
+        best, error = jax.lax.map(one, particles)
         if parts > 1:
-            each = jax.lax.all_gather(best, ORIENTATIONS)
+            each, errors = jax.lax.all_gather((best, error), ORIENTATIONS)
+            error = jnp.max(errors, axis=0)
             each = [jax.tree.map(lambda x, i=i: x[i], each) for i in range(parts)]
             best = functools.reduce(jax.vmap(better), each)
-        return jax.vmap(functools.partial(_refined, score, grid))(particles, best)
+        return jax.vmap(functools.partial(_refined, score, grid))(particles, best, error)
 
     if mesh is None:
         return shard(particles, template, grid)
@@ -173,7 +175,9 @@ def search_batch(
     return sharded(particles, template, grid)
 
 
-def _refined(score: Score, grid: SearchGrid, particle: Particles, best: Best) -> Refined:
+def _refined(
+    score: Score, grid: SearchGrid, particle: Particles, best: Best, error: Array
+) -> Refined:
     """What was found of one particle, at its place in the grid."""
     z, correlation, index = best
     m, l, k, y, x = (index[i] for i in range(5))
@@ -203,6 +207,7 @@ def _refined(score: Score, grid: SearchGrid, particle: Particles, best: Best) ->
         snr=jnp.where(refined, snr, nan),
         grid_index=index,
         status=status.astype(jnp.int32),
+        promise_error=jnp.where(refined, error, nan),
     )
 
 

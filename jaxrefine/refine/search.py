@@ -58,7 +58,7 @@ def search_particle(
     template: Template,
     grid: SearchGrid,
     layout: Layout,
-) -> Best:
+) -> tuple[Best, Float[Array, ""]]:
     """Best of every pixel size, defocus, orientation and position.
 
     Ties go to the lowest flat index in (pixel size, defocus, orientation, y, x).
@@ -72,7 +72,8 @@ def search_particle(
 
     Returns:
         z-score and correlation at the best, and its five indices. Without any finite
-        score the z-score is -inf.
+        score the z-score is -inf. And by how much the products' z was off, at most, of
+        the orientations that were scored again.
     """
     prepared = score.prepare(particle, grid)
     poses = pose_rotations(particle, grid.rotation, grid)
@@ -104,10 +105,10 @@ def search_particle(
         return number + 1, better(found, best), error
 
     start = jax.tree.map(jnp.asarray, NOTHING_FOUND)
-    _, best, _ = jax.lax.while_loop(
+    _, best, error = jax.lax.while_loop(
         unfinished, score_exactly, (jnp.int32(0), start, jnp.float32(0))
     )
-    return best
+    return best, error
 
 
 def _promises(
