@@ -30,7 +30,8 @@ A run that was interrupted, or killed, continues where it was when it is started
 results are kept in a folder beside the output, OUTPUT.parts, until the table is written.
 
 exit codes: 0 the table was written; 1 out of memory, or a process of several died; 2 faulty
-input (every fault is printed, no table was written); 130 interrupted.
+input (every fault is printed, no table was written); 3 with --strict, the table was written
+but some particles were not refined; 130 interrupted.
 """
 
 

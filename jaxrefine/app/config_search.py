@@ -1,12 +1,13 @@
 """What is searched: the sections of defocus, pixel size and orientation."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from jaxrefine.app.config_load import Rule, Section
 
 # Grids beyond these are slips of the pen: no machine holds or finishes them.
 _MOST_OFFSETS = 10_000
 _MOST_STEPS = 1_000
+_MOST_ORIENTATIONS = 10_000_000
 
 
 def _range_rules(quantity: str) -> tuple[Rule, ...]:
@@ -130,4 +131,27 @@ class OrientationRefinementConfig(Section):
         "leopard_em; Leopard-EM's healpix and basic do not exist here",
     ] = "uniform"
 
-    rules: ClassVar = _axis_rules("psi") + _axis_rules("theta") + _axis_rules("phi")
+    rules: ClassVar = (
+        *_axis_rules("psi"),
+        *_axis_rules("theta"),
+        *_axis_rules("phi"),
+        Rule(
+            "psi_step_fine",
+            lambda c: _orientations_about(c) <= _MOST_ORIENTATIONS,
+            f"with the other steps makes more than {_MOST_ORIENTATIONS:,} orientations; "
+            "some of the fine steps must be larger",
+        ),
+    )
+
+
+def _orientations_about(c: Any) -> float:
+    """How many orientations a search has, within a factor of two."""
+
+    def steps(axis: str) -> float:
+        fine = getattr(c, f"{axis}_step_fine")
+        return (
+            2 * max(getattr(c, f"{axis}_step_coarse"), 0.0) / fine + 1 if fine > 0 else 1.0
+        )
+
+    second_tilt = "phi" if c.base_grid_method == "cartesian" else "theta"
+    return steps("psi") * steps("theta") * steps(second_tilt)

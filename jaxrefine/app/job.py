@@ -13,6 +13,7 @@ from jaxrefine.app.checks import (
     warn_of_voxel_size,
 )
 from jaxrefine.app.config import Config, resolve_path
+from jaxrefine.app.costs import warn_of_box, warn_of_defocus
 from jaxrefine.app.runtime import free_bytes
 from jaxrefine.app.setup import make_filters, make_grid, make_polish, make_score
 from jaxrefine.data import Faults, SearchGrid, Template
@@ -118,7 +119,7 @@ def prepare_job(config: Config, output: Path | None = None) -> Job:
         if statistics == "auto":
             statistics = decide_statistics(table)
     with faults:
-        score = make_score(config, start, grid)
+        score = make_score(config, start, grid, table.lines)
     with faults:
         check_images(groups, table.lines, volume.shape[0])
     with faults:
@@ -131,6 +132,8 @@ def prepare_job(config: Config, output: Path | None = None) -> Job:
         start.nominal_pixel_size_angstrom if voxels is None else np.full(len(table), voxels)
     )
     warn_of_voxel_size(voxel_size, template_pixel_size)
+    warn_of_box(config)
+    warn_of_defocus(config, start, table.lines, grid, score)
     with jax.default_device(devices[0]):
         template = make_template(volume, config.template_sampling)
     devices = _that_fit(devices, template)

@@ -59,7 +59,7 @@ class Parts:
             self._delete(f".*{PARTIAL_SUFFIX}")  # of a run that was killed in writing
             if fresh:
                 self._delete("*.npz")
-            if any(self.folder.glob("*.npz")):
+            if self.any_saved():
                 self._compare()
         except OSError as error:
             raise InputError(
@@ -126,6 +126,10 @@ class Parts:
         with replacing(self._path(number)) as file:
             np.savez(file, **arrays)
 
+    def any_saved(self) -> bool:
+        """Whether there are results that another run could continue from."""
+        return any(self.folder.glob("*.npz"))
+
     def remove(self) -> None:
         """Delete the folder: the final table holds everything."""
         try:
@@ -142,7 +146,7 @@ class Parts:
         Args:
             shared: Other processes may still be saving.
         """
-        if self._lock is not None and not shared and not any(self.folder.glob("*.npz")):
+        if self._lock is not None and not shared and not self.any_saved():
             self.remove()
         self._release()
 

@@ -178,13 +178,27 @@ def read_particle_table(path: str | os.PathLike[str]) -> ParticleTable:
     table = ParticleTable(path, raw, tuple(content.lines))
     if raw.columns.is_unique:
         rows.extend(_cell_faults(table))
-    rows.sort()
-    faults += [sentence for _, _, sentence in rows[:_MAX_ROW_FAULTS]]
-    if len(rows) > _MAX_ROW_FAULTS:
-        faults.append(f"{path}: … and {len(rows) - _MAX_ROW_FAULTS} more")
+    faults += _shortened(path, rows, header)
     if faults:
         raise InputError(faults)
     return table
+
+
+def _shortened(
+    path: Path, rows: list[tuple[int, int, str]], header: list[str]
+) -> Iterator[str]:
+    """Some faults of each column, by line, and how many more there are of each."""
+    counts = Counter(place for _, place, _ in rows)
+    share = max(1, _MAX_ROW_FAULTS // len(counts)) if counts else 0
+    shown = Counter[int]()
+    for _, place, sentence in sorted(rows):
+        shown[place] += 1
+        if shown[place] <= share:
+            yield sentence
+    for place, count in sorted(counts.items()):
+        if count > share:
+            where = f"column {header[place]}" if place >= 0 else "number of cells"
+            yield f"{path}, {where}: … and {count - share} more lines"
 
 
 def _header_faults(path: Path, header: list[str]) -> Iterator[str]:
