@@ -1,6 +1,7 @@
 """Checks of the files that a run will read, all before any long work."""
 
 import logging
+import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,25 @@ log = logging.getLogger("jaxrefine")
 
 # Voxel sizes in headers are rounded; half a percent shifts nothing that can be seen.
 _VOXEL_SIZE_TOLERANCE = 0.005
+
+
+def check_found(path: Path, text: str, key: str, source: str) -> None:
+    """Refuse a file of the configuration that is nowhere.
+
+    Args:
+        path: Where `resolve_path` looked last.
+        text: The path as the configuration has it.
+        key: Its key.
+        source: The configuration.
+
+    Raises:
+        InputError: If so.
+    """
+    if not os.path.exists(path):
+        raise InputError(
+            f"{source}: {key}: {text} — no such file in the current folder, nor beside "
+            "the configuration"
+        )
 
 
 def read_template(path: Path, config: Config) -> tuple[np.ndarray, float | None]:
@@ -123,4 +143,5 @@ def check_output(output: Path, inputs: Iterable[Path], source: str) -> None:
     except (OSError, ValueError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{key} — cannot be written: {error}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{key} — cannot be written: {reason}") from error

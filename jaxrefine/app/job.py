@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from jaxrefine.app.checks import (
+    check_found,
     check_images,
     check_output,
     read_template,
@@ -100,8 +101,12 @@ def prepare_job(config: Config, output: Path | None = None) -> Job:
     with faults:
         devices = select_devices(config.computational_config.devices)
     with faults:
+        text = config.template_volume_path
+        check_found(template_path, text, "template_volume_path", config.source)
         volume, voxel_size = read_template(template_path, config)
     with faults:
+        text = config.particle_stack.df_path
+        check_found(table_path, text, "particle_stack.df_path", config.source)
         table = read_particle_table(table_path)
     with faults:
         check_output(
