@@ -136,6 +136,8 @@ def check_output(output: Path, inputs: Iterable[Path], source: str) -> None:
             raise InputError(f"{key} — its folder does not exist; make it first")
         if real.is_dir():
             raise InputError(f"{key} — is a folder; name a file")
+        if real.exists() and not real.is_file():  # it would be replaced
+            raise InputError(f"{key} — is a device or a pipe; name a file")
         with tempfile.TemporaryFile(dir=real.parent):
             pass  # the folder can be written to
         if any(real == path.resolve() for path in inputs):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import jaxrefine
 from jaxrefine.app.commands import demo, refine
 from jaxrefine.app.exit_codes import EXIT_BROKEN_OFF, EXIT_FAULTY_INPUT, EXIT_INTERRUPTED
-from jaxrefine.app.logs import set_up_logging
+from jaxrefine.app.logs import printable, set_up_logging
 from jaxrefine.app.stop import Stopped
 from jaxrefine.data import InputError
 
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return options.run(options)
     except InputError as error:
         for fault in error.faults:
-            print(f"error: {fault}", file=sys.stderr)
+            print(f"error: {printable(fault)}", file=sys.stderr)
         return EXIT_FAULTY_INPUT
     except (MemoryError, RuntimeError) as error:
         # XLA's own error for too little memory is a RuntimeError with that word.

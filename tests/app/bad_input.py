@@ -4,6 +4,7 @@ Their names are those of docs/errors.md, which says what the program answers.
 """
 
 import csv
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,11 @@ def complex_values(folder: Path) -> None:
     mrcfile.write(folder / IMAGE, values, overwrite=True)
 
 
+def pipe(folder: Path) -> None:
+    os.mkfifo(folder / "pipe")
+    set_keys(folder, {"output_path": "pipe"})
+
+
 def many_faulty_cells(folder: Path) -> None:
     rows = [dict(row, phi="x", psi="y") for row in rows_of(folder) * 4]
     write_rows(folder, rows)
@@ -200,6 +206,7 @@ REFUSED: dict[str, Spoil] = {
     "cs_negative": cell("spherical_aberration", "-2.7"),
     "contrast_one": cell("amplitude_contrast_ratio", "1.0"),
     "path_empty": cell("micrograph_path", ""),
+    "path_obeyed_by_terminals": cell("micrograph_path", "\x1b[31mred.mrc"),
     "aberrations": cell("even_zernikes", '{"Z40": 0.1}'),
     "many_faulty_cells": many_faulty_cells,
     "statistics_unknown": without_column("mip"),
@@ -216,6 +223,7 @@ REFUSED: dict[str, Spoil] = {
     # output
     "output_folder_missing": keys(output_path="nowhere/out.csv"),
     "output_is_folder": keys(output_path="."),
+    "output_is_pipe": pipe,
     "output_not_writable": keys(output_path="/proc/out.csv"),
     "output_is_table": keys(output_path=TABLE),
     "output_is_micrograph": keys(output_path=IMAGE),

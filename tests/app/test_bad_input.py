@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
+import jax
 import numpy as np
 import pandas as pd
 import pytest
@@ -29,6 +30,14 @@ def is_said(message: str, lines: list[str]) -> bool:
     pieces = [re.escape(piece.strip()) for piece in message.split("…")]
     # A limit such as 0.01 … 100 has real dots.
     return any(re.search(".*".join(pieces), line) for line in lines)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_in_less_time():
+    """No run here is compared with another module's."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture
@@ -218,3 +227,16 @@ def test_a_full_disk_loses_nothing(folder, monkeypatch, capsys):
     assert main(["refine.yaml"]) == 0
     assert "continuing: 1 of 1 micrographs (7 particles)" in capsys.readouterr().err
     assert len(pd.read_csv(output)) == 7
+
+
+def test_no_particle_can_be_refined(folder, capsys):
+    """The table is written all the same."""
+    set_keys(folder, QUICK)
+    write_rows(folder, [dict(row, pos_y="-4000") for row in rows_of(folder)])
+    assert main(["refine.yaml"]) == 0
+    printed = capsys.readouterr()
+    assert "refined 0 of 7 particles" in printed.out
+    assert "warning: 7 of 7 particles were not refined (7 box_outside)" in printed.err
+    refined = pd.read_csv("match_results_refined.csv")
+    assert set(refined.refined_status) == {"box_outside"}
+    assert refined.refined_scaled_mip.isna().all()

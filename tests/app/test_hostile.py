@@ -14,6 +14,9 @@ import numpy as np
 import pytest
 import yaml
 from config_data import REQUIRED
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from mrcfile.dtypes import HEADER_DTYPE
 
 from jaxrefine.app.config import Config
 from jaxrefine.app.job import prepare_job
@@ -23,6 +26,7 @@ from jaxrefine.data import InputError
 from jaxrefine.io import mrc
 from jaxrefine.io.table import read_particle_table
 from tests.reference import REFERENCE
+from tests.tables import ROW, save
 
 
 def refusal(read, path) -> str:
@@ -86,6 +90,77 @@ def test_what_never_ends_is_not_read(tmp_path, read):
     assert stat.S_ISFIFO(pipe.stat().st_mode)
     for path in (pipe, "/dev/zero"):
         assert "is a device or a pipe" in refusal(read, path)
+
+
+def reads_or_refuses(read, path):
+    """Nothing but an InputError, whose faults are short and name the file."""
+    try:
+        return read(path)
+    except InputError as error:
+        for fault in error.faults:
+            assert str(path) in fault and "\n" not in fault and len(fault) < 2000
+        return None
+
+
+ANY_FILE = settings(
+    deadline=None,
+    max_examples=60,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+INT32 = st.integers(-(2**31), 2**31 - 1) | st.integers(-2, 5)
+FLOAT32 = st.floats(width=32)
+HEADER = {
+    **dict.fromkeys(
+        ["nx", "ny", "nz", "mode", "mx", "my", "mz", "mapc", "mapr", "maps"], INT32
+    ),
+    **dict.fromkeys(["nsymbt", "ispg"], INT32),
+    "machst": st.tuples(*[st.sampled_from([0x44, 0x41, 0x11, 0, 255])] * 4),
+    "cella": st.tuples(FLOAT32, FLOAT32, FLOAT32),
+}
+
+
+@ANY_FILE
+@given(st.fixed_dictionaries({}, optional=HEADER), st.sampled_from([bytes, gzip.compress]))
+def test_any_header_is_read_or_refused(tmp_path, fields, pack):
+    path = tmp_path / "any.mrc"
+    mrc.write_image(path, np.zeros((3, 4)))
+    content = path.read_bytes()
+    header = np.frombuffer(content[:1024], HEADER_DTYPE).copy()
+    for name, value in fields.items():
+        header[name] = value
+    path.write_bytes(pack(header.tobytes() + content[1024:]))
+    for read in (mrc.read_image, mrc.read_volume, mrc.image_shape):
+        reads_or_refuses(read, path)
+
+
+@ANY_FILE
+@given(
+    st.binary(max_size=60)
+    | st.lists(st.lists(st.text(max_size=6), max_size=5), max_size=4).map(
+        lambda rows: "\n".join(map(",".join, rows)).encode(errors="replace")
+    )
+)
+def test_any_table_is_read_or_refused(tmp_path, content):
+    path = tmp_path / "any.csv"
+    path.write_bytes(content)
+    reads_or_refuses(read_particle_table, path)
+
+
+@ANY_FILE
+@given(
+    st.dictionaries(
+        st.sampled_from(sorted(ROW)),
+        st.text(max_size=12) | st.floats().map(str) | st.integers().map(str),
+        max_size=4,
+    )
+)
+def test_any_cell_is_read_or_refused(tmp_path, cells):
+    """What is accepted is fit to compute with."""
+    path = save(tmp_path / "any.csv", {}, {name: cells[name] for name in cells})
+    table = reads_or_refuses(read_particle_table, path)
+    if table is not None:
+        for values in vars(table.start()).values():
+            assert np.isfinite(values).all()
 
 
 # --- Results of an interrupted run ------------------------------------------------
