@@ -17,6 +17,7 @@ log = logging.getLogger("jaxrefine")
 
 # Voxel sizes in headers are rounded; half a percent shifts nothing that can be seen.
 _VOXEL_SIZE_TOLERANCE = 0.005
+_MOST_IMAGE_FAULTS = 20
 
 
 def check_found(path: Path, text: str, key: str, source: str) -> None:
@@ -89,7 +90,7 @@ def check_images(
         side: Side of the template; maps have one position per template inside.
 
     Raises:
-        InputError: With every fault.
+        InputError: With every fault, or the first ones and how many more there are.
     """
     faults = Faults()
     for (micrograph, *maps), rows in groups.items():
@@ -111,7 +112,15 @@ def check_images(
                         f"{path}: has shape {found}; a statistic map of {micrograph} and "
                         f"a template of {side} px has shape {expected}"
                     )
-    faults.raise_any()
+    try:
+        faults.raise_any()
+    except InputError as error:  # a folder that was moved: all images of it
+        if len(error.faults) <= _MOST_IMAGE_FAULTS:
+            raise
+        more = len(error.faults) - _MOST_IMAGE_FAULTS
+        raise InputError(
+            [*error.faults[:_MOST_IMAGE_FAULTS], f"… and {more} more faults of images"]
+        ) from error
 
 
 @contextmanager

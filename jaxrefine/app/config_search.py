@@ -10,10 +10,18 @@ _MOST_STEPS = 1_000
 _MOST_ORIENTATIONS = 10_000_000
 
 
-def _range_rules(quantity: str) -> tuple[Rule, ...]:
-    """A search from `_min` to `_max` in steps of `_step`, in Å."""
+def _range_rules(quantity: str, largest: float) -> tuple[Rule, ...]:
+    """A search from `_min` to `_max` in steps of `_step`, in Å, within ±largest."""
     low, high, step = f"{quantity}_min", f"{quantity}_max", f"{quantity}_step"
     return (
+        *(
+            Rule(
+                end,
+                lambda c, end=end: abs(getattr(c, end)) <= largest,
+                f"must be within ±{largest:g} Å",
+            )
+            for end in (low, high)
+        ),
         Rule(step, lambda c: getattr(c, step) > 0, "must be larger than 0 Å"),
         Rule(
             step,
@@ -49,7 +57,7 @@ class DefocusRefinementConfig(Section):
     defocus_step: float = 20.0
     skip_enforce_zero: bool = False
 
-    rules: ClassVar = _range_rules("defocus")
+    rules: ClassVar = _range_rules("defocus", 1e6)
 
 
 class PixelSizeRefinementConfig(Section):
@@ -70,7 +78,7 @@ class PixelSizeRefinementConfig(Section):
     pixel_size_step: float = 0.001
     skip_enforce_zero: bool = False
 
-    rules: ClassVar = _range_rules("pixel_size")
+    rules: ClassVar = _range_rules("pixel_size", 100.0)
 
 
 def _axis_rules(axis: str) -> tuple[Rule, ...]:

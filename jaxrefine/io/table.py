@@ -26,6 +26,8 @@ _LIMITS: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray]]] = {
     **dict.fromkeys(DEFOCUS, (" within ±1e6 (Å)", lambda x: abs(x) <= 1e6)),
     "amplitude_contrast_ratio": (" in [0, 1)", lambda x: (x >= 0) & (x < 1)),
 }
+# Of all others: what is beyond is in no unit of theirs, and float32 would lose it.
+_LIMIT = (" within ±1e6", lambda x: abs(x) <= 1e6)
 _MAX_ROW_FAULTS = 20
 _NEUTRAL = {"mag_matrix": np.array([1.0, 0.0, 0.0, 1.0])}
 
@@ -202,6 +204,8 @@ def _shortened(
 
 
 def _header_faults(path: Path, header: list[str]) -> Iterator[str]:
+    if len(header) == 1:
+        yield f"{path}: has one column; cells should be separated by commas"
     twice = [name for name, n in Counter(header).items() if n > 1]
     if twice:
         yield f"{path}: columns that occur more than once: {', '.join(map(repr, twice))}"
@@ -231,7 +235,7 @@ def _cell_faults(table: ParticleTable) -> Iterator[tuple[int, int, str]]:
         elif column.kind == "text":
             good, right = [bool(text.strip()) for text in texts], "should be a path"
         else:
-            limit, within = _LIMITS.get(name, ("", np.isfinite))
+            limit, within = _LIMITS.get(name, _LIMIT)
             values, right = table.numbers(name), f"should be a number{limit}"
             good = np.isfinite(values) & within(values)
         for row in np.flatnonzero(~np.asarray(good, bool)):

@@ -141,6 +141,13 @@ def many_faulty_cells(folder: Path) -> None:
     write_rows(folder, rows)
 
 
+def many_missing(folder: Path) -> None:
+    """35 micrographs in a folder that was moved."""
+    rows = rows_of(folder) * 5
+    names = [{"micrograph_path": f"gone/{number}.mrc"} for number in range(len(rows))]
+    write_rows(folder, [row | name for row, name in zip(rows, names, strict=True)])
+
+
 def with_nan(values: np.ndarray) -> np.ndarray:
     values[3, 4, 5] = np.nan
     return values
@@ -191,6 +198,7 @@ REFUSED: dict[str, Spoil] = {
     "table_empty": text(TABLE, ""),
     "table_header_only": lines(lambda found: found[:1]),
     "table_no_text": text(TABLE, b"pos_x,\xff\xfe\n"),
+    "table_semicolons": lines(lambda found: [line.replace(",", ";") for line in found]),
     "column_missing": without_column("defocus_u"),
     "column_twice": lines(lambda found: [f"{line},{line.split(',')[2]}" for line in found]),
     "row_short": lines(lambda found: [*found[:2], "1,2,3", *found[3:]]),
@@ -198,6 +206,7 @@ REFUSED: dict[str, Spoil] = {
     "cell_empty": cell("phi", ""),
     "position_nan": cell("pos_x", "nan"),
     "angle_inf": cell("psi", "inf"),
+    "angle_huge": cell("theta", "1e9"),
     "defocus_nan": cell("defocus_u", "nan"),
     "defocus_unit": cell("defocus_u", "5.2e9"),
     "pixel_size_zero": cell("pixel_size", "0"),
@@ -212,6 +221,7 @@ REFUSED: dict[str, Spoil] = {
     "statistics_unknown": without_column("mip"),
     # micrographs and maps
     "micrograph_missing": gone(IMAGE),
+    "micrographs_missing": many_missing,
     "map_missing": gone(MEAN),
     "micrograph_cut": cut(IMAGE),
     "map_cut": cut(SPREAD),

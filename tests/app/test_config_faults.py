@@ -152,6 +152,12 @@ def test_steps_that_are_fine_one_by_one_may_be_too_fine_together():
     assert faults_of({**fine, f"{ORIENTATION}.psi_step_fine": 0}) != (fault,)
 
 
+def test_offsets_have_the_limits_of_the_table():
+    far = {f"{DEFOCUS}.defocus_min": -2e6, f"{DEFOCUS}.defocus_step": 1e6}
+    (fault,) = faults_of(far)
+    assert "defocus_min: -2000000.0 — must be within ±1e+06 Å" in fault
+
+
 def test_faulty_list_items_are_named():
     faults = faults_of(
         {
