@@ -84,8 +84,8 @@ def _warn_of_far_pixels(image: Float[np.ndarray, "Ny Nx"], path: Path) -> None:
         log.warning(
             "%s: %d pixels are more than %g standard deviations from the median; the "
             "farthest, at y %d, x %d, is %.3g, which is %.3g of them away. Such pixels "
-            "lower all scores: replace them in the micrograph (by the mean, say), unless "
-            "they are meant",
+            "lower all scores, and can feign one: replace them in the micrograph (by the "
+            "mean, say), unless they are meant",
             path,
             count,
             _HOT,

@@ -103,6 +103,12 @@ ODD: dict[str, Odd] = {
             for name in (IMAGE, MEAN, SPREAD)
         }
     ),
+    "other_voltage": Odd({"voltage": "200"}),
+    "other_cs": Odd({"spherical_aberration": "0.01"}),
+    "other_contrast": Odd({"amplitude_contrast_ratio": "0.4"}),
+    "other_phase_shift": Odd({"phase_shift": "60"}),
+    "other_b_factor": Odd({"ctf_B_factor": "150"}),
+    "other_pixel_size": Odd({"pixel_size": "1.44", "refined_pixel_size": "1.44"}),
     "position_fraction": Odd({"pos_x": "200.4"}),
     "particle_index_twice": Odd({"particle_index": "0"}),
     "column_unknown": Odd({"my_note": "kept, as it is"}),
