@@ -1,6 +1,7 @@
 """Checks of the files that a run will read, all before any long work."""
 
 import logging
+import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,26 @@ log = logging.getLogger("jaxrefine")
 
 # Voxel sizes in headers are rounded; half a percent shifts nothing that can be seen.
 _VOXEL_SIZE_TOLERANCE = 0.005
+_MOST_IMAGE_FAULTS = 20
+
+
+def check_found(path: Path, text: str, key: str, source: str) -> None:
+    """Refuse a file of the configuration that is nowhere.
+
+    Args:
+        path: Where `resolve_path` looked last.
+        text: The path as the configuration has it.
+        key: Its key.
+        source: The configuration.
+
+    Raises:
+        InputError: If so.
+    """
+    if not os.path.exists(path):
+        raise InputError(
+            f"{source}: {key}: {text} — no such file in the current folder, nor beside "
+            "the configuration"
+        )
 
 
 def read_template(path: Path, config: Config) -> tuple[np.ndarray, float | None]:
@@ -69,7 +90,7 @@ def check_images(
         side: Side of the template; maps have one position per template inside.
 
     Raises:
-        InputError: With every fault.
+        InputError: With every fault, or the first ones and how many more there are.
     """
     faults = Faults()
     for (micrograph, *maps), rows in groups.items():
@@ -91,7 +112,15 @@ def check_images(
                         f"{path}: has shape {found}; a statistic map of {micrograph} and "
                         f"a template of {side} px has shape {expected}"
                     )
-    faults.raise_any()
+    try:
+        faults.raise_any()
+    except InputError as error:  # a folder that was moved: all images of it
+        if len(error.faults) <= _MOST_IMAGE_FAULTS:
+            raise
+        more = len(error.faults) - _MOST_IMAGE_FAULTS
+        raise InputError(
+            [*error.faults[:_MOST_IMAGE_FAULTS], f"… and {more} more faults of images"]
+        ) from error
 
 
 @contextmanager
@@ -116,6 +145,8 @@ def check_output(output: Path, inputs: Iterable[Path], source: str) -> None:
             raise InputError(f"{key} — its folder does not exist; make it first")
         if real.is_dir():
             raise InputError(f"{key} — is a folder; name a file")
+        if real.exists() and not real.is_file():  # it would be replaced
+            raise InputError(f"{key} — is a device or a pipe; name a file")
         with tempfile.TemporaryFile(dir=real.parent):
             pass  # the folder can be written to
         if any(real == path.resolve() for path in inputs):
@@ -123,4 +154,5 @@ def check_output(output: Path, inputs: Iterable[Path], source: str) -> None:
     except (OSError, ValueError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{key} — cannot be written: {error}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{key} — cannot be written: {reason}") from error

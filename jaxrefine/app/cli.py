@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import jaxrefine
 from jaxrefine.app.commands import demo, refine, selftest
 from jaxrefine.app.exit_codes import EXIT_BROKEN_OFF, EXIT_FAULTY_INPUT, EXIT_INTERRUPTED
-from jaxrefine.app.logs import set_up_logging
+from jaxrefine.app.logs import printable, set_up_logging
 from jaxrefine.app.stop import Stopped
 from jaxrefine.data import InputError
 
@@ -31,8 +31,8 @@ A run that was interrupted, or killed, continues where it was when it is started
 results are kept in a folder beside the output, OUTPUT.parts, until the table is written.
 
 exit codes: 0 the table was written; 1 out of memory, a process of several died, or a check
-of selftest failed; 2 faulty input (every fault is printed, no table was written); 130
-interrupted.
+of selftest failed; 2 faulty input (every fault is printed, no table was written); 3 with
+--strict, the table was written but some particles were not refined; 130 interrupted.
 """
 
 
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return options.run(options)
     except InputError as error:
         for fault in error.faults:
-            print(f"error: {fault}", file=sys.stderr)
+            print(f"error: {printable(fault)}", file=sys.stderr)
         return EXIT_FAULTY_INPUT
     except (MemoryError, RuntimeError) as error:
         # XLA's own error for too little memory is a RuntimeError with that word.

@@ -1,18 +1,27 @@
 """What is searched: the sections of defocus, pixel size and orientation."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from jaxrefine.app.config_load import Rule, Section
 
 # Grids beyond these are slips of the pen: no machine holds or finishes them.
 _MOST_OFFSETS = 10_000
 _MOST_STEPS = 1_000
+_MOST_ORIENTATIONS = 10_000_000
 
 
-def _range_rules(quantity: str) -> tuple[Rule, ...]:
-    """A search from `_min` to `_max` in steps of `_step`, in Å."""
+def _range_rules(quantity: str, largest: float) -> tuple[Rule, ...]:
+    """A search from `_min` to `_max` in steps of `_step`, in Å, within ±largest."""
     low, high, step = f"{quantity}_min", f"{quantity}_max", f"{quantity}_step"
     return (
+        *(
+            Rule(
+                end,
+                lambda c, end=end: abs(getattr(c, end)) <= largest,
+                f"must be within ±{largest:g} Å",
+            )
+            for end in (low, high)
+        ),
         Rule(step, lambda c: getattr(c, step) > 0, "must be larger than 0 Å"),
         Rule(
             step,
@@ -48,7 +57,7 @@ class DefocusRefinementConfig(Section):
     defocus_step: float = 20.0
     skip_enforce_zero: bool = False
 
-    rules: ClassVar = _range_rules("defocus")
+    rules: ClassVar = _range_rules("defocus", 1e6)
 
 
 class PixelSizeRefinementConfig(Section):
@@ -69,7 +78,7 @@ class PixelSizeRefinementConfig(Section):
     pixel_size_step: float = 0.001
     skip_enforce_zero: bool = False
 
-    rules: ClassVar = _range_rules("pixel_size")
+    rules: ClassVar = _range_rules("pixel_size", 100.0)
 
 
 def _axis_rules(axis: str) -> tuple[Rule, ...]:
@@ -130,4 +139,27 @@ class OrientationRefinementConfig(Section):
         "leopard_em; Leopard-EM's healpix and basic do not exist here",
     ] = "uniform"
 
-    rules: ClassVar = _axis_rules("psi") + _axis_rules("theta") + _axis_rules("phi")
+    rules: ClassVar = (
+        *_axis_rules("psi"),
+        *_axis_rules("theta"),
+        *_axis_rules("phi"),
+        Rule(
+            "psi_step_fine",
+            lambda c: _orientations_about(c) <= _MOST_ORIENTATIONS,
+            f"with the other steps makes more than {_MOST_ORIENTATIONS:,} orientations; "
+            "some of the fine steps must be larger",
+        ),
+    )
+
+
+def _orientations_about(c: Any) -> float:
+    """How many orientations a search has, within a factor of two."""
+
+    def steps(axis: str) -> float:
+        fine = getattr(c, f"{axis}_step_fine")
+        return (
+            2 * max(getattr(c, f"{axis}_step_coarse"), 0.0) / fine + 1 if fine > 0 else 1.0
+        )
+
+    second_tilt = "phi" if c.base_grid_method == "cartesian" else "theta"
+    return steps("psi") * steps("theta") * steps(second_tilt)

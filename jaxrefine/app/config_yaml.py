@@ -10,9 +10,22 @@ import yaml
 from jaxrefine.app.config_load import Fault, key_text, show
 from jaxrefine.data import InputError
 
+# Far above any configuration. PyYAML is slow; and `<<: [*a, *a]` doubles at each level.
+_LARGEST_BYTES = 1 << 20
+_MOST_KEYS = 10_000
+
 
 class _Loader(yaml.SafeLoader):
     """A safe loader whose every fault has a line and a column."""
+
+    _keys = 0
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        super().flatten_mapping(node)
+        self._keys += len(node.value)
+        if self._keys > _MOST_KEYS:
+            problem = f"more than {_MOST_KEYS} keys, merged ones counted each time"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
@@ -74,6 +87,11 @@ def read_yaml(path: str | os.PathLike[str]) -> tuple[Any, list[Fault]]:
         InputError: The file cannot be read, is not UTF-8, or is not YAML.
     """
     try:
+        size = Path(path).stat().st_size
+        if size > _LARGEST_BYTES:
+            raise InputError(
+                f"{path}: {size} bytes — a config has at most {_LARGEST_BYTES}; is it one?"
+            )
         text = Path(path).read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
         raise InputError(f"{path}: no such file — give the path of a YAML file") from None
@@ -83,6 +101,8 @@ def read_yaml(path: str | os.PathLike[str]) -> tuple[Any, list[Fault]]:
         raise InputError(
             f"{path}: byte {error.start + 1} is not UTF-8 — save the file as UTF-8"
         ) from None
+    except InputError:
+        raise
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(

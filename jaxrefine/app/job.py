@@ -7,12 +7,14 @@ import jax
 import numpy as np
 
 from jaxrefine.app.checks import (
+    check_found,
     check_images,
     check_output,
     read_template,
     warn_of_voxel_size,
 )
 from jaxrefine.app.config import Config, resolve_path
+from jaxrefine.app.costs import warn_of_box, warn_of_defocus
 from jaxrefine.app.runtime import free_bytes
 from jaxrefine.app.setup import make_filters, make_grid, make_polish, make_score
 from jaxrefine.data import Faults, SearchGrid, Template
@@ -101,8 +103,12 @@ def prepare_job(config: Config, output: Path | None = None) -> Job:
     with faults:
         devices = select_devices(config.computational_config.devices)
     with faults:
+        text = config.template_volume_path
+        check_found(template_path, text, "template_volume_path", config.source)
         volume, voxel_size = read_template(template_path, config)
     with faults:
+        text = config.particle_stack.df_path
+        check_found(table_path, text, "particle_stack.df_path", config.source)
         table = read_particle_table(table_path)
     with faults:
         check_output(
@@ -120,7 +126,7 @@ def prepare_job(config: Config, output: Path | None = None) -> Job:
         if statistics == "auto":
             statistics = decide_statistics(table)
     with faults:
-        score = make_score(config, start, grid)
+        score = make_score(config, start, grid, table.lines)
     with faults:
         check_images(groups, table.lines, volume.shape[0])
     with faults:
@@ -133,6 +139,8 @@ def prepare_job(config: Config, output: Path | None = None) -> Job:
         start.nominal_pixel_size_angstrom if voxels is None else np.full(len(table), voxels)
     )
     warn_of_voxel_size(voxel_size, template_pixel_size)
+    warn_of_box(config)
+    warn_of_defocus(config, start, table.lines, grid, score)
     with jax.default_device(devices[0]):
         template = make_template(volume, config.template_sampling)
         smooth = make_template(volume, "cubic") if config.polish.enabled else None

@@ -1,7 +1,16 @@
 """What the program says while it works: messages of the logger "jaxrefine"."""
 
 import logging
+import re
 import sys
+
+# What a terminal obeys; a file's or a path's text may hold it.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def printable(text: str) -> str:
+    """A text whose control characters, but for line ends and tabs, are spelt out."""
+    return _CONTROL.sub(lambda found: repr(found.group())[1:-1], text)
 
 
 def set_up_logging(*, quiet: bool, prefix: str = "") -> None:
@@ -30,5 +39,5 @@ class _Plain(logging.Formatter):
         self._prefix = prefix
 
     def format(self, record: logging.LogRecord) -> str:
-        text = f"{self._prefix}{record.getMessage()}"
+        text = printable(f"{self._prefix}{record.getMessage()}")
         return text if record.levelno < logging.WARNING else f"warning: {text}"

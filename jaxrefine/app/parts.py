@@ -59,7 +59,7 @@ class Parts:
             self._delete(f".*{PARTIAL_SUFFIX}")  # of a run that was killed in writing
             if fresh:
                 self._delete("*.npz")
-            if any(self.folder.glob("*.npz")):
+            if self.any_saved():
                 self._compare()
         except OSError as error:
             raise InputError(
@@ -126,6 +126,10 @@ class Parts:
         with replacing(self._path(number)) as file:
             np.savez(file, **arrays)
 
+    def any_saved(self) -> bool:
+        """Whether there are results that another run could continue from."""
+        return any(self.folder.glob("*.npz"))
+
     def remove(self) -> None:
         """Delete the folder: the final table holds everything."""
         try:
@@ -142,7 +146,7 @@ class Parts:
         Args:
             shared: Other processes may still be saving.
         """
-        if self._lock is not None and not shared and not any(self.folder.glob("*.npz")):
+        if self._lock is not None and not shared and not self.any_saved():
             self.remove()
         self._release()
 
@@ -168,7 +172,14 @@ class Parts:
         path = self.folder / _RUN
         try:
             changes = list(fp.differences(json.loads(path.read_text()), self._made_from))
-        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        except (
+            OSError,
+            ValueError,
+            LookupError,
+            TypeError,
+            AttributeError,
+            RecursionError,
+        ):
             # Each file has its own mark: those that do not fit count as damaged.
             log.warning("%s: damaged, written anew", path)
             return
@@ -188,21 +199,30 @@ class Parts:
             self._path(number).open("rb") as stream,
             np.load(stream, allow_pickle=False) as file,
         ):
+            unpacked = sum(member.file_size for member in file.zip.infolist())
+            if unpacked > self._path(number).stat().st_size:
+                raise ValueError("compressed, which no part is")
             values = {name: file[name] for name in file.files}
         rows, made_from = values.pop(_ROWS), json.loads(str(values.pop(_MADE_FROM)))
         if made_from["run"] != self._digest:
             raise ValueError("of another run")
+        stamp = made_from["images"]
+        if not isinstance(stamp, list) or len(stamp) != len(self._files[number]):
+            raise ValueError("made from files of another kind")
         if (
-            len(set(rows.tolist())) != len(rows)
+            rows.ndim != 1
+            or rows.dtype.kind != "i"
+            or len(set(rows.tolist())) != len(rows)
             or not np.isin(rows, self._rows[number]).all()
         ):
             raise ValueError("rows of another micrograph")
         for name, column in _per_row(columns):
             expected, value = np.asarray(column), values[name]
-            same_type = value.dtype == expected.dtype or value.dtype.kind == "U"
+            texts = value.dtype.kind == expected.dtype.kind == "U"
+            same_type = texts or value.dtype == expected.dtype
             if not same_type or value.shape != (len(rows), *expected.shape[1:]):
                 raise ValueError(f"{name} of another form")
-        return rows, values, made_from["images"]
+        return rows, values, stamp
 
     def _path(self, number: int) -> Path:
         return self.folder / f"{number:06d}.npz"

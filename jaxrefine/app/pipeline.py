@@ -18,6 +18,7 @@ import numpy as np
 from jaxrefine.app.config import Config
 from jaxrefine.app.distributed import Team, deal
 from jaxrefine.app.exit_codes import EXIT_BROKEN_OFF
+from jaxrefine.app.images import read_images
 from jaxrefine.app.job import Files, Job, describe, prepare_job
 from jaxrefine.app.parts import Parts
 from jaxrefine.app.progress import Progress
@@ -27,7 +28,6 @@ from jaxrefine.app.setup import particle_optics, starting_alignment
 from jaxrefine.app.stop import Stopped
 from jaxrefine.app.summary import Summary
 from jaxrefine.data import InputError, Polished, Refined
-from jaxrefine.io.mrc import read_image
 from jaxrefine.io.paths import rebased
 from jaxrefine.io.refined_columns import refined_table
 from jaxrefine.io.table import write_table
@@ -87,6 +87,8 @@ def run(
     except Stopped as stopped:
         text = _how_to_continue(stopped, results, parts, team)
         raise Stopped(text, stopped.exit_code) from None
+    except InputError as error:  # such as a full disk
+        raise _with_what_is_kept(error, parts, results) from error
     finally:
         parts.close(shared=team.count > 1)
     return results.summary(time.monotonic() - started) if team.is_first else None
@@ -177,6 +179,14 @@ def _how_to_continue(stopped: Stopped, results: Results, parts: Parts, team: Tea
     return f"{stopped}: {kept} kept in {parts.folder}; the same command continues"
 
 
+def _with_what_is_kept(error: InputError, parts: Parts, results: Results) -> InputError:
+    """A fault in the middle of the work, and what it has not cost."""
+    if not (error.faults and results.done.any() and parts.any_saved()):
+        return error
+    kept = f"what was saved before is kept in {parts.folder}; the same command continues"
+    return InputError([*error.faults, kept])
+
+
 def _micrographs(
     job: Job, left: Mapping[int, np.ndarray]
 ) -> Iterator[tuple[int, Micrograph | None]]:
@@ -205,20 +215,12 @@ def _result(
 
 
 def _prepare(job: Job, files: Files) -> Micrograph:
-    image, mean, spread = (read_image(path) for path in files)
-    finite = np.isfinite(image)
-    if not finite.all() and finite.any():
-        count = image.size - int(finite.sum())
-        log.warning("%s: %d pixels are NaN or infinite: set to the mean", files[0], count)
-        image = np.where(finite, image, image[finite].mean())
-    if job.maps_hold_variance:
-        with np.errstate(invalid="ignore"):  # a negative variance gives a NaN score
-            spread = np.sqrt(spread)
+    image, mean, std = read_images(*files, maps_hold_variance=job.maps_hold_variance)
     with jax.default_device(job.mesh.devices.flat[0]):  # each thread has its own
         return prepare_micrograph(
             jnp.asarray(image),
             jnp.asarray(mean),
-            jnp.asarray(spread),
+            jnp.asarray(std),
             job.filters,
             global_filtering=job.config.apply_global_filtering,
             second_square_root=job.reproduces_leopard_em and not job.maps_hold_variance,

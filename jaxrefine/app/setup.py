@@ -3,6 +3,8 @@
 Plain numbers cross the border here; below this module nobody knows the configuration.
 """
 
+from collections.abc import Sequence
+
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -112,11 +114,20 @@ def _orientations(config: Config):
     return grids.uniform_orientations(**axes)
 
 
-def make_score(config: Config, start: StartingValues, grid: SearchGrid) -> Score:
+def make_score(
+    config: Config, start: StartingValues, grid: SearchGrid, lines: Sequence[int]
+) -> Score:
     """The score, on grids that are wide enough for every particle of the table.
 
+    Args:
+        config: The configuration.
+        start: Starting values of all rows.
+        grid: Offsets that are searched.
+        lines: Line of each row in the table, for messages.
+
     Raises:
-        InputError: If an offset would make a pixel size zero or negative.
+        InputError: If an offset would make a pixel size zero or negative, or the CTF would
+            spread a particle over thousands of pixels.
     """
     height, width = config.particle_stack.extracted_box_size
     side = config.particle_stack.original_template_size[0]
@@ -132,16 +143,23 @@ def make_score(config: Config, start: StartingValues, grid: SearchGrid) -> Score
         return TemplateCTF(
             (height, width), side, pixel_size_changes_cs=config.reproduce is not None
         )
-    return ImageCTF.for_particles(
-        (height, width),
-        side,
-        max_defocus_angstrom=float(
-            np.abs(start.defocus_angstrom).max() + np.abs(grid.defocus_angstrom).max()
-        ),
-        voltage_kv=float(start.voltage_kv.min()),
-        spherical_aberration_mm=float(start.spherical_aberration_mm.max()),
-        pixel_size_angstrom=smallest_pixel,
-    )
+    defocus = np.abs(start.defocus_angstrom).max(axis=-1)
+    try:
+        return ImageCTF.for_particles(
+            (height, width),
+            side,
+            max_defocus_angstrom=float(defocus.max() + np.abs(grid.defocus_angstrom).max()),
+            voltage_kv=float(start.voltage_kv.min()),
+            spherical_aberration_mm=float(start.spherical_aberration_mm.max()),
+            pixel_size_angstrom=smallest_pixel,
+        )
+    except InputError as error:
+        where = (
+            f"the largest defocus is on line {lines[int(defocus.argmax())]}, the lowest "
+            f"voltage on {lines[int(start.voltage_kv.argmin())]}, the smallest pixel on "
+            f"{lines[int(start.pixel_size_angstrom.argmin())]} of the particle table"
+        )
+        raise InputError(f"{fault} ({where})" for fault in error.faults) from error
 
 
 def starting_alignment(start: StartingValues, rows: Int[np.ndarray, " n"]) -> Alignment:

@@ -33,6 +33,22 @@ class Summary:
     statuses: dict[Status, int]
     seconds: float
 
+    @property
+    def not_refined(self) -> int:
+        """Number of particles that were not refined; their cells are empty."""
+        return self.particles - self.refined
+
+
+def not_refined_line(summary: Summary) -> str:
+    """What the program warns of at its end."""
+    bad = (Status.BOX_OUTSIDE, Status.NOT_FINITE, Status.UNREADABLE)
+    counts = ((summary.statuses[status], status.name.lower()) for status in bad)
+    each = ", ".join(f"{count} {name}" for count, name in counts if count)
+    return (
+        f"{summary.not_refined} of {summary.particles} particles were not refined "
+        f"({each}): see refined_status in {summary.output}"
+    )
+
 
 def summary_lines(summary: Summary) -> list[str]:
     """What the program prints at its end."""

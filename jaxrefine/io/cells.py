@@ -55,6 +55,8 @@ def read_cells(path: Path) -> Cells:
     """
     rows, lines = [], []
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):  # it may never end
+            raise InputError(f"{path}: is a device or a pipe; it should be a CSV file")
         with open(path, encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
             for row in reader:
@@ -67,6 +69,8 @@ def read_cells(path: Path) -> Cells:
         raise InputError(f"{path}: is a folder; it should be a CSV file") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: is no UTF-8 text; it should be a CSV file") from error
+    except InputError:
+        raise
     except ValueError as error:  # a path with a NUL character
         raise InputError(f"{str(path)!r}: cannot be read: {error}") from error
     except csv.Error as error:

@@ -36,6 +36,11 @@ _REAL_MODES = {
 }
 _COMPLEX_MODES = (3, 4)
 _CHUNK_BYTES = 1 << 24
+# A small compressed file can hold any number of zeros. Images, noise as they are, shrink to
+# no less than a tenth; files that unpack to less than a GiB are read in any case.
+_UNPACKED_BYTES = 1 << 30
+_UNPACKED_RATIO = 100
+_MOST_BYTES_AFTER_DATA = 1 << 26
 # Cell lengths are float32 and some programs round them; real differences are larger.
 _VOXEL_TOLERANCE = 1e-3
 
@@ -154,6 +159,8 @@ def _opened(path: PathLike) -> Iterator[tuple[BufferedIOBase, _Header]]:
     try:
         if Path(path).is_dir():
             raise InputError(f"{path}: is a folder; it should be an MRC file")
+        if Path(path).exists() and not Path(path).is_file():  # it may never end
+            raise InputError(f"{path}: is a device or a pipe; it should be an MRC file")
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
             if size == 0:
@@ -164,6 +171,11 @@ def _opened(path: PathLike) -> Iterator[tuple[BufferedIOBase, _Header]]:
                 expected = header.offset + header.n_bytes
                 if compressed is None and size < expected:
                     raise _truncated(path, size, expected)
+                if compressed and expected > max(_UNPACKED_BYTES, _UNPACKED_RATIO * size):
+                    raise InputError(
+                        f"{path}: its header asks for {expected} bytes, which a compressed "
+                        f"file of {size} bytes can hardly hold; if it does, decompress it"
+                    )
                 yield stream, header
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
@@ -255,8 +267,14 @@ def _read_values(path: PathLike, stream: BufferedIOBase, header: _Header) -> np.
         data = bytearray()
         while piece := stream.read(min(_CHUNK_BYTES, header.n_bytes - len(data))):
             data += piece
-        while stream.read(_CHUNK_BYTES):  # at the end, the checksum is compared
-            pass
+        after = 0
+        while piece := stream.read(_CHUNK_BYTES):  # at the end, the checksum is compared
+            after += len(piece)
+            if after > _MOST_BYTES_AFTER_DATA:
+                raise InputError(
+                    f"{path}: goes on for more than {_MOST_BYTES_AFTER_DATA} bytes after "
+                    "the values that its header tells of"
+                )
         del data[len(data) - len(data) % header.dtype.itemsize :]
         values = np.frombuffer(data, header.dtype)
     if values.nbytes < header.n_bytes:

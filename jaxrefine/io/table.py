@@ -26,6 +26,8 @@ _LIMITS: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray]]] = {
     **dict.fromkeys(DEFOCUS, (" within ±1e6 (Å)", lambda x: abs(x) <= 1e6)),
     "amplitude_contrast_ratio": (" in [0, 1)", lambda x: (x >= 0) & (x < 1)),
 }
+# Of all others: what is beyond is in no unit of theirs, and float32 would lose it.
+_LIMIT = (" within ±1e6", lambda x: abs(x) <= 1e6)
 _MAX_ROW_FAULTS = 20
 _NEUTRAL = {"mag_matrix": np.array([1.0, 0.0, 0.0, 1.0])}
 
@@ -178,16 +180,32 @@ def read_particle_table(path: str | os.PathLike[str]) -> ParticleTable:
     table = ParticleTable(path, raw, tuple(content.lines))
     if raw.columns.is_unique:
         rows.extend(_cell_faults(table))
-    rows.sort()
-    faults += [sentence for _, _, sentence in rows[:_MAX_ROW_FAULTS]]
-    if len(rows) > _MAX_ROW_FAULTS:
-        faults.append(f"{path}: … and {len(rows) - _MAX_ROW_FAULTS} more")
+    faults += _shortened(path, rows, header)
     if faults:
         raise InputError(faults)
     return table
 
 
+def _shortened(
+    path: Path, rows: list[tuple[int, int, str]], header: list[str]
+) -> Iterator[str]:
+    """Some faults of each column, by line, and how many more there are of each."""
+    counts = Counter(place for _, place, _ in rows)
+    share = max(1, _MAX_ROW_FAULTS // len(counts)) if counts else 0
+    shown = Counter[int]()
+    for _, place, sentence in sorted(rows):
+        shown[place] += 1
+        if shown[place] <= share:
+            yield sentence
+    for place, count in sorted(counts.items()):
+        if count > share:
+            where = f"column {header[place]}" if place >= 0 else "number of cells"
+            yield f"{path}, {where}: … and {count - share} more lines"
+
+
 def _header_faults(path: Path, header: list[str]) -> Iterator[str]:
+    if len(header) == 1:
+        yield f"{path}: has one column; cells should be separated by commas"
     twice = [name for name, n in Counter(header).items() if n > 1]
     if twice:
         yield f"{path}: columns that occur more than once: {', '.join(map(repr, twice))}"
@@ -217,7 +235,7 @@ def _cell_faults(table: ParticleTable) -> Iterator[tuple[int, int, str]]:
         elif column.kind == "text":
             good, right = [bool(text.strip()) for text in texts], "should be a path"
         else:
-            limit, within = _LIMITS.get(name, ("", np.isfinite))
+            limit, within = _LIMITS.get(name, _LIMIT)
             values, right = table.numbers(name), f"should be a number{limit}"
             good = np.isfinite(values) & within(values)
         for row in np.flatnonzero(~np.asarray(good, bool)):

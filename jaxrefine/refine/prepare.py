@@ -19,8 +19,8 @@ from jaxrefine.physics.filters import (
 from jaxrefine.refine.scoring import Score
 
 # Outside the statistic maps, where no whole template fits into the micrograph, the
-# variance counts as 1e10 so that no score there can be the best.
-OUTSIDE_STD = 1e5
+# deviation is infinite: scores there are 0, and no map has it within.
+OUTSIDE_STD = float("inf")
 
 
 class Micrograph(eqx.Module):
@@ -82,6 +82,7 @@ def prepare_micrograph(
             does by mistake; only to reproduce it. The background is left right.
     """
     filtered, radial = _filter(image, filters) if global_filtering else (image, None)
+    corr_std = jnp.where(jnp.isinf(corr_std), jnp.nan, corr_std)
     return Micrograph(
         image=filtered,
         filter=radial,
@@ -148,12 +149,16 @@ def _cut_one(
     radial = micrograph.filter
     if radial is None:
         image, radial = _filter_cut(image, score.box, micrograph.filters)
+    std = cut_filled(micrograph.corr_std, box_corner, score.positions, OUTSIDE_STD)
+    outside = jnp.isinf(std)
+    # The score of 0 outside must not be the best for want of any other.
+    scored = jnp.any((std > 0) & ~outside) | jnp.all(outside)
     return (
         image,
         radial.on_grid(score.cut),
         radial.on_grid(score.filter_grid),
         cut_filled(micrograph.corr_mean, box_corner, score.positions, 0.0),
-        cut_filled(micrograph.corr_std, box_corner, score.positions, OUTSIDE_STD),
+        jnp.where(scored, std, jnp.nan),
     )
 
 

@@ -85,6 +85,7 @@ FAULTS = [
         "must be uniform (which covers the full three-axis neighbourhood), cartesian",
     ),
     (f"{ORIENTATION}.base_grid_method", "basic", "'basic'", "must be uniform"),
+    (f"{ORIENTATION}.psi_step_fine", 0.0014, "0.0014", "more than 1000 steps"),
     # filters
     (f"{WHITENING}.num_freq_bins", 1, "1", "must be 2 to 100000, or null"),
     (f"{WHITENING}.max_freq", 0.0, "0.0", "must be larger than 0 cycles/px"),
@@ -142,6 +143,19 @@ def test_section_switched_off_is_checked_for_types_only(section):
     for key, value, _, remedy in FAULTS:
         if key.startswith(section) and "finite number" not in remedy:
             Config.from_dict(with_values({key: value, f"{section}.enabled": False}))
+
+
+def test_steps_that_are_fine_one_by_one_may_be_too_fine_together():
+    fine = {f"{ORIENTATION}.{axis}_step_fine": 0.005 for axis in ("psi", "theta")}
+    (fault,) = faults_of(fine)
+    assert "psi_step_fine: 0.005 — with the other steps makes more than 10,000,000" in fault
+    assert faults_of({**fine, f"{ORIENTATION}.psi_step_fine": 0}) != (fault,)
+
+
+def test_offsets_have_the_limits_of_the_table():
+    far = {f"{DEFOCUS}.defocus_min": -2e6, f"{DEFOCUS}.defocus_step": 1e6}
+    (fault,) = faults_of(far)
+    assert "defocus_min: -2000000.0 — must be within ±1e+06 Å" in fault
 
 
 def test_faulty_list_items_are_named():

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import jaxrefine
+from jaxrefine.app import images, pipeline
 from jaxrefine.app import parts as parts_module
-from jaxrefine.app import pipeline
 from jaxrefine.app.cli import main
 from jaxrefine.app.config import Config
 from jaxrefine.app.distributed import Team
@@ -251,7 +251,7 @@ def test_unreadable_files_are_tried_once_more(data, monkeypatch):
         store(self, rows)
 
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "read_image", _unreadable)
+        patch.setattr(images, "read_image", _unreadable)
         patch.setattr(Results, "store_unreadable", stopping)
         with pytest.raises(Stopped):
             pipeline.run(

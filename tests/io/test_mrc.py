@@ -223,8 +223,7 @@ def test_header_that_asks_for_too_much(tmp_path, reader, suffix):
     path = tmp_path / f"image.{suffix}"
     content = plain.read_bytes()
     path.write_bytes(gzip.compress(content) if suffix.endswith("gz") else content)
-    if suffix == "mrc" or reader is not image_shape:
-        assert "truncated" in message(reader, path)
+    assert ("truncated" if suffix == "mrc" else "can hardly hold") in message(reader, path)
 
 
 def test_extended_header_longer_than_the_file(tmp_path):

@@ -244,11 +244,17 @@ def test_all_faults_in_one_error(tmp_path):
 
 
 def test_number_of_row_faults_is_capped(tmp_path):
-    path = save(tmp_path / "particles.csv", *[{"phi": "x"}] * 13, *[{"psi": "y"}] * 12)
+    """Each column has its share, so that none hides another."""
+    rows = [*[{"phi": "x"}] * 13, *[{"psi": "y"}] * 12, {"voltage": "0"}]
+    path = save(tmp_path / "particles.csv", *rows)
     found = faults(path)
-    assert len(found) == 21
-    assert "line 21" in found[19]
-    assert found[20].endswith("… and 5 more")
+    assert [fault.count("column phi: 'x'") for fault in found] == [1] * 6 + [0] * 9
+    assert [fault.count("column psi: 'y'") for fault in found] == [0] * 6 + [1] * 6 + [
+        0
+    ] * 3
+    assert "line 27, column voltage: '0'" in found[12]
+    assert found[13].endswith("column phi: … and 7 more lines")
+    assert found[14].endswith("column psi: … and 6 more lines")
 
 
 # ------------------------------------------------------------------ starting values

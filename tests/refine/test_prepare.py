@@ -57,12 +57,12 @@ def alignment_at(corners):
     )
 
 
-def cut_at(corners, filters, score=SCORE, image=IMAGE, **more):
+def cut_at(corners, filters, score=SCORE, image=IMAGE, std=STD_MAP, **more):
     prepare = {
         k: more.pop(k) for k in ("global_filtering", "second_square_root") if k in more
     }
     micrograph = prepare_micrograph(
-        jnp.asarray(image), jnp.asarray(MEAN_MAP), jnp.asarray(STD_MAP), filters, **prepare
+        jnp.asarray(image), jnp.asarray(MEAN_MAP), jnp.asarray(std), filters, **prepare
     )
     n = len(corners)
     pixel_sizes = single(np.full(n, LENS.pixel_size))
@@ -172,12 +172,28 @@ def test_statistic_maps_are_cut_at_the_box_s_corner():
         top, left = box_corner(corner, SCORE)
         mean, std = boxes.statistic_cuts(MEAN_MAP, STD_MAP**2, top, left, shape)
         np.testing.assert_array_equal(particles.corr_mean[index], mean.astype(np.float32))
+        std[std == 1e5] = OUTSIDE_STD  # the peer's number for the same
         np.testing.assert_allclose(particles.corr_std[index], std, rtol=1e-6)
     outside = np.asarray(particles.corr_std) == OUTSIDE_STD
     assert not outside[0].any() and outside[4].all()
     assert outside[1].sum() == 5 * 9 - 3 * 5
     np.testing.assert_array_equal(np.asarray(particles.corr_mean)[outside], 0)
-    assert OUTSIDE_STD**2 == 1e10
+
+
+def test_outside_is_a_matter_of_place_and_not_of_values():
+    """Any deviation counts within the map; where none does, there is no score at all."""
+
+    def std_of(value):
+        std_map = np.full(STD_MAP.shape, value, np.float32)
+        return np.asarray(cut_at(CORNERS[[0, 1, 4]], Filters(None), std=std_map).corr_std)
+
+    middle, edge, beyond = std_of(3e7)
+    assert (middle == np.float32(3e7)).all() and (beyond == OUTSIDE_STD).all()
+    assert set(edge.ravel().tolist()) == {float(np.float32(3e7)), OUTSIDE_STD}
+    for value in (np.inf, np.nan, 0.0, -1.0):
+        middle, edge, beyond = std_of(value)
+        assert not (middle > 0).any() and np.isnan(edge).all()
+        assert (beyond == OUTSIDE_STD).all()
 
 
 def test_the_map_belongs_to_the_template_s_corner():

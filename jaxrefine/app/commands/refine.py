@@ -1,12 +1,15 @@
 """`jaxrefine CONFIG.yaml`: refine particles."""
 
 import argparse
+import logging
 import os
 from pathlib import Path
 
-from jaxrefine.app.exit_codes import EXIT_WRITTEN
+from jaxrefine.app.exit_codes import EXIT_NOT_ALL_REFINED, EXIT_WRITTEN
 from jaxrefine.app.logs import set_up_logging
 from jaxrefine.app.stop import Stop, stop_on_signals
+
+log = logging.getLogger("jaxrefine")
 
 HELP = "refine particles (the word may be left out)"
 
@@ -25,6 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--fresh",
         action="store_true",
         help="delete what an interrupted run has left for this output, and start over",
+    )
+    parser.add_argument(
+        "--strict",
+        action="store_true",
+        help="end with code 3 where some particles were not refined (see refined_status); "
+        "the table is written as without it",
     )
     several = parser.add_argument_group(
         "several processes, on one or many machines",
@@ -47,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
     from jaxrefine.app.pipeline import run as refine
     from jaxrefine.app.places import find_place
     from jaxrefine.app.runtime import use_compilation_cache, use_cpu_cores
-    from jaxrefine.app.summary import summary_lines
+    from jaxrefine.app.summary import not_refined_line, summary_lines
 
     place = find_place(
         options.coordinator, options.num_processes, options.process_id, os.environ
@@ -67,6 +76,12 @@ def run(options: argparse.Namespace) -> int:
             fresh=options.fresh,
             team=team,
         )
-    if summary is not None and not options.quiet:
+    if summary is None:
+        return EXIT_WRITTEN
+    if not options.quiet:
         print("\n".join(summary_lines(summary)))
+    if summary.not_refined:
+        log.warning("%s", not_refined_line(summary))
+        if options.strict:
+            return EXIT_NOT_ALL_REFINED
     return EXIT_WRITTEN

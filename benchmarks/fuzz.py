@@ -1,0 +1,257 @@
+"""Feeds the readers of files with bytes that a fuzzer makes up, and looks for surprises.
+
+    .venv/bin/pip install atheris
+    .venv/bin/python benchmarks/fuzz.py image --seconds 900
+
+A reader may accept a file or refuse it with an `InputError`, each fault one short line.
+Anything else (another exception, 10 s for one file, 3 GB of memory) is a finding: the
+fuzzer stops, shows it, and leaves the bytes in `crash-…` or `timeout-…` here;
+`benchmarks/fuzz.py image THAT_FILE` runs them again. Coverage of jaxrefine, PyYAML and
+mrcfile guides the fuzzer from the seeds, which are sound files.
+"""
+
+import argparse
+import bz2
+import gzip
+import io
+import json
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import atheris
+
+with atheris.instrument_imports(include=["jaxrefine", "yaml", "mrcfile"]):
+    import numpy as np
+
+    from jaxrefine.app.config import Config
+    from jaxrefine.app.config_load import Section
+    from jaxrefine.app.job import prepare_job
+    from jaxrefine.app.parts import Parts
+    from jaxrefine.app.results import Results
+    from jaxrefine.app.setup import make_filters, make_grid, make_polish
+    from jaxrefine.data import InputError
+    from jaxrefine.io.columns import COLUMNS
+    from jaxrefine.io.mrc import image_shape, read_image, read_volume, write_volume
+    from jaxrefine.io.refined_columns import refined_table
+    from jaxrefine.io.table import decide_statistics, read_particle_table
+
+REFERENCE = Path(__file__).resolve().parents[1] / "tests" / "data" / "reference" / "basic"
+# tmpfs, where there is one: a file is written for each execution
+MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
+Target = Callable[[bytes], None]
+
+
+def refused_properly(error: InputError) -> None:
+    """An error that a user can read."""
+    for fault in error.faults:
+        short = 0 < len(fault) < 2000 and "\n" not in fault
+        if not short:
+            raise AssertionError(f"an odd message: {fault[:3000]!r}") from error
+
+
+# --- Targets: each makes, in a folder, what takes some bytes -----------------------
+
+
+def config_target(folder: Path) -> Target:
+    """The configuration, and what is made of it."""
+    path = folder / "config.yaml"
+
+    def one(data: bytes) -> None:
+        path.write_bytes(data)
+        config = Config.load(path)
+        make_filters(config)
+        make_polish(config)
+        make_grid(config)
+
+    return one
+
+
+def table_target(folder: Path) -> Target:
+    """The particle table, and what is made of it."""
+    path = folder / "particles.csv"
+
+    def one(data: bytes) -> None:
+        path.write_bytes(data)
+        table = read_particle_table(path)
+        start = table.start()
+        if not np.isfinite(start.euler_deg).all():
+            raise AssertionError("a table was accepted whose angles are not finite")
+        decide_statistics(table)
+
+    return one
+
+
+def mrc_target(folder: Path, *readers: Callable[[Path], object]) -> Target:
+    """MRC files; the first byte says how the rest is compressed."""
+    path = folder / "file.mrc"
+    packed = {1: gzip.compress, 2: bz2.compress}
+
+    def one(data: bytes) -> None:
+        pack = packed.get(data[0] % 8 if data else 0, bytes)
+        path.write_bytes(pack(data[1:]))
+        for reader in readers:
+            try:
+                reader(path)
+            except InputError as error:
+                refused_properly(error)
+
+    return one
+
+
+def parts_target(folder: Path) -> Target:
+    """What an interrupted run has left: half of the bytes' freedom is in sound archives."""
+    job = prepare_job(Config.load(REFERENCE / "refine.yaml"), folder / "out.csv")
+    parts = Parts(job)
+    sound = sound_part(job, parts, folder)
+    digest = json.loads(str(sound["_made_from"]))["run"]
+
+    def one(data: bytes) -> None:
+        choose = atheris.FuzzedDataProvider(data)
+        results = Results(job)
+        parts.begin(fresh=True)
+        kind = choose.ConsumeIntInRange(0, 3)
+        if kind == 0:
+            (parts.folder / "run.json").write_bytes(data[1:])
+        content = data[1:] if kind == 1 else archive(choose, sound, digest)
+        (parts.folder / "000000.npz").write_bytes(content)
+        try:
+            parts.close(shared=False)
+            parts.begin(fresh=False)
+            results.load(parts, [0])
+            refined_table(job.table, results.columns)
+            results.summary(0.0)
+        finally:
+            parts.close(shared=False)
+
+    return one
+
+
+def sound_part(job, parts: Parts, folder: Path) -> dict[str, np.ndarray]:
+    """The arrays of a file of results as the program writes it."""
+    parts.begin(fresh=True)
+    parts.save(0, np.arange(3), Results(job).columns)
+    with np.load(parts.folder / "000000.npz", allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files}
+    parts.close(shared=False)
+    return arrays
+
+
+def archive(
+    choose: "atheris.FuzzedDataProvider", sound: dict[str, np.ndarray], digest: str
+) -> bytes:
+    """A sound archive of results, some of whose arrays are replaced by others."""
+    arrays = dict(sound)
+    for _ in range(choose.ConsumeIntInRange(1, 3)):
+        name = choose.PickValueInList(sorted(sound))
+        if name == "_made_from" and choose.ConsumeBool():
+            text = choose.ConsumeUnicodeNoSurrogates(60)
+            made = f'{{"run": "{digest}", "images": {text}}}'
+            arrays[name] = np.asarray(made if choose.ConsumeBool() else text)
+            continue
+        kind = choose.PickValueInList(
+            ["f4", "f8", "i8", "u1", "?", "U5", "S3", "c8", "M8[s]"]
+        )
+        sides = choose.PickValueInList([(), (0,), (1,), (3,), (3, 2), (3, 3), (4,), (3, 1)])
+        raw = choose.ConsumeBytes(np.dtype(kind).itemsize * int(np.prod(sides)))
+        values = np.zeros(sides, kind)
+        if kind != "U5" and len(raw) == values.nbytes:
+            values = np.frombuffer(raw, kind).reshape(sides)
+        arrays[name] = values
+    stream = io.BytesIO()
+    save = np.savez_compressed if choose.ConsumeBool() else np.savez
+    save(stream, **arrays)
+    return stream.getvalue()
+
+
+# --- Seeds and words ---------------------------------------------------------------
+
+
+def seeds(target: str, folder: Path) -> list[bytes]:
+    """Sound files, small."""
+    if target == "config":
+        root = REFERENCE.parents[3]
+        files = [REFERENCE / "refine.yaml", *sorted((root / "configs").glob("*.yaml"))]
+        merged = b"a: &a {x: 1}\nb: {<<: [*a, *a], y: !!float '1e3'}\nc: 1:20:30.5\n"
+        return [*(file.read_bytes() for file in files), merged]
+    if target == "table":
+        lines = (REFERENCE / "match_results.csv").read_bytes().splitlines(keepends=True)
+        return [b"".join(lines[:3]), (REFERENCE / "refined.csv").read_bytes()[:4000]]
+    if target in ("image", "volume"):
+        shape = (1, 3, 4) if target == "image" else (4, 4, 4)
+        path = folder / "seed.mrc"
+        write_volume(path, np.arange(np.prod(shape), dtype=np.float32).reshape(shape), 1.5)
+        return [bytes([kind]) + path.read_bytes() for kind in range(3)]
+    return [bytes([2, *range(60)]), bytes([3]) * 30, b'\0{"jaxrefine": "0.1.0"}', b"\1PK"]
+
+
+def words(target: str) -> list[str]:
+    """What the fuzzer puts together, beside bytes."""
+    if target == "table":
+        return [column.name for column in COLUMNS] + ['"', "nan", "inf", "1e400", "\\x00"]
+    if target == "config":
+        tags = ["!!python/object:os.system", "!!binary", "!!set", "!!omap", "<<: *a", "&a "]
+        return sorted({*key_names(Config), *tags, ".nan", ".inf", "1e-300", "leopard_em"})
+    return ["MAP ", "PK", "_rows", "_made_from", "images"]
+
+
+def key_names(section: type[Section]) -> set[str]:
+    """Every key of a section and of those below it."""
+    names = set()
+    for name, kind in section.__annotations__.items():
+        names.add(name)
+        if isinstance(kind, type) and issubclass(kind, Section):
+            names |= key_names(kind)
+    return names
+
+
+TARGETS: dict[str, Callable[[Path], Target]] = {
+    "config": config_target,
+    "table": table_target,
+    "image": lambda folder: mrc_target(folder, read_image, image_shape),
+    "volume": lambda folder: mrc_target(folder, read_volume),
+    "parts": parts_target,
+}
+
+
+def main() -> None:
+    """Fuzz one reader; the process ends in libFuzzer."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("target", choices=sorted(TARGETS))
+    parser.add_argument("again", nargs="*", help="files to run once, instead of fuzzing")
+    parser.add_argument("--seconds", type=int, default=900)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="fuzz-", dir=MEMORY))
+    target = TARGETS[options.target](folder)
+    corpus = folder / "corpus"
+    corpus.mkdir()
+    for number, seed in enumerate(seeds(options.target, folder)):
+        (corpus / str(number)).write_bytes(seed)
+    dictionary = folder / "words"
+    lines = (word.replace('"', '\\"') for word in words(options.target))
+    dictionary.write_text("".join(f'"{line}"\n' for line in lines))
+
+    def one(data: bytes) -> None:
+        try:
+            target(data)
+        except InputError as error:
+            refused_properly(error)
+
+    arguments = [
+        sys.argv[0],
+        f"-max_total_time={options.seconds}",
+        f"-seed={options.seed}",
+        f"-dict={dictionary}",
+        "-max_len=8192",
+        "-timeout=10",
+        "-rss_limit_mb=3072",
+        "-print_final_stats=1",
+    ]
+    atheris.Setup(arguments + (options.again or [str(corpus)]), one)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""Warnings of what makes a run much slower than it need be."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from jaxrefine.app.config import Config
+from jaxrefine.app.setup import make_score
+from jaxrefine.data import SearchGrid
+from jaxrefine.io.table import StartingValues
+from jaxrefine.refine.scoring import Score
+
+log = logging.getLogger("jaxrefine")
+
+# Px more than the template, of which 4 to 24 are usual; time goes by its square.
+_USUAL_MARGIN_PX, _LARGE_MARGIN_PX = 24, 64
+_FAR_DEFOCUS = 2.0  # times the median
+_DEAR = 2.0  # times the pixels of a cut
+
+
+def warn_of_box(config: Config) -> None:
+    """Warn of a box that searches positions as far off as other particles."""
+    box = config.particle_stack.extracted_box_size
+    side = config.particle_stack.original_template_size[0]
+    if max(box) - side <= _LARGE_MARGIN_PX:
+        return
+    positions = (box[0] - side + 1) * (box[1] - side + 1)
+    usual = side + _USUAL_MARGIN_PX
+    log.warning(
+        "%s: particle_stack.extracted_box_size: %s — searches %d positions around each "
+        "particle, which takes long; 4 to 24 px more than the template are usual: "
+        "[%d, %d] searches %d",
+        config.source,
+        list(box),
+        positions,
+        usual,
+        usual,
+        (_USUAL_MARGIN_PX + 1) ** 2,
+    )
+
+
+def warn_of_defocus(
+    config: Config,
+    start: StartingValues,
+    lines: Sequence[int],
+    grid: SearchGrid,
+    score: Score,
+) -> None:
+    """Warn of particles whose defocus alone makes everyone's cut larger.
+
+    Args:
+        config: The configuration.
+        start: Starting values of all rows.
+        lines: Line of each row in the table.
+        grid: Offsets that are searched.
+        score: As wide as all rows ask for.
+    """
+    largest = np.abs(start.defocus_angstrom).max(axis=-1)
+    median = float(np.median(largest))
+    far = largest > _FAR_DEFOCUS * median
+    if not far.any():
+        return
+    near = np.where(far[:, None], median, start.defocus_angstrom)
+    without = make_score(config, replace(start, defocus_angstrom=near), grid, lines)
+    if np.prod(score.cut) < _DEAR * np.prod(without.cut):
+        return
+    at = int(np.argmax(largest))
+    others = f", and {far.sum() - 1} more rows" if far.sum() > 1 else ""
+    log.warning(
+        "line %d%s: a defocus of %g Å, where the median is %g Å, makes the cut of every "
+        "particle %d x %d px instead of %d x %d: check it, or refine such rows apart",
+        lines[at],
+        others,
+        largest[at],
+        median,
+        *score.cut,
+        *without.cut,
+    )

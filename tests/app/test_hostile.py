@@ -1,0 +1,242 @@
+"""Files made to do harm: nothing of them is run, and none takes time or memory at will.
+
+What the fuzzer (benchmarks/fuzz.py) found is kept here, a case each.
+"""
+
+import bz2
+import gzip
+import json
+import logging
+import os
+import stat
+
+import numpy as np
+import pytest
+import yaml
+from config_data import REQUIRED
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from mrcfile.dtypes import HEADER_DTYPE
+
+from jaxrefine.app.config import Config
+from jaxrefine.app.job import prepare_job
+from jaxrefine.app.parts import Parts
+from jaxrefine.app.results import Results
+from jaxrefine.data import InputError
+from jaxrefine.io import mrc
+from jaxrefine.io.table import read_particle_table
+from tests.reference import REFERENCE
+from tests.tables import ROW, save
+
+
+def refusal(read, path) -> str:
+    """The one fault of a file."""
+    with pytest.raises(InputError) as caught:
+        read(path)
+    (fault,) = caught.value.faults
+    assert str(path) in fault
+    return fault
+
+
+# --- YAML -------------------------------------------------------------------------
+
+
+def test_merged_keys_do_not_double_without_end(tmp_path):
+    """Forty lines that would be 2^40 keys."""
+    path = tmp_path / "c.yaml"
+    lines = ["a0: &a0 {x: 1}"]
+    lines += [f"a{i}: &a{i} {{<<: [*a{i - 1}, *a{i - 1}]}}" for i in range(1, 40)]
+    path.write_text("\n".join(lines))
+    assert "more than 10000 keys" in refusal(Config.load, path)
+
+
+def test_a_large_file_is_no_config(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text(yaml.safe_dump(REQUIRED) + "#" * (1 << 20))
+    assert "at most 1048576; is it one?" in refusal(Config.load, path)
+
+
+@pytest.mark.parametrize("tag", ["python/object/apply:os.system", "python/name:os.system"])
+def test_no_object_is_made_of_yaml(tmp_path, tag):
+    path = tmp_path / "c.yaml"
+    path.write_text(f"a: !!{tag} [touch {tmp_path}/run]\n")
+    assert "could not determine a constructor" in refusal(Config.load, path)
+    assert not (tmp_path / "run").exists()
+
+
+# --- MRC and CSV ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("codec", [gzip, bz2])
+def test_a_small_file_that_unpacks_to_much_is_refused(tmp_path, monkeypatch, codec):
+    """By its header, before anything is unpacked; and by what comes after the values."""
+    monkeypatch.setattr(mrc, "_UNPACKED_BYTES", 1 << 18)
+    monkeypatch.setattr(mrc, "_MOST_BYTES_AFTER_DATA", 1 << 18)
+    monkeypatch.setattr(mrc, "_CHUNK_BYTES", 1 << 16)
+    plain, path = tmp_path / "plain.mrc", tmp_path / "bomb.mrc"
+    mrc.write_image(plain, np.zeros((1024, 1024)))
+    path.write_bytes(codec.compress(plain.read_bytes()))
+    for read in (mrc.read_image, mrc.image_shape):
+        assert "can hardly hold; if it does, decompress it" in refusal(read, path)
+    mrc.write_image(plain, np.zeros((4, 4)))
+    path.write_bytes(codec.compress(plain.read_bytes() + bytes(1 << 20)))
+    assert "goes on for more than 262144 bytes" in refusal(mrc.read_image, path)
+
+
+@pytest.mark.parametrize("read", [mrc.read_image, read_particle_table])
+def test_what_never_ends_is_not_read(tmp_path, read):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    for path in (pipe, "/dev/zero"):
+        assert "is a device or a pipe" in refusal(read, path)
+
+
+def reads_or_refuses(read, path):
+    """Nothing but an InputError, whose faults are short and name the file."""
+    try:
+        return read(path)
+    except InputError as error:
+        for fault in error.faults:
+            assert str(path) in fault and "\n" not in fault and len(fault) < 2000
+        return None
+
+
+ANY_FILE = settings(
+    deadline=None,
+    max_examples=60,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+INT32 = st.integers(-(2**31), 2**31 - 1) | st.integers(-2, 5)
+FLOAT32 = st.floats(width=32)
+HEADER = {
+    **dict.fromkeys(
+        ["nx", "ny", "nz", "mode", "mx", "my", "mz", "mapc", "mapr", "maps"], INT32
+    ),
+    **dict.fromkeys(["nsymbt", "ispg"], INT32),
+    "machst": st.tuples(*[st.sampled_from([0x44, 0x41, 0x11, 0, 255])] * 4),
+    "cella": st.tuples(FLOAT32, FLOAT32, FLOAT32),
+}
+
+
+@ANY_FILE
+@given(st.fixed_dictionaries({}, optional=HEADER), st.sampled_from([bytes, gzip.compress]))
+def test_any_header_is_read_or_refused(tmp_path, fields, pack):
+    path = tmp_path / "any.mrc"
+    mrc.write_image(path, np.zeros((3, 4)))
+    content = path.read_bytes()
+    header = np.frombuffer(content[:1024], HEADER_DTYPE).copy()
+    for name, value in fields.items():
+        header[name] = value
+    path.write_bytes(pack(header.tobytes() + content[1024:]))
+    for read in (mrc.read_image, mrc.read_volume, mrc.image_shape):
+        reads_or_refuses(read, path)
+
+
+@ANY_FILE
+@given(
+    st.binary(max_size=60)
+    | st.lists(st.lists(st.text(max_size=6), max_size=5), max_size=4).map(
+        lambda rows: "\n".join(map(",".join, rows)).encode(errors="replace")
+    )
+)
+def test_any_table_is_read_or_refused(tmp_path, content):
+    path = tmp_path / "any.csv"
+    path.write_bytes(content)
+    reads_or_refuses(read_particle_table, path)
+
+
+@ANY_FILE
+@given(
+    st.dictionaries(
+        st.sampled_from(sorted(ROW)),
+        st.text(max_size=12) | st.floats().map(str) | st.integers().map(str),
+        max_size=4,
+    )
+)
+def test_any_cell_is_read_or_refused(tmp_path, cells):
+    """What is accepted is fit to compute with."""
+    path = save(tmp_path / "any.csv", {}, {name: cells[name] for name in cells})
+    table = reads_or_refuses(read_particle_table, path)
+    if table is not None:
+        for values in vars(table.start()).values():
+            assert np.isfinite(values).all()
+
+
+# --- Results of an interrupted run ------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def warnings_are_seen(monkeypatch):
+    """Another test's run, in the same process, has turned the logger away from caplog."""
+    monkeypatch.setattr(logging.getLogger("jaxrefine"), "propagate", True)
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory):
+    """The folder of a run that was interrupted after three particles."""
+    output = tmp_path_factory.mktemp("hostile") / "out.csv"
+    job = prepare_job(Config.load(REFERENCE / "basic" / "refine.yaml"), output)
+    parts = Parts(job)
+    parts.begin(fresh=True)
+    parts.save(0, np.arange(3), Results(job).columns)
+    yield job, parts
+    parts.remove()
+
+
+def _no_stamp(arrays):
+    made = json.loads(str(arrays["_made_from"])) | {"images": None}
+    return {"_made_from": np.asarray(json.dumps(made))}
+
+
+DAMAGE = {
+    "text for a number": lambda a: {"mip": np.array(["", "1", "x"])},
+    "number for a text": lambda a: {"status": np.zeros(3)},
+    "rows no numbers": lambda a: {"_rows": np.array([0.0, 1.0, 2.0])},
+    "rows true or false": lambda a: {"_rows": np.array([False, True])},
+    "rows in a table": lambda a: {"_rows": np.arange(3)[None]},
+    "one row for all": lambda a: {"_rows": np.array(1)},
+    "no stamp": _no_stamp,
+    "no object": lambda a: {"_made_from": np.asarray("[1]")},
+    "nested without end": lambda a: {"_made_from": np.asarray("[" * 100_000)},
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_an_odd_part_counts_as_damaged(parts, caplog, damage):
+    job, folder = parts
+    path = folder.folder / "000000.npz"
+    sound = path.read_bytes()
+    with np.load(path) as file:
+        arrays = dict(file)
+    try:
+        np.savez(path, **{**arrays, **DAMAGE[damage](arrays)})
+        results = Results(job)
+        assert not results.load(folder, [0])
+        assert not results.done.any()
+        assert "damaged" in caplog.text
+    finally:
+        path.write_bytes(sound)
+    assert Results(job).load(folder, [0]) is False
+    assert folder.load(Results(job).columns, [0]).sum() == 3
+
+
+def test_a_part_is_not_unpacked(parts, caplog):
+    """The program writes them uncompressed; 8 MB in 8 kB are not its own."""
+    job, folder = parts
+    path = folder.folder / "000000.npz"
+    sound = path.read_bytes()
+    try:
+        np.savez_compressed(path, mip=np.zeros(1_000_000))
+        assert not folder.load(Results(job).columns, [0]).any()
+        assert "compressed, which no part is" in caplog.text
+    finally:
+        path.write_bytes(sound)
+
+
+def test_a_nested_description_is_damaged(parts, caplog):
+    _, folder = parts
+    folder.close(shared=True)
+    (folder.folder / "run.json").write_text("[" * 100_000)
+    folder.begin(fresh=False)
+    assert "run.json: damaged" in caplog.text
