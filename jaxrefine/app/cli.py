@@ -5,13 +5,13 @@ import sys
 from collections.abc import Sequence
 
 import jaxrefine
-from jaxrefine.app.commands import demo, refine
+from jaxrefine.app.commands import demo, refine, report
 from jaxrefine.app.exit_codes import EXIT_BROKEN_OFF, EXIT_FAULTY_INPUT, EXIT_INTERRUPTED
 from jaxrefine.app.logs import set_up_logging
 from jaxrefine.app.stop import Stopped
 from jaxrefine.data import InputError
 
-_COMMANDS = {"refine": refine, "demo": demo}
+_COMMANDS = {"refine": refine, "demo": demo, "report": report}
 
 _DESCRIPTION = """\
 Refine 2D template matching (2DTM) particles: search a fine local grid of orientation,
@@ -25,6 +25,7 @@ examples:
   srun jaxrefine config.yaml             many machines: each task takes its share
   jaxrefine demo DIR                     make a small data set with known truth
   jaxrefine demo DIR --run               make it, refine it, compare with the truth
+  jaxrefine report refined.csv           a page with figures: what changed, and what failed
 
 A run that was interrupted, or killed, continues where it was when it is started again:
 results are kept in a folder beside the output, OUTPUT.parts, until the table is written.

@@ -3,10 +3,15 @@
 import argparse
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from jaxrefine.app.commands.report import need_packages
 from jaxrefine.app.exit_codes import EXIT_WRITTEN
 from jaxrefine.app.logs import set_up_logging
 from jaxrefine.app.stop import Stop, stop_on_signals
+
+if TYPE_CHECKING:
+    from jaxrefine.app.config import Config
 
 HELP = "refine particles (the word may be left out)"
 
@@ -25,6 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--fresh",
         action="store_true",
         help="delete what an interrupted run has left for this output, and start over",
+    )
+    parser.add_argument(
+        "--report",
+        action="store_true",
+        help="at the end make a page with figures, <stem>_report/report.html beside the "
+        "table; see `jaxrefine report --help`",
     )
     several = parser.add_argument_group(
         "several processes, on one or many machines",
@@ -49,6 +60,8 @@ def run(options: argparse.Namespace) -> int:
     from jaxrefine.app.runtime import use_compilation_cache, use_cpu_cores
     from jaxrefine.app.summary import summary_lines
 
+    if options.report:
+        need_packages()
     place = find_place(
         options.coordinator, options.num_processes, options.process_id, os.environ
     )
@@ -67,6 +80,18 @@ def run(options: argparse.Namespace) -> int:
             fresh=options.fresh,
             team=team,
         )
-    if summary is not None and not options.quiet:
-        print("\n".join(summary_lines(summary)))
+    if summary is None:
+        return EXIT_WRITTEN
+    lines = summary_lines(summary)
+    if options.report:
+        lines.append(f"report: {_report(summary.output, config, lines)}")
+    if not options.quiet:
+        print("\n".join(lines))
     return EXIT_WRITTEN
+
+
+def _report(table: Path, config: "Config", lines: list[str]) -> Path:
+    """Make the report of a run that has ended."""
+    from jaxrefine.app.report import Wanted, default_folder, write_report
+
+    return write_report(table, default_folder(table), Wanted(config=config, run=lines))
