@@ -5,13 +5,19 @@ import sys
 from collections.abc import Sequence
 
 import jaxrefine
-from jaxrefine.app.commands import demo, refine, report
+from jaxrefine.app.commands import demo, export, import_star, refine, report
 from jaxrefine.app.exit_codes import EXIT_BROKEN_OFF, EXIT_FAULTY_INPUT, EXIT_INTERRUPTED
 from jaxrefine.app.logs import set_up_logging
 from jaxrefine.app.stop import Stopped
 from jaxrefine.data import InputError
 
-_COMMANDS = {"refine": refine, "demo": demo, "report": report}
+_COMMANDS = {
+    "refine": refine,
+    "demo": demo,
+    "report": report,
+    "export": export,
+    "import": import_star,
+}
 
 _DESCRIPTION = """\
 Refine 2D template matching (2DTM) particles: search a fine local grid of orientation,
@@ -26,6 +32,8 @@ examples:
   jaxrefine demo DIR                     make a small data set with known truth
   jaxrefine demo DIR --run               make it, refine it, compare with the truth
   jaxrefine report refined.csv           a page with figures: what changed, and what failed
+  jaxrefine export refined.csv --to relion --output refined.star
+                                         hand the particles to another program
 
 A run that was interrupted, or killed, continues where it was when it is started again:
 results are kept in a folder beside the output, OUTPUT.parts, until the table is written.

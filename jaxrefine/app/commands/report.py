@@ -1,10 +1,10 @@
 """`jaxrefine report REFINED.csv`: a page to look at."""
 
 import argparse
-import math
 from pathlib import Path
 
 from jaxrefine.app.exit_codes import EXIT_WRITTEN
+from jaxrefine.app.option_types import count, finite
 from jaxrefine.io.extras import need
 
 HELP = "show a refined table as a page with figures"
@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--threshold",
-        type=_finite,
+        type=finite,
         metavar="Z",
         help="z-score above which the match counts a particle as found: drawn and counted",
     )
@@ -34,23 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--micrographs",
-        type=_count,
+        type=count,
         default=12,
         metavar="N",
         help="draw maps of so many micrographs, those of most particles (12)",
     )
-
-
-def _finite(text: str) -> float:
-    if not math.isfinite(number := float(text)):
-        raise argparse.ArgumentTypeError(f"{text} should be a finite number")
-    return number
-
-
-def _count(text: str) -> int:
-    if (number := int(text)) < 0:
-        raise argparse.ArgumentTypeError(f"{text} should be 0 or more")
-    return number
 
 
 def need_packages() -> None:
