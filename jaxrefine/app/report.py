@@ -26,7 +26,7 @@ from jaxrefine.data import InputError
 from jaxrefine.io.replace import replacing
 
 PAGE, FIGURES = "report.html", "figures"
-_MOST_CONCERNS, _MOST_MICROGRAPHS = 200, 50
+_MOST_CONCERNS, _MOST_MICROGRAPHS, _MOST_LANDSCAPES = 200, 50, 12
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,15 @@ class Wanted:
         threshold: z-score above which the match counts a particle as found; None: unknown.
         micrographs: How many are drawn at most; those of most particles are.
         config: The run's configuration; None: unknown.
+        landscape: Around how many particles the score is drawn, 12 at most; needs the
+            configuration.
         run: What the run said, where the report is made at its end.
     """
 
     threshold: float | None = None
     micrographs: int = 12
     config: Config | None = None
+    landscape: int = 0
     run: Sequence[str] = ()
 
 
@@ -67,11 +70,13 @@ def write_report(table: Path, folder: Path, wanted: Wanted) -> Path:
         InputError: The table is faulty or was not refined, or the folder cannot be written.
     """
     numbers = read_numbers(table)
+    _make(folder)
     sections = {
         "scores": _if_refined(numbers, figures.scores, numbers, wanted.threshold),
         "changes": _if_refined(numbers, figures.changes, numbers),
         "defocus": _if_refined(numbers, figures.defocus_bars, numbers),
         "errors": [figures.errors(numbers)] if numbers.sigma else [],
+        "landscape": _landscape(numbers, wanted, folder),
         "micrographs": _maps(numbers, wanted.micrographs),
     }
     page = _template().render(
@@ -96,6 +101,26 @@ def write_report(table: Path, folder: Path, wanted: Wanted) -> Path:
 
 def _if_refined(numbers: Numbers, draw, *arguments) -> list[Picture]:
     return [draw(*arguments)] if numbers.refined.any() else []
+
+
+def _landscape(numbers: Numbers, wanted: Wanted, folder: Path) -> list[Picture]:
+    """Around particles from the highest z-score to the lowest, evenly spread."""
+    good = np.flatnonzero(numbers.refined)
+    if not (wanted.landscape and len(good)):
+        return []
+    if wanted.config is None:
+        raise InputError("a landscape needs the run's configuration: name it with --config")
+    # It compiles a score: only where it is wanted.
+    from jaxrefine.app.landscape import landscapes
+    from jaxrefine.app.report_landscape import landscape_figure
+
+    best_first = good[np.argsort(-numbers.z_after[good], kind="stable")]
+    count = min(wanted.landscape, _MOST_LANDSCAPES, len(good))
+    places = np.linspace(0, len(good) - 1, count)
+    rows = best_first[np.rint(places).astype(int)].tolist()
+    shift = numbers.sub_pixel_px[:, ::-1]
+    found = landscapes(wanted.config, numbers.table.path, rows, shift, folder)
+    return [landscape_figure(numbers, found)]
 
 
 def _maps(numbers: Numbers, most: int) -> list[Picture]:
@@ -215,18 +240,27 @@ def _embedded(picture: Picture) -> str:
     return f"data:image/png;base64,{base64.b64encode(picture.png).decode()}"
 
 
+def _make(folder: Path) -> None:
+    try:
+        (folder / FIGURES).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+
+
 def _write(folder: Path, page: str, pictures: list[Picture]) -> None:
     try:
-        replaced = (folder / PAGE).exists()
-        (folder / FIGURES).mkdir(parents=True, exist_ok=True)
-        if replaced:  # pictures of an older report are not this one's
+        if (folder / PAGE).exists():  # pictures of an older report are not this one's
             for path in (folder / FIGURES).glob("*.png"):
                 path.unlink()
         for picture in pictures:
             (folder / FIGURES / f"{picture.name}.png").write_bytes(picture.png)
     except OSError as error:
-        raise InputError(
-            f"{folder}: no report can be written there: {error.strerror or error}"
-        ) from error
+        raise _unwritable(folder, error) from error
     with replacing(folder / PAGE, encoding="utf-8") as file:
         file.write(page)
+
+
+def _unwritable(folder: Path, error: OSError) -> InputError:
+    return InputError(
+        f"{folder}: no report can be written there: {error.strerror or error}"
+    )

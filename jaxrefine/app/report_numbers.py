@@ -100,7 +100,7 @@ class Numbers:
     @cached_property
     def shift_px(self) -> Float[np.ndarray, "n 2"]:
         """How far the position moved, (x, y), sub-pixel rest included."""
-        return self._both("refined_pos_{}") + self._sub_pixel - self._both("pos_{}")
+        return self._both("refined_pos_{}") + self.sub_pixel_px - self._both("pos_{}")
 
     @cached_property
     def defocus_change_angstrom(self) -> Float[np.ndarray, " n"]:
@@ -117,8 +117,13 @@ class Numbers:
     def centre_px(self) -> Float[np.ndarray, "n 2"]:
         """Where the particle is in its micrograph, (x, y): refined, else of the match."""
         refined, match = self._both("refined_pos_{}"), self._both("pos_{}")
-        corner = np.where(np.isfinite(refined), refined + self._sub_pixel, match)
+        corner = np.where(np.isfinite(refined), refined + self.sub_pixel_px, match)
         return corner + self.template_side_px // 2
+
+    @cached_property
+    def sub_pixel_px(self) -> Float[np.ndarray, "n 2"]:
+        """Sub-pixel rest (x, y) of the refined positions; 0 where they are whole."""
+        return np.nan_to_num(self._both("refined_shift_{}"))
 
     @cached_property
     def template_side_px(self) -> int:
@@ -176,10 +181,6 @@ class Numbers:
             for prefix in ("", "refined_")
         )
         return np.swapaxes(before, -1, -2) @ after
-
-    @cached_property
-    def _sub_pixel(self) -> Float[np.ndarray, "n 2"]:
-        return np.nan_to_num(self._both("refined_shift_{}"))
 
     def _both(self, name: str) -> Float[np.ndarray, "n 2"]:
         """A column of x, and of y."""

@@ -2,15 +2,19 @@
 
 import base64
 import re
+import shutil
 import sys
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from jaxrefine.app import pipeline
+from jaxrefine.app import landscape, pipeline
 from jaxrefine.app.cli import main
+from jaxrefine.app.config import Config
+from jaxrefine.app.landscape import LINES, Landscape, landscapes
 from jaxrefine.app.report import Wanted, write_report
 from jaxrefine.app.report_maps import thumbnail
 from jaxrefine.app.report_numbers import read_numbers
@@ -201,6 +205,40 @@ def test_an_older_report_is_replaced(tmp_path):
     _, folder = report(tmp_path, one)
     assert not (folder / "figures" / "micrograph_001.png").exists()
     assert (folder / "figures" / "micrograph_000.png").exists()
+
+
+@pytest.mark.slow
+def test_landscape_is_that_of_the_search(tmp_path):
+    """Through a kept table's best: its scores at zero, and nothing much better around."""
+    folder = reference_set("basic", tmp_path)
+    kept = Path(__file__).parents[1] / "data/peer/refined_by_jaxrefine.csv"
+    shutil.copy(kept, folder / "kept.csv")
+    config = Config.load(folder / "refine.yaml")
+    numbers = read_numbers(folder / "kept.csv")
+    (found,) = landscapes(config, folder / "kept.csv", [2], numbers.sub_pixel_px, folder)
+    assert found.z_at_best == pytest.approx(numbers.z_after[2], abs=0.01)
+    for name, z in found.z.items():
+        assert z[0] < z[20] and z[-1] < z[20] and z.max() < z[20] + 0.1, name
+        assert found.offset[name][20] == 0
+    assert found.offset["tilt about x"][-1] == 2.5 and found.offset["defocus"][0] == -100
+    assert sorted(path.suffix for path in folder.glob("no_output*")) == []
+
+
+@pytest.mark.parametrize(
+    "z, words", [(10.5, "are the table's"), (11.5, "differ from the table's by up to 1.00")]
+)
+def test_landscape_says_whether_it_is_the_table_s(tmp_path, monkeypatch, z, words):
+    line = np.linspace(-1.0, 1.0, 5)
+    made = Landscape(0, {name: line for name in LINES}, {name: -line for name in LINES}, z)
+    monkeypatch.setattr(landscape, "landscapes", lambda config, table, rows, *rest: [made])
+    config = Config.load(reference_set("basic", tmp_path) / "refine.yaml")
+    page, _ = report(tmp_path, POLISHED, micrographs=0, landscape=3, config=config)
+    assert "Around the best" in page.text and words in page.text
+
+
+def test_landscape_needs_the_configuration(tmp_path):
+    with pytest.raises(InputError, match="--config"):
+        report(tmp_path, POLISHED, micrographs=0, landscape=3)
 
 
 def test_thumbnail_is_small_and_finite():

@@ -39,6 +39,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="draw maps of so many micrographs, those of most particles (12)",
     )
+    parser.add_argument(
+        "--landscape",
+        type=count,
+        default=0,
+        metavar="N",
+        help="draw the score around the best of N particles (12 at most), from the highest "
+        "z-score to the lowest; needs --config and the images, and computes (0)",
+    )
 
 
 def need_packages() -> None:
@@ -55,12 +63,16 @@ def run(options: argparse.Namespace) -> int:
     need_packages()
     from jaxrefine.app.config import Config
     from jaxrefine.app.report import Wanted, default_folder, write_report
+    from jaxrefine.app.runtime import use_compilation_cache
 
     wanted = Wanted(
         threshold=options.threshold,
         micrographs=options.micrographs,
         config=None if options.config is None else Config.load(options.config),
+        landscape=options.landscape,
     )
+    if wanted.config is not None:
+        use_compilation_cache(wanted.config.computational_config.compilation_cache)
     page = write_report(
         options.table, options.output or default_folder(options.table), wanted
     )
