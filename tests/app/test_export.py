@@ -359,7 +359,7 @@ def test_left_out_particles_are_said_and_paths_are_found(world, tmp_path, capsys
     words = ["--to", "cryosparc", "--output", str(star), "--boxes"]
     assert main(["export", str(folder / "refined.csv"), *words]) == 0
     out = capsys.readouterr().out
-    assert "1 particles were not refined" in out and f"{star}: 3 particles" in out
+    assert "left out: 1 of 4 particles" in out and f"{star}: 3 particles" in out
     particles = starfile.read(star)["particles"]
     assert particles["rlnMicrographName"][0] == str(folder / "image.mrc")
     assert particles["rlnImageName"][2] == f"000003@{tmp_path / 'x.mrcs'}"

@@ -47,7 +47,8 @@ def run(options: argparse.Namespace) -> int:
     )
     if not options.quiet:
         if done.left_out:
-            print(f"{done.left_out} particles were not refined, and are left out")
+            total = done.written + done.left_out
+            print(f"left out: {done.left_out} of {total} particles, which were not refined")
         if done.stack is not None:
             print(f"written: {done.stack}: {done.written} boxes")
         print(f"written: {done.star}: {done.written} particles")
