@@ -153,7 +153,7 @@ def test_angles_stay_the_same_rotation(euler, tmp_path):
 
 
 def test_nothing_stays_of_an_earlier_polish_but_where_this_one_began(tmp_path):
-    """Its sub-pixel shift and standard errors would be taken for those of the new values."""
+    """Its shift and standard errors would be taken for those of the new values."""
     earlier = {
         "refined_shift_x": "0.4",
         "refined_pos_x_sigma": "0.1",
