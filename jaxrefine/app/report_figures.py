@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from jaxrefine.app.report_numbers import Numbers
 
@@ -316,15 +317,16 @@ def _histogram(axes: Axes, values: np.ndarray, label: str, title: str, form: str
     axes.text(
         1, 1.02, f"median {signed(form, median)}", transform=axes.transAxes, ha="right"
     )
-    axes.yaxis.get_major_locator().set_params(integer=True)
+    axes.yaxis.set_major_locator(MaxNLocator("auto", integer=True))
 
 
-def _bins(values: np.ndarray) -> np.ndarray:
+def _bins(values: np.ndarray) -> list[float]:
     """Edges of 8 to 40 bins over all values, more of them for more values."""
     low, high = float(values.min()), float(values.max())
     if high - low < 1e-6:
         low, high = low - 0.5, high + 0.5
-    return np.linspace(low, high, 1 + int(np.clip(2 * np.sqrt(len(values)), 8, 40)))
+    count = int(np.clip(2 * np.sqrt(len(values)), 8, 40))
+    return np.linspace(low, high, 1 + count).tolist()
 
 
 def _median(values: np.ndarray) -> float:

@@ -44,19 +44,23 @@ def micrograph_map(numbers: Numbers, text: str, path: Path, number: int) -> Pict
         panels = figure.subplots(1, 2)
         z, defocus = numbers.z_after, numbers.relative_defocus_angstrom
         for axes, values, colours, label in (
-            (panels[0], z, "viridis", "refined z-score"),
-            (panels[1], defocus, "cividis", "refined relative defocus (Å)"),
+            (panels[0], z, "viridis", "Refined z-score"),
+            (panels[1], defocus, "cividis", "Refined relative defocus (Å)"),
         ):
             _background(axes, image, shape)
             marks = _marks(axes, numbers, rows, values, colours)
-            figure.colorbar(marks, cax=axes.inset_axes((1.03, 0, 0.035, 1)), label=label)
+            axes.set_title(label)
+            if numbers.refined.any():
+                figure.colorbar(marks, cax=axes.inset_axes((1.03, 0, 0.035, 1)))
+        panels[0].set_ylabel("y (px)")
         _scale_bar(panels[0], shape, pixel_size)
     count = int(numbers.refined[rows].sum())
     many = f"{len(rows)} particles, {count} refined"
+    crosses = " Crosses were not refined." if count < len(rows) else ""
     return Picture(
         f"micrograph_{number:03d}",
         text,
-        f"{many}. Crosses were not refined.{note}",
+        f"{many}.{crosses}{note}",
         f"Map of {many}, coloured by z-score and by defocus.",
         png_of(figure),
     )
@@ -99,7 +103,7 @@ def _background(axes: Axes, image: np.ndarray | None, shape: tuple[int, int]) ->
         # Pale, so that the marks stand out: matter stays darker than ice.
         axes.imshow(image, cmap="gray", vmin=low, vmax=high, extent=extent, alpha=0.6)
     axes.set(xlim=extent[:2], ylim=extent[2:], aspect="equal")
-    axes.set(xlabel="x (px)", ylabel="y (px)")
+    axes.set_xlabel("x (px)")
 
 
 def _marks(
