@@ -133,7 +133,7 @@ def _marks(
         for row in rows:
             axes.annotate(
                 numbers.labels[row],
-                numbers.centre_px[row],
+                tuple(numbers.centre_px[row]),
                 xytext=(6, 5),
                 textcoords="offset points",
                 fontsize=8,

@@ -58,7 +58,7 @@ class Numbers:
     def refined(self) -> Bool[np.ndarray, " n"]:
         """Which particles were refined: all that refinement finds is there."""
         found = [self.z_after, self.tilt_deg, self.defocus_change_angstrom]
-        return np.isfinite([*found, *self.shift_px.T]).all(axis=0)
+        return np.all(np.isfinite([*found, *self.shift_px.T]), axis=0)
 
     @cached_property
     def labels(self) -> list[str]:

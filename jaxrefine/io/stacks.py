@@ -37,7 +37,7 @@ def new_stack(
             with mrcfile.new_mmap(temporary, (n, box_px, box_px), mrc_mode=2) as file:
                 file.set_image_stack()
                 file.voxel_size = pixel_size_angstrom
-                yield file.data
+                yield np.asarray(file.data)
             os.replace(temporary, path)
         except BaseException:
             temporary.unlink(missing_ok=True)

@@ -330,7 +330,7 @@ def _need_columns(
 
 
 def _numbers(path: Path, table: pd.DataFrame, name: str) -> np.ndarray:
-    values = pd.to_numeric(table[name], errors="coerce").to_numpy(np.float64)
+    values = np.asarray(pd.to_numeric(table[name], errors="coerce"), np.float64)
     bad = np.flatnonzero(~np.isfinite(values))
     if len(bad):
         raise InputError(
