@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 import jaxrefine
-from jaxrefine.app.commands import demo, export, import_star, refine, report
+from jaxrefine.app.commands import demo, export, import_star, refine, report, selftest
 from jaxrefine.app.exit_codes import EXIT_BROKEN_OFF, EXIT_FAULTY_INPUT, EXIT_INTERRUPTED
 from jaxrefine.app.logs import set_up_logging
 from jaxrefine.app.stop import Stopped
@@ -17,6 +17,7 @@ _COMMANDS = {
     "report": report,
     "export": export,
     "import": import_star,
+    "selftest": selftest,
 }
 
 _DESCRIPTION = """\
@@ -34,12 +35,14 @@ examples:
   jaxrefine report refined.csv           a page with figures: what changed, and what failed
   jaxrefine export refined.csv --to relion --output refined.star
                                          hand the particles to another program
+  jaxrefine selftest                     does this machine's device compute what it should?
 
 A run that was interrupted, or killed, continues where it was when it is started again:
 results are kept in a folder beside the output, OUTPUT.parts, until the table is written.
 
-exit codes: 0 the table was written; 1 out of memory, or a process of several died; 2 faulty
-input (every fault is printed, no table was written); 130 interrupted.
+exit codes: 0 the table was written; 1 out of memory, a process of several died, or a check
+of selftest failed; 2 faulty input (every fault is printed, no table was written); 130
+interrupted.
 """
 
 
