@@ -5,13 +5,20 @@ import sys
 from collections.abc import Sequence
 
 import jaxrefine
-from jaxrefine.app.commands import demo, refine, selftest
+from jaxrefine.app.commands import demo, export, import_star, refine, report, selftest
 from jaxrefine.app.exit_codes import EXIT_BROKEN_OFF, EXIT_FAULTY_INPUT, EXIT_INTERRUPTED
 from jaxrefine.app.logs import printable, set_up_logging
 from jaxrefine.app.stop import Stopped
 from jaxrefine.data import InputError
 
-_COMMANDS = {"refine": refine, "demo": demo, "selftest": selftest}
+_COMMANDS = {
+    "refine": refine,
+    "demo": demo,
+    "report": report,
+    "export": export,
+    "import": import_star,
+    "selftest": selftest,
+}
 
 _DESCRIPTION = """\
 Refine 2D template matching (2DTM) particles: search a fine local grid of orientation,
@@ -25,6 +32,9 @@ examples:
   srun jaxrefine config.yaml             many machines: each task takes its share
   jaxrefine demo DIR                     make a small data set with known truth
   jaxrefine demo DIR --run               make it, refine it, compare with the truth
+  jaxrefine report refined.csv           a page with figures: what changed, and what failed
+  jaxrefine export refined.csv --to relion --output refined.star
+                                         hand the particles to another program
   jaxrefine selftest                     does this machine's device compute what it should?
 
 A run that was interrupted, or killed, continues where it was when it is started again:

@@ -27,7 +27,7 @@ from jaxrefine.app.results import Results
 from jaxrefine.app.setup import particle_optics, starting_alignment
 from jaxrefine.app.stop import Stopped
 from jaxrefine.app.summary import Summary
-from jaxrefine.data import InputError, Polished, Refined
+from jaxrefine.data import InputError, Particles, Polished, Refined
 from jaxrefine.io.paths import rebased
 from jaxrefine.io.refined_columns import refined_table
 from jaxrefine.io.table import write_table
@@ -239,15 +239,7 @@ def _refine(
     compilation serves the run. And the layout that the devices' memory had room for."""
     missing = job.mesh.shape[PARTICLES] - len(rows)
     filled = np.concatenate([rows, np.repeat(rows[-1:], missing)])
-    particles = cut_particles(
-        micrograph,
-        starting_alignment(job.start, filled),
-        particle_optics(job.start, filled),
-        jnp.asarray(job.template_pixel_size_angstrom[filled], jnp.float32),
-        job.score,
-        image_scale=_leopard_em_scale(job) if job.reproduces_leopard_em else 1.0,
-        valid=jnp.arange(len(filled)) < len(rows),
-    )
+    particles = _cut(job, micrograph, filled, jnp.arange(len(filled)) < len(rows))
     refined, fitting = refine_within_memory(
         particles, job.template, job.grid, job.score, mesh=job.mesh, layout=layout
     )
@@ -263,6 +255,27 @@ def _refine(
         polished = polish_particles(particles, refined, template, *others, mesh=job.mesh)
     found = jax.tree.map(lambda x: np.asarray(x)[: len(rows)], (refined, polished))
     return found, fitting
+
+
+def particles_of(job: Job, files: Files, rows: np.ndarray) -> Particles:
+    """Some particles of one micrograph, as the search gets them.
+
+    Raises:
+        InputError: A file cannot be read.
+    """
+    return _cut(job, _prepare(job, files), rows, jnp.ones(len(rows), bool))
+
+
+def _cut(job: Job, micrograph: Micrograph, rows: np.ndarray, valid: jax.Array) -> Particles:
+    return cut_particles(
+        micrograph,
+        starting_alignment(job.start, rows),
+        particle_optics(job.start, rows),
+        jnp.asarray(job.template_pixel_size_angstrom[rows], jnp.float32),
+        job.score,
+        image_scale=_leopard_em_scale(job) if job.reproduces_leopard_em else 1.0,
+        valid=valid,
+    )
 
 
 def _leopard_em_scale(job: Job) -> float:

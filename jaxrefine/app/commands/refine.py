@@ -4,10 +4,15 @@ import argparse
 import logging
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from jaxrefine.app.commands.report import need_packages
 from jaxrefine.app.exit_codes import EXIT_NOT_ALL_REFINED, EXIT_WRITTEN
 from jaxrefine.app.logs import set_up_logging
 from jaxrefine.app.stop import Stop, stop_on_signals
+
+if TYPE_CHECKING:
+    from jaxrefine.app.config import Config
 
 log = logging.getLogger("jaxrefine")
 
@@ -35,6 +40,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="end with code 3 where some particles were not refined (see refined_status); "
         "the table is written as without it",
     )
+    parser.add_argument(
+        "--report",
+        action="store_true",
+        help="at the end make a page with figures, <stem>_report/report.html beside the "
+        "table; see `jaxrefine report --help`",
+    )
     several = parser.add_argument_group(
         "several processes, on one or many machines",
         "Each is started with the same command, but for its number. srun's tasks need none "
@@ -58,6 +69,8 @@ def run(options: argparse.Namespace) -> int:
     from jaxrefine.app.runtime import use_compilation_cache, use_cpu_cores
     from jaxrefine.app.summary import not_refined_line, summary_lines
 
+    if options.report:
+        need_packages()
     place = find_place(
         options.coordinator, options.num_processes, options.process_id, os.environ
     )
@@ -78,10 +91,20 @@ def run(options: argparse.Namespace) -> int:
         )
     if summary is None:
         return EXIT_WRITTEN
+    lines = summary_lines(summary)
+    if options.report:
+        lines.append(f"report: {_report(summary.output, config, lines)}")
     if not options.quiet:
-        print("\n".join(summary_lines(summary)))
+        print("\n".join(lines))
     if summary.not_refined:
         log.warning("%s", not_refined_line(summary))
         if options.strict:
             return EXIT_NOT_ALL_REFINED
     return EXIT_WRITTEN
+
+
+def _report(table: Path, config: "Config", lines: list[str]) -> Path:
+    """Make the report of a run that has ended."""
+    from jaxrefine.app.report import Wanted, default_folder, write_report
+
+    return write_report(table, default_folder(table), Wanted(config=config, run=lines))
