@@ -5,13 +5,19 @@ import sys
 from collections.abc import Sequence
 
 import jaxrefine
-from jaxrefine.app.commands import demo, refine, selftest
+from jaxrefine.app.commands import demo, init, plan, refine, selftest
 from jaxrefine.app.exit_codes import EXIT_BROKEN_OFF, EXIT_FAULTY_INPUT, EXIT_INTERRUPTED
 from jaxrefine.app.logs import set_up_logging
 from jaxrefine.app.stop import Stopped
 from jaxrefine.data import InputError
 
-_COMMANDS = {"refine": refine, "demo": demo, "selftest": selftest}
+_COMMANDS = {
+    "refine": refine,
+    "init": init,
+    "plan": plan,
+    "demo": demo,
+    "selftest": selftest,
+}
 
 _DESCRIPTION = """\
 Refine 2D template matching (2DTM) particles: search a fine local grid of orientation,
@@ -23,6 +29,8 @@ examples:
   jaxrefine config.yaml --output out.csv the same, into another file
   jaxrefine config.yaml --fresh          delete what an interrupted run left, start over
   srun jaxrefine config.yaml             many machines: each task takes its share
+  jaxrefine init match_results.csv       write a configuration for a particle table
+  jaxrefine plan config.yaml             say what a run would do, and how long it takes
   jaxrefine demo DIR                     make a small data set with known truth
   jaxrefine demo DIR --run               make it, refine it, compare with the truth
   jaxrefine selftest                     does this machine's device compute what it should?

@@ -125,7 +125,7 @@ def _refine_share(
     progress = Progress(total, job.poses, quiet=quiet, whose=of_all)
     layout, promises = job.layout, Promises()
     with progress, jax.default_device(job.mesh.devices.flat[0]):
-        for number, micrograph in _micrographs(job, left):
+        for number, micrograph in micrographs(job, left):
             team.stop.check()
             saved = time.monotonic()
             try:
@@ -134,7 +134,7 @@ def _refine_share(
                     progress.update(len(left[number]))
                     continue
                 for batch in _batches(left[number], job.mesh.shape[PARTICLES]):
-                    found, layout = _refine(job, micrograph, batch, layout)
+                    found, layout = refine_batch(job, micrograph, batch, layout)
                     results.store(batch, *found)
                     promises.look_at(found[0])
                     progress.update(len(batch))
@@ -177,7 +177,7 @@ def _how_to_continue(stopped: Stopped, results: Results, parts: Parts, team: Tea
     return f"{stopped}: {kept} kept in {parts.folder}; the same command continues"
 
 
-def _micrographs(
+def micrographs(
     job: Job, left: Mapping[int, np.ndarray]
 ) -> Iterator[tuple[int, Micrograph | None]]:
     """Number and micrograph of each group; `num_cpus` threads read and prepare ahead."""
@@ -230,7 +230,7 @@ def _batches(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
         yield rows[first : first + size]
 
 
-def _refine(
+def refine_batch(
     job: Job, micrograph: Micrograph, rows: np.ndarray, layout: Layout
 ) -> tuple[tuple[Refined, Polished | None], Layout]:
     """The grid's best of one batch, and polished; it is filled up to one size, so that one
