@@ -47,26 +47,30 @@ def run(options: argparse.Namespace) -> int:
     from jaxrefine.app.pipeline import run as refine
     from jaxrefine.app.places import find_place
     from jaxrefine.app.runtime import use_compilation_cache, use_cpu_cores
-    from jaxrefine.app.summary import summary_lines
+    from jaxrefine.app.summary import report
 
     place = find_place(
         options.coordinator, options.num_processes, options.process_id, os.environ
     )
     if place is not None and place.index > 0:
         set_up_logging(quiet=True, prefix=f"process {place.index}: ")
-        options.quiet = True
+        options.quiet, options.json_progress = True, False
     use_cpu_cores()
     stop = Stop()
-    with joined(place, stop) as team, stop_on_signals(stop, quiet=not team.is_first):
+    with (
+        joined(place, stop) as team,
+        stop_on_signals(stop, quiet=options.json_progress or not team.is_first),
+    ):
         config = team.agree("config", lambda: Config.load(options.config))
         use_compilation_cache(config.computational_config.compilation_cache)
         summary = refine(
             config,
             output=options.output,
             quiet=options.quiet,
+            json_progress=options.json_progress,
             fresh=options.fresh,
             team=team,
         )
-    if summary is not None and not options.quiet:
-        print("\n".join(summary_lines(summary)))
+    if summary is not None:
+        report(summary, quiet=options.quiet, json_progress=options.json_progress)
     return EXIT_WRITTEN
