@@ -7,8 +7,9 @@ batches of boxes, search, and save; then write the table.
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -50,6 +51,7 @@ def run(
     *,
     output: Path | None = None,
     quiet: bool = False,
+    json_progress: bool = False,
     fresh: bool = False,
     team: Team | None = None,
 ) -> Summary | None:
@@ -62,6 +64,7 @@ def run(
         config: From `Config.load` or `Config.from_dict`.
         output: Overrides the configuration's output path.
         quiet: Show no progress.
+        json_progress: Log it as events, for `--json-progress`.
         fresh: Delete what an earlier run left, and start over.
         team: The processes that share the work, from `distributed.joined`; None: alone.
 
@@ -82,7 +85,8 @@ def run(
     try:
         shares = team.first("shares", lambda: _begin(results, parts, fresh, team.count))
         mine = shares[team.index]
-        team.agree("refined", lambda: _refine_share(results, parts, mine, team, quiet))
+        progress = partial(Progress, quiet=quiet, json_lines=json_progress)
+        team.agree("refined", lambda: _refine_share(results, parts, mine, team, progress))
         team.first("written", lambda: _write(results, parts, team))
     except Stopped as stopped:
         text = _how_to_continue(stopped, results, parts, team)
@@ -112,34 +116,38 @@ def _begin(results: Results, parts: Parts, fresh: bool, count: int) -> list[list
 
 
 def _refine_share(
-    results: Results, parts: Parts, numbers: list[int], team: Team, quiet: bool
+    results: Results,
+    parts: Parts,
+    numbers: list[int],
+    team: Team,
+    new_progress: Callable[..., Progress],
 ) -> None:
     """Refine what is left of some micrographs, and save it as it comes."""
     job = results.job
     if not team.is_first:  # which has read all
         results.load(parts, numbers)
-    groups = list(job.groups.values())
+    files, groups = list(job.groups), list(job.groups.values())
     left = {number: groups[number][~results.done[groups[number]]] for number in numbers}
     if left:
         log.info("compiling the search: some seconds, unless an earlier run left it behind")
     total = sum(map(len, left.values()))
     of_all = f" of process {team.index} of {team.count}" if team.count > 1 else ""
-    progress = Progress(total, job.poses, quiet=quiet, whose=of_all)
+    progress = new_progress(total, job.poses, whose=of_all)
     layout, promises = job.layout, Promises()
     with progress, jax.default_device(job.mesh.devices.flat[0]):
-        for number, micrograph in _micrographs(job, left):
+        for number, micrograph in micrographs(job, left):
             team.stop.check()
-            saved = time.monotonic()
+            saved, name = time.monotonic(), files[number][0].name
             try:
                 if micrograph is None:
                     results.store_unreadable(left[number])
-                    progress.update(len(left[number]))
+                    progress.update(len(left[number]), name)
                     continue
                 for batch in _batches(left[number], job.mesh.shape[PARTICLES]):
-                    found, layout = _refine(job, micrograph, batch, layout)
+                    found, layout = refine_batch(job, micrograph, batch, layout)
                     results.store(batch, *found)
                     promises.look_at(found[0])
-                    progress.update(len(batch))
+                    progress.update(len(batch), name)
                     if time.monotonic() - saved > _SECONDS_BETWEEN_SAVES:
                         results.save(parts, number, groups[number])
                         saved = time.monotonic()
@@ -187,7 +195,7 @@ def _with_what_is_kept(error: InputError, parts: Parts, results: Results) -> Inp
     return InputError([*error.faults, kept])
 
 
-def _micrographs(
+def micrographs(
     job: Job, left: Mapping[int, np.ndarray]
 ) -> Iterator[tuple[int, Micrograph | None]]:
     """Number and micrograph of each group; `num_cpus` threads read and prepare ahead."""
@@ -232,7 +240,7 @@ def _batches(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
         yield rows[first : first + size]
 
 
-def _refine(
+def refine_batch(
     job: Job, micrograph: Micrograph, rows: np.ndarray, layout: Layout
 ) -> tuple[tuple[Refined, Polished | None], Layout]:
     """The grid's best of one batch, and polished; it is filled up to one size, so that one

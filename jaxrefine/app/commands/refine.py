@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
     from jaxrefine.app.pipeline import run as refine
     from jaxrefine.app.places import find_place
     from jaxrefine.app.runtime import use_compilation_cache, use_cpu_cores
-    from jaxrefine.app.summary import not_refined_line, summary_lines
+    from jaxrefine.app.summary import not_refined_line, summary_lines, tell
 
     if options.report:
         need_packages()
@@ -76,26 +76,30 @@ def run(options: argparse.Namespace) -> int:
     )
     if place is not None and place.index > 0:
         set_up_logging(quiet=True, prefix=f"process {place.index}: ")
-        options.quiet = True
+        options.quiet, options.json_progress = True, False
     use_cpu_cores()
     stop = Stop()
-    with joined(place, stop) as team, stop_on_signals(stop, quiet=not team.is_first):
+    with (
+        joined(place, stop) as team,
+        stop_on_signals(stop, quiet=options.json_progress or not team.is_first),
+    ):
         config = team.agree("config", lambda: Config.load(options.config))
         use_compilation_cache(config.computational_config.compilation_cache)
         summary = refine(
             config,
             output=options.output,
             quiet=options.quiet,
+            json_progress=options.json_progress,
             fresh=options.fresh,
             team=team,
         )
     if summary is None:
         return EXIT_WRITTEN
-    lines = summary_lines(summary)
+    tell(summary, quiet=options.quiet, json_progress=options.json_progress)
     if options.report:
-        lines.append(f"report: {_report(summary.output, config, lines)}")
-    if not options.quiet:
-        print("\n".join(lines))
+        page = _report(summary.output, config, summary_lines(summary))
+        if not options.quiet:
+            print(f"report: {page}")
     if summary.not_refined:
         log.warning("%s", not_refined_line(summary))
         if options.strict:
