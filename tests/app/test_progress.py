@@ -12,7 +12,7 @@ from jaxrefine.app import progress
 from jaxrefine.app.cli import main
 from jaxrefine.app.logs import set_up_logging
 from jaxrefine.app.progress import Progress
-from jaxrefine.app.summary import Summary, report
+from jaxrefine.app.summary import Summary, tell
 from jaxrefine.data import Status
 
 log = logging.getLogger("jaxrefine")
@@ -65,7 +65,7 @@ def test_progress_as_json(clock, capsys):
     summary = Summary(
         Path("out.csv"), 10, 9, 0, 1.0, 2.0, 3.0, {Status.NOT_FINITE: 1}, 12.34
     )
-    report(summary, quiet=True, json_progress=True)
+    tell(summary, quiet=True, json_progress=True)
     first, *steps, last = map(json.loads, capsys.readouterr().err.splitlines())
     assert first == {"event": "warning", "message": "beware of this"}
     assert [step["done"] for step in steps] == [2, 4, 6, 8, 10]
@@ -89,7 +89,7 @@ def test_the_log_file_has_everything(tmp_path, capsys):
         set_up_logging(quiet=True, log_file=path)
         log.info("first")
         log.warning("second")
-        report(
+        tell(
             Summary(Path("out.csv"), 1, 1, 0, 1.0, 2.0, 3.0, {}, 1.0),
             quiet=True,
             json_progress=False,
