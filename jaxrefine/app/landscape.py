@@ -67,7 +67,8 @@ def landscapes(
     offsets = {name: np.linspace(-r, r, _POINTS) for name, r in reach.items()}
     # One particle after another: one device does.
     device = job.mesh.devices.flat[0]
-    template = jax.device_put(job.template, device)
+    scored_with = job.template if job.smooth_template is None else job.smooth_template
+    template = jax.device_put(scored_with, device)
     found: dict[int, Landscape] = {}
     for files, members in job.groups.items():
         chosen = np.asarray([row for row in members if row in set(rows)], int)

@@ -26,6 +26,8 @@ from jaxrefine.data import InputError
 from jaxrefine.io.replace import replacing
 
 PAGE, FIGURES = "report.html", "figures"
+# Names of all pictures that a report may have.
+_PICTURES = ("scores", "changes", "defocus", "errors", "landscape", "micrograph_[0-9]*")
 _MOST_CONCERNS, _MOST_MICROGRAPHS, _MOST_LANDSCAPES = 200, 50, 12
 
 
@@ -250,8 +252,9 @@ def _make(folder: Path) -> None:
 def _write(folder: Path, page: str, pictures: list[Picture]) -> None:
     try:
         if (folder / PAGE).exists():  # pictures of an older report are not this one's
-            for path in (folder / FIGURES).glob("*.png"):
-                path.unlink()
+            for name in _PICTURES:
+                for path in (folder / FIGURES).glob(f"{name}.png"):
+                    path.unlink()
         for picture in pictures:
             (folder / FIGURES / f"{picture.name}.png").write_bytes(picture.png)
     except OSError as error:

@@ -202,10 +202,12 @@ def test_words_of_files_are_words_in_the_page(tmp_path):
 
 def test_an_older_report_is_replaced(tmp_path):
     one = REFINED | FAILED  # of which only maps are drawn
-    report(tmp_path, one, one | {"micrograph_path": "other.mrc"})
+    _, folder = report(tmp_path, one, one | {"micrograph_path": "other.mrc"})
+    (folder / "figures" / "my own.png").touch()
     _, folder = report(tmp_path, one)
     assert not (folder / "figures" / "micrograph_001.png").exists()
     assert (folder / "figures" / "micrograph_000.png").exists()
+    assert (folder / "figures" / "my own.png").exists()
 
 
 @pytest.mark.slow
