@@ -4,7 +4,8 @@ Maximises the same z-score that the search does. The score is the product of the
 a feature of unit length, z = f(θ)·x, so that near the optimum, where the image is z·f and
 noise, minus its curvature is z·JᵀJ with J = ∂f/∂θ: Gauss-Newton's choice, known from first
 derivatives. The same matrix times z is the Fisher information of the pose, whose inverse
-is the covariance.
+is the covariance; or, nearer to the errors of the particle at hand, the curvature itself
+takes its place, the observed information (Efron & Hinkley, Biometrika 65 (1978) 457).
 """
 
 from collections.abc import Callable
@@ -88,6 +89,9 @@ class Polish(eqx.Module):
 
 
 _AT_ONCE_ON_ACCELERATORS = 16
+# The observed information counts where it is at least this share of the expected in every
+# direction; elsewhere the climb has not ended on a summit.
+_LEAST_OBSERVED = 0.2
 _METHODS = {"gauss_newton": ascent.gauss_newton, "adam": ascent.adam}
 
 
@@ -190,8 +194,9 @@ def _polish_one(
         offsets = offsets_from(coordinates, parameters, particle.alignment)
         return polish.objective(offsets, particle, template, score)
 
+    z_near = _z_by_own_length(particle, template, score, parameters)
     if polish.objective is z_score:
-        objective = _z_by_own_length(particle, template, score, parameters)
+        objective = z_near
 
     def information(coordinates: Float[Array, " p"]) -> Float[Array, "p p"]:
         return pose_information(coordinates, particle, template, score, parameters)
@@ -221,9 +226,12 @@ def _polish_one(
     new = Refined(there, z, correlation, snr, *of_search)
     new = jax.tree.map(lambda a, b: jnp.where(better, a, b), new, refined)
     strength = jnp.where(jnp.isfinite(summit.value), new.snr, jnp.nan)
+    known = information(summit.coordinates)
+    if template.order == 3:  # others' second derivatives leave the kinks out
+        known = _observed_or_expected(z_near, summit.coordinates, known)
     return Polished(
         refined=new,
-        errors=standard_errors(information(summit.coordinates), strength, parameters),
+        errors=standard_errors(known, strength, parameters),
         evaluations=summit.evaluations,
         converged=summit.converged,
         at_limit=jnp.any(jnp.abs(summit.coordinates) >= limits),
@@ -282,6 +290,26 @@ def pose_information(
     return products[1:, 1:] / length2 - jnp.outer(along_feature, along_feature)
 
 
+def _observed_or_expected(
+    z: Callable[[Float[Array, " p"]], Float[Array, ""]],
+    coordinates: Float[Array, " p"],
+    expected: Float[Array, "p p"],
+) -> Float[Array, "p p"]:
+    """Minus the curvature of log z at a summit; `expected` where there is none."""
+    _, along = jax.linearize(jax.grad(z), coordinates)  # the gradient itself is about 0
+    curvature = -jax.lax.map(along, jnp.eye(coordinates.shape[0]))
+    observed = (curvature + curvature.T) / 2 / z(coordinates)
+    # Eigenvalues of the observed in units of the expected, both in handy numbers.
+    scale = 1 / jnp.sqrt(jnp.diagonal(expected))
+    half = jnp.linalg.cholesky(expected * scale[:, None] * scale)
+    part = jax.scipy.linalg.solve_triangular(
+        half, observed * scale[:, None] * scale, lower=True
+    )
+    ratio = jax.scipy.linalg.solve_triangular(half, part.T, lower=True)
+    least = jnp.linalg.eigvalsh((ratio + ratio.T) / 2)[0]
+    return jnp.where(least > _LEAST_OBSERVED, observed, expected)
+
+
 def standard_errors(
     information: Float[Array, "p p"],
     snr: Float[Array, ""],
@@ -293,7 +321,7 @@ def standard_errors(
     p + 1 to its square on average (one for each, one for the strength), which is taken off.
 
     Args:
-        information: JᵀJ, in the coordinates of `parameters`.
+        information: JᵀJ, or what was observed of it, in the coordinates of `parameters`.
         snr: Score of the particle in units of the noise.
         parameters: Which coordinates these are.
     """
