@@ -324,6 +324,59 @@ def test_information_is_the_curvature():
     assert value == pytest.approx(20.0, rel=0.01)
 
 
+def test_errors_are_of_the_summit_s_own_curvature():
+    """Where there is a summit; at a saddle, or a flat place, of what is expected."""
+    expected = single([[4.0, 1.0], [1.0, 9.0]])
+    bend = single([[5.0, 0.0], [0.0, 9.0]])
+
+    def known(bend):
+        def z(at):
+            return 10.0 * (1 - at @ bend @ at / 2)
+
+        return jax.jit(polish._observed_or_expected, static_argnums=0)(
+            z, jnp.zeros(2), expected
+        )
+
+    np.testing.assert_allclose(known(bend), bend, rtol=1e-6)
+    np.testing.assert_allclose(known(0.3 * expected), 0.3 * expected, rtol=1e-6)
+    np.testing.assert_array_equal(known(bend * single([[1, 0], [0, -1]])), expected)
+    np.testing.assert_array_equal(known(0.1 * expected), expected)
+    np.testing.assert_array_equal(known(jnp.nan * bend), expected)
+
+
+def test_noise_makes_errors_of_their_own():
+    """With cubic slices alone; others' second derivatives leave the kinks out."""
+    batch = particles()
+    volume = sim.potential_volume(ATOMS, SIDE, LENS.pixel_size)
+    linear = jr.make_template(volume, "padded")
+    differ = []
+    for smooth in (template(), linear):
+        result = jr.polish_particles(batch, unsearched(batch), smooth, GRID, SCORE, FREE)
+
+        def expected(particle, found, smooth=smooth):
+            particle = jr.recentred(
+                particle,
+                eqx.tree_at(
+                    lambda r: r.alignment.position_px,
+                    found,
+                    jnp.round(found.alignment.position_px),
+                ),
+                SCORE,
+            )
+            shift = found.alignment.position_px - particle.alignment.position_px
+            at = jnp.zeros(6).at[3:5].set(shift)
+            information = polish.pose_information(
+                at, particle, smooth, SCORE, FREE.parameters
+            )
+            return polish.standard_errors(information, found.snr, FREE.parameters)
+
+        theirs = eqx.filter_jit(eqx.filter_vmap(expected))(batch, result.refined)
+        ratio = result.errors.rotation_deg / theirs.rotation_deg
+        differ.append(float(jnp.max(jnp.abs(ratio - 1))))
+    # A third of the curvature at z = 10 is noise's; from the same pose, rounding's only.
+    assert 0.02 < differ[0] < 0.5 and differ[1] < 0.01
+
+
 def test_astigmatism_has_two_plain_components():
     """Also where there is none, and where v is the larger."""
     for u, v in ((5000.0, 5000.0), (5200.0, 4800.0), (4800.0, 5200.0)):
