@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import optimistix as optx
-from calibration import make_case, structures
+from simulated import make_case, structures
 
 import jaxrefine as jr
 from jaxrefine.app import simulate as sim

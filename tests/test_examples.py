@@ -23,6 +23,7 @@ README = (ROOT / "README.md").read_text()
 CONFIGS = {"full.yaml": "tests/app/test_config_files.py", "demo.yaml": "the demo's own"}
 EXAMPLES = {
     "b_factor.py",
+    "defocus_plane.py",
     "demo_particles.py",  # by the others
     "library.py",
     "own_score.py",
@@ -95,6 +96,20 @@ def test_b_factor_example(demo_folder):
         value, sigma, truth = measured(printed, name)[:3]
         assert 0 < sigma < most and abs(value - truth) < 4 * sigma
     assert float(printed.split("gained:")[1]) >= 0
+
+
+@pytest.mark.slow
+def test_defocus_plane_example():
+    """The tilt is found, and with it each defocus better than by its particle alone."""
+    printed = run_python("examples/defocus_plane.py")
+    for name in ("mean defocus", "tilt along y", "tilt along x"):
+        value, sigma, truth = measured(printed, name)
+        assert 0 < sigma < 60 and abs(value - truth) < 3 * sigma
+    for_all, alone, plane = (
+        float(re.search(rf"{name}: (\d+) Å", printed)[1])
+        for name in ("one for all", "each alone", "plane")
+    )
+    assert plane < alone < for_all
 
 
 @pytest.mark.slow

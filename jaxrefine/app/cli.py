@@ -5,13 +5,13 @@ import sys
 from collections.abc import Sequence
 
 import jaxrefine
-from jaxrefine.app.commands import demo, refine
+from jaxrefine.app.commands import demo, refine, selftest
 from jaxrefine.app.exit_codes import EXIT_BROKEN_OFF, EXIT_FAULTY_INPUT, EXIT_INTERRUPTED
 from jaxrefine.app.logs import printable, set_up_logging
 from jaxrefine.app.stop import Stopped
 from jaxrefine.data import InputError
 
-_COMMANDS = {"refine": refine, "demo": demo}
+_COMMANDS = {"refine": refine, "demo": demo, "selftest": selftest}
 
 _DESCRIPTION = """\
 Refine 2D template matching (2DTM) particles: search a fine local grid of orientation,
@@ -25,13 +25,14 @@ examples:
   srun jaxrefine config.yaml             many machines: each task takes its share
   jaxrefine demo DIR                     make a small data set with known truth
   jaxrefine demo DIR --run               make it, refine it, compare with the truth
+  jaxrefine selftest                     does this machine's device compute what it should?
 
 A run that was interrupted, or killed, continues where it was when it is started again:
 results are kept in a folder beside the output, OUTPUT.parts, until the table is written.
 
-exit codes: 0 the table was written; 1 out of memory, or a process of several died; 2 faulty
-input (every fault is printed, no table was written); 3 with --strict, the table was written
-but some particles were not refined; 130 interrupted.
+exit codes: 0 the table was written; 1 out of memory, a process of several died, or a check
+of selftest failed; 2 faulty input (every fault is printed, no table was written); 3 with
+--strict, the table was written but some particles were not refined; 130 interrupted.
 """
 
 

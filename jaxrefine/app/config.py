@@ -270,6 +270,9 @@ class Config(Section):
         template_sampling: How slices are taken: `padded`, from a padded and
             compensated volume; `cubic`, the same by cubic splines: smoother, and slower;
             `trilinear`, from the volume as it is, as Leopard-EM does.
+        search: `exhaustive` goes on until no pose that is left can win; `adaptive` looks
+            closely at the most promising alone: nearly always the same best, by far less
+            work where templates are large.
         statistics: What the correlation_variance maps and column hold: `variance`,
             `standard_deviation`, or `auto`, decided from the table.
         reproduce: `leopard_em` turns Leopard-EM's choices on together, for comparison:
@@ -294,6 +297,7 @@ class Config(Section):
     output_path: str | None = None
     scoring: Literal["image_ctf", "template_ctf"] = "image_ctf"
     template_sampling: Literal["padded", "cubic", "trilinear"] = "padded"
+    search: Literal["exhaustive", "adaptive"] = "exhaustive"
     statistics: Literal["auto", "variance", "standard_deviation"] = "auto"
     reproduce: Literal["leopard_em"] | None = None
     template_pixel_size: float | None = None

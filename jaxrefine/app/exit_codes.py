@@ -1,6 +1,8 @@
 """What the program's exit codes mean."""
 
 EXIT_WRITTEN = 0
+# A check of the self-test failed.
+EXIT_CHECK_FAILED = 1
 # Out of memory, or a process of several died.
 EXIT_BROKEN_OFF = 1
 EXIT_FAULTY_INPUT = 2

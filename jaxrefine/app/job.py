@@ -47,6 +47,7 @@ class Job:
         maps_hold_variance: Otherwise they hold the standard deviation.
         template_path: File of the template.
         template: The template, on every device.
+        smooth_template: The same for the polish, with cubic slices; None without polish.
         template_pixel_size_angstrom: Voxel size that it is taken to have, per row.
         filters: Filters of the micrograph.
         grid: Offsets that are searched, on every device.
@@ -64,6 +65,7 @@ class Job:
     maps_hold_variance: bool
     template_path: Path
     template: Template
+    smooth_template: Template | None
     template_pixel_size_angstrom: np.ndarray
     filters: Filters
     grid: SearchGrid
@@ -141,9 +143,11 @@ def prepare_job(config: Config, output: Path | None = None) -> Job:
     warn_of_defocus(config, start, table.lines, grid, score)
     with jax.default_device(devices[0]):
         template = make_template(volume, config.template_sampling)
-    devices = _that_fit(devices, template)
+        smooth = make_template(volume, "cubic") if config.polish.enabled else None
+    templates = (template, smooth)
+    devices = _that_fit(devices, templates)
     mesh = device_mesh(devices, max(len(rows) for rows in groups.values()))
-    template = replicate(template, mesh)
+    template, smooth = replicate(templates, mesh)
     return Job(
         config=config,
         table=table,
@@ -151,6 +155,7 @@ def prepare_job(config: Config, output: Path | None = None) -> Job:
         groups=groups,
         maps_hold_variance=statistics == "variance",
         template=template,
+        smooth_template=smooth,
         template_path=template_path,
         template_pixel_size_angstrom=template_pixel_size,
         filters=make_filters(config),
@@ -163,11 +168,13 @@ def prepare_job(config: Config, output: Path | None = None) -> Job:
     )
 
 
-def _that_fit(devices: list[jax.Device], template: Template) -> list[jax.Device]:
-    """Of CPU devices, which share one memory, as many as it has copies of the template."""
+def _that_fit(
+    devices: list[jax.Device], templates: tuple[Template, Template | None]
+) -> list[jax.Device]:
+    """Of CPU devices, which share one memory, as many as it has copies of the templates."""
     if devices[0].platform != "cpu":
         return devices
-    copy = sum(leaf.nbytes for leaf in jax.tree.leaves(template))
+    copy = sum(leaf.nbytes for leaf in jax.tree.leaves(templates))
     # One copy is there already. A quarter of the memory, as searching needs some too.
     return devices[: 1 + int(free_bytes(devices[0]) / 4 / copy)]
 
@@ -192,6 +199,7 @@ def _plan(
         accelerator=not on_cpu,
         orientations=None if wanted.batch_size == "auto" else int(wanted.batch_size),
         precision=None if wanted.precision == "auto" else wanted.precision,
+        thorough=config.search == "exhaustive",
     )
 
 
@@ -232,7 +240,7 @@ def describe(job: Job) -> list[str]:
         f"{len(job.table)} particles in {len(job.groups)} {micrographs}, "
         f"{int(job.start.from_refined.sum())} of them refined before",
         f"{orientations:,} orientations x {defoci} defoci x {pixel_sizes} pixel sizes = "
-        f"{job.poses:,} correlations per particle",
+        f"{job.poses:,} correlations per particle ({job.config.search})",
         f"template {job.score.side} px ({job.config.template_sampling}), box "
         f"{height} x {width} px, score {job.config.scoring}",
         f"correlation_variance maps hold {held} ({origin})",

@@ -22,6 +22,7 @@ from jaxrefine.app.images import read_images
 from jaxrefine.app.job import Files, Job, describe, prepare_job
 from jaxrefine.app.parts import Parts
 from jaxrefine.app.progress import Progress
+from jaxrefine.app.promises import Promises
 from jaxrefine.app.results import Results
 from jaxrefine.app.setup import particle_optics, starting_alignment
 from jaxrefine.app.stop import Stopped
@@ -124,7 +125,7 @@ def _refine_share(
     total = sum(map(len, left.values()))
     of_all = f" of process {team.index} of {team.count}" if team.count > 1 else ""
     progress = Progress(total, job.poses, quiet=quiet, whose=of_all)
-    layout = job.layout
+    layout, promises = job.layout, Promises()
     with progress, jax.default_device(job.mesh.devices.flat[0]):
         for number, micrograph in _micrographs(job, left):
             team.stop.check()
@@ -137,6 +138,7 @@ def _refine_share(
                 for batch in _batches(left[number], job.mesh.shape[PARTICLES]):
                     found, layout = _refine(job, micrograph, batch, layout)
                     results.store(batch, *found)
+                    promises.look_at(found[0])
                     progress.update(len(batch))
                     if time.monotonic() - saved > _SECONDS_BETWEEN_SAVES:
                         results.save(parts, number, groups[number])
@@ -256,10 +258,9 @@ def _refine(
             layout.orientations,
         )
     polished = None
-    if job.polish is not None:
-        polished = polish_particles(
-            particles, refined, job.template, job.grid, job.score, job.polish, mesh=job.mesh
-        )
+    if job.polish is not None and job.smooth_template is not None:
+        template, others = job.smooth_template, (job.grid, job.score, job.polish)
+        polished = polish_particles(particles, refined, template, *others, mesh=job.mesh)
     found = jax.tree.map(lambda x: np.asarray(x)[: len(rows)], (refined, polished))
     return found, fitting
 

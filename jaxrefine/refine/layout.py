@@ -1,4 +1,4 @@
-"""How a search is laid out: what changes its speed and memory, but never its results."""
+"""How a search is laid out: what it computes, how much at once, and how thoroughly."""
 
 import math
 from dataclasses import dataclass, replace
@@ -20,6 +20,10 @@ _DEFOCUS_TOLERANCE = 5e-3
 _WORTHWHILE = 0.7
 # Rotations are counted by sines, which go no further than 90 degrees.
 _LARGEST_SINE = 0.8
+# Nodes of orientation: so many per radian of the fastest phase's turn, and at least.
+_NODES, _FEW_NODES = (1 / 2, 3), (1 / 4, 2)
+# Orientations that get a product of their own, at a time.
+_CANDIDATES, _FEW_CANDIDATES = 1024, 128
 # Where the template's signal ends, as a share of its side.
 _RADIUS = 0.4
 # Frequencies and orientations of one product. On a CPU the slices between gathering and
@@ -35,26 +39,31 @@ _LEAST_ORIENTATIONS, _LEAST_COLUMN_BYTES = 8, 1 << 20
 
 @dataclass(frozen=True)
 class Layout:
-    """Sizes of the search's pieces. Results do not depend on any of them.
+    """Sizes of the search's pieces. While it is thorough, results depend on none of them.
 
     Attributes:
         defocus_nodes: Chebyshev nodes that stand for all defoci, at most one for each.
         orientation_nodes: Chebyshev nodes along each axis of rotation that stand for all
             orientations at first; None leaves this step out.
         candidates: How many orientations at a time get a product of their own after it.
+        rescored: How many orientations are scored exactly, at least.
         orientations: How many one matrix product takes.
         frequencies: How many one matrix product takes.
         column_bytes: Memory that the columns of one product may take.
         precision: Of the products' inputs; sums are float32 always.
+        thorough: Go on until nothing that is left can win. Otherwise each step is done
+            once: the best is nearly always found, with far less work.
     """
 
     defocus_nodes: int
     orientation_nodes: tuple[int, int, int] | None = None
-    candidates: int = 1024
+    candidates: int = _CANDIDATES
+    rescored: int = 16
     orientations: int = _CPU_PRODUCT[1]
     frequencies: int = _CPU_PRODUCT[0]
     column_bytes: int = _MOST_COLUMN_BYTES
     precision: Precision = "float32"
+    thorough: bool = True
 
     def nodes_pay(self, count: int) -> bool:
         """Whether interpolating among orientations is less work than a product of all."""
@@ -92,18 +101,20 @@ def count_defocus_nodes(
 
 
 def count_orientation_nodes(
-    rotation: Float[np.ndarray, "k 3 3"], side: int, scale: float
+    rotation: Float[np.ndarray, "k 3 3"], side: int, scale: float, *, thorough: bool = True
 ) -> tuple[int, int, int] | None:
     """Chebyshev nodes along each axis that interpolate correlations over orientations.
 
     The phase at Nyquist and the particle's rim turns by Ω = π·radius·angle to either side.
     Ω/2 + 3 nodes leave no more than what trilinear slices are off by themselves, 0.01
-    (side 64) to 0.04 (side 256) of a z-score of 13; more nodes gain nothing.
+    (side 64) to 0.04 (side 256) of a z-score of 13; more nodes gain nothing. Ω/4 + 2 tell
+    the promising from the others (`benchmarks/adaptive.py`); Ω/4 + 1 do not.
 
     Args:
         rotation: Offsets of a grid.
         side: Of the template.
         scale: Template voxel size / image pixel size.
+        thorough: Otherwise as few as will do to find where the best may be.
 
     Returns:
         Along x, y and z; None where the offsets turn too far to be interpolated.
@@ -112,8 +123,10 @@ def count_orientation_nodes(
     if np.linalg.norm(half) > _LARGEST_SINE:
         return None
     phase = math.pi * _RADIUS * side * scale * half
+    slope, least = _NODES if thorough else _FEW_NODES
     x, y, z = (
-        1 if h < 1e-6 else math.ceil(p / 2 + 3) for h, p in zip(half, phase, strict=True)
+        1 if h < 1e-6 else math.ceil(slope * p + least)
+        for h, p in zip(half, phase, strict=True)
     )
     return x, y, z
 
@@ -128,6 +141,7 @@ def plan_layout(
     accelerator: bool = False,
     orientations: int | None = None,
     precision: Precision | None = None,
+    thorough: bool = True,
 ) -> Layout:
     """A layout that serves every particle of a run and fits into a device's memory.
 
@@ -141,6 +155,7 @@ def plan_layout(
         orientations: How many one product takes; None chooses by memory.
         precision: Of the products' inputs; None takes float16 on accelerators, whose
             matrix units are made for it, and float32 on CPUs.
+        thorough: False plans an adaptive search.
     """
     _, defoci, count = grid.shape
     offsets = np.asarray(grid.defocus_angstrom)
@@ -165,12 +180,14 @@ def plan_layout(
     return Layout(
         defocus_nodes=nodes,
         orientation_nodes=count_orientation_nodes(
-            np.asarray(grid.rotation), score.side, 1.0
+            np.asarray(grid.rotation), score.side, 1.0, thorough=thorough
         ),
+        candidates=_CANDIDATES if thorough else _FEW_CANDIDATES,
         orientations=orientations,
         frequencies=frequencies,
         column_bytes=column_bytes,
         precision=precision or ("float16" if accelerator else "float32"),
+        thorough=thorough,
     )
 
 

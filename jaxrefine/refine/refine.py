@@ -45,6 +45,7 @@ def refine_particles(
     *,
     mesh: Mesh | None = None,
     layout: Layout | None = None,
+    adaptive: bool = False,
 ) -> Refined:
     """Search every pose of the grid for every particle; the best of each.
 
@@ -60,14 +61,16 @@ def refine_particles(
         mesh: From `device_mesh`; None runs on the default device. Results do not depend
             on it.
         layout: From `plan_layout`, so that all batches of a run share one compilation;
-            None plans for this batch. Results do not depend on it.
+            None plans for this batch. Results do not depend on it while it is thorough.
+        adaptive: Look closely at the most promising orientations alone: nearly always
+            the same best, for less work. A layout that is given says so itself.
 
     Returns:
         The best of each particle. New position = old + (y, x) index - (H - n + 1) // 2.
         Where the status says that a particle was not refined, its alignment is the
         start and its scores are NaN.
     """
-    layout = layout or _layout_for(particles, grid, score)
+    layout = layout or layout_for(particles, grid, score, adaptive=adaptive)
     return search_batch(particles, template, grid, score, mesh, layout)
 
 
@@ -100,7 +103,10 @@ def refine_within_memory(
             layout = smaller
 
 
-def _layout_for(particles: Particles, grid: SearchGrid, score: Score) -> Layout:
+def layout_for(
+    particles: Particles, grid: SearchGrid, score: Score, *, adaptive: bool = False
+) -> Layout:
+    """The layout that `refine_particles` plans for a batch."""
     voltages = np.asarray(particles.optics.voltage_kv)
     pixel_sizes = np.asarray(particles.alignment.pixel_size_angstrom)
     # Padding, and particles with faulty numbers, have no say.
@@ -113,6 +119,7 @@ def _layout_for(particles: Particles, grid: SearchGrid, score: Score) -> Layout:
         score,
         voltage_kv=float(voltages[sound].min()),
         pixel_size_angstrom=float(pixel_sizes[sound].min()),
+        thorough=not adaptive,
     )
 
 
@@ -141,21 +148,23 @@ def search_batch(
         number = jnp.minimum(part * length + jnp.arange(length), grid.rotation.shape[0] - 1)
         share = eqx.tree_at(lambda g: g.rotation, grid, grid.rotation[number])
 
-        def search(particle: Particles) -> Best:
-            z, correlation, index = search_particle(
+        def search(particle: Particles) -> tuple[Best, Array]:
+            (z, correlation, index), error = search_particle(
                 score, particle, template, share, layout
             )
-            return z, correlation, index.at[2].set(number[index[2]])
+            return (z, correlation, index.at[2].set(number[index[2]])), error
 
-        def one(particle: Particles) -> Best:
-            return jax.lax.cond(particle.valid, search, lambda _: NOTHING_FOUND, particle)
+        def one(particle: Particles) -> tuple[Best, Array]:
+            nothing = NOTHING_FOUND, np.float32(0)
+            return jax.lax.cond(particle.valid, search, lambda _: nothing, particle)
 
-        best = jax.lax.map(one, particles)
+        best, error = jax.lax.map(one, particles)
         if parts > 1:
-            each = jax.lax.all_gather(best, ORIENTATIONS)
+            each, errors = jax.lax.all_gather((best, error), ORIENTATIONS)
+            error = jnp.max(errors, axis=0)
             each = [jax.tree.map(lambda x, i=i: x[i], each) for i in range(parts)]
             best = functools.reduce(jax.vmap(better), each)
-        return jax.vmap(functools.partial(_refined, score, grid))(particles, best)
+        return jax.vmap(functools.partial(_refined, score, grid))(particles, best, error)
 
     if mesh is None:
         return shard(particles, template, grid)
@@ -166,7 +175,9 @@ def search_batch(
     return sharded(particles, template, grid)
 
 
-def _refined(score: Score, grid: SearchGrid, particle: Particles, best: Best) -> Refined:
+def _refined(
+    score: Score, grid: SearchGrid, particle: Particles, best: Best, error: Array
+) -> Refined:
     """What was found of one particle, at its place in the grid."""
     z, correlation, index = best
     m, l, k, y, x = (index[i] for i in range(5))
@@ -196,6 +207,7 @@ def _refined(score: Score, grid: SearchGrid, particle: Particles, best: Best) ->
         snr=jnp.where(refined, snr, nan),
         grid_index=index,
         status=status.astype(jnp.int32),
+        promise_error=jnp.where(refined, error, nan),
     )
 
 

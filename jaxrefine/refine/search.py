@@ -1,10 +1,11 @@
-"""Exhaustive search of a local grid for one particle.
+"""Search of a local grid for one particle.
 
 Every orientation gets a promise, by interpolation between nodes: cheap, and the roughest.
 The most promising get a better one, by a product of their own; and the best of these are
 scored by transforms. Each step goes on, in order of promise, until nothing that is left
 can win by what the step before was seen to be off by: what is returned is exact, and the
-same as the plain search's, which scores every pose by transforms.
+same as the plain search's, which scores every pose by transforms. A search that is not
+thorough (`search: adaptive`) goes as far as each step's first round.
 """
 
 from functools import partial
@@ -22,8 +23,8 @@ from jaxrefine.refine.norms import fit_norms
 from jaxrefine.refine.product import approximate_best_z
 from jaxrefine.refine.scoring import Score
 
-# Orientations scored again at once, and at least.
-_AT_ONCE, _AT_LEAST = 8, 16
+# Orientations scored again at once.
+_AT_ONCE = 8
 # How many times the largest error seen an unseen orientation may be off by.
 _SAFETY = 2.0
 
@@ -57,7 +58,7 @@ def search_particle(
     template: Template,
     grid: SearchGrid,
     layout: Layout,
-) -> Best:
+) -> tuple[Best, Float[Array, ""]]:
     """Best of every pixel size, defocus, orientation and position.
 
     Ties go to the lowest flat index in (pixel size, defocus, orientation, y, x).
@@ -67,11 +68,12 @@ def search_particle(
         particle: One particle.
         template: What to look for.
         grid: Offsets around the particle's start.
-        layout: From `plan_layout`; changes speed and memory alone.
+        layout: From `plan_layout`.
 
     Returns:
         z-score and correlation at the best, and its five indices. Without any finite
-        score the z-score is -inf.
+        score the z-score is -inf. And by how much the products' z was off, at most, of
+        the orientations that were scored again.
     """
     prepared = score.prepare(particle, grid)
     poses = pose_rotations(particle, grid.rotation, grid)
@@ -89,7 +91,9 @@ def search_particle(
         number, (best_z, _, _), error = state
         promise = approximate[order[jnp.minimum(number, rounds - 1), 0]]
         error = jnp.maximum(error, norm_error * (jnp.abs(best_z) + 1))
-        open_ = (number * _AT_ONCE < _AT_LEAST) | (promise + _SAFETY * error >= best_z)
+        open_ = number * _AT_ONCE < layout.rescored
+        if layout.thorough:
+            open_ |= promise + _SAFETY * error >= best_z
         return (number < rounds) & jnp.isfinite(promise) & open_
 
     def score_exactly(state):
@@ -101,10 +105,10 @@ def search_particle(
         return number + 1, better(found, best), error
 
     start = jax.tree.map(jnp.asarray, NOTHING_FOUND)
-    _, best, _ = jax.lax.while_loop(
+    _, best, error = jax.lax.while_loop(
         unfinished, score_exactly, (jnp.int32(0), start, jnp.float32(0))
     )
-    return best
+    return best, error
 
 
 def _promises(
@@ -138,7 +142,9 @@ def _promises(
         left = rough[order[jnp.minimum(number, rounds - 1), 0]]
         best = jnp.max(promise)
         reach = _SAFETY * error + norm_error * (jnp.abs(best) + 1)
-        open_ = (number == 0) | (left + reach >= best)
+        open_ = number == 0
+        if layout.thorough:
+            open_ |= left + reach >= best
         return (number < rounds) & jnp.isfinite(left) & open_
 
     def promise_better(state):

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from jaxrefine.app import promises
 from jaxrefine.app.config import Config
 from jaxrefine.app.pipeline import run
 from jaxrefine.physics.rotations import euler_to_matrix
@@ -80,6 +81,16 @@ def test_the_batch_size_and_the_precision_make_no_difference(folder, computing):
     pd.testing.assert_frame_equal(
         refine(folder, computational_config=computing), refine(folder)
     )
+
+
+def test_products_that_are_off_are_said_once(folder, monkeypatch, caplog):
+    with caplog.at_level("WARNING", "jaxrefine"):
+        refine(folder)
+        assert caplog.records == []
+        monkeypatch.setattr(promises, "PROMISE_BOUND", 0.0)
+        refine(folder)
+    (record,) = caplog.records
+    assert "fast products differ" in record.getMessage()
 
 
 def test_order_of_rows_makes_no_difference(folder):

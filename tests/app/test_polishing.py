@@ -43,7 +43,13 @@ def plain(folder):
 
 @pytest.fixture(scope="module")
 def polished(folder):
-    return refine(folder, "polished.csv", polish={"enabled": True, "bound_to_cell": False})
+    return refine(folder, "polished.csv", polish={"enabled": True})
+
+
+def test_an_adaptive_search_finds_the_same(folder, plain):
+    """This grid is small: nothing is interpolated, and the last steps are left out."""
+    adaptive = refine(folder, "adaptive.csv", search="adaptive")
+    pd.testing.assert_frame_equal(adaptive, plain)
 
 
 def test_the_grid_s_best_is_kept_and_never_beaten(plain, polished):
@@ -120,7 +126,7 @@ def test_a_polished_table_can_be_refined_again(folder, polished):
         folder,
         "again.csv",
         particle_stack={**stack, "df_path": str(folder / "polished.csv")},
-        polish={"enabled": True, "bound_to_cell": False},
+        polish={"enabled": True},
     )
     assert list(again.columns) == list(polished.columns)
     # The same optimum, but for the last, which is hardly above the noise; the polish

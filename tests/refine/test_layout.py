@@ -45,6 +45,18 @@ def test_less_memory_makes_smaller_pieces():
     assert orientations[-1] == 8 and columns[-1] == 2**20
 
 
+@pytest.mark.parametrize("side", [64, 128, 256, 512])
+def test_an_adaptive_search_of_the_documented_grid_is_a_twentieth(side):
+    thorough, adaptive = plan(side, side + 8), plan(side, side + 8, thorough=False)
+    assert thorough.thorough and not adaptive.thorough
+    _, defoci, orientations = GRID.shape
+    assert adaptive.nodes_pay(orientations)
+    products = math.prod(adaptive.orientation_nodes) + adaptive.candidates
+    computed = products * adaptive.defocus_nodes + adaptive.rescored * defoci
+    assert computed <= 0.05 * defoci * orientations
+    assert adaptive.orientation_nodes < thorough.orientation_nodes
+
+
 def test_what_is_asked_for():
     assert plan(orientations=3, free_bytes=0).orientations == 3
     assert plan(precision="float32", accelerator=True).precision == "float32"

@@ -72,7 +72,8 @@ def unsearched(batch):
     z, correlation = jr.score_particles(batch, template(), SCORE)
     index = jnp.zeros((len(z), 5), jnp.int32)
     status = jnp.zeros(len(z), jnp.int32)
-    return Refined(batch.alignment, z, correlation, correlation, index, status)
+    snr, no_error = correlation, jnp.zeros(len(z))
+    return Refined(batch.alignment, z, correlation, snr, index, status, no_error)
 
 
 def polished(batch, refined=None, settings=FREE, **more):

@@ -110,7 +110,7 @@ def table_score(table, promise=None, norm_error=0.0, visits=None):
 
 
 def best_of(promised, score, particle=ANYONE):
-    z, correlation, index = promised(score, particle)
+    (z, correlation, index), _ = promised(score, particle)
     return float(z), float(correlation), tuple(int(i) for i in index)
 
 
@@ -152,6 +152,17 @@ def test_the_norms_error_counts_from_the_start(promised):
     assert best_of(promised, table_score(table, promise, 0.06))[2] == (1, 1, 20, 1, 1)
 
 
+def test_how_far_off_the_products_were(promised):
+    """Of the 16 orientations that are scored again, and of no others."""
+    table = np.zeros(SHAPE)
+    table[1, 1, :, 1, 1] = np.arange(21.0)
+    promise = np.arange(21.0)
+    promise[12] -= 0.25
+    promise[2] -= 0.5  # not among them
+    best, error = promised(table_score(table, promise), ANYONE)
+    assert int(best[2][2]) == 20 and float(error) == 0.25
+
+
 def test_two_equal_peaks(promised):
     """A later orientation wins by an earlier pixel size or defocus, and by nothing else."""
     for first, second in (
@@ -179,7 +190,7 @@ def test_every_point_of_the_grid_can_win(promised):
             table = (jnp.arange(count) == number).astype(jnp.float32).reshape(SHAPE)
             promise = jnp.max(table, axis=(0, 1, 3, 4))
             score = TableScore(table, promise, jnp.float32(0))
-            return search_particle(score, ANYONE, NO_TEMPLATE, GRID, Layout(3))[2]
+            return search_particle(score, ANYONE, NO_TEMPLATE, GRID, Layout(3))[0][2]
 
         return jax.lax.map(one, numbers)
 
@@ -201,6 +212,22 @@ def test_orientations_that_are_scored_again(promised, levels, expected):
     best_of(promised, table_score(table, visits=lambda k: seen.append(int(k))))
     jax.effects_barrier()
     assert sorted(seen) == sorted(expected)
+
+
+def test_an_adaptive_search_scores_no_more_than_the_promising(promised):
+    """The last orientation is the best, and promised least: what thoroughness is for."""
+    seen = []
+    table = np.zeros(SHAPE, np.float32)
+    table[1, 1, :, 1, 1] = [5.0] * 20 + [6.0]
+    promise = np.arange(21.0)[::-1] / 100 + 4.5
+    score = table_score(table, promise, visits=lambda k: seen.append(int(k)))
+    assert best_of(promised, score)[2] == (1, 1, 20, 1, 1)
+    seen.clear()
+    layout = Layout(3, thorough=False)
+    found = eqx.filter_jit(search_particle)(score, ANYONE, NO_TEMPLATE, GRID, layout)
+    jax.effects_barrier()
+    assert tuple(int(i) for i in found[2]) == (1, 1, 0, 1, 1)
+    assert sorted(seen) == [*range(16)]
 
 
 def test_what_is_not_finite_never_wins(promised):
@@ -345,6 +372,7 @@ def test_the_plain_search_is_a_loop_over_the_grid():
         # Nodes first: then more candidates than are left to try, or one at a time.
         Layout(3, (4, 4, 3), candidates=40),
         Layout(3, (2, 2, 2), candidates=1),
+        Layout(3, (4, 4, 3), candidates=40, thorough=False),
     ],
 )
 def test_the_search_finds_what_the_plain_search_finds(layout):
@@ -358,7 +386,7 @@ def test_the_search_finds_what_the_plain_search_finds(layout):
 
         return jax.lax.map(one, particles)
 
-    z, correlation, index = each(particles)
+    (z, correlation, index), _ = each(particles)
     plain_z, plain_correlation, plain_index = plainly()
     np.testing.assert_array_equal(index, plain_index)
     np.testing.assert_allclose(z, plain_z, rtol=0, atol=1e-5)

@@ -1,0 +1,126 @@
+"""Does the adaptive search find what the exhaustive one does, and at what price?
+
+Both search the documented grid around simulated particles; every particle is counted.
+
+    python benchmarks/adaptive.py --particles 50
+"""
+
+import argparse
+import math
+import time
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+from simulated import DEFOCI_ANGSTROM, Structure, large_structure, make_case, structures
+
+import jaxrefine as jr
+from jaxrefine.app import simulate as sim
+from jaxrefine.refine.layout import Layout
+from jaxrefine.refine.refine import layout_for
+
+# What is asked: so close in z, for so many.
+CLOSE_Z, ASKED_SHARE = 0.02, 0.99
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A structure's particles, searched both ways.
+
+    Attributes:
+        loss: By how much z is lower than the exhaustive search's.
+        z: The exhaustive search's.
+        share: Of the grid's correlations that the adaptive search computes.
+        time: Of the exhaustive search's time that it takes.
+    """
+
+    name: str
+    loss: np.ndarray
+    z: np.ndarray
+    share: float
+    time: float
+
+
+def documented_grid() -> jr.SearchGrid:
+    """The grid that a configuration without any of its keys searches."""
+    return jr.local_grid(
+        jr.uniform_orientations(
+            psi_coarse=1.5, psi_fine=0.1, theta_coarse=2.5, theta_fine=0.25
+        ),
+        jr.search_offsets(-100.0, 100.0, 20.0),
+    )
+
+
+def correlations(layout: Layout, grid: jr.SearchGrid) -> int:
+    """Orientations times defoci that the adaptive search correlates."""
+    _, defoci, orientations = grid.shape
+    promised = orientations
+    if layout.nodes_pay(orientations):
+        promised = math.prod(layout.orientation_nodes) + layout.candidates
+    return promised * layout.defocus_nodes + layout.rescored * defoci
+
+
+def timed(particles, template, grid, score, layout) -> tuple[jr.Refined, float]:
+    """What was found, and the seconds of a second run."""
+    for _ in range(2):
+        began = time.perf_counter()
+        found = jr.refine_particles(particles, template, grid, score, layout=layout)
+        jax.block_until_ready(found)
+    return found, time.perf_counter() - began
+
+
+def compare(structure: Structure, count: int, seed: int) -> Compared:
+    """`count` particles, shared out over the defoci."""
+    rng, grid = np.random.default_rng(seed), documented_grid()
+    volume = sim.potential_volume(structure.atoms, structure.side, structure.pixel_size)
+    template, score = jr.make_template(volume), structure.score
+    loss, z, seconds = [], [], np.zeros(2)
+    for defocus in DEFOCI_ANGSTROM:
+        each = -(-count // len(DEFOCI_ANGSTROM))
+        particles = make_case(structure, defocus, each, rng).particles
+        layouts = [layout_for(particles, grid, score, adaptive=a) for a in (False, True)]
+        (full, slow), (quick, fast) = (
+            timed(particles, template, grid, score, layout) for layout in layouts
+        )
+        seconds += slow, fast
+        loss.append(np.asarray(full.z_score) - np.asarray(quick.z_score))
+        z.append(np.asarray(full.z_score))
+    share = correlations(layouts[1], grid) / math.prod(grid.shape)
+    name = f"{structure.name} ({layouts[1].orientation_nodes} nodes)"
+    return Compared(
+        name, np.concatenate(loss), np.concatenate(z), share, seconds[1] / seconds[0]
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--particles", type=int, default=48, help="of each structure")
+    parser.add_argument("--largest", type=int, default=256, help="side in px")
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    print(
+        "| | particles | same grid point's z | more than 0.02 lower | most "
+        "| correlations | time |\n|---|---|---|---|---|---|---|"
+    )
+    everything = []
+    for structure in [*structures(), large_structure()]:
+        if structure.side > options.largest:
+            continue
+        one = compare(structure, options.particles, options.seed)
+        everything.append(one)
+        print(
+            f"| {one.name} | {len(one.loss)} | {np.mean(one.loss == 0):.0%} "
+            f"| {np.sum(one.loss > CLOSE_Z)} | {one.loss.max():.3f} "
+            f"| {one.share:.1%} | {one.time:.0%} |",
+            flush=True,
+        )
+    loss = np.concatenate([one.loss for one in everything])
+    z = np.concatenate([one.z for one in everything])
+    share = np.mean(loss <= CLOSE_Z)
+    print(f"\nWithin {CLOSE_Z}: {share:.1%} of {len(loss)}; asked: {ASKED_SHARE:.0%}.")
+    for lost, best in zip(loss[loss > CLOSE_Z], z[loss > CLOSE_Z], strict=True):
+        print(f"A failure: {lost:.3f} below z = {best:.2f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,270 @@
+"""Known answers: whether a device computes what it should.
+
+References are float64 sums in plain numpy, which share no formula with the package, and a
+plain search, which scores every pose by transforms on the same device.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import get_args
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from jaxrefine.app import selftest_world as planted
+from jaxrefine.app import simulate as sim
+from jaxrefine.app.selftest_world import PIXEL_SIZE_ANGSTROM, SIDE, World
+from jaxrefine.data import Particles, SearchGrid
+from jaxrefine.physics.ctf import contrast_transfer
+from jaxrefine.physics.slices import Sampling, make_template, sample_slice
+from jaxrefine.refine.layout import Layout, Precision, plan_layout
+from jaxrefine.refine.norms import fit_norms
+from jaxrefine.refine.product import approximate_best_z
+from jaxrefine.refine.refine import refine_particles
+from jaxrefine.refine.search import pose_rotations, z_scores
+
+# What rounding may leave: some times what it leaves on a CPU (docs/decisions.md).
+_SLICE_BOUND, _CTF_BOUND, _Z_BOUND = 1e-5, 5e-5, 1e-5
+# As much as the interpolation of slices takes from a score.
+_SCORE_BOUND = 1e-2
+# What rounding a product's inputs leaves of a z-score, relative to |z| + 1.
+_PRODUCT_BOUND: dict[Precision, float] = {
+    "float32": 2e-5,
+    "float16": 4e-4,
+    "bfloat16": 5e-3,
+}
+# So few that the search takes all of its steps: nodes, products, transforms.
+_CANDIDATES = 256
+
+
+@dataclass(frozen=True)
+class Check:
+    """One comparison.
+
+    Attributes:
+        name: What was compared.
+        deviation: By how much it differs from the known answer.
+        bound: By how much it may.
+    """
+
+    name: str
+    deviation: float
+    bound: float
+
+    @property
+    def passed(self) -> bool:
+        """NaN does not pass."""
+        return self.deviation <= self.bound
+
+
+def run_checks(device: jax.Device) -> Iterator[Check]:
+    """Compute on a device what is known, one check after the other."""
+    with jax.default_device(device):
+        atoms = planted.some_atoms()
+        for sampling in ("padded", "cubic"):
+            yield _central_slice(atoms, sampling)
+        yield _ctf()
+        world = planted.plant(atoms)
+        z = _plain_scores(world)
+        yield _score(world, atoms, z)
+        lost = (_best(z) != world.truth).any(axis=-1).sum()
+        yield Check("plain search: particles not where planted", int(lost), 0)
+        for precision in get_args(Precision):
+            yield _products(world, precision, z)
+            yield from _search(world, precision, z)
+
+
+def _central_slice(atoms: sim.Atoms, sampling: Sampling) -> Check:
+    """Samples of a slice, against sums over all voxels.
+
+    To interpolate between samples of a transform is to sum over the voxels with
+    interpolated waves: what is left is rounding alone.
+    """
+    rng = np.random.default_rng(2)
+    volume = sim.potential_volume(atoms, SIDE, PIXEL_SIZE_ANGSTROM)
+    # No background on the cube's faces, which would be subtracted.
+    volume *= np.pad(np.ones((SIDE - 2,) * 3, np.float32), 1)
+    rotation = sim.random_rotations(1, rng)[0]
+    kx, ky = rng.uniform(-0.34, 0.34, (2, 1000))
+    template = make_template(volume, sampling)
+    real, imaginary = jax.jit(sample_slice)(
+        template, *(jnp.asarray(x, jnp.float32) for x in (rotation, kx, ky))
+    )
+
+    padded, order = 2 * SIDE, template.order
+    voxel = np.arange(SIDE) - SIDE // 2
+    low, share = np.divmod(np.stack([kx, ky], axis=-1) @ rotation[:, :2].T * padded, 1)
+    taps = np.arange(2) if order == 1 else np.arange(-1, 3)
+    weights = _spline(share[..., None] - taps, order)
+    waves = np.exp(-2j * np.pi / padded * np.multiply.outer(low[..., None] + taps, voxel))
+    # What interpolation takes away far from the centre is added beforehand.
+    window = np.sinc(voxel / padded) ** (order + 1)
+    x, y, z = np.moveaxis(np.einsum("fat,fatv->fav", weights, waves) / window, 1, 0)
+    exact = np.einsum("zyx,fz,fy,fx->f", volume.astype(float), z, y, x, optimize=True)
+
+    deviation = np.abs(np.asarray(real) + 1j * np.asarray(imaginary) - exact).max()
+    name = f"central slice, {sampling}: against a sum over voxels"
+    return Check(name, float(deviation / np.abs(exact).max()), _SLICE_BOUND)
+
+
+def _spline(distance: NDArray[np.float64], order: int) -> NDArray[np.float64]:
+    """The linear or the cubic B-spline."""
+    d = np.abs(distance)
+    if order == 1:
+        return 1 - d
+    return np.where(d < 1, 2 / 3 - d**2 + d**3 / 2, (2 - d) ** 3 / 6)
+
+
+def _ctf() -> Check:
+    shape = (256, 240)
+    lens = planted.DEFOCUS_ANGSTROM, planted.ASTIGMATISM_DEG
+    exact = sim.ctf_rfft(shape, PIXEL_SIZE_ANGSTROM, *lens, planted.MICROSCOPE)
+    ours = jax.jit(contrast_transfer, static_argnums=0)(
+        shape, PIXEL_SIZE_ANGSTROM, *map(jnp.asarray, lens), planted.optics()
+    )
+    deviation = np.abs(np.asarray(ours) - exact).max()
+    return Check("CTF: against the formula in float64", float(deviation), _CTF_BOUND)
+
+
+@eqx.filter_jit
+def _plain_scores_of(world: World) -> jax.Array:
+    score, template, grid = world.score, world.template, world.grid
+
+    def of_one(particle: Particles) -> jax.Array:
+        prepared = score.prepare(particle, grid)
+
+        def at(pose: jax.Array) -> jax.Array:
+            return z_scores(score.correlate(prepared, template, pose), particle)
+
+        poses = pose_rotations(particle, grid.rotation, grid)
+        return jax.lax.map(at, poses, batch_size=8)
+
+    return jax.lax.map(of_one, world.particles)
+
+
+def _plain_scores(world: World) -> NDArray[np.float32]:
+    """z of every particle at every pixel size, defocus, orientation and position."""
+    return np.moveaxis(np.asarray(_plain_scores_of(world)), 1, 3)
+
+
+def _score(world: World, atoms: sim.Atoms, z: NDArray[np.float32]) -> Check:
+    """z at the planted poses, against the matched filter in float64.
+
+    Its projections are exact; the slices', interpolated, are not.
+    """
+    ours, exact = [], []
+    for number, (turn, index) in enumerate(zip(world.rotation, world.truth, strict=True)):
+        particle = jax.tree.map(lambda leaf, i=number: leaf[i], world.particles)
+        exact.append(_matched_filter(world, particle, atoms, turn, index))
+        ours.append(z[number][tuple(index)])
+    name = "score: against a matched filter in float64"
+    return Check(name, _z_deviation(np.asarray(ours), np.asarray(exact)), _SCORE_BOUND)
+
+
+def _matched_filter(
+    world: World,
+    particle: Particles,
+    atoms: sim.Atoms,
+    rotation: NDArray[np.float64],
+    index: NDArray[np.int64],
+) -> float:
+    """Correlation of the cut with the filtered, CTF-convolved projection of the atoms."""
+    score = world.score
+    u, v = planted.DEFOCUS_ANGSTROM
+    offset = float(world.grid.defocus_angstrom[index[1]])
+
+    def through_optics(image: NDArray, filter_: jax.Array) -> NDArray:
+        ctf = sim.ctf_rfft(
+            image.shape,
+            PIXEL_SIZE_ANGSTROM,
+            (u + offset, v + offset),
+            planted.ASTIGMATISM_DEG,
+            planted.MICROSCOPE,
+        )
+        transfer = np.asarray(filter_, np.float64) * ctf
+        return np.fft.irfft2(np.fft.rfft2(image) * transfer, s=image.shape)
+
+    middle = (SIDE // 2, SIDE // 2)
+    rfft = sim.exact_projection_rfft(
+        atoms, rotation, (SIDE, SIDE), PIXEL_SIZE_ANGSTROM, middle
+    )
+    dark = -np.fft.irfft2(rfft, s=(SIDE, SIDE))
+    border = np.ones((SIDE, SIDE), bool)
+    border[1:-1, 1:-1] = False
+    dark -= dark[border].mean()
+
+    wide = np.zeros(score.filter_grid)
+    wide[:SIDE, :SIDE] = dark
+    norm = np.sqrt((through_optics(wide, particle.filter_template) ** 2).sum())
+    seen = through_optics(np.asarray(particle.image, np.float64), particle.filter_image)
+    top, left = (
+        (cut - box) // 2 + int(at)
+        for cut, box, at in zip(score.cut, score.box, index[3:], strict=True)
+    )
+    return float((dark * seen[top : top + SIDE, left : left + SIDE]).sum() / norm)
+
+
+def _search(world: World, precision: Precision, z: NDArray[np.float32]) -> Iterator[Check]:
+    """The search as a run does it, against the plain search's best."""
+    layout = replace(_layout(world, world.grid, precision), candidates=_CANDIDATES)
+    found = refine_particles(
+        world.particles, world.template, world.grid, world.score, layout=layout
+    )
+    other = (np.asarray(found.grid_index) != _best(z)).any(axis=-1).sum()
+    yield Check(f"search in {precision}: other grid points than plain", int(other), 0)
+    name = f"search in {precision}: z-score"
+    yield Check(name, _z_deviation(found.z_score, z.max(axis=(1, 2, 3, 4, 5))), _Z_BOUND)
+
+
+def _products(world: World, precision: Precision, z: NDArray[np.float32]) -> Check:
+    """z of a few orientations by the matrix product, against transforms.
+
+    So few that the norms' fit goes through each of them, and rounding is what is left.
+    """
+    few = np.linspace(0, z.shape[3] - 1, 16).astype(int)
+    rotation, at_edge = world.grid.rotation[few], world.grid.rotation_at_edge[few]
+    grid = replace(world.grid, rotation=rotation, rotation_at_edge=at_edge)
+    layout = _layout(world, grid, precision)
+
+    @eqx.filter_jit
+    def promises(world: World, grid: SearchGrid) -> jax.Array:
+        score, template = world.score, world.template
+
+        def of_one(particle: Particles) -> jax.Array:
+            poses = pose_rotations(particle, grid.rotation, grid)
+            prepared = score.prepare(particle, grid)
+            fit, _ = fit_norms(score, prepared, template, poses, grid)
+            where = (grid.rotation, poses)
+            return approximate_best_z(score, particle, template, grid, fit, layout, *where)
+
+        return jax.lax.map(of_one, world.particles)
+
+    exact = z[:, :, :, few].max(axis=(1, 2, 4, 5))
+    deviation = _z_deviation(promises(world, grid), exact)
+    return Check(f"products in {precision}: z-score", deviation, _PRODUCT_BOUND[precision])
+
+
+def _layout(world: World, grid: SearchGrid, precision: Precision) -> Layout:
+    device = next(iter(world.template.real.devices()))
+    return plan_layout(
+        grid,
+        world.score,
+        voltage_kv=planted.MICROSCOPE.voltage_kv,
+        pixel_size_angstrom=PIXEL_SIZE_ANGSTROM,
+        accelerator=device.platform != "cpu",
+        precision=precision,
+    )
+
+
+def _best(z: NDArray[np.float32]) -> NDArray[np.int64]:
+    """(n, 5): the first of each particle's highest."""
+    flat = z.reshape(len(z), -1).argmax(axis=-1)
+    return np.stack(np.unravel_index(flat, z.shape[1:]), axis=-1)
+
+
+def _z_deviation(ours: jax.Array | NDArray, exact: NDArray) -> float:
+    """The largest, relative to |z| + 1."""
+    return float((np.abs(np.asarray(ours) - exact) / (np.abs(exact) + 1)).max())

@@ -1,0 +1,122 @@
+"""What the self-test searches: particles in noise, of which everything is known."""
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from jaxrefine.app import simulate as sim
+from jaxrefine.data import Alignment, Optics, Particles, SearchGrid, Template
+from jaxrefine.physics.filters import Bandpass, Filters, Whitening
+from jaxrefine.physics.slices import make_template
+from jaxrefine.refine.grids import local_grid, search_offsets, uniform_orientations
+from jaxrefine.refine.image_ctf import ImageCTF
+from jaxrefine.refine.prepare import cut_particles, prepare_micrograph
+
+SIDE, PIXEL_SIZE_ANGSTROM = 32, 2.0
+DEFOCUS_ANGSTROM, ASTIGMATISM_DEG = (6200.0, 5800.0), 30.0
+MICROSCOPE = sim.Microscope(b_factor_angstrom2=20.0)
+_BOX = (38, 40)
+_PARTICLES, _SNR = 4, 30.0
+# Slices end at the template's Nyquist frequency, the particles do not.
+_FILTERS = Filters(Whitening(), Bandpass(0.0, 0.4, 0.1))
+# Steps so wide that the planted pose is the best by far.
+_ORIENTATIONS = uniform_orientations(
+    psi_coarse=6.0, psi_fine=1.5, theta_coarse=9.0, theta_fine=1.5
+)
+_DEFOCI = search_offsets(-1200.0, 1200.0, 600.0)
+
+
+class World(eqx.Module):
+    """Particles, and where they are in a grid around their starts.
+
+    Attributes:
+        particles: Ready to score.
+        template: What they are.
+        score: How to correlate.
+        grid: Where they are searched.
+        rotation: (n, 3, 3), the truth.
+        truth: (n, 5), the truth as indices of the grid.
+    """
+
+    particles: Particles
+    template: Template
+    score: ImageCTF
+    grid: SearchGrid
+    rotation: NDArray[np.float64]
+    truth: NDArray[np.int64]
+
+
+def some_atoms() -> sim.Atoms:
+    """Something without symmetry that fills most of the template."""
+    radius = 0.4 * SIDE * PIXEL_SIZE_ANGSTROM
+    return sim.random_globule(300, radius, np.random.default_rng(0)).blurred(40.0)
+
+
+def plant(atoms: sim.Atoms) -> World:
+    """Four particles in one micrograph, each at a point of the grid around its start."""
+    rng = np.random.default_rng(1)
+    score = ImageCTF.for_particles(
+        _BOX,
+        SIDE,
+        max_defocus_angstrom=max(DEFOCUS_ANGSTROM) + 2 * _DEFOCI.max(),
+        voltage_kv=MICROSCOPE.voltage_kv,
+        spherical_aberration_mm=MICROSCOPE.spherical_aberration_mm,
+        pixel_size_angstrom=PIXEL_SIZE_ANGSTROM,
+    )
+    grid = local_grid(_ORIENTATIONS, _DEFOCI)
+    # Of pixel size (which is not searched), defocus, orientation, y and x.
+    lengths = (1, *grid.shape[1:], *score.positions)
+    truth = np.stack([rng.integers(0, length, _PARTICLES) for length in lengths], axis=-1)
+
+    start = sim.random_rotations(_PARTICLES, rng)
+    rotation = start @ _ORIENTATIONS[0][truth[:, 2]]
+    spacing = max(score.cut)
+    corner = spacing * np.indices((2, 2)).reshape(2, -1).T + (spacing - SIDE) // 2
+    defocus = np.asarray(DEFOCUS_ANGSTROM) + _DEFOCI[truth[:, 1], None]
+    planted = [
+        sim.Planted(turn, (float(y), float(x)), (u, v), ASTIGMATISM_DEG, _SNR)
+        for turn, (y, x), (u, v) in zip(
+            rotation, corner + SIDE // 2, defocus.tolist(), strict=True
+        )
+    ]
+    made = sim.simulate_micrograph(
+        atoms, planted, (2 * spacing,) * 2, PIXEL_SIZE_ANGSTROM, MICROSCOPE, rng
+    )
+    maps = (2 * spacing - SIDE + 1,) * 2
+    micrograph = prepare_micrograph(
+        jnp.asarray(made.image), jnp.zeros(maps), jnp.ones(maps), _FILTERS
+    )
+
+    def each(value: float) -> jnp.ndarray:
+        return jnp.full(_PARTICLES, value, jnp.float32)
+
+    particles = cut_particles(
+        micrograph,
+        Alignment(
+            rotation=jnp.asarray(start, jnp.float32),
+            position_px=jnp.asarray(
+                corner - truth[:, 3:] + np.asarray(score.margin), jnp.float32
+            ),
+            defocus_angstrom=jnp.tile(jnp.asarray(DEFOCUS_ANGSTROM), (_PARTICLES, 1)),
+            astigmatism_deg=each(ASTIGMATISM_DEG),
+            pixel_size_angstrom=each(PIXEL_SIZE_ANGSTROM),
+        ),
+        optics(_PARTICLES),
+        each(PIXEL_SIZE_ANGSTROM),
+        score,
+    )
+    template = make_template(sim.potential_volume(atoms, SIDE, PIXEL_SIZE_ANGSTROM))
+    return World(particles, template, score, grid, rotation, truth)
+
+
+def optics(*batch: int) -> Optics:
+    """The microscope, for one particle or for a batch."""
+    values = (
+        MICROSCOPE.voltage_kv,
+        MICROSCOPE.spherical_aberration_mm,
+        MICROSCOPE.amplitude_contrast,
+        MICROSCOPE.phase_shift_deg,
+        MICROSCOPE.b_factor_angstrom2,
+    )
+    return Optics(*(jnp.full(batch, value, jnp.float32) for value in values))
