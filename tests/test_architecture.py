@@ -38,6 +38,7 @@ GUARDED = {
     "psutil": {"app"},
     "filelock": {"app"},
     "matplotlib": {"app"},
+    "jinja2": {"app"},
 }
 CORE = [
     "jaxrefine",

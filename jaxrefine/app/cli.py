@@ -1,17 +1,39 @@
 """The command line."""
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import jaxrefine
-from jaxrefine.app.commands import demo, refine, selftest
+from jaxrefine.app.commands import (
+    demo,
+    export,
+    import_star,
+    init,
+    plan,
+    refine,
+    report,
+    selftest,
+)
 from jaxrefine.app.exit_codes import EXIT_BROKEN_OFF, EXIT_FAULTY_INPUT, EXIT_INTERRUPTED
-from jaxrefine.app.logs import printable, set_up_logging
+from jaxrefine.app.logs import set_up_logging
 from jaxrefine.app.stop import Stopped
 from jaxrefine.data import InputError
 
-_COMMANDS = {"refine": refine, "demo": demo, "selftest": selftest}
+log = logging.getLogger("jaxrefine")
+
+_COMMANDS = {
+    "refine": refine,
+    "init": init,
+    "plan": plan,
+    "demo": demo,
+    "report": report,
+    "export": export,
+    "import": import_star,
+    "selftest": selftest,
+}
 
 _DESCRIPTION = """\
 Refine 2D template matching (2DTM) particles: search a fine local grid of orientation,
@@ -23,8 +45,13 @@ examples:
   jaxrefine config.yaml --output out.csv the same, into another file
   jaxrefine config.yaml --fresh          delete what an interrupted run left, start over
   srun jaxrefine config.yaml             many machines: each task takes its share
+  jaxrefine init match_results.csv       write a configuration for a particle table
+  jaxrefine plan config.yaml             say what a run would do, and how long it takes
   jaxrefine demo DIR                     make a small data set with known truth
   jaxrefine demo DIR --run               make it, refine it, compare with the truth
+  jaxrefine report refined.csv           a page with figures: what changed, and what failed
+  jaxrefine export refined.csv --to relion --output refined.star
+                                         hand the particles to another program
   jaxrefine selftest                     does this machine's device compute what it should?
 
 A run that was interrupted, or killed, continues where it was when it is started again:
@@ -50,26 +77,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _parser().print_help(sys.stderr)
         return EXIT_FAULTY_INPUT
     options = _parser().parse_args(_command_first(arguments))
-    set_up_logging(quiet=options.quiet)
     try:
+        set_up_logging(
+            quiet=options.quiet,
+            json_lines=options.json_progress,
+            log_file=options.log_file,
+        )
         return options.run(options)
     except InputError as error:
         for fault in error.faults:
-            print(f"error: {printable(fault)}", file=sys.stderr)
+            log.error("%s", fault)
         return EXIT_FAULTY_INPUT
     except (MemoryError, RuntimeError) as error:
         # XLA's own error for too little memory is a RuntimeError with that word.
         if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        print(f"error: out of memory: {error}", file=sys.stderr)
-        print("a smaller box, or fewer offsets, need less", file=sys.stderr)
+        log.error("out of memory: %s", error)
+        log.error("a smaller box, or fewer offsets, need less")
         return EXIT_BROKEN_OFF
     except Stopped as stopped:
         if str(stopped):
-            print(stopped, file=sys.stderr)
+            log.critical("%s", stopped)
         return stopped.exit_code
     except KeyboardInterrupt:
-        print("interrupted: nothing was written", file=sys.stderr)
+        log.critical("interrupted: nothing was written")
         return EXIT_INTERRUPTED
 
 
@@ -98,6 +129,18 @@ def _parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument(
         "-q", "--quiet", action="store_true", help="print warnings and errors only"
+    )
+    common.add_argument(
+        "--log-file",
+        type=Path,
+        metavar="FILE",
+        help="append all messages to it, each with its time, also those that -q leaves out",
+    )
+    common.add_argument(
+        "--json-progress",
+        action="store_true",
+        help="write progress and messages to the error stream as JSON, an object per line, "
+        "for workflow managers",
     )
     for name, command in _COMMANDS.items():
         added = commands.add_parser(name, parents=[common], help=command.HELP)

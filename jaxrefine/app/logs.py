@@ -1,8 +1,19 @@
-"""What the program says while it works: messages of the logger "jaxrefine"."""
+"""What the program says while it works: messages of the logger "jaxrefine".
 
+They go to the error stream, as plain lines or as JSON, and with `--log-file` into a file,
+too, with the time of each. There are no colours.
+"""
+
+import json
 import logging
 import re
 import sys
+from pathlib import Path
+
+from jaxrefine.data import InputError
+
+# Of these levels alone the name is said.
+_LABELS = {logging.WARNING: "warning: ", logging.ERROR: "error: "}
 
 # What a terminal obeys; a file's or a path's text may hold it.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -13,31 +24,70 @@ def printable(text: str) -> str:
     return _CONTROL.sub(lambda found: repr(found.group())[1:-1], text)
 
 
-def set_up_logging(*, quiet: bool, prefix: str = "") -> None:
-    """Messages go to the error stream; of other libraries warnings only.
+def set_up_logging(
+    *,
+    quiet: bool,
+    prefix: str = "",
+    json_lines: bool = False,
+    log_file: Path | None = None,
+) -> None:
+    """Say where messages go; of other libraries only warnings are shown.
 
     Args:
-        quiet: Leave out all but warnings and errors.
+        quiet: Leave out all but warnings and errors on the error stream; not of JSON.
         prefix: Put before each line.
+        json_lines: Write JSON objects to the error stream.
+        log_file: Append everything to it; also what is printed as a result.
+
+    Raises:
+        InputError: The file cannot be written.
     """
     logging.basicConfig(
         level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr
     )
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Plain(prefix))
+    shown = logging.StreamHandler(sys.stderr)
+    shown.setFormatter(_Json() if json_lines else _Plain(prefix))
+    shown.setLevel(logging.WARNING if quiet and not json_lines else logging.INFO)
     logger = logging.getLogger("jaxrefine")
-    logger.handlers[:] = [handler]
-    logger.setLevel(logging.WARNING if quiet else logging.INFO)
+    for earlier in logger.handlers:
+        earlier.close()
+    logger.handlers[:] = [shown]
+    logger.setLevel(shown.level)
     logger.propagate = False
+    if log_file is None:
+        return
+    try:
+        kept = logging.FileHandler(log_file, encoding="utf-8")
+    except OSError as error:
+        raise InputError(
+            f"--log-file: {log_file} — cannot be written: {error.strerror}"
+        ) from error
+    kept.setFormatter(_Plain(prefix, "%Y-%m-%d %H:%M:%S "))
+    logger.addHandler(kept)
+    logger.setLevel(logging.DEBUG)
+
+
+def event(name: str, **values: object) -> dict[str, dict[str, object]]:
+    """What a message holds beyond its words, as its `extra`; JSON lines show it."""
+    return {"event": {"event": name, **values}}
 
 
 class _Plain(logging.Formatter):
-    """The message alone; its level only where it is a warning or worse."""
+    """The message alone; its level only where it is a warning or an error."""
 
-    def __init__(self, prefix: str):
-        super().__init__()
-        self._prefix = prefix
+    def __init__(self, prefix: str, time_format: str = ""):
+        super().__init__(datefmt=time_format)
+        self._prefix, self._timed = prefix, bool(time_format)
 
     def format(self, record: logging.LogRecord) -> str:
-        text = printable(f"{self._prefix}{record.getMessage()}")
-        return text if record.levelno < logging.WARNING else f"warning: {text}"
+        time = self.formatTime(record, self.datefmt) if self._timed else ""
+        label = _LABELS.get(record.levelno, "")
+        return printable(f"{time}{label}{self._prefix}{record.getMessage()}")
+
+
+class _Json(logging.Formatter):
+    """An object: a message's event, or its level and words."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        words = {"event": record.levelname.lower(), "message": record.getMessage()}
+        return json.dumps(getattr(record, "event", words))

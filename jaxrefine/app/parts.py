@@ -68,6 +68,17 @@ class Parts:
         with replacing(self.folder / _RUN, encoding="utf-8") as file:
             json.dump(self._made_from, file, indent=1)
 
+    def left_behind(self) -> bool:
+        """Whether an earlier run has left results for this one; the folder stays as it is.
+
+        Raises:
+            InputError: Its results are of something else.
+        """
+        if not any(self.folder.glob("*.npz")):
+            return False
+        self._compare()
+        return True
+
     def load(self, columns: RefinedColumns, numbers: Iterable[int]) -> np.ndarray:
         """Read the results that are there.
 

@@ -7,8 +7,9 @@ batches of boxes, search, and save; then write the table.
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -27,7 +28,7 @@ from jaxrefine.app.results import Results
 from jaxrefine.app.setup import particle_optics, starting_alignment
 from jaxrefine.app.stop import Stopped
 from jaxrefine.app.summary import Summary
-from jaxrefine.data import InputError, Polished, Refined
+from jaxrefine.data import InputError, Particles, Polished, Refined
 from jaxrefine.io.paths import rebased
 from jaxrefine.io.refined_columns import refined_table
 from jaxrefine.io.table import write_table
@@ -50,6 +51,7 @@ def run(
     *,
     output: Path | None = None,
     quiet: bool = False,
+    json_progress: bool = False,
     fresh: bool = False,
     team: Team | None = None,
 ) -> Summary | None:
@@ -62,6 +64,7 @@ def run(
         config: From `Config.load` or `Config.from_dict`.
         output: Overrides the configuration's output path.
         quiet: Show no progress.
+        json_progress: Log it as events, for `--json-progress`.
         fresh: Delete what an earlier run left, and start over.
         team: The processes that share the work, from `distributed.joined`; None: alone.
 
@@ -82,7 +85,8 @@ def run(
     try:
         shares = team.first("shares", lambda: _begin(results, parts, fresh, team.count))
         mine = shares[team.index]
-        team.agree("refined", lambda: _refine_share(results, parts, mine, team, quiet))
+        progress = partial(Progress, quiet=quiet, json_lines=json_progress)
+        team.agree("refined", lambda: _refine_share(results, parts, mine, team, progress))
         team.first("written", lambda: _write(results, parts, team))
     except Stopped as stopped:
         text = _how_to_continue(stopped, results, parts, team)
@@ -112,34 +116,38 @@ def _begin(results: Results, parts: Parts, fresh: bool, count: int) -> list[list
 
 
 def _refine_share(
-    results: Results, parts: Parts, numbers: list[int], team: Team, quiet: bool
+    results: Results,
+    parts: Parts,
+    numbers: list[int],
+    team: Team,
+    new_progress: Callable[..., Progress],
 ) -> None:
     """Refine what is left of some micrographs, and save it as it comes."""
     job = results.job
     if not team.is_first:  # which has read all
         results.load(parts, numbers)
-    groups = list(job.groups.values())
+    files, groups = list(job.groups), list(job.groups.values())
     left = {number: groups[number][~results.done[groups[number]]] for number in numbers}
     if left:
         log.info("compiling the search: some seconds, unless an earlier run left it behind")
     total = sum(map(len, left.values()))
     of_all = f" of process {team.index} of {team.count}" if team.count > 1 else ""
-    progress = Progress(total, job.poses, quiet=quiet, whose=of_all)
+    progress = new_progress(total, job.poses, whose=of_all)
     layout, promises = job.layout, Promises()
     with progress, jax.default_device(job.mesh.devices.flat[0]):
-        for number, micrograph in _micrographs(job, left):
+        for number, micrograph in micrographs(job, left):
             team.stop.check()
-            saved = time.monotonic()
+            saved, name = time.monotonic(), files[number][0].name
             try:
                 if micrograph is None:
                     results.store_unreadable(left[number])
-                    progress.update(len(left[number]))
+                    progress.update(len(left[number]), name)
                     continue
                 for batch in _batches(left[number], job.mesh.shape[PARTICLES]):
-                    found, layout = _refine(job, micrograph, batch, layout)
+                    found, layout = refine_batch(job, micrograph, batch, layout)
                     results.store(batch, *found)
                     promises.look_at(found[0])
-                    progress.update(len(batch))
+                    progress.update(len(batch), name)
                     if time.monotonic() - saved > _SECONDS_BETWEEN_SAVES:
                         results.save(parts, number, groups[number])
                         saved = time.monotonic()
@@ -187,7 +195,7 @@ def _with_what_is_kept(error: InputError, parts: Parts, results: Results) -> Inp
     return InputError([*error.faults, kept])
 
 
-def _micrographs(
+def micrographs(
     job: Job, left: Mapping[int, np.ndarray]
 ) -> Iterator[tuple[int, Micrograph | None]]:
     """Number and micrograph of each group; `num_cpus` threads read and prepare ahead."""
@@ -232,22 +240,14 @@ def _batches(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
         yield rows[first : first + size]
 
 
-def _refine(
+def refine_batch(
     job: Job, micrograph: Micrograph, rows: np.ndarray, layout: Layout
 ) -> tuple[tuple[Refined, Polished | None], Layout]:
     """The grid's best of one batch, and polished; it is filled up to one size, so that one
     compilation serves the run. And the layout that the devices' memory had room for."""
     missing = job.mesh.shape[PARTICLES] - len(rows)
     filled = np.concatenate([rows, np.repeat(rows[-1:], missing)])
-    particles = cut_particles(
-        micrograph,
-        starting_alignment(job.start, filled),
-        particle_optics(job.start, filled),
-        jnp.asarray(job.template_pixel_size_angstrom[filled], jnp.float32),
-        job.score,
-        image_scale=_leopard_em_scale(job) if job.reproduces_leopard_em else 1.0,
-        valid=jnp.arange(len(filled)) < len(rows),
-    )
+    particles = _cut(job, micrograph, filled, jnp.arange(len(filled)) < len(rows))
     refined, fitting = refine_within_memory(
         particles, job.template, job.grid, job.score, mesh=job.mesh, layout=layout
     )
@@ -263,6 +263,27 @@ def _refine(
         polished = polish_particles(particles, refined, template, *others, mesh=job.mesh)
     found = jax.tree.map(lambda x: np.asarray(x)[: len(rows)], (refined, polished))
     return found, fitting
+
+
+def particles_of(job: Job, files: Files, rows: np.ndarray) -> Particles:
+    """Some particles of one micrograph, as the search gets them.
+
+    Raises:
+        InputError: A file cannot be read.
+    """
+    return _cut(job, _prepare(job, files), rows, jnp.ones(len(rows), bool))
+
+
+def _cut(job: Job, micrograph: Micrograph, rows: np.ndarray, valid: jax.Array) -> Particles:
+    return cut_particles(
+        micrograph,
+        starting_alignment(job.start, rows),
+        particle_optics(job.start, rows),
+        jnp.asarray(job.template_pixel_size_angstrom[rows], jnp.float32),
+        job.score,
+        image_scale=_leopard_em_scale(job) if job.reproduces_leopard_em else 1.0,
+        valid=valid,
+    )
 
 
 def _leopard_em_scale(job: Job) -> float:

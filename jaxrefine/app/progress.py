@@ -1,4 +1,4 @@
-"""Progress of a run: a bar on a terminal, a log line now and then elsewhere."""
+"""Progress of a run: a bar on a terminal, a log line now and then elsewhere, or JSON."""
 
 import logging
 import sys
@@ -6,9 +6,12 @@ import time
 
 from tqdm import tqdm
 
+from jaxrefine.app.logs import event
+
 log = logging.getLogger("jaxrefine")
 
 _SECONDS_BETWEEN_LINES = 30.0
+_SECONDS_BETWEEN_EVENTS = 1.0  # for a program to read
 _MAX_LINES = 100  # however long the run is
 
 
@@ -19,16 +22,29 @@ class Progress:
         total: Number of particles.
         poses: Number of correlations per particle, for the rate.
         quiet: Show nothing.
+        json_lines: Log an event at least every second in which something was done, and
+            draw no bar.
         whose: Added to the particles where they are a share of all.
     """
 
-    def __init__(self, total: int, poses: int, *, quiet: bool = False, whose: str = ""):
+    def __init__(
+        self,
+        total: int,
+        poses: int,
+        *,
+        quiet: bool = False,
+        json_lines: bool = False,
+        whose: str = "",
+    ):
         self._poses = poses
         self._started = self._last_line = time.monotonic()
-        self._on_terminal = sys.stderr.isatty() and not quiet
-        self._logs = not self._on_terminal and not quiet
+        on_terminal = sys.stderr.isatty() and not quiet and not json_lines
+        self._logs = json_lines or not (on_terminal or quiet)
+        self._least_s, self._least = _SECONDS_BETWEEN_LINES, total / _MAX_LINES
+        if json_lines:
+            self._least_s, self._least = _SECONDS_BETWEEN_EVENTS, 0
         self._bar = tqdm(
-            total=total, unit="particle", disable=not self._on_terminal, dynamic_ncols=True
+            total=total, unit="particle", disable=not on_terminal, dynamic_ncols=True
         )
         self._total, self._done, self._said, self._whose = total, 0, 0, whose
 
@@ -38,16 +54,16 @@ class Progress:
     def __exit__(self, *_) -> None:
         self._bar.close()
 
-    def update(self, particles: int) -> None:
-        """Say that so many more are done."""
+    def update(self, particles: int, micrograph: str) -> None:
+        """Say that so many more are done, of a micrograph."""
         self._done += particles
         now = time.monotonic()
         elapsed = now - self._started
         rate = self._done * self._poses / max(elapsed, 1e-9)
         self._bar.set_postfix_str(f"{rate:,.0f} correlations/s", refresh=False)
         self._bar.update(particles)
-        news = self._done - self._said > self._total / _MAX_LINES
-        if self._logs and news and now - self._last_line > _SECONDS_BETWEEN_LINES:
+        news = self._done - self._said > self._least
+        if self._logs and news and now - self._last_line > self._least_s:
             self._last_line, self._said = now, self._done
             remaining = elapsed / self._done * (self._total - self._done)
             log.info(
@@ -57,4 +73,13 @@ class Progress:
                 self._whose,
                 f"{rate:,.0f}",
                 tqdm.format_interval(remaining),
+                extra=event(
+                    "progress",
+                    done=self._done,
+                    total=self._total,
+                    seconds=round(elapsed, 1),
+                    seconds_left=round(remaining, 1),
+                    correlations_per_second=round(rate),
+                    micrograph=micrograph,
+                ),
             )

@@ -1,9 +1,13 @@
 """What a run did, in a few lines."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+from jaxrefine.app.logs import event
 from jaxrefine.data import STATUS_MEANING, Status
+
+log = logging.getLogger("jaxrefine")
 
 
 @dataclass(frozen=True)
@@ -67,3 +71,28 @@ def summary_lines(summary: Summary) -> list[str]:
         ),
         f"written: {summary.output}",
     ]
+
+
+def tell(summary: Summary, *, quiet: bool, json_progress: bool) -> None:
+    """Print a summary, and keep it in the log file.
+
+    Args:
+        summary: Of a run.
+        quiet: Do not print it.
+        json_progress: Log it as an event, too.
+    """
+    for line in summary_lines(summary):
+        if not quiet:
+            print(line)
+        log.debug("%s", line)
+    if json_progress:
+        statuses = {status.name.lower(): n for status, n in summary.statuses.items()}
+        done = event(
+            "written",
+            output=str(summary.output),
+            done=summary.refined,
+            total=summary.particles,
+            seconds=round(summary.seconds, 1),
+            statuses=statuses,
+        )
+        log.info("done", extra=done)

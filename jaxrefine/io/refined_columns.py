@@ -7,8 +7,16 @@ import numpy as np
 import pandas as pd
 
 from jaxrefine.io import cells
-from jaxrefine.io.columns import ANGLES, BY_NAME, OURS, POLISHED
+from jaxrefine.io.columns import ANGLES, BY_NAME, COLUMNS, DEFOCUS, OURS, POLISHED
 from jaxrefine.io.table import ParticleTable
+
+# Refined astigmatism stays: it is where this refinement began.
+_OF_AN_EARLIER_POLISH = [
+    column.name
+    for column in COLUMNS
+    if column.use == "polished"
+    and column.name not in {f"refined_{name}" for name in (*DEFOCUS, "astigmatism_angle")}
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +61,7 @@ def refined_table(table: ParticleTable, results: RefinedColumns) -> pd.DataFrame
         All cells as text: Leopard-EM's columns in its order, then unknown columns of the
         input, then our own.
     """
-    frame = table.raw.copy()
+    frame = table.raw.drop(columns=_OF_AN_EARLIER_POLISH, errors="ignore")
     corner = np.asarray(results.position_px, np.float64)
     centre = corner + results.template_side // 2
     centre_angstrom = (centre + _shift(results)) * table.numbers("pixel_size")[:, None]

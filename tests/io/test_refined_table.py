@@ -152,6 +152,20 @@ def test_angles_stay_the_same_rotation(euler, tmp_path):
     np.testing.assert_allclose(rotation(phi, theta, psi), rotation(*euler), atol=1e-5)
 
 
+def test_nothing_stays_of_an_earlier_polish_but_where_this_one_began(tmp_path):
+    """Its shift and standard errors would be taken for those of the new values."""
+    earlier = {
+        "refined_shift_x": "0.4",
+        "refined_pos_x_sigma": "0.1",
+        "refined_polish": "converged",
+        "grid_phi": "1.0",
+    }
+    lens = {"refined_defocus_u": "5000.0", "refined_astigmatism_angle": "20.0"}
+    frame = refined_table(read(tmp_path, earlier | lens), results(1))
+    assert not set(earlier) & set(frame.columns)
+    assert set(lens) <= set(frame.columns)
+
+
 def test_digits(tmp_path):
     """No noise of float32 arithmetic is written."""
     table = read(tmp_path, {"pixel_size": "1.0638"})

@@ -226,7 +226,7 @@ def test_an_adaptive_search_scores_no_more_than_the_promising(promised):
     layout = Layout(3, thorough=False)
     found = eqx.filter_jit(search_particle)(score, ANYONE, NO_TEMPLATE, GRID, layout)
     jax.effects_barrier()
-    assert tuple(int(i) for i in found[2]) == (1, 1, 0, 1, 1)
+    assert tuple(int(i) for i in found[0][2]) == (1, 1, 0, 1, 1)
     assert sorted(seen) == [*range(16)]
 
 

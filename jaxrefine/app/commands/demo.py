@@ -27,7 +27,7 @@ def run(options: argparse.Namespace) -> int:
     from jaxrefine.app.distributed import Team
     from jaxrefine.app.pipeline import run as refine
     from jaxrefine.app.runtime import use_compilation_cache, use_cpu_cores
-    from jaxrefine.app.summary import summary_lines
+    from jaxrefine.app.summary import tell
 
     use_cpu_cores()
     log = logging.getLogger("jaxrefine")
@@ -42,8 +42,14 @@ def run(options: argparse.Namespace) -> int:
     use_compilation_cache(config.computational_config.compilation_cache)
     with stop_on_signals(stop := Stop()):
         # Its files are new: what an interrupted demo has left does not fit them.
-        summary = refine(config, quiet=options.quiet, fresh=True, team=Team(stop))
+        summary = refine(
+            config,
+            quiet=options.quiet,
+            json_progress=options.json_progress,
+            fresh=True,
+            team=Team(stop),
+        )
     if summary is not None:
-        print("\n".join(summary_lines(summary)))
+        tell(summary, quiet=False, json_progress=options.json_progress)
         print(compare_with_truth(options.folder, summary.output))
     return EXIT_WRITTEN

@@ -4,10 +4,15 @@ import argparse
 import logging
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from jaxrefine.app.commands.report import need_packages
 from jaxrefine.app.exit_codes import EXIT_NOT_ALL_REFINED, EXIT_WRITTEN
 from jaxrefine.app.logs import set_up_logging
 from jaxrefine.app.stop import Stop, stop_on_signals
+
+if TYPE_CHECKING:
+    from jaxrefine.app.config import Config
 
 log = logging.getLogger("jaxrefine")
 
@@ -35,6 +40,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="end with code 3 where some particles were not refined (see refined_status); "
         "the table is written as without it",
     )
+    parser.add_argument(
+        "--report",
+        action="store_true",
+        help="at the end make a page with figures, <stem>_report/report.html beside the "
+        "table; see `jaxrefine report --help`",
+    )
     several = parser.add_argument_group(
         "several processes, on one or many machines",
         "Each is started with the same command, but for its number. srun's tasks need none "
@@ -56,32 +67,48 @@ def run(options: argparse.Namespace) -> int:
     from jaxrefine.app.pipeline import run as refine
     from jaxrefine.app.places import find_place
     from jaxrefine.app.runtime import use_compilation_cache, use_cpu_cores
-    from jaxrefine.app.summary import not_refined_line, summary_lines
+    from jaxrefine.app.summary import not_refined_line, summary_lines, tell
 
+    if options.report:
+        need_packages()
     place = find_place(
         options.coordinator, options.num_processes, options.process_id, os.environ
     )
     if place is not None and place.index > 0:
         set_up_logging(quiet=True, prefix=f"process {place.index}: ")
-        options.quiet = True
+        options.quiet, options.json_progress = True, False
     use_cpu_cores()
     stop = Stop()
-    with joined(place, stop) as team, stop_on_signals(stop, quiet=not team.is_first):
+    with (
+        joined(place, stop) as team,
+        stop_on_signals(stop, quiet=options.json_progress or not team.is_first),
+    ):
         config = team.agree("config", lambda: Config.load(options.config))
         use_compilation_cache(config.computational_config.compilation_cache)
         summary = refine(
             config,
             output=options.output,
             quiet=options.quiet,
+            json_progress=options.json_progress,
             fresh=options.fresh,
             team=team,
         )
     if summary is None:
         return EXIT_WRITTEN
-    if not options.quiet:
-        print("\n".join(summary_lines(summary)))
+    tell(summary, quiet=options.quiet, json_progress=options.json_progress)
+    if options.report:
+        page = _report(summary.output, config, summary_lines(summary))
+        if not options.quiet:
+            print(f"report: {page}")
     if summary.not_refined:
         log.warning("%s", not_refined_line(summary))
         if options.strict:
             return EXIT_NOT_ALL_REFINED
     return EXIT_WRITTEN
+
+
+def _report(table: Path, config: "Config", lines: list[str]) -> Path:
+    """Make the report of a run that has ended."""
+    from jaxrefine.app.report import Wanted, default_folder, write_report
+
+    return write_report(table, default_folder(table), Wanted(config=config, run=lines))

@@ -1,0 +1,65 @@
+"""Particles cut out of their micrographs, as RELION and cisTEM want them."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from jaxrefine.data import InputError
+
+# Outside this part of the box's half side is background: RELION's own choice.
+_BACKGROUND_BEYOND = 0.75
+
+
+def box_side(template_side_px: int) -> int:
+    """A box with room for what the CTF spreads: 1.5 times the template's side, even."""
+    return 2 * round(0.75 * template_side_px)
+
+
+def cut_boxes(
+    image: Float[np.ndarray, "Y X"], centre_px: Int[np.ndarray, "n 2"], side: int
+) -> Iterator[Float[np.ndarray, "side side"]]:
+    """Boxes whose pixel side // 2 is the centre; reflected beyond the image's edge.
+
+    Pixels that are not finite count as the mean.
+
+    Args:
+        image: The micrograph.
+        centre_px: (x, y), within the micrograph.
+        side: Of the boxes, even.
+
+    Yields:
+        One box after another.
+
+    Raises:
+        InputError: A centre lies outside.
+    """
+    height, width = image.shape
+    finite = np.isfinite(image)
+    if not finite.all():
+        image = np.where(finite, image, image[finite].mean() if finite.any() else 0.0)
+    padded = np.pad(image, side // 2, mode="reflect")
+    for x, y in centre_px:
+        if not (0 <= x < width and 0 <= y < height):
+            raise InputError(
+                f"the particle at x, y = {x}, {y} px lies outside of its {width} x "
+                f"{height} px"
+            )
+        yield padded[y : y + side, x : x + side]
+
+
+def normalised(
+    box: Float[np.ndarray, "side side"], matter_is_bright: bool
+) -> Float[np.ndarray, "side side"]:
+    """A box whose background has mean 0 and standard deviation 1.
+
+    Args:
+        box: Of a micrograph, in which matter is dark.
+        matter_is_bright: What RELION expects: the contrast is turned round.
+    """
+    side = len(box)
+    offset = np.arange(side) - side // 2
+    background = np.hypot(*np.meshgrid(offset, offset)) > _BACKGROUND_BEYOND * (side // 2)
+    around = box[background].astype(np.float64)
+    spread = around.std() or 1.0
+    return (box - around.mean()) / (-spread if matter_is_bright else spread)

@@ -1,0 +1,55 @@
+"""`jaxrefine export REFINED.csv`: particles for RELION, cisTEM or cryoSPARC."""
+
+import argparse
+from pathlib import Path
+
+from jaxrefine.app.exit_codes import EXIT_WRITTEN
+from jaxrefine.app.option_types import even
+
+HELP = "write refined particles as a STAR file for RELION, cisTEM or cryoSPARC"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command line."""
+    parser.add_argument("table", type=Path, metavar="REFINED.csv")
+    parser.add_argument(
+        "--to",
+        required=True,
+        choices=("relion", "cistem", "cryosparc"),
+        help="the program; cryoSPARC reads RELION's file",
+    )
+    parser.add_argument("--output", required=True, type=Path, metavar="FILE.star")
+    parser.add_argument(
+        "--boxes",
+        action="store_true",
+        help="also cut the particles out, into FILE.mrcs, which the STAR file then names",
+    )
+    parser.add_argument(
+        "--box-size",
+        type=even,
+        metavar="PX",
+        help="side of the boxes, even; default: 1.5 times the template's",
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write the STAR file, and the boxes if asked for."""
+    from jaxrefine.app.export import export
+    from jaxrefine.io.star import need_starfile
+
+    need_starfile()
+    done = export(
+        options.table,
+        options.to,
+        options.output,
+        boxes=options.boxes or options.box_size is not None,
+        box_px=options.box_size,
+    )
+    if not options.quiet:
+        if done.left_out:
+            total = done.written + done.left_out
+            print(f"left out: {done.left_out} of {total} particles, which were not refined")
+        if done.stack is not None:
+            print(f"written: {done.stack}: {done.written} boxes")
+        print(f"written: {done.star}: {done.written} particles")
+    return EXIT_WRITTEN

@@ -1,0 +1,61 @@
+"""`jaxrefine init TABLE.csv`: a configuration to begin with."""
+
+import argparse
+from pathlib import Path
+
+from jaxrefine.app.exit_codes import EXIT_WRITTEN
+from jaxrefine.data import InputError
+
+HELP = "write a configuration for a particle table"
+
+_DESCRIPTION = """\
+Writes a commented configuration that refines a particle table. From Leopard-EM's
+match_template YAML it takes the filters, how far to search, and the template.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command line."""
+    parser.description = _DESCRIPTION
+    parser.add_argument(
+        "source",
+        type=Path,
+        metavar="TABLE.csv | MATCH.yaml",
+        help="the particle table; or the match_template YAML that it comes from, and then "
+        "the table with --particles",
+    )
+    parser.add_argument("--particles", type=Path, metavar="TABLE.csv")
+    parser.add_argument(
+        "--template",
+        type=Path,
+        metavar="FILE.mrc",
+        help="the template volume; default: the one that the match or the table names",
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path("config.yaml"), metavar="FILE.yaml"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write the configuration, and say what to do with it."""
+    from jaxrefine.app.new_config import make_config
+
+    match = None
+    particles = options.source
+    if options.source.suffix.lower() in (".yaml", ".yml"):
+        match, particles = options.source, options.particles
+        if particles is None:
+            raise InputError(
+                f"{match}: a match does not name its particle table; give it with "
+                "--particles"
+            )
+    elif options.particles is not None:
+        raise InputError(
+            f"{particles}: is the particle table already; leave --particles out"
+        )
+    lines = make_config(
+        options.output, particles=particles, template=options.template, match=match
+    )
+    print("\n".join([*lines, f"written: {options.output}"]))
+    print(f"next: jaxrefine plan {options.output}")
+    return EXIT_WRITTEN

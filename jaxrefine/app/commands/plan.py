@@ -1,0 +1,55 @@
+"""`jaxrefine plan CONFIG.yaml`: what a run would do, and take."""
+
+import argparse
+from pathlib import Path
+
+from jaxrefine.app.exit_codes import EXIT_WRITTEN
+
+HELP = "say what a run would do and take, and do nothing"
+
+_DESCRIPTION = """\
+Checks all that a run checks, and says what it would do: particles, correlations, devices,
+memory, what is written, whether an interrupted run continues. One batch is refined, twice,
+to estimate the time; nothing is written.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command line."""
+    parser.description = _DESCRIPTION
+    parser.add_argument("config", type=Path, metavar="CONFIG.yaml")
+    parser.add_argument("--output", type=Path, metavar="FILE.csv", help="as for a run")
+    parser.add_argument("--fresh", action="store_true", help="as for a run")
+    parser.add_argument(
+        "--no-timing", action="store_true", help="estimate no time: only look at the files"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print what a run would do."""
+    from jaxrefine.app.config import Config
+    from jaxrefine.app.job import describe, prepare_job
+    from jaxrefine.app.parts import Parts
+    from jaxrefine.app.plan import (
+        calibrate,
+        memory_lines,
+        output_lines,
+        particles_left,
+        work_lines,
+    )
+    from jaxrefine.app.results import Results
+    from jaxrefine.app.runtime import use_compilation_cache, use_cpu_cores
+
+    use_cpu_cores()
+    config = Config.load(options.config)
+    use_compilation_cache(config.computational_config.compilation_cache)
+    job = prepare_job(config, options.output)
+    parts, results = Parts(job), Results(job)
+    if not options.fresh and parts.left_behind():
+        results.load(parts, range(len(job.groups)))
+    print("\n".join(describe(job)))
+    print("\n".join(output_lines(job, parts, results, fresh=options.fresh)), flush=True)
+    measured = None if options.no_timing else calibrate(job)
+    print("\n".join(work_lines(job, particles_left(results), measured)))
+    print("\n".join(memory_lines(job)))
+    return EXIT_WRITTEN

@@ -1,0 +1,81 @@
+"""`jaxrefine report REFINED.csv`: a page to look at."""
+
+import argparse
+from pathlib import Path
+
+from jaxrefine.app.exit_codes import EXIT_WRITTEN
+from jaxrefine.app.option_types import count, finite
+from jaxrefine.io.extras import need
+
+HELP = "show a refined table as a page with figures"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command line."""
+    parser.add_argument("table", type=Path, metavar="REFINED.csv")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="folder for report.html and the figures; default: <stem>_report beside the "
+        "table",
+    )
+    parser.add_argument(
+        "--threshold",
+        type=finite,
+        metavar="Z",
+        help="z-score above which the match counts a particle as found: drawn and counted",
+    )
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="CONFIG.yaml",
+        help="the run's configuration, to be shown; the table does not hold it",
+    )
+    parser.add_argument(
+        "--micrographs",
+        type=count,
+        default=12,
+        metavar="N",
+        help="draw maps of so many micrographs, those of most particles (12)",
+    )
+    parser.add_argument(
+        "--landscape",
+        type=count,
+        default=0,
+        metavar="N",
+        help="draw the score around the best of N particles (12 at most), from the highest "
+        "z-score to the lowest; needs --config and the images, and computes (0)",
+    )
+
+
+def need_packages() -> None:
+    """Ask for what a report is made with.
+
+    Raises:
+        InputError: Something is not installed; says how to.
+    """
+    need("a report", "matplotlib", "jinja2", extra="report")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write the report."""
+    need_packages()
+    from jaxrefine.app.config import Config
+    from jaxrefine.app.report import Wanted, default_folder, write_report
+    from jaxrefine.app.runtime import use_compilation_cache
+
+    wanted = Wanted(
+        threshold=options.threshold,
+        micrographs=options.micrographs,
+        config=None if options.config is None else Config.load(options.config),
+        landscape=options.landscape,
+    )
+    if wanted.config is not None:
+        use_compilation_cache(wanted.config.computational_config.compilation_cache)
+    page = write_report(
+        options.table, options.output or default_folder(options.table), wanted
+    )
+    if not options.quiet:
+        print(f"written: {page}")
+    return EXIT_WRITTEN

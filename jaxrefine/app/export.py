@@ -1,0 +1,215 @@
+"""Refined particles for other programs: a STAR file, and the particles cut out."""
+
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from jaxrefine.app.boxes import box_side, cut_boxes, normalised
+from jaxrefine.app.config import resolve_path
+from jaxrefine.data import InputError
+from jaxrefine.io.columns import ANGLES
+from jaxrefine.io.mrc import read_image
+from jaxrefine.io.paths import rebased
+from jaxrefine.io.stacks import new_stack
+from jaxrefine.io.star import (
+    Stack,
+    StarParticles,
+    refuse_odd_names,
+    write_cistem,
+    write_relion,
+)
+from jaxrefine.io.table import ParticleTable, StartingValues, read_particle_table
+
+log = logging.getLogger("jaxrefine")
+
+# cryoSPARC imports RELION's files.
+PROGRAMS = ("relion", "cistem", "cryosparc")
+# Half of one, and what rounding adds.
+_LARGEST_SHIFT_PX = 0.51
+_REFINED = tuple(
+    f"refined_{name}"
+    for name in ("pos_x_img", "pos_y_img", *ANGLES, "relative_defocus", "scaled_mip")
+)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export did.
+
+    Attributes:
+        star: The file.
+        stack: The boxes; None if none were asked for.
+        written: Number of particles in it.
+        left_out: How many were not refined.
+    """
+
+    star: Path
+    stack: Path | None
+    written: int
+    left_out: int
+
+
+def export(
+    table_path: Path,
+    program: str,
+    star: Path,
+    *,
+    boxes: bool = False,
+    box_px: int | None = None,
+) -> Exported:
+    """Writes the refined particles of a table as another program's STAR file.
+
+    Args:
+        table_path: A refined table.
+        program: One of `PROGRAMS`.
+        star: The file.
+        boxes: Also cut the particles out, into a stack `.mrcs` beside the file.
+        box_px: Side of the boxes, even; None: 1.5 times the template's.
+
+    Raises:
+        InputError: With the faults of the table; nothing in it was refined; a micrograph
+            cannot be read; or a file cannot be written.
+    """
+    if boxes and star.suffix != ".star":
+        raise InputError(f"{star}: should end in .star: the boxes go into .mrcs beside it")
+    refuse_overwriting(star, table_path)
+    table = read_particle_table(table_path)
+    missing = [name for name in _REFINED if name not in table.raw.columns]
+    if missing:
+        raise InputError(
+            f"{table_path}: columns that are missing: {', '.join(missing)}; name a refined "
+            "table, as `jaxrefine CONFIG.yaml` writes it"
+        )
+    start = table.start()
+    rows = _refined_rows(table, start)
+    if not len(rows):
+        raise InputError(f"{table_path}: holds no refined particle: nothing to export")
+    particles = _particles(table, start, rows, star.absolute().parent)
+    if program != "cistem":
+        particles = _with_one_pixel_size(particles, start.nominal_pixel_size_angstrom[rows])
+    stack = None
+    refuse_odd_names(star, particles.micrograph)
+    if boxes:
+        side = box_px or box_side(_template_side(table, rows))
+        stack = Stack(str(star.with_suffix(".mrcs")), side)
+        refuse_odd_names(star, [stack.name])
+        _write_boxes(table, rows, particles, stack, bright=program != "cistem")
+    write = write_cistem if program == "cistem" else write_relion
+    write(star, particles, stack)
+    return Exported(
+        star=star,
+        stack=None if stack is None else Path(stack.name),
+        written=len(rows),
+        left_out=len(table) - len(rows),
+    )
+
+
+def _refined_rows(table: ParticleTable, start: StartingValues) -> Int[np.ndarray, " n"]:
+    """Rows that hold a refined score, position, orientation and defocus."""
+    there = np.isfinite([table.numbers(name) for name in _REFINED]).all(axis=0)
+    return np.flatnonzero(there & start.from_refined)
+
+
+def _particles(
+    table: ParticleTable, start: StartingValues, rows: np.ndarray, folder: Path
+) -> StarParticles:
+    """Refined values of some rows; paths such that they are found from a folder."""
+    centre = np.stack([table.numbers(f"refined_pos_{axis}_img") for axis in "xy"], -1)
+    moved = rebased(table.raw, table.path.absolute().parent, folder)
+    return StarParticles(
+        micrograph=[moved["micrograph_path"].iloc[row] for row in rows],
+        box_centre_px=centre[rows],
+        shift_px=_shift(table, centre)[rows],
+        euler_deg=start.euler_deg[rows],
+        defocus_angstrom=start.defocus_angstrom[rows],
+        astigmatism_deg=start.astigmatism_deg[rows],
+        phase_shift_deg=start.phase_shift_deg[rows],
+        voltage_kv=start.voltage_kv[rows],
+        spherical_aberration_mm=start.spherical_aberration_mm[rows],
+        amplitude_contrast=start.amplitude_contrast[rows],
+        pixel_size_angstrom=start.pixel_size_angstrom[rows],
+        b_factor_angstrom2=start.b_factor_angstrom2[rows],
+        z_score=table.numbers("refined_scaled_mip")[rows],
+    )
+
+
+def _shift(table: ParticleTable, centre: np.ndarray) -> Float[np.ndarray, "n 2"]:
+    """Sub-pixel rest (x, y): what the positions in Å hold beyond the whole pixels."""
+    names = [f"refined_pos_{axis}_img_angstrom" for axis in "xy"]
+    angstrom = np.stack([table.numbers(name) for name in names], axis=-1)
+    shift = angstrom / table.numbers("pixel_size")[:, None] - centre
+    odd = np.flatnonzero((np.abs(shift) > _LARGEST_SHIFT_PX).any(axis=-1))
+    if len(odd):
+        raise InputError(
+            f"{table.path}, line {table.lines[odd[0]]}: refined_pos_x_img_angstrom and "
+            "refined_pos_y_img_angstrom are more than half a pixel from "
+            "refined_pos_x_img and refined_pos_y_img times pixel_size; they should be the "
+            "same place"
+        )
+    return np.nan_to_num(np.round(shift, 5))
+
+
+def _with_one_pixel_size(
+    particles: StarParticles, nominal_angstrom: Float[np.ndarray, " n"]
+) -> StarParticles:
+    """One pixel size, the median, for all particles of one nominal pixel size.
+
+    RELION has a pixel size per optics group: one for each particle would be a group each.
+    """
+    refined = particles.pixel_size_angstrom
+    one = refined.copy()
+    for nominal in np.unique(nominal_angstrom):
+        same = nominal_angstrom == nominal
+        one[same] = np.median(refined[same])
+    spread = float(np.abs(one - refined).max())
+    if spread > 1e-6:
+        log.warning(
+            "refined pixel sizes differ by up to %.6f Å from their median, which is "
+            "written: a STAR file of RELION has one for each optics group",
+            spread,
+        )
+    return replace(particles, pixel_size_angstrom=one)
+
+
+def _template_side(table: ParticleTable, rows: np.ndarray) -> int:
+    half = table.numbers("refined_pos_x_img") - table.numbers("refined_pos_x")
+    return 2 * round(float(np.median(half[rows])))
+
+
+def _write_boxes(
+    table: ParticleTable,
+    rows: np.ndarray,
+    particles: StarParticles,
+    stack: Stack,
+    bright: bool,
+) -> None:
+    """Cut the boxes, one micrograph in memory at a time."""
+    folder = table.path.absolute().parent
+    images: dict[str, list[int]] = {}
+    for place, row in enumerate(rows):
+        images.setdefault(table.micrograph_paths[row], []).append(place)
+    centre = particles.box_centre_px.astype(np.int64)
+    pixel_size = float(np.median(particles.pixel_size_angstrom))
+    with new_stack(Path(stack.name), len(rows), stack.box_px, pixel_size) as array:
+        for text, places in images.items():
+            path = resolve_path(text, beside=folder)
+            try:
+                cut = cut_boxes(read_image(path), centre[places], stack.box_px)
+                for place, box in zip(places, cut, strict=True):
+                    array[place] = normalised(box, matter_is_bright=bright)
+            except InputError as error:
+                named = (f if str(path) in f else f"{path}: {f}" for f in error.faults)
+                raise InputError(named) from error
+
+
+def refuse_overwriting(output: Path, *inputs: Path) -> None:
+    """Refuse an output that is one of the files that are read.
+
+    Raises:
+        InputError: If so.
+    """
+    if output.resolve() in [path.resolve() for path in inputs]:
+        raise InputError(f"{output}: is an input; name another file")

@@ -1,0 +1,136 @@
+"""How the score falls off around refined particles, one thing changed at a time."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxrefine.app.config import Config
+from jaxrefine.app.job import prepare_job
+from jaxrefine.app.pipeline import particles_of
+from jaxrefine.data import Offsets, Particles, Template
+from jaxrefine.refine.differentiable import z_score
+from jaxrefine.refine.scoring import Score
+
+# What is changed, one at a time, and how far where the search does not say.
+LINES = {"tilt about x": 2.0, "tilt about y": 2.0, "in-plane": 1.5, "defocus": 200.0}
+_AXIS = {"tilt about x": 0, "tilt about y": 1, "in-plane": 2}
+_POINTS = 41  # on each line; odd, so that the best is one of them
+_AT_ONCE = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Landscape:
+    """Scores along lines through one particle's best.
+
+    Attributes:
+        row: Of the table.
+        offset: Line -> where it was scored, from the refined value: degrees, or Å.
+        z: Line -> z-scores there.
+        z_at_best: z-score of the refined values.
+    """
+
+    row: int
+    offset: dict[str, Float[np.ndarray, " p"]]
+    z: dict[str, Float[np.ndarray, " p"]]
+    z_at_best: float
+
+
+def landscapes(
+    config: Config,
+    table: Path,
+    rows: Sequence[int],
+    shift_px: Float[np.ndarray, "n 2"],
+    folder: Path,
+) -> list[Landscape]:
+    """Score particles around their refined values.
+
+    Args:
+        config: Of the run that refined them; its own particle table is not read.
+        table: The refined table.
+        rows: Which of its particles.
+        shift_px: Sub-pixel rest (y, x) of all rows' positions.
+        folder: One that can be written to; nothing is.
+
+    Raises:
+        InputError: With every fault of the configuration's inputs or the table's images.
+    """
+    stack = replace(config.particle_stack, df_path=str(table.absolute()))
+    # The job's checks want an output that could be written.
+    job = prepare_job(replace(config, particle_stack=stack), folder / "no_output.csv")
+    reach = _reach(config)
+    offsets = {name: np.linspace(-r, r, _POINTS) for name, r in reach.items()}
+    # One particle after another: one device does.
+    device = job.mesh.devices.flat[0]
+    scored_with = job.template if job.smooth_template is None else job.smooth_template
+    template = jax.device_put(scored_with, device)
+    found: dict[int, Landscape] = {}
+    for files, members in job.groups.items():
+        chosen = np.asarray([row for row in members if row in set(rows)], int)
+        if not len(chosen):
+            continue
+        particles = jax.device_put(particles_of(job, files, chosen), device)
+        for i, row in enumerate(chosen):
+            one = jax.tree.map(lambda leaf, i=i: leaf[i], particles)
+            found[row] = _landscape(
+                one, template, job.score, int(row), shift_px[row], offsets
+            )
+    return [found[row] for row in rows]
+
+
+def _reach(config: Config) -> dict[str, float]:
+    """How far each line goes to either side: as far as was searched."""
+    turn, lens = config.orientation_refinement_config, config.defocus_refinement_config
+    reach = dict(LINES)
+    if turn.enabled:
+        reach["tilt about x"] = reach["tilt about y"] = turn.theta_step_coarse
+        reach["in-plane"] = turn.psi_step_coarse
+    if lens.enabled:
+        reach["defocus"] = max(abs(lens.defocus_min), abs(lens.defocus_max))
+    return {name: value or LINES[name] for name, value in reach.items()}
+
+
+def _landscape(
+    particle: Particles,
+    template: Template,
+    score: Score,
+    row: int,
+    shift_px: Float[np.ndarray, " 2"],
+    offsets: dict[str, np.ndarray],
+) -> Landscape:
+    base = Offsets.zeros(len(offsets) * _POINTS)
+    turn = np.zeros((len(offsets), _POINTS, 3), np.float32)
+    defocus = np.zeros((len(offsets), _POINTS, 2), np.float32)
+    for i, (name, values) in enumerate(offsets.items()):
+        if name == "defocus":
+            defocus[i] = values[:, None]
+        else:
+            turn[i, :, _AXIS[name]] = values
+    all_offsets = replace(
+        base,
+        rotation_deg=jnp.asarray(turn.reshape(-1, 3)),
+        defocus_angstrom=jnp.asarray(defocus.reshape(-1, 2)),
+        shift_px=base.shift_px + jnp.asarray(shift_px, jnp.float32),
+    )
+    z = np.asarray(_scored(all_offsets, particle, template, score))
+    z = z.reshape(len(offsets), _POINTS)
+    return Landscape(
+        row=row,
+        offset=offsets,
+        z=dict(zip(offsets, z, strict=True)),
+        z_at_best=float(z[0, _POINTS // 2]),
+    )
+
+
+@eqx.filter_jit
+def _scored(
+    offsets: Offsets, particle: Particles, template: Template, score: Score
+) -> Float[Array, " p"]:
+    return jax.lax.map(
+        lambda one: z_score(one, particle, template, score), offsets, batch_size=_AT_ONCE
+    )

@@ -1,0 +1,179 @@
+"""A configuration for a particle table, with comments: `jaxrefine init`."""
+
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from jaxrefine.app.config import Config, resolve_path
+from jaxrefine.app.config_yaml import read_yaml
+from jaxrefine.data import Faults, InputError
+from jaxrefine.io.mrc import read_volume
+from jaxrefine.io.table import ParticleTable, read_particle_table
+
+# What the box is larger than the template by: positions 4 px to either side are searched,
+# where a match is a pixel or two off.
+_MARGIN_PX = 8
+
+
+def make_config(
+    output: Path,
+    *,
+    particles: Path,
+    template: Path | None = None,
+    match: Path | None = None,
+) -> list[str]:
+    """Write a configuration that refines a table.
+
+    Args:
+        output: The file; it must not be there.
+        particles: The particle table.
+        template: The template volume; None takes the match's, else the table's.
+        match: The match_template YAML that the table comes from: its filters are copied,
+            and its steps are how far the refinement reaches.
+
+    Returns:
+        What was chosen, a line each.
+
+    Raises:
+        InputError: With every fault of the files.
+    """
+    faults = Faults()
+    settings: dict[str, Any] = {}
+    with faults:
+        table = read_particle_table(particles)
+    with faults:
+        settings = _match_settings(match)
+    faults.raise_any()
+    if template is None:
+        template = _named_template(settings, match, table)
+    volume, _ = read_volume(template)
+    side = volume.shape[0]
+    if len(set(volume.shape)) != 1 or side % 2:
+        raise InputError(
+            f"{template}: has shape {volume.shape}; a template is a cube of even side"
+        )
+    text = _TEXT.format(
+        template=_written(template, output),
+        table=_written(particles, output),
+        box=side + _MARGIN_PX,
+        reach=_MARGIN_PX // 2,
+        side=side,
+        defocus=_number(settings, "defocus_search_config", "defocus_step", 200.0) / 2,
+        psi=_number(settings, "orientation_search_config", "psi_step", 1.5),
+        theta=_number(settings, "orientation_search_config", "theta_step", 2.5),
+        source="The match's filters" if match else "The default: whitening alone",
+        filters=_filters(settings),
+    )
+    Config.from_dict(yaml.safe_load(text), str(output))  # a match's filters may be faulty
+    try:
+        with output.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise InputError(
+            f"{output}: is there already; name another file with --output, or remove it"
+        ) from None
+    except OSError as error:
+        raise InputError(f"{output}: cannot be written: {error.strerror}") from error
+    return [
+        f"{len(table)} particles of {particles}",
+        f"template {template}, {side} px; box {side + _MARGIN_PX} px",
+    ]
+
+
+def _match_settings(match: Path | None) -> dict[str, Any]:
+    """A match_template YAML; nothing without one."""
+    if match is None:
+        return {}
+    settings, _ = read_yaml(match)
+    if not isinstance(settings, dict) or "match_template_result" not in settings:
+        raise InputError(
+            f"{match}: has no match_template_result; give Leopard-EM's match_template "
+            "YAML, or a particle table (.csv)"
+        )
+    return settings
+
+
+def _named_template(
+    settings: dict[str, Any], match: Path | None, table: ParticleTable
+) -> Path:
+    """The template that the match names, or the only one that the table names."""
+    if match is not None:
+        named, where = {str(settings.get("template_volume_path", ""))}, match
+    else:
+        texts = table.raw["template_path"] if "template_path" in table.raw else []
+        named, where = set(texts), table.path
+    if len(named) != 1 or not min(named):
+        found = ", ".join(sorted(named)) or "none"
+        raise InputError(
+            f"{where}: names no single template (it names: {found}); give one with "
+            "--template"
+        )
+    return resolve_path(min(named), beside=where.absolute().parent)
+
+
+def _number(settings: dict[str, Any], section: str, key: str, default: float) -> float:
+    """A number of the match's; the default where it is not given, or is none."""
+    found = settings.get(section)
+    value = found.get(key) if isinstance(found, dict) else None
+    sound = isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+    return float(value) if sound else default
+
+
+def _filters(settings: dict[str, Any]) -> str:
+    """The filters' section, indented."""
+    block = settings.get("preprocessing_filters") or {"whitening_filter": {"enabled": True}}
+    return textwrap.indent(yaml.safe_dump(block, sort_keys=False), "  ").rstrip()
+
+
+def _written(path: Path, output: Path) -> str:
+    """A path as YAML text: from the configuration's folder where it lies below it."""
+    target, folder = path.absolute(), output.absolute().parent
+    if target.is_relative_to(folder):
+        target = target.relative_to(folder)
+    return yaml.safe_dump(str(target), width=10_000).removesuffix("...\n").strip()
+
+
+_TEXT = """\
+# Refinement of 2D template matching particles. Every key, with defaults and units, is in
+# docs/configuration.md. What a run would do:  python -m jaxrefine plan THIS_FILE
+
+template_volume_path: {template}
+particle_stack:
+  df_path: {table}
+  # Height and width in px. Positions up to {reach} px from the match's are searched;
+  # where a particle's status is moved_to_edge, enlarge it.
+  extracted_box_size: [{box}, {box}]
+  original_template_size: [{side}, {side}]
+
+# Around each particle's orientation, in degrees: as far as the match's own steps.
+orientation_refinement_config:
+  psi_step_coarse: {psi:g}     # in-plane rotation to either side
+  psi_step_fine: 0.1
+  theta_step_coarse: {theta:g}   # tilt in every direction
+  theta_step_fine: 0.25
+
+# Around each particle's defocus, in Å: half of the match's step to either side.
+defocus_refinement_config:
+  defocus_min: -{defocus:g}
+  defocus_max: {defocus:g}
+  defocus_step: 20.0
+
+# Around the micrographs' pixel size; worth a try once, where it is not well known.
+pixel_size_refinement_config:
+  enabled: false
+
+# {source}. They should be those of the match.
+preprocessing_filters:
+{filters}
+
+# From the grid's best to the continuous optimum, with standard errors.
+polish:
+  enabled: false
+  bound_to_cell: false
+
+computational_config:
+  gpu_ids: auto   # every GPU, else the CPU
+  num_cpus: 1     # threads that read and filter micrographs ahead
+"""

@@ -1,0 +1,136 @@
+"""What a run would do and take, without doing it: `jaxrefine plan`."""
+
+import itertools
+import math
+import time
+from dataclasses import dataclass
+
+import jax
+import psutil
+from tqdm import tqdm
+
+from jaxrefine.app.job import Job
+from jaxrefine.app.parts import Parts
+from jaxrefine.app.pipeline import micrographs, refine_batch
+from jaxrefine.app.results import Results
+from jaxrefine.data import InputError
+from jaxrefine.io.mrc import image_shape
+from jaxrefine.refine.sharding import PARTICLES
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What one batch of a run took.
+
+    Attributes:
+        prepare_s: Reading and filtering one micrograph.
+        first_s: The first batch, its programs compiled or found in the cache.
+        batch_s: The same batch again.
+    """
+
+    prepare_s: float
+    first_s: float
+    batch_s: float
+
+
+def calibrate(job: Job) -> Calibration:
+    """Refine the first batch of the first micrograph, twice, and forget it.
+
+    Raises:
+        InputError: The micrograph or one of its maps cannot be read.
+    """
+    rows = next(iter(job.groups.values()))[: job.mesh.shape[PARTICLES]]
+    times = [time.perf_counter()]
+    with jax.default_device(job.mesh.devices.flat[0]):
+        # The first time, preparing compiles too.
+        for _ in range(2):
+            ((_, micrograph),) = micrographs(job, {0: rows})
+            times.append(time.perf_counter())
+        if micrograph is None:
+            raise InputError("the first micrograph cannot be read: no time was estimated")
+        layout = job.layout
+        for _ in range(2):
+            _, layout = refine_batch(job, micrograph, rows, layout)
+            times.append(time.perf_counter())
+    _, prepare_s, first_s, batch_s = (b - a for a, b in itertools.pairwise(times))
+    return Calibration(prepare_s, first_s, batch_s)
+
+
+def work_lines(job: Job, left: dict[int, int], measured: Calibration | None) -> list[str]:
+    """How much there is to do, and how long it may take.
+
+    Args:
+        job: The run.
+        left: Particles left in each micrograph.
+        measured: None leaves the time out.
+    """
+    at_once, particles = job.mesh.shape[PARTICLES], sum(left.values())
+    lines = [f"{particles * job.poses:,} correlations in all"]
+    if measured is None:
+        return lines
+    batches = sum(math.ceil(count / at_once) for count in left.values())
+    # Micrographs are prepared by threads while others are searched.
+    ahead = job.config.computational_config.num_cpus
+    preparing = sum(count > 0 for count in left.values()) * measured.prepare_s / ahead
+    seconds = max(batches * measured.batch_s, preparing) + measured.first_s
+    device = job.mesh.devices.flat[0].device_kind
+    return [
+        *lines,
+        f"about {tqdm.format_interval(seconds)} on this machine: {batches:,} batches of "
+        f"up to {at_once} particles, {measured.batch_s:.2g} s each, and "
+        f"{measured.first_s:.2g} s for the first one",
+        f"  (measured on one batch, on {job.mesh.size} x {device}; a micrograph takes "
+        f"{measured.prepare_s:.2g} s to read and filter, meanwhile)",
+    ]
+
+
+def memory_lines(job: Job) -> list[str]:
+    """What is in memory; measured, where a batch has been refined."""
+    templates = (job.template, job.smooth_template)
+    template = sum(leaf.nbytes for leaf in jax.tree.leaves(templates))
+    largest = max(
+        sum(4 * math.prod(image_shape(path)) for path in files) for files in job.groups
+    )
+    ahead = job.config.computational_config.num_cpus + 1
+    lines = [
+        f"template {_mib(template)} on each device, columns of a product up to "
+        f"{_mib(job.layout.column_bytes)}",
+        f"host: {_mib(psutil.Process().memory_info().rss)} now, and up to {ahead} "
+        f"micrographs with maps, prepared ahead, of {_mib(largest)} (and some copies) each",
+    ]
+    for device in job.mesh.devices.flat:
+        stats = device.memory_stats() or {}
+        if "peak_bytes_in_use" in stats:
+            lines.append(
+                f"{device}: {_mib(stats['peak_bytes_in_use'])} at most so far, of "
+                f"{_mib(stats.get('bytes_limit', 0))}"
+            )
+    return lines
+
+
+def output_lines(job: Job, parts: Parts, results: Results, *, fresh: bool) -> list[str]:
+    """What would be written, and what an earlier run has left of it."""
+    verb = "overwrites" if job.output.exists() else "writes"
+    lines = [f"{verb} {job.output}"]
+    lines.append(f"keeps results in {parts.folder} until then")
+    done = int(results.done.sum())
+    if fresh:
+        lines.append("starts over")
+    elif done:
+        lines.append(
+            f"continues an interrupted run: {done} of {len(results.done)} particles are "
+            "refined already"
+        )
+    else:
+        lines.append("starts from the beginning: no interrupted run is there")
+    return lines
+
+
+def particles_left(results: Results) -> dict[int, int]:
+    """Of each micrograph, by its number."""
+    groups = results.job.groups.values()
+    return {n: int((~results.done[rows]).sum()) for n, rows in enumerate(groups)}
+
+
+def _mib(count: float) -> str:
+    return f"{count / 2**20:,.0f} MiB"

@@ -1,0 +1,334 @@
+"""The figures of a report: each a PNG, with words for those who cannot see it.
+
+Colours are told apart by everyone, and in print: one blue, black, and shades of grey; marks
+differ in form as well.
+"""
+
+import io
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import matplotlib
+import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from jaxrefine.app.report_numbers import Numbers
+
+BLUE, INK, GREY, PALE = "#1f5a94", "#1a1a1a", "#6b6b6b", "#cfd8e3"
+_DPI = 150
+_STYLE = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.edgecolor": GREY,
+    "axes.labelcolor": INK,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#ececec",
+    "xtick.color": GREY,
+    "ytick.color": GREY,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "legend.frameon": False,
+    "figure.constrained_layout.use": True,
+}
+_MOST_WITH_NAMES = 40
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure of the page.
+
+    Attributes:
+        name: File name without its end.
+        title: Heading; empty where the section's is enough.
+        caption: What it shows.
+        alternative: What it shows, for those who do not see it: with numbers.
+        png: The file's content.
+    """
+
+    name: str
+    title: str
+    caption: str
+    alternative: str
+    png: bytes
+
+
+def signed(form: str, value: float) -> str:
+    """A number as print shows it, with a true minus."""
+    return form.format(value).replace("-", "−")
+
+
+def style() -> AbstractContextManager[None]:
+    """The report's look, as a context: `with style(): …`."""
+    return matplotlib.rc_context(_STYLE)
+
+
+def png_of(figure: Figure) -> bytes:
+    """A figure as a file; the same figure gives the same bytes."""
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=_DPI, metadata={"Software": None})
+    return stream.getvalue()
+
+
+def scores(numbers: Numbers, threshold: float | None) -> Picture:
+    """z-score before against after, and the histogram of the gain."""
+    with style():
+        figure = Figure(figsize=(10, 4.4))
+        left, right = figure.subplots(1, 2)
+        both = numbers.refined & np.isfinite(numbers.z_before)
+        if both.any():
+            alternative = _before_and_after(left, numbers, both, threshold)
+            gain = numbers.z_after[both] - numbers.z_before[both]
+            _histogram(right, gain, "gain in z (refined − match)", "Gain", "{:+.2f}")
+        else:
+            after = numbers.z_after[numbers.refined]
+            _histogram(left, after, "refined z-score", "Refined z-score", "{:.2f}")
+            _mark_threshold(left, threshold, along="x")
+            right.set_axis_off()
+            alternative = "Histogram of refined z-scores; the match's are not in the table."
+        return Picture(
+            "scores",
+            "",
+            "Left: each particle's z-score (2DTM SNR) in the match and refined; above the "
+            "diagonal it gained. The match's is by the match's own score. Hollow marks "
+            "ended at a limit of the search. Right: how much they gained.",
+            alternative,
+            png_of(figure),
+        )
+
+
+def _before_and_after(
+    axes: Axes, numbers: Numbers, both: np.ndarray, threshold: float | None
+) -> str:
+    before, after = numbers.z_before[both], numbers.z_after[both]
+    _points(axes, before, after, hollow=~numbers.converged[both])
+    values = np.concatenate([before, after, [] if threshold is None else [threshold]])
+    low, high = values.min(), values.max()
+    margin = 0.06 * (high - low) or 1.0
+    low, high = low - margin, high + margin
+    axes.plot([low, high], [low, high], color=GREY, linewidth=1, zorder=1)
+    axes.annotate(
+        "no change",
+        (high, high),
+        xytext=(-2, -12),
+        textcoords="offset points",
+        rotation=45,
+        rotation_mode="anchor",
+        ha="right",
+        va="center",
+        color=GREY,
+        fontsize=8,
+    )
+    axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
+    axes.set(xlabel="z-score of the match", ylabel="refined z-score", title="z-score")
+    _mark_threshold(axes, threshold, along="xy")
+    return (
+        f"Scatter plot of {len(before)} particles: mean z-score {before.mean():.2f} in the "
+        f"match, {after.mean():.2f} refined; {int((after > before).sum())} gained."
+    )
+
+
+def _mark_threshold(axes: Axes, threshold: float | None, along: str) -> None:
+    if threshold is None:
+        return
+    look = {"color": INK, "linestyle": (0, (4, 3)), "linewidth": 1}
+    if "x" in along:
+        axes.axvline(threshold, **look)
+    if "y" in along:
+        axes.axhline(threshold, **look)
+    axes.annotate(
+        f"threshold {threshold:g}",
+        (threshold, 0),
+        xycoords=("data", "axes fraction"),
+        xytext=(4, 5),
+        textcoords="offset points",
+        fontsize=8,
+        color=INK,
+    )
+
+
+def changes(numbers: Numbers) -> Picture:
+    """What the refinement changed: orientation, position, defocus."""
+    rows = numbers.refined
+    shift = numbers.shift_px[rows]
+    tilt, in_plane = numbers.tilt_deg[rows], numbers.in_plane_deg[rows]
+    defocus = numbers.defocus_change_angstrom[rows]
+    with style():
+        figure = Figure(figsize=(10, 7.2))
+        (top_left, top_right), (low_left, low_right) = figure.subplots(2, 2)
+        _histogram(top_left, tilt, "tilt out of the plane (°)", "Tilt", "{:.2f}°")
+        _histogram(
+            top_right, in_plane, "in-plane rotation (°)", "In-plane rotation", "{:+.2f}°"
+        )
+        _shifts(low_left, shift, ~numbers.converged[rows])
+        _histogram(low_right, defocus, "change of defocus (Å)", "Defocus", "{:+.0f} Å")
+        median = np.median(np.hypot(*shift.T)) if len(shift) else np.nan
+        return Picture(
+            "changes",
+            "",
+            "From the match to the refined values. Heaps at the ends of what was searched "
+            "mean that the search was too narrow; a median far from zero, in position or "
+            "defocus, means that the match and the refinement disagree for all particles "
+            "alike.",
+            f"Medians: tilt {_median(tilt):.2f}°, in-plane {_median(in_plane):.2f}°, "
+            f"position {median:.2f} px, defocus {_median(defocus):.1f} Å.",
+            png_of(figure),
+        )
+
+
+def _shifts(axes: Axes, shift: Float[np.ndarray, "n 2"], hollow: np.ndarray) -> None:
+    """Movements (x, y); where several are the same, a larger mark and their number."""
+    axes.axhline(0, color=GREY, linewidth=1, zorder=1)
+    axes.axvline(0, color=GREY, linewidth=1, zorder=1)
+    places, counts = np.unique(np.round(shift, 2), axis=0, return_counts=True)
+    if len(places) == len(shift) or len(places) > 400:
+        _points(axes, *shift.T, hollow=hollow)
+    else:
+        sizes = 30 + 250 * counts / counts.max()
+        axes.scatter(*places.T, s=sizes, color=BLUE, alpha=0.75, linewidths=0)
+        if len(places) <= _MOST_WITH_NAMES:
+            for place, count in zip(places, counts, strict=True):
+                axes.annotate(
+                    str(count), place, ha="center", va="center", color="white", fontsize=7
+                )
+    reach = 1.15 * float(np.abs(shift).max(initial=0.5))
+    axes.set(xlim=(-reach, reach), ylim=(reach, -reach), aspect="equal")
+    axes.set(xlabel="x (px)", ylabel="y (px, downwards)", title="Position")
+
+
+def errors(numbers: Numbers) -> Picture:
+    """Standard errors against the z-score, and defoci with their bars."""
+    units = {"orientation": "°", "position": "px", "defocus": "Å"}
+    with style():
+        figure = Figure(figsize=(10, 3.4))
+        medians = []
+        columns = figure.subplots(1, len(numbers.sigma), squeeze=False)[0]
+        for axes, (name, values) in zip(columns, numbers.sigma.items(), strict=True):
+            there = np.isfinite(values) & numbers.refined
+            _points(
+                axes,
+                numbers.z_after[there],
+                values[there],
+                hollow=~numbers.converged[there],
+            )
+            median, unit = _median(values[there]), units[name]
+            axes.axhline(median, color=INK, linewidth=1, linestyle=(0, (4, 3)))
+            gap = "" if unit == "°" else " "
+            axes.annotate(
+                f"median {median:.2g}{gap}{unit}",
+                (1, median),
+                xycoords=("axes fraction", "data"),
+                xytext=(0, 3),
+                textcoords="offset points",
+                ha="right",
+                fontsize=8,
+            )
+            axes.set(xlabel="refined z-score", ylabel=f"standard error ({unit})")
+            axes.set_title(name.capitalize())
+            axes.set_ylim(bottom=0)
+            medians.append(f"{name} {median:.2g} {unit}")
+        return Picture(
+            "errors",
+            "",
+            "Standard errors of the polish: of the orientation about the axis known worst, "
+            "of the position in the plane, of the defocus. They fall as the z-score rises. "
+            "Hollow marks ended at a limit; their errors are not those of an optimum.",
+            f"Median standard errors: {', '.join(medians)}.",
+            png_of(figure),
+        )
+
+
+def defocus_bars(numbers: Numbers) -> Picture:
+    """Defocus of each particle, match and refined, with standard errors where known."""
+    rows = np.flatnonzero(numbers.refined)
+    rows = rows[np.argsort(numbers.relative_defocus_angstrom[rows], kind="stable")]
+    before = numbers.table.numbers("relative_defocus")[rows]
+    after, place = numbers.relative_defocus_angstrom[rows], np.arange(len(rows))
+    sigma = numbers.sigma.get("defocus")
+    with style():
+        figure = Figure(figsize=(10, 3.2))
+        axes = figure.subplots()
+        few = len(rows) <= _MOST_WITH_NAMES
+        size = 6 if few else 2
+        axes.plot(place, before, "o", mfc="white", mec=GREY, markersize=size, label="match")
+        axes.errorbar(
+            place,
+            after,
+            None if sigma is None else sigma[rows],
+            fmt="o",
+            color=BLUE,
+            markersize=size,
+            elinewidth=1 if few else 0.3,
+            capsize=2 if few else 0,
+            zorder=3,
+            label="refined",
+        )
+        axes.set(ylabel="relative defocus (Å)", title="Relative defocus")
+        if few:
+            names = [numbers.labels[row] for row in rows]
+            axes.set_xticks(place, names, parse_math=False)
+            axes.set_xlabel("particle, by refined defocus")
+        else:
+            axes.set_xlabel("particles, ordered by refined defocus")
+        axes.legend(
+            loc="lower right", bbox_to_anchor=(1, 0.98), ncols=2, markerscale=6 / size
+        )
+        bars = ", with one standard error either way" if sigma is not None else ""
+        return Picture(
+            "defocus",
+            "",
+            f"Defocus over the micrograph's own, of the match (hollow) and refined{bars}.",
+            f"Refined relative defocus from {after.min():.0f} to {after.max():.0f} Å.",
+            png_of(figure),
+        )
+
+
+def _points(
+    axes: Axes, x: np.ndarray, y: np.ndarray, hollow: np.ndarray, most: int = 2000
+) -> None:
+    """Marks; filled, or hollow for those that ended at a limit. Many are small and pale."""
+    many = len(x) > most
+    size, alpha = (4, 0.35) if many else (26, 0.85)
+    axes.scatter(x[~hollow], y[~hollow], s=size, color=BLUE, alpha=alpha, linewidths=0)
+    axes.scatter(
+        x[hollow], y[hollow], s=size, facecolors="none", edgecolors=BLUE, linewidths=0.9
+    )
+
+
+def _histogram(axes: Axes, values: np.ndarray, label: str, title: str, form: str) -> None:
+    """Counts, with the median marked and said."""
+    values = values[np.isfinite(values)]
+    axes.set(xlabel=label, ylabel="particles", title=title)
+    if not len(values):
+        axes.text(0.5, 0.5, "no values", transform=axes.transAxes, ha="center")
+        return
+    axes.hist(values, bins=_bins(values), color=BLUE, alpha=0.85, edgecolor="white")
+    axes.grid(axis="x", visible=False)
+    median = _median(values)
+    axes.axvline(median, color=INK, linewidth=1.2)
+    axes.text(
+        1, 1.02, f"median {signed(form, median)}", transform=axes.transAxes, ha="right"
+    )
+    axes.yaxis.set_major_locator(MaxNLocator("auto", integer=True))
+
+
+def _bins(values: np.ndarray) -> list[float]:
+    """Edges of 8 to 40 bins over all values, more of them for more values."""
+    low, high = float(values.min()), float(values.max())
+    if high - low < 1e-6:
+        low, high = low - 0.5, high + 0.5
+    count = int(np.clip(2 * np.sqrt(len(values)), 8, 40))
+    return np.linspace(low, high, 1 + count).tolist()
+
+
+def _median(values: np.ndarray) -> float:
+    values = values[np.isfinite(values)]
+    return float(np.median(values)) if len(values) else float("nan")

@@ -1,0 +1,74 @@
+"""The figure of a report that shows how scores fall off around the best."""
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from jaxrefine.app.landscape import Landscape
+from jaxrefine.app.report_figures import BLUE, INK, PALE, Picture, png_of, style
+from jaxrefine.app.report_numbers import Numbers
+
+# z-scores are float32, and boxes lie elsewhere than in the search.
+_AGREES = 0.05
+_ERRORS = (
+    ("refined_tilt_x_sigma", "refined_tilt_y_sigma"),
+    ("refined_in_plane_sigma",),
+    ("refined_relative_defocus_sigma",),
+)
+_TILTS = (("tilt about x", "-", BLUE), ("tilt about y", (0, (4, 2)), INK))
+
+
+def landscape_figure(numbers: Numbers, found: list[Landscape]) -> Picture:
+    """A row for each particle: z over tilts, in-plane rotation and defocus."""
+    with style():
+        figure = Figure(figsize=(10, 0.5 + 1.75 * len(found)))
+        grid = figure.subplots(len(found), 3, sharey="row", sharex="col", squeeze=False)
+        for (tilt, turn, defocus), one in zip(grid, found, strict=True):
+            for name, line, colour in _TILTS:
+                tilt.plot(
+                    one.offset[name], one.z[name], linestyle=line, color=colour, label=name
+                )
+            turn.plot(one.offset["in-plane"], one.z["in-plane"], color=BLUE)
+            defocus.plot(one.offset["defocus"], one.z["defocus"], color=BLUE)
+            for axes, names in zip((tilt, turn, defocus), _ERRORS, strict=True):
+                _mark_best(axes, [numbers.table.numbers(name)[one.row] for name in names])
+            tilt.set_ylabel("z-score")
+            tilt.set_title(
+                f"particle {numbers.labels[one.row]}", fontsize=9, parse_math=False
+            )
+        grid[0, 0].legend(loc="lower center", fontsize=7, handlelength=2.4)
+        for axes, label in zip(
+            grid[-1],
+            ("tilt (°)", "in-plane rotation (°)", "defocus (Å)"),
+            strict=True,
+        ):
+            axes.set_xlabel(f"{label}, from the refined")
+        return Picture(
+            "landscape",
+            "",
+            "The score around the refined values, one changed at a time, as far as was "
+            "searched. Shaded: one standard error either way, where the table has it. "
+            f"{_agreement(numbers, found)}",
+            f"Lines of z-score over tilts, in-plane rotation and defocus, of {len(found)} "
+            "particles; highest at zero where the refinement found the best.",
+            png_of(figure),
+        )
+
+
+def _mark_best(axes: Axes, sigmas: list[float]) -> None:
+    """Zero, and the largest of the standard errors that are known."""
+    known = [sigma for sigma in sigmas if np.isfinite(sigma)]
+    if known:
+        axes.axvspan(-max(known), max(known), color=PALE, zorder=0)
+    axes.axvline(0.0, color=INK, linewidth=0.8)
+
+
+def _agreement(numbers: Numbers, found: list[Landscape]) -> str:
+    """Whether the configuration gives the table's own scores."""
+    off = max(abs(one.z_at_best - numbers.z_after[one.row]) for one in found)
+    if off <= _AGREES:
+        return f"At zero the scores are the table's, to {off:.1g}."
+    return (
+        f"At zero the scores differ from the table's by up to {off:.2f}: the table was "
+        "refined with another configuration, or its images have changed."
+    )

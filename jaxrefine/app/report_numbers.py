@@ -1,0 +1,212 @@
+"""What a report shows, as arrays: a refined table, before and after."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from jaxrefine.app.polished import POLISH_MEANING
+from jaxrefine.data import STATUS_MEANING, InputError
+from jaxrefine.io.columns import ANGLES
+from jaxrefine.io.table import ParticleTable, read_particle_table
+from jaxrefine.physics.rotations import euler_to_matrix
+
+REASONS = {status.name.lower(): text for status, text in STATUS_MEANING.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class Concern:
+    """A particle that should be looked at.
+
+    Attributes:
+        row: Its row of the table, from 0.
+        words: What its status and its polish are called.
+        reasons: What they mean.
+    """
+
+    row: int
+    words: str
+    reasons: str
+
+
+@dataclass(frozen=True, eq=False)
+class Numbers:
+    """A refined table's numbers, n rows; NaN where there is none.
+
+    "Before" is the match, whose columns stay, also where the table was refined more than
+    once.
+    """
+
+    table: ParticleTable
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @cached_property
+    def z_before(self) -> Float[np.ndarray, " n"]:
+        """z-score of the match."""
+        return self.table.numbers("scaled_mip")
+
+    @cached_property
+    def z_after(self) -> Float[np.ndarray, " n"]:
+        """Refined z-score."""
+        return self.table.numbers("refined_scaled_mip")
+
+    @cached_property
+    def refined(self) -> Bool[np.ndarray, " n"]:
+        """Which particles were refined: all that refinement finds is there."""
+        found = [self.z_after, self.tilt_deg, self.defocus_change_angstrom]
+        return np.all(np.isfinite([*found, *self.shift_px.T]), axis=0)
+
+    @cached_property
+    def labels(self) -> list[str]:
+        """What each particle is called: its index, else its row, from 0."""
+        if "particle_index" in self.table.raw.columns:
+            return [str(text) for text in self.table.raw["particle_index"]]
+        return [str(row) for row in range(len(self))]
+
+    @cached_property
+    def status(self) -> list[str]:
+        """Words of `refined_status`; empty in a table of Leopard-EM, which has none."""
+        return self._words("refined_status")
+
+    @cached_property
+    def polish(self) -> list[str]:
+        """Words of `refined_polish`; empty where nothing was polished."""
+        return self._words("refined_polish")
+
+    @cached_property
+    def converged(self) -> Bool[np.ndarray, " n"]:
+        """Refined, and nothing is to be said against it."""
+        concerned = np.zeros(len(self), bool)
+        concerned[[concern.row for concern in self.concerns]] = True
+        return self.refined & ~concerned
+
+    @cached_property
+    def tilt_deg(self) -> Float[np.ndarray, " n"]:
+        """How far the refinement tilted the particle out of the image plane."""
+        turn = self._turn
+        return np.rad2deg(np.arctan2(np.hypot(turn[:, 0, 2], turn[:, 1, 2]), turn[:, 2, 2]))
+
+    @cached_property
+    def in_plane_deg(self) -> Float[np.ndarray, " n"]:
+        """How far it turned the particle in the image plane, x towards y."""
+        turn = self._turn
+        sine, cosine = turn[:, 1, 0] - turn[:, 0, 1], turn[:, 0, 0] + turn[:, 1, 1]
+        return np.rad2deg(np.arctan2(sine, cosine))
+
+    @cached_property
+    def shift_px(self) -> Float[np.ndarray, "n 2"]:
+        """How far the position moved, (x, y), sub-pixel rest included."""
+        return self._both("refined_pos_{}") + self.sub_pixel_px - self._both("pos_{}")
+
+    @cached_property
+    def defocus_change_angstrom(self) -> Float[np.ndarray, " n"]:
+        """Refined relative defocus less the match's."""
+        numbers = self.table.numbers
+        return numbers("refined_relative_defocus") - numbers("relative_defocus")
+
+    @cached_property
+    def relative_defocus_angstrom(self) -> Float[np.ndarray, " n"]:
+        """Refined relative defocus."""
+        return self.table.numbers("refined_relative_defocus")
+
+    @cached_property
+    def centre_px(self) -> Float[np.ndarray, "n 2"]:
+        """Where the particle is in its micrograph, (x, y): refined, else of the match."""
+        refined, match = self._both("refined_pos_{}"), self._both("pos_{}")
+        corner = np.where(np.isfinite(refined), refined + self.sub_pixel_px, match)
+        return corner + self.template_side_px // 2
+
+    @cached_property
+    def sub_pixel_px(self) -> Float[np.ndarray, "n 2"]:
+        """Sub-pixel rest (x, y) of the refined positions; 0 where they are whole."""
+        return np.nan_to_num(self._both("refined_shift_{}"))
+
+    @cached_property
+    def template_side_px(self) -> int:
+        """Side of the template, as the table's centres and corners tell it; else 0."""
+        for corner in ("refined_pos_{}", "pos_{}"):
+            halves = self._both(f"{corner}_img") - self._both(corner)
+            if np.isfinite(halves).any():
+                return 2 * round(float(np.nanmedian(halves)))
+        return 0
+
+    @cached_property
+    def sigma(self) -> dict[str, Float[np.ndarray, " n"]]:
+        """Standard errors there are, of orientation (deg), position (px), defocus (Å)."""
+        numbers = self.table.numbers
+        found = {
+            "orientation": numbers("refined_orientation_sigma"),
+            "position": np.hypot(*self._both("refined_pos_{}_sigma").T),
+            "defocus": numbers("refined_relative_defocus_sigma"),
+        }
+        return {name: values for name, values in found.items() if np.isfinite(values).any()}
+
+    @cached_property
+    def micrographs(self) -> dict[str, np.ndarray]:
+        """Micrograph, as the table writes it -> rows; those of most particles first."""
+        groups: dict[str, list[int]] = {}
+        for row, path in enumerate(self.table.micrograph_paths):
+            groups.setdefault(path, []).append(row)
+        largest_first = sorted(groups.items(), key=lambda item: -len(item[1]))
+        return {path: np.asarray(rows) for path, rows in largest_first}
+
+    @cached_property
+    def concerns(self) -> list[Concern]:
+        """Particles that ended at a limit or, first, have no score."""
+        found = []
+        for row, (status, polish) in enumerate(zip(self.status, self.polish, strict=True)):
+            words, reasons = [], []
+            if status and status != "converged":
+                words.append(status)
+                reasons.append(REASONS.get(status, "unknown status"))
+            elif not status and not self.refined[row]:
+                words.append("no score")
+                reasons.append("not refined; the table does not say why")
+            if polish and polish != "converged":
+                words.append(f"polish {polish}")
+                reasons.append(POLISH_MEANING.get(polish, "unknown word"))
+            if words:
+                found.append(Concern(row, ", ".join(words), "; ".join(reasons)))
+        return sorted(found, key=lambda c: (bool(self.refined[c.row]), c.words, c.row))
+
+    @cached_property
+    def _turn(self) -> Float[np.ndarray, "n 3 3"]:
+        """Rotation of the image's frame from the match's orientation to the refined one."""
+        before, after = (
+            euler_to_matrix(self._stacked([f"{prefix}{name}" for name in ANGLES]))
+            for prefix in ("", "refined_")
+        )
+        return np.swapaxes(before, -1, -2) @ after
+
+    def _both(self, name: str) -> Float[np.ndarray, "n 2"]:
+        """A column of x, and of y."""
+        return self._stacked([name.format(axis) for axis in "xy"])
+
+    def _stacked(self, names: list[str]) -> Float[np.ndarray, "n c"]:
+        return np.stack([self.table.numbers(name) for name in names], axis=-1)
+
+    def _words(self, name: str) -> list[str]:
+        raw = self.table.raw
+        return raw[name].tolist() if name in raw.columns else [""] * len(self)
+
+
+def read_numbers(path: Path) -> Numbers:
+    """Reads a refined table, jaxrefine's or Leopard-EM's.
+
+    Raises:
+        InputError: With every fault of the table, or if it holds no refined values.
+    """
+    table = read_particle_table(path)
+    found = ("scaled_mip", *ANGLES, "pos_x", "pos_y", "relative_defocus")
+    needed = [f"refined_{name}" for name in found]
+    missing = [name for name in needed if name not in table.raw.columns]
+    if missing:
+        raise InputError(
+            f"{path}: columns that are missing: {', '.join(missing)}; name a refined "
+            "table, as `jaxrefine CONFIG.yaml` writes it"
+        )
+    return Numbers(table)

@@ -1,0 +1,125 @@
+"""What a run says while it works: few lines, JSON for programs, and all into a file."""
+
+import itertools
+import json
+import logging
+import re
+from pathlib import Path
+
+import pytest
+
+from jaxrefine.app import progress
+from jaxrefine.app.cli import main
+from jaxrefine.app.logs import set_up_logging
+from jaxrefine.app.progress import Progress
+from jaxrefine.app.summary import Summary, tell
+from jaxrefine.data import Status
+
+log = logging.getLogger("jaxrefine")
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Time goes on by this much whenever somebody looks."""
+
+    def every(seconds):
+        times = itertools.count(0.0, seconds)
+        monkeypatch.setattr(progress.time, "monotonic", lambda: next(times))
+
+    return every
+
+
+@pytest.mark.parametrize("seconds", [0.01, 1.0, 100.0])
+def test_a_long_run_says_little(clock, capsys, seconds):
+    """10,000 particles, one after the other, however long each takes."""
+    clock(seconds)
+    set_up_logging(quiet=False)
+    with Progress(10_000, 118_327) as shown:
+        for _ in range(10_000):
+            shown.update(1, "m.mrc")
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) <= 100 and "\x1b" not in "".join(lines)
+    assert len(lines) >= (3 if seconds == 0.01 else 90)
+    assert re.fullmatch(
+        r"\d+ of 10000 particles, [\d,]+ correlations/s, \S+ left", lines[0]
+    )
+
+
+def test_quiet_is_quiet(clock, capsys):
+    clock(100.0)
+    set_up_logging(quiet=True)
+    with Progress(100, 10, quiet=True) as shown:
+        for _ in range(100):
+            shown.update(1, "m.mrc")
+    assert capsys.readouterr().err == ""
+
+
+def test_progress_as_json(clock, capsys):
+    """Every line is an object, messages too; at most one of a second."""
+    clock(0.6)
+    set_up_logging(quiet=False, json_lines=True)
+    log.warning("beware of %s", "this")
+    with Progress(10, 7, json_lines=True) as shown:
+        for number in range(10):
+            shown.update(1, f"{number}.mrc")
+    summary = Summary(
+        Path("out.csv"), 10, 9, 0, 1.0, 2.0, 3.0, {Status.NOT_FINITE: 1}, 12.34
+    )
+    tell(summary, quiet=True, json_progress=True)
+    first, *steps, last = map(json.loads, capsys.readouterr().err.splitlines())
+    assert first == {"event": "warning", "message": "beware of this"}
+    assert [step["done"] for step in steps] == [2, 4, 6, 8, 10]
+    assert steps[0] == {
+        "event": "progress",
+        "done": 2,
+        "total": 10,
+        "seconds": 1.2,
+        "seconds_left": 4.8,
+        "correlations_per_second": 12,
+        "micrograph": "1.mrc",
+    }
+    assert last["event"] == "written" and last["output"] == "out.csv"
+    assert (last["done"], last["total"], last["statuses"]) == (9, 10, {"not_finite": 1})
+
+
+def test_the_log_file_has_everything(tmp_path, capsys):
+    """Though the terminal is kept quiet; with times, and runs one after the other."""
+    path = tmp_path / "run.log"
+    for _ in range(2):
+        set_up_logging(quiet=True, log_file=path)
+        log.info("first")
+        log.warning("second")
+        tell(
+            Summary(Path("out.csv"), 1, 1, 0, 1.0, 2.0, 3.0, {}, 1.0),
+            quiet=True,
+            json_progress=False,
+        )
+    set_up_logging(quiet=True)  # which closes it
+    assert capsys.readouterr().err.splitlines() == ["warning: second"] * 2
+    lines = path.read_text().splitlines()
+    stamp = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d "
+    assert all(re.match(stamp, line) for line in lines)
+    words = [re.sub(f"^{stamp}", "", line) for line in lines]
+    assert (
+        words[:2] == ["first", "warning: second"] and words[: len(words) // 2] * 2 == words
+    )
+    assert "written: out.csv" in words
+
+
+def test_faults_are_kept_and_told_as_json(tmp_path, capsys):
+    path = tmp_path / "run.log"
+    missing = str(tmp_path / "none.yaml")
+    assert main([missing, "--json-progress", "--log-file", str(path)]) == 2
+    set_up_logging(quiet=True)
+    (line,) = capsys.readouterr().err.splitlines()
+    told = json.loads(line)
+    assert told["event"] == "error" and missing in told["message"]
+    assert "error: " in path.read_text() and missing in path.read_text()
+
+
+def test_a_log_file_that_cannot_be_written(tmp_path, capsys):
+    path = tmp_path / "nowhere" / "run.log"
+    assert main(["selftest", "--log-file", str(path)]) == 2
+    assert capsys.readouterr().err.startswith(
+        f"error: --log-file: {path} — cannot be written"
+    )

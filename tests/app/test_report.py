@@ -1,0 +1,294 @@
+"""The report: one page that needs no other file, of every kind of refined table."""
+
+import base64
+import re
+import shutil
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from jaxrefine.app import landscape, pipeline
+from jaxrefine.app.cli import main
+from jaxrefine.app.config import Config
+from jaxrefine.app.landscape import LINES, Landscape, landscapes
+from jaxrefine.app.report import Wanted, write_report
+from jaxrefine.app.report_landscape import landscape_figure
+from jaxrefine.app.report_maps import thumbnail
+from jaxrefine.app.report_numbers import read_numbers
+from jaxrefine.app.summary import Summary
+from jaxrefine.data import InputError, Status
+from jaxrefine.io.mrc import write_image
+from jaxrefine.io.table import write_table
+from tests.reference import reference_set
+from tests.tables import ROW, save
+
+REFINED = ROW | {
+    "particle_index": "7",
+    "scaled_mip": "9.0",
+    "pos_x_img": "52",
+    "pos_y_img": "42",
+    "refined_scaled_mip": "10.5",
+    "refined_pos_x": "21",
+    "refined_pos_y": "8",
+    "refined_phi": "10.0",
+    "refined_theta": "22.0",
+    "refined_psi": "27.0",
+    "refined_relative_defocus": "140.0",
+    "refined_status": "converged",
+}
+POLISHED = REFINED | {
+    "refined_shift_x": "0.25",
+    "refined_shift_y": "-0.5",
+    "refined_orientation_sigma": "0.3",
+    "refined_pos_x_sigma": "0.03",
+    "refined_pos_y_sigma": "0.04",
+    "refined_relative_defocus_sigma": "30.0",
+    "refined_polish": "converged",
+}
+FAILED = {name: "" for name in REFINED if name.startswith("refined_")}
+FAILED |= {"refined_status": "box_outside"}
+
+
+class Page(HTMLParser):
+    """What a browser would find: pictures, links to other files, and the words."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.pictures, self.elsewhere, self.text = [], [], ""
+        self.source = path.read_text(encoding="utf-8")
+        self.feed(self.source)
+
+    def handle_starttag(self, tag, attributes):
+        given = dict(attributes)
+        if tag == "img":
+            assert given["alt"]
+            self.pictures.append(given["src"])
+        if tag in ("script", "link", "iframe", "object"):
+            self.elsewhere.append(tag)
+        self.elsewhere += [
+            value
+            for name, value in attributes
+            if name in ("src", "href") and not value.startswith(("data:image/png", "#"))
+        ]
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def report(tmp_path, *rows, **wanted):
+    """The report of a table of some rows, and its folder."""
+    table = tmp_path / "refined.csv"
+    write_table(pd.DataFrame(list(rows)), table)
+    folder = tmp_path / "shown"
+    return Page(write_report(table, folder, Wanted(**wanted))), folder
+
+
+@pytest.fixture
+def micrograph(tmp_path, rng):
+    image = rng.standard_normal((96, 80)).astype(np.float32)
+    image[0, :3] = np.nan
+    write_image(tmp_path / ROW["micrograph_path"], image)
+
+
+def test_page_holds_its_pictures_and_needs_no_other_file(tmp_path, micrograph):
+    other = {"refined_scaled_mip": "8.0", "refined_status": "edge_of_grid"}
+    page, folder = report(tmp_path, POLISHED, POLISHED | other, threshold=8.5)
+    files = {path.read_bytes() for path in (folder / "figures").glob("*.png")}
+    inside = {base64.b64decode(source.split(",")[1]) for source in page.pictures}
+    assert inside == files and len(files) == 5
+    assert page.elsewhere == []
+    assert "Standard errors" in page.text
+    assert "the best lies on the border" in page.text
+    assert "Drawn without its image" not in page.text
+
+
+def test_what_is_read_first(tmp_path):
+    weaker = {"scaled_mip": "8.0", "refined_scaled_mip": "9.25"}
+    page, _ = report(tmp_path, REFINED, REFINED | weaker, threshold=8.5, micrographs=0)
+    words = re.sub(r"\s+", " ", page.text)
+    assert "mean z-score 9.88 8.50 in the match".replace(" ", "") in words.replace(" ", "")
+    assert "above8.521inthematch" in words.replace(" ", "")
+    assert "+1.38" in words and "2 of 2 gained" in words
+
+
+def test_numbers_are_those_of_the_table(tmp_path):
+    numbers = read_numbers(save(tmp_path / "polished.csv", POLISHED, POLISHED | FAILED))
+    first = {
+        "tilt_deg": 2.0,
+        "in_plane_deg": -3.0,
+        "shift_px": [1.25, -2.5],
+        "defocus_change_angstrom": 40.0,
+        "centre_px": [53.25, 39.5],
+    }
+    for name, expected in first.items():
+        np.testing.assert_allclose(getattr(numbers, name)[0], expected, atol=1e-9)
+    assert numbers.refined.tolist() == [True, False]
+    assert numbers.template_side_px == 64
+    assert numbers.sigma["position"][0] == pytest.approx(0.05)
+    np.testing.assert_array_equal(numbers.centre_px[1], [52, 42])  # the match's
+
+
+def test_table_without_standard_errors_status_or_match_scores(tmp_path):
+    plain = {
+        name: text
+        for name, text in REFINED.items()
+        if name not in ("refined_status", "scaled_mip", "particle_index")
+    }
+    page, folder = report(tmp_path, plain, plain, micrographs=0)
+    assert "Standard errors" not in page.text
+    assert "no column refined_status" in page.text
+    assert {path.stem for path in (folder / "figures").iterdir()} >= {"scores", "changes"}
+
+
+def test_one_particle_and_a_missing_micrograph(tmp_path):
+    page, _ = report(tmp_path, REFINED)
+    assert "of 1 particles" in page.text
+    assert "Drawn without its image" in page.text and "a b.mrc: no such file" in page.text
+    assert len(page.pictures) == 4
+
+
+def test_all_failed(tmp_path):
+    worse = {"refined_status": "unreadable"}
+    page, folder = report(tmp_path, REFINED | FAILED, REFINED | FAILED | worse)
+    assert "No particle was refined" in page.text
+    assert "its micrograph or a map could not be read" in page.text
+    assert "2 particles were not refined" in page.text
+    drawn = [path.name for path in (folder / "figures").iterdir()]
+    assert drawn == ["micrograph_000.png"]
+
+
+def test_ten_thousand_particles_make_no_larger_page(tmp_path, rng):
+    n = 10_000
+    z, corners = rng.normal(11, 2, n), rng.integers(0, 4000, (n, 2))
+    rows = [
+        POLISHED
+        | {
+            "particle_index": f"{i}",
+            "micrograph_path": f"m{i % 80}.mrc",
+            "refined_scaled_mip": f"{z[i]}",
+            "refined_pos_x": f"{corners[i, 0]}",
+            "refined_pos_y": f"{corners[i, 1]}",
+        }
+        | (FAILED if i < 1000 else {})
+        for i in range(n)
+    ]
+    write_table(pd.DataFrame(rows), tmp_path / "many.csv")
+    path = write_report(tmp_path / "many.csv", tmp_path / "shown", Wanted(micrographs=2))
+    assert path.stat().st_size < 3e6
+    page = Page(path)
+    assert len(page.pictures) == 6
+    assert page.source.count("no position in the box") == 1 + 200
+    assert "… and 800 more." in page.text
+    assert "… and 30 more micrographs" in page.text
+    assert "Drawn: 2 of 80" in page.text
+
+
+def test_words_of_files_are_words_in_the_page(tmp_path):
+    """Nothing that a table or a configuration holds is taken for HTML or mathematics."""
+    trap = {
+        "micrograph_path": "<img src=x onerror=alert(1)>.mrc",
+        "particle_index": r"$\frac{1}</td>",
+        "refined_status": '"><script>alert(2)</script>',
+    }
+    page, _ = report(tmp_path, REFINED | trap, run=["<b>said</b>"])
+    assert page.elsewhere == []
+    for word in (*trap.values(), "<b>said</b>"):
+        assert word in page.text
+
+
+def test_an_older_report_is_replaced(tmp_path):
+    one = REFINED | FAILED  # of which only maps are drawn
+    _, folder = report(tmp_path, one, one | {"micrograph_path": "other.mrc"})
+    (folder / "figures" / "my own.png").touch()
+    _, folder = report(tmp_path, one)
+    assert not (folder / "figures" / "micrograph_001.png").exists()
+    assert (folder / "figures" / "micrograph_000.png").exists()
+    assert (folder / "figures" / "my own.png").exists()
+
+
+@pytest.mark.slow
+def test_landscape_is_that_of_the_search(tmp_path):
+    """Through a kept table's best: its scores at zero, and nothing much better around."""
+    folder = reference_set("basic", tmp_path)
+    kept = Path(__file__).parents[1] / "data/peer/refined_by_jaxrefine.csv"
+    shutil.copy(kept, folder / "kept.csv")
+    config = Config.load(folder / "refine.yaml")
+    numbers = read_numbers(folder / "kept.csv")
+    (found,) = landscapes(config, folder / "kept.csv", [2], numbers.sub_pixel_px, folder)
+    assert found.z_at_best == pytest.approx(numbers.z_after[2], abs=0.01)
+    for name, z in found.z.items():
+        assert z[0] < z[20] and z[-1] < z[20] and z.max() < z[20] + 0.1, name
+        assert found.offset[name][20] == 0
+    assert found.offset["tilt about x"][-1] == 2.5 and found.offset["defocus"][0] == -100
+    assert sorted(path.suffix for path in folder.glob("no_output*")) == []
+
+
+def test_landscape_says_whether_it_is_the_table_s(tmp_path, monkeypatch):
+    line = np.linspace(-1.0, 1.0, 5)
+    lines = {name: line for name in LINES}
+    same, other = (Landscape(0, lines, lines, z) for z in (10.5, 11.5))
+    monkeypatch.setattr(landscape, "landscapes", lambda config, table, rows, *rest: [same])
+    config = Config.load(reference_set("basic", tmp_path) / "refine.yaml")
+    page, _ = report(tmp_path, POLISHED, micrographs=0, landscape=3, config=config)
+    assert "Around the best" in page.text and "scores are the table's" in page.text
+    numbers = read_numbers(tmp_path / "refined.csv")
+    caption = landscape_figure(numbers, [other]).caption
+    assert "differ from the table's by up to 1.00" in caption
+
+
+def test_landscape_needs_the_configuration(tmp_path):
+    with pytest.raises(InputError, match="--config"):
+        report(tmp_path, POLISHED, micrographs=0, landscape=3)
+
+
+def test_thumbnail_is_small_and_finite():
+    image = np.ones((900, 30), np.float32)
+    image[:450] = np.nan
+    small = thumbnail(image, 1.0)
+    assert small.shape == (300, 10) and np.isfinite(small).all()
+    assert thumbnail(np.ones((3, 2000), np.float32), 1.0).shape == (1, 400)
+
+
+def test_a_table_that_was_not_refined_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"refined_scaled_mip.*name a refined table"):
+        read_numbers(save(tmp_path / "match.csv"))
+
+
+@pytest.mark.parametrize("missing", ["matplotlib", "jinja2"])
+@pytest.mark.parametrize("words", [["report", "x.csv"], ["x.yaml", "--report"]])
+def test_missing_packages_are_named_before_any_work(monkeypatch, capsys, missing, words):
+    monkeypatch.setitem(sys.modules, missing, None)
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert f"-m pip install {missing} " in error and "x." not in error
+
+
+@pytest.mark.parametrize("option", [["--threshold", "nan"], ["--micrographs", "-1"]])
+def test_odd_options_are_refused(option, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["report", "x.csv", *option])
+    assert ended.value.code == 2
+    assert "should be" in capsys.readouterr().err
+
+
+def test_a_run_can_end_with_its_report(tmp_path, capsys, monkeypatch):
+    """The search itself is another test's: here it has just written its table."""
+    folder = reference_set("basic", tmp_path)
+    table = save(folder / "match_results_refined.csv", REFINED | FAILED)
+    nan = float("nan")
+    ended = Summary(table, 1, 0, 0, 9.0, nan, nan, {Status.BOX_OUTSIDE: 1}, 1.5)
+    monkeypatch.setattr(pipeline, "run", lambda config, **options: ended)
+    assert main([str(folder / "refine.yaml"), "--report"]) == 0
+    path = folder / "match_results_refined_report" / "report.html"
+    assert f"report: {path}" in capsys.readouterr().out
+    page = Page(path)
+    assert "refined 0 of 1 particles in 1.5 s" in page.text
+    assert "original_template_size:" in page.text
+    assert "Versions that made this report" not in page.text
+    again = [str(table), "--output", str(folder / "again"), "-q"]
+    assert main(["report", *again, "--config", str(folder / "refine.yaml")]) == 0
+    assert "does not hold the configuration" in Page(folder / "again/report.html").text
