@@ -15,6 +15,7 @@ import bz2
 import gzip
 import io
 import json
+import logging
 import sys
 import tempfile
 from collections.abc import Callable
@@ -120,8 +121,9 @@ def parts_target(folder: Path) -> Target:
             parts.close(shared=False)
             parts.begin(fresh=False)
             results.load(parts, [0])
-            refined_table(job.table, results.columns)
-            results.summary(0.0)
+            if results.done.any():  # it was taken for sound
+                refined_table(job.table, results.columns)
+                results.summary(0.0)
         finally:
             parts.close(shared=False)
 
@@ -223,6 +225,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=900)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
+    logging.getLogger("jaxrefine").setLevel(logging.CRITICAL)
     folder = Path(tempfile.mkdtemp(prefix="fuzz-", dir=MEMORY))
     target = TARGETS[options.target](folder)
     corpus = folder / "corpus"
@@ -245,6 +248,7 @@ def main() -> None:
         f"-seed={options.seed}",
         f"-dict={dictionary}",
         "-max_len=8192",
+        "-len_control=0",
         "-timeout=10",
         "-rss_limit_mb=3072",
         "-print_final_stats=1",

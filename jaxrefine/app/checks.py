@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxrefine.app.config import Config
 from jaxrefine.data import Faults, InputError
-from jaxrefine.io.mrc import image_shape, read_volume
+from jaxrefine.io.mrc import image_shape, read_volume, volume_shape
 
 log = logging.getLogger("jaxrefine")
 
@@ -45,16 +45,17 @@ def read_template(path: Path, config: Config) -> tuple[np.ndarray, float | None]
     Raises:
         InputError: If it is no cube of the configured even side, not finite, or constant.
     """
-    volume, voxel_size = read_volume(path)
+    shape = volume_shape(path)  # before its values take memory
     side = config.particle_stack.original_template_size[0]
     key = f"{config.source}: template_volume_path: {path}"
-    if len(set(volume.shape)) != 1:
-        raise InputError(f"{key} — has shape {volume.shape}; it must be a cube")
-    if volume.shape[0] != side:
+    if len(set(shape)) != 1:
+        raise InputError(f"{key} — has shape {shape}; it must be a cube")
+    if shape[0] != side:
         raise InputError(
-            f"{key} — has side {volume.shape[0]} px, but particle_stack.original_"
+            f"{key} — has side {shape[0]} px, but particle_stack.original_"
             f"template_size says {side}; the two must be equal (and even)"
         )
+    volume, voxel_size = read_volume(path)
     if not np.isfinite(volume).all():
         count = int((~np.isfinite(volume)).sum())
         raise InputError(f"{key} — {count} voxels are NaN or infinite; all must be finite")

@@ -66,34 +66,35 @@ def _without_dead_pixels(
 
 def _warn_of_far_pixels(image: Float[np.ndarray, "Ny Nx"], path: Path) -> None:
     """Pixels far from all others, which spoil spectrum and scores; they are left alone."""
-    if np.isnan(image).any():  # all are: that was said
+    lowest, highest = float(image.min()), float(image.max())
+    if not np.isfinite(highest):  # no pixel is: that was said
         return
-    if image.min() == image.max():
+    if lowest == highest:
         log.warning("%s: is constant: nothing can be refined", path)
         return
     some = image.ravel()[:: max(1, image.size // _ENOUGH_PIXELS)]
-    low, middle, high = np.quantile(some, (0.25, 0.5, 0.75))
+    least, low, middle, high, most = np.quantile(some, (0.001, 0.25, 0.5, 0.75, 0.999))
     deviation = (high - low) / (2 * _QUARTILE)
-    # Most pixels equal, as in sparse counts, say nothing of what is far.
-    if not deviation > 0:
+    if deviation == 0:  # sparse counts, most of them 0
+        deviation = float(some[(some >= least) & (some <= most)].std())
+    farthest = max(highest - middle, middle - lowest)
+    if farthest <= _HOT * deviation or deviation == 0:
         return
-    far = np.abs(image - middle) / deviation
-    count = int((far > _HOT).sum())
-    if count:
-        y, x = np.unravel_index(int(np.argmax(far)), image.shape)
-        log.warning(
-            "%s: %d pixels are more than %g standard deviations from the median; the "
-            "farthest, at y %d, x %d, is %.3g, which is %.3g of them away. Such pixels "
-            "lower all scores, and can feign one: replace them in the micrograph (by the "
-            "mean, say), unless they are meant",
-            path,
-            count,
-            _HOT,
-            y,
-            x,
-            image[y, x],
-            far[y, x],
-        )
+    far = np.abs(image - middle)
+    y, x = np.unravel_index(int(np.argmax(far)), image.shape)
+    log.warning(
+        "%s: %d pixels are more than %g standard deviations from the median; the "
+        "farthest, at y %d, x %d, is %.3g, which is %.3g of them away. Such pixels "
+        "lower all scores, and can feign one: replace them in the micrograph (by the "
+        "mean, say), unless they are meant",
+        path,
+        int((far > _HOT * deviation).sum()),
+        _HOT,
+        y,
+        x,
+        image[y, x],
+        farthest / deviation,
+    )
 
 
 def _deviations(

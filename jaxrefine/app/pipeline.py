@@ -218,7 +218,7 @@ def _result(
     try:
         return number, micrograph.result()
     except InputError as error:
-        log.error("%s: %d particles are not refined", error, particles)
+        log.warning("%s: %d particles are not refined", error, particles)
         return number, None
 
 

@@ -92,10 +92,7 @@ def read_volume(path: PathLike) -> tuple[np.ndarray, float | None]:
         InputError: The file is missing, damaged, no MRC file, complex, or not a volume.
     """
     with _opened(path) as (stream, header):
-        if header.shape[0] == 1:
-            raise InputError(f"{path}: holds one image; it should be a volume")
-        if header.is_volume_stack:
-            raise InputError(f"{path}: holds several volumes; it should be one volume")
+        _check_one_volume(path, header)
         return _read_values(path, stream, header), header.voxel_size_angstrom
 
 
@@ -116,6 +113,13 @@ def image_shape(path: PathLike) -> tuple[int, int]:
     with _opened(path) as (_, header):
         _check_one_image(path, header)
         return header.shape[1:]
+
+
+def volume_shape(path: PathLike) -> tuple[int, int, int]:
+    """Reads no more than the header of a volume; otherwise as `image_shape`."""
+    with _opened(path) as (_, header):
+        _check_one_volume(path, header)
+        return header.shape
 
 
 def write_image(path: PathLike, array: np.ndarray, voxel_size: float | None = None) -> None:
@@ -257,6 +261,13 @@ def _check_one_image(path: PathLike, header: _Header) -> None:
     if header.shape[0] != 1:
         sides = " x ".join(map(str, header.shape))
         raise InputError(f"{path}: holds {sides} values (z, y, x); it should be one image")
+
+
+def _check_one_volume(path: PathLike, header: _Header) -> None:
+    if header.shape[0] == 1:
+        raise InputError(f"{path}: holds one image; it should be a volume")
+    if header.is_volume_stack:
+        raise InputError(f"{path}: holds several volumes; it should be one volume")
 
 
 def _read_values(path: PathLike, stream: BufferedIOBase, header: _Header) -> np.ndarray:

@@ -199,7 +199,8 @@ def test_numbers_in_a_wrong_unit_are_said(quick, capsys):
     table.loc[2, ["pixel_size", "refined_pixel_size"]] = 0.05
     table.to_csv(quick / "match_results.csv", index=False)
     assert main([str(quick / "refine.yaml")]) == 2
-    assert "check the units" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "check the units" in error and "the smallest pixel on 4 of" in error
 
 
 def test_a_dead_pixel_is_said_and_does_no_harm(quick, capsys):

@@ -11,9 +11,16 @@ import pytest
 from mrcfile.dtypes import HEADER_DTYPE
 
 from jaxrefine.data import InputError
-from jaxrefine.io.mrc import image_shape, read_image, read_volume, write_image, write_volume
+from jaxrefine.io.mrc import (
+    image_shape,
+    read_image,
+    read_volume,
+    volume_shape,
+    write_image,
+    write_volume,
+)
 
-READERS = (read_image, read_volume, image_shape)
+READERS = (read_image, read_volume, image_shape, volume_shape)
 IMAGE = np.arange(12, dtype=np.float32).reshape(3, 4)
 VOLUME = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
 
@@ -53,6 +60,7 @@ def test_volume_round_trip(tmp_path, suffix):
     volume, voxel_size = read_volume(path)
     np.testing.assert_array_equal(volume, VOLUME)
     assert volume.dtype == np.float32
+    assert volume_shape(path) == VOLUME.shape
     assert voxel_size == 1.06  # not float32's 1.05999994
 
 
@@ -188,7 +196,7 @@ def test_unknown_machine_stamp(tmp_path, reader):
 def test_truncated(tmp_path, reader):
     """Told by the header and the file's length, for the shape alone as well."""
     path = tmp_path / "image.mrc"
-    write_volume(path, VOLUME[:1] if reader is not read_volume else VOLUME)
+    write_volume(path, VOLUME[:1] if reader in (read_image, image_shape) else VOLUME)
     size = path.stat().st_size
     path.write_bytes(path.read_bytes()[:-5])
     assert f"asks for {size} bytes, it holds {size - 5}" in message(reader, path)
@@ -218,7 +226,7 @@ def test_header_that_asks_for_too_much(tmp_path, reader, suffix):
     """4 EB are neither allocated nor believed."""
     plain = tmp_path / "plain.mrc"
     write_image(plain, IMAGE)
-    nz = 2**20 if reader is read_volume else 1
+    nz = 2**20 if reader in (read_volume, volume_shape) else 1
     edit_header(plain, nx=2**30, ny=2**30, nz=nz)
     path = tmp_path / f"image.{suffix}"
     content = plain.read_bytes()
