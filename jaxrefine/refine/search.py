@@ -91,17 +91,19 @@ def search_particle(
         number, (best_z, _, _), error = state
         promise = approximate[order[jnp.minimum(number, rounds - 1), 0]]
         error = jnp.maximum(error, norm_error * (jnp.abs(best_z) + 1))
+        # The first ones also where nothing is promised: the products may have failed.
         open_ = number * _AT_ONCE < layout.rescored
         if layout.thorough:
-            open_ |= promise + _SAFETY * error >= best_z
-        return (number < rounds) & jnp.isfinite(promise) & open_
+            open_ |= jnp.isfinite(promise) & (promise + _SAFETY * error >= best_z)
+        return (number < rounds) & open_
 
     def score_exactly(state):
         number, best, error = state
         which = jnp.sort(order[number])
         found, z_of_each = _exact_best(score, particle, template, prepared, poses, which)
         seen = jnp.abs(z_of_each - approximate[which])
-        error = jnp.maximum(error, jnp.max(jnp.where(jnp.isfinite(seen), seen, 0)))
+        seen = jnp.where(jnp.isfinite(z_of_each), seen, 0)
+        error = jnp.maximum(error, jnp.max(seen))
         return number + 1, better(found, best), error
 
     start = jax.tree.map(jnp.asarray, NOTHING_FOUND)

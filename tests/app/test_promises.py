@@ -42,3 +42,9 @@ def test_the_worst_is_named_once(warned):
     (said,) = warned()
     assert "differ by 1.5 from exact z-scores" in said and "(0.2 at z = 9.0)" in said
     assert "jaxrefine selftest" in said
+
+
+def test_products_that_fail_altogether(warned):
+    Promises().look_at(refined((10.0, 0.001), (10.0, np.inf)))
+    (said,) = warned()
+    assert "differ by inf" in said

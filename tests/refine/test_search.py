@@ -163,6 +163,17 @@ def test_how_far_off_the_products_were(promised):
     assert int(best[2][2]) == 20 and float(error) == 0.25
 
 
+def test_products_that_fail_altogether(promised):
+    """Nothing is promised, and something is there: the error is infinite."""
+    table = np.zeros(SHAPE)
+    table[1, 1, 3, 1, 1] = 5.0
+    promise = np.full(21, -np.inf)
+    (z, _, index), error = promised(table_score(table, promise), ANYONE)
+    assert float(z) == 5.0 and int(index[2]) == 3 and float(error) == np.inf
+    nothing = table_score(np.full(SHAPE, np.nan), promise)
+    assert float(promised(nothing, ANYONE)[1]) == 0.0
+
+
 def test_two_equal_peaks(promised):
     """A later orientation wins by an earlier pixel size or defocus, and by nothing else."""
     for first, second in (
