@@ -1,0 +1,189 @@
+"""The documentation as a site: nothing is lost, no link is dead, every command is one."""
+
+import importlib.util
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from jaxrefine.app import cli
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.glob("**/*.md"))
+PAGES_AND_README = [*PAGES, ROOT / "README.md"]
+BLOCK = re.compile(r"^( *)```(\w*)\n(.*?)^\1```", flags=re.DOTALL | re.MULTILINE)
+# Pages whose Python is run by another test.
+RUN_ELSEWHERE = {"differentiable.md": "tests/test_docs.py::test_differentiable"}
+
+
+def name_of(path):
+    return path.name
+
+
+def prose(path):
+    """A page without its blocks of code."""
+    return BLOCK.sub("", path.read_text(encoding="utf-8"))
+
+
+def blocks(path, language):
+    found = BLOCK.findall(path.read_text(encoding="utf-8"))
+    return [text for _, its_language, text in found if its_language == language]
+
+
+def navigation():
+    entries = yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]
+    found = []
+    while entries:
+        entry = entries.pop()
+        if isinstance(entry, str):
+            found.append(entry)
+        else:
+            for inner in entry.values():
+                entries += inner if isinstance(inner, list) else [inner]
+    return found
+
+
+def test_every_page_is_in_the_navigation():
+    assert sorted(navigation()) == [str(path.relative_to(DOCS)) for path in PAGES]
+
+
+def anchors(path):
+    """Of a page's headings, as both a repository's pages and the site spell them."""
+    found = set()
+    for heading in re.findall(r"^#+ (.*)$", prose(path), flags=re.MULTILINE):
+        bare = re.sub(r"[^\w\s-]", "", heading).strip().lower()
+        repository, site = bare.replace(" ", "-"), re.sub(r"[\s-]+", "-", bare)
+        found |= {repository} & {site}
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES_AND_README, ids=name_of)
+def test_links_lead_somewhere(page):
+    dead = []
+    for link in re.findall(r"\]\(([^)]+)\)", prose(page)):
+        if link.startswith("https://"):
+            continue
+        file, _, anchor = link.partition("#")
+        target = (page.parent / file).resolve() if file else page
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            dead.append(link)
+        # Folders, and pages from elsewhere with links of their own, are not in the site.
+        elsewhere = target.is_dir() or (target.suffix == ".md" and target.parent != DOCS)
+        if page.parent == DOCS and elsewhere:
+            dead.append(link)
+    assert not dead
+
+
+def test_a_dead_link_is_seen(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("# Some heading\n[a](gone.md) [b](#some-heading) [c](#no-heading)\n")
+    with pytest.raises(AssertionError, match=r"\['gone.md', '#no-heading'\]"):
+        test_links_lead_somewhere(page)
+
+
+def command_lines(page):
+    """Each command line of a page, of its blocks and of its sentences."""
+    for block in blocks(page, "bash"):
+        yield from block.replace("\\\n", " ").splitlines()
+    for text in re.findall(r"`([^`]+)`", prose(page)):
+        text = " ".join(text.split())
+        if re.match(r"(\S*python -m jaxrefine|srun|jaxrefine) [^.]", text):
+            yield text
+
+
+def check_command(line, extras):
+    """Fails where a line is no command that there is."""
+    for words in split_at_and(shlex.split(line, comments=True)):
+        if words[:1] == ["srun"]:
+            words = words[1:]
+        program = Path(words[0]).name if words else ""
+        if not words:
+            continue
+        if program.startswith("python") and words[1:3] == ["-m", "jaxrefine"]:
+            words = ["jaxrefine", *words[3:]]
+            program = "jaxrefine"
+        if program == "jaxrefine":
+            # Ends with an error of its own where the words mean nothing.
+            cli._parser().parse_args(cli._command_first(words[1:]))
+        elif program == "pip":
+            asked = re.findall(r"\.\[([\w,]+)\]", " ".join(words))
+            assert words[1] == "install", line
+            assert {name for part in asked for name in part.split(",")} <= extras, line
+        else:
+            known = ("python3 -m venv", "python -m pytest", "mkdocs serve")
+            assert " ".join([program, *words[1:]]).startswith(known), line
+
+
+def split_at_and(words):
+    parts = [[]]
+    for word in words:
+        if word == "&&":
+            parts.append([])
+        else:
+            parts[-1].append(word)
+    return parts
+
+
+def extras():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return set(project["optional-dependencies"])
+
+
+@pytest.mark.parametrize("page", PAGES_AND_README, ids=name_of)
+def test_commands_parse(page):
+    for line in command_lines(page):
+        check_command(line, extras())
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "python -m jaxrefine config.yaml --no-such-option",
+        "python -m jaxrefine export refined.csv --to nowhere --output o.star",
+        "rm -rf somewhere",
+    ],
+)
+def test_a_wrong_command_is_seen(line):
+    with pytest.raises((SystemExit, AssertionError)):
+        check_command(line, extras())
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=name_of)
+def test_python_runs(page, monkeypatch):
+    """In a folder that holds a configuration, as the pages have it: refine.yaml."""
+    if page.name in RUN_ELSEWHERE:
+        file, _, test = RUN_ELSEWHERE[page.name].partition("::")
+        text = (ROOT / file).read_text()
+        assert f"def {test}(" in text and page.name in text
+        return
+    monkeypatch.chdir(ROOT / "tests" / "data" / "reference" / "basic")
+    names = {}
+    for block in blocks(page, "python"):
+        exec(block, names)
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("mkdocs") is None,
+    reason="the site is built where the extra docs is installed, as test has it",
+)
+def test_the_site_builds(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path],
+        cwd=ROOT,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    names = (tmp_path / "api" / "index.html").read_text()
+    for documented in ("polish_particles", "image frame", "read_particle_table"):
+        assert documented in names
+    assert (tmp_path / "files" / "configs" / "full.yaml").is_file()
