@@ -13,11 +13,34 @@ PARTIAL_SUFFIX = ".partial"
 
 
 @contextmanager
+def replacement(path: Path) -> Iterator[Path]:
+    """A new file's path, which becomes `path` when the block has ended well.
+
+    Until then it has another name in the same folder, `.….partial`.
+
+    Args:
+        path: File in a folder that exists.
+
+    Raises:
+        InputError: The file cannot be written.
+    """
+    temporary = path.parent / f".{secrets.token_hex(8)}{path.suffix}{PARTIAL_SUFFIX}"
+    try:
+        try:
+            yield temporary
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+@contextmanager
 def replacing(path: Path, **options: Any) -> Iterator[IO]:
     """Open a file that takes the place of `path` when the block has ended well.
 
-    Until then it has another name in the same folder, `.….partial`; it is on the disk
-    before it is renamed.
+    It is on the disk before it is renamed.
 
     Args:
         path: File in a folder that exists.
@@ -26,16 +49,10 @@ def replacing(path: Path, **options: Any) -> Iterator[IO]:
     Raises:
         InputError: The file cannot be written.
     """
-    temporary = path.parent / f".{secrets.token_hex(8)}{path.suffix}{PARTIAL_SUFFIX}"
-    try:
-        try:
-            with open(temporary, "x" if options else "xb", **options) as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
+    with (
+        replacement(path) as temporary,
+        open(temporary, "x" if options else "xb", **options) as file,
+    ):
+        yield file
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,7 +1,5 @@
 """Stacks of boxes, written one by one so that none need fit into memory."""
 
-import os
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,8 +7,7 @@ from pathlib import Path
 import mrcfile
 import numpy as np
 
-from jaxrefine.data.errors import InputError
-from jaxrefine.io.replace import PARTIAL_SUFFIX
+from jaxrefine.io.replace import replacement
 
 
 @contextmanager
@@ -31,16 +28,11 @@ def new_stack(
     Raises:
         InputError: The file cannot be written.
     """
-    temporary = path.parent / f".{secrets.token_hex(8)}{path.suffix}{PARTIAL_SUFFIX}"
-    try:
-        try:
-            with mrcfile.new_mmap(temporary, (n, box_px, box_px), mrc_mode=2) as file:
-                file.set_image_stack()
-                file.voxel_size = pixel_size_angstrom
-                yield np.asarray(file.data)
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
+    shape = (n, box_px, box_px)
+    with (
+        replacement(path) as temporary,
+        mrcfile.new_mmap(temporary, shape, mrc_mode=2) as file,
+    ):
+        file.set_image_stack()
+        file.voxel_size = pixel_size_angstrom
+        yield np.asarray(file.data)
