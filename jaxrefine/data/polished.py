@@ -9,8 +9,9 @@ from jaxrefine.data.refined import Refined
 class PoseErrors(eqx.Module):
     """Standard errors, each with all the other free parameters unknown as well.
 
-    From the Fisher information of the expected image in white noise. NaN for what was
-    not free, and for particles that were not refined.
+    From the curvature of the score at the optimum, or the Fisher information of the
+    expected image in white noise. NaN for what was not free, and for particles that were
+    not refined.
 
     Attributes:
         rotation_deg: Of the rotation vector in the image frame: tilts about x and about
