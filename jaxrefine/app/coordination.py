@@ -8,6 +8,7 @@ public names.
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 from jax._src import distributed
 from jax.errors import JaxRuntimeError
@@ -17,6 +18,13 @@ class Unreachable(Exception):
     """The service does not answer: process 0 is gone, or this process has left."""
 
 
+def _client() -> Any:
+    client = distributed.global_state.client
+    if client is None:
+        raise Unreachable
+    return client
+
+
 def put(key: str, text: str) -> None:
     """Store a text for all processes; the first one under a key stays.
 
@@ -24,7 +32,7 @@ def put(key: str, text: str) -> None:
         Unreachable: The service does not answer.
     """
     try:
-        distributed.global_state.client.key_value_set(key, text)
+        _client().key_value_set(key, text)
     except JaxRuntimeError as error:
         if "ALREADY_EXISTS" not in str(error):
             raise Unreachable from error
@@ -36,9 +44,8 @@ def get(key: str, timeout_s: float) -> str | None:
     Raises:
         Unreachable: The service does not answer.
     """
-    client = distributed.global_state.client
     try:
-        return client.blocking_key_value_get(key, round(1000 * timeout_s))
+        return _client().blocking_key_value_get(key, round(1000 * timeout_s))
     except JaxRuntimeError as error:
         if "DEADLINE_EXCEEDED" in str(error):
             return None
@@ -54,6 +61,6 @@ def alive(processes: Iterable[int]) -> set[int]:
         Unreachable: The service does not answer.
     """
     try:
-        return set(distributed.global_state.client.get_live_nodes(list(processes)))
+        return set(_client().get_live_nodes(list(processes)))
     except JaxRuntimeError as error:
         raise Unreachable from error

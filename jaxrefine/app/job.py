@@ -29,7 +29,7 @@ from jaxrefine.physics.slices import make_template
 from jaxrefine.refine.layout import Layout, plan_layout
 from jaxrefine.refine.polish import Polish
 from jaxrefine.refine.scoring import Score
-from jaxrefine.refine.sharding import device_mesh, replicate, select_devices
+from jaxrefine.refine.sharding import Device, device_mesh, replicate, select_devices
 
 # A micrograph, the map of the correlation's mean, and the map of its spread.
 Files = tuple[Path, Path, Path]
@@ -169,8 +169,8 @@ def prepare_job(config: Config, output: Path | None = None) -> Job:
 
 
 def _that_fit(
-    devices: list[jax.Device], templates: tuple[Template, Template | None]
-) -> list[jax.Device]:
+    devices: list[Device], templates: tuple[Template, Template | None]
+) -> list[Device]:
     """Of CPU devices, which share one memory, as many as it has copies of the templates."""
     if devices[0].platform != "cpu":
         return devices
@@ -184,7 +184,7 @@ def _plan(
     grid: SearchGrid,
     score: Score,
     start: StartingValues,
-    devices: list[jax.Device],
+    devices: list[Device],
 ) -> Layout:
     """A layout for every particle of the run and the fullest of its devices."""
     wanted = config.computational_config

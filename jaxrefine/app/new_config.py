@@ -117,8 +117,9 @@ def _number(settings: dict[str, Any], section: str, key: str, default: float) ->
     """A number of the match's; the default where it is not given, or is none."""
     found = settings.get(section)
     value = found.get(key) if isinstance(found, dict) else None
-    sound = isinstance(value, int | float) and not isinstance(value, bool) and value > 0
-    return float(value) if sound else default
+    if not isinstance(value, int | float) or isinstance(value, bool) or value <= 0:
+        return default
+    return float(value)
 
 
 def _filters(settings: dict[str, Any]) -> str:

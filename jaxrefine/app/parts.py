@@ -135,7 +135,8 @@ class Parts:
         arrays = {name: np.asarray(column)[rows] for name, column in _per_row(columns)}
         arrays |= {_ROWS: rows, _MADE_FROM: np.asarray(json.dumps(made_from))}
         with replacing(self._path(number)) as file:
-            np.savez(file, **arrays)
+            # numpy's types take any of the names for its flag allow_pickle.
+            np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
 
     def any_saved(self) -> bool:
         """Whether there are results that another run could continue from."""

@@ -48,7 +48,7 @@ def polished_numbers(
     angle = np.asarray(there.astigmatism_deg, np.float64)
     if "astigmatism" not in free:
         lens, angle = np.full_like(lens, np.nan), np.full_like(angle, np.nan)
-    return {
+    columns = {
         "refined_shift_x": shift[:, 1],
         "refined_shift_y": shift[:, 0],
         "refined_defocus_u": lens[:, 0],
@@ -64,3 +64,4 @@ def polished_numbers(
         "refined_pixel_size_sigma": errors.pixel_size_angstrom,
         "refined_astigmatism_sigma": errors.astigmatism_angstrom[:, 0],
     }
+    return {name: np.asarray(column) for name, column in columns.items()}

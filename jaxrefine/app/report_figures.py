@@ -7,6 +7,7 @@ differ in form as well.
 import io
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import numpy as np
@@ -17,9 +18,12 @@ from matplotlib.ticker import MaxNLocator
 
 from jaxrefine.app.report_numbers import Numbers
 
+if TYPE_CHECKING:
+    from matplotlib.typing import RcKeyType
+
 BLUE, INK, GREY, PALE = "#1f5a94", "#1a1a1a", "#6b6b6b", "#cfd8e3"
 _DPI = 150
-_STYLE = {
+_STYLE: "dict[RcKeyType, Any]" = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "axes.edgecolor": GREY,

@@ -8,6 +8,8 @@ import jax
 import platformdirs
 import psutil
 
+from jaxrefine.refine.sharding import Device
+
 
 def use_cpu_cores() -> None:
     """Make one CPU device of each core, before JAX looks for devices.
@@ -16,13 +18,15 @@ def use_cpu_cores() -> None:
     A number that the user has set, by `JAX_NUM_CPU_DEVICES` or in `XLA_FLAGS`, stays.
     """
     forced = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
-    if forced or jax.config.jax_num_cpu_devices > 0:
+    # JAX gives its settings their names at run time.
+    already = jax.config.jax_num_cpu_devices  # pyright: ignore[reportAttributeAccessIssue]
+    if forced or already > 0:
         return
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
     jax.config.update("jax_num_cpu_devices", cores or os.cpu_count() or 1)
 
 
-def free_bytes(device: jax.Device) -> float:
+def free_bytes(device: Device) -> float:
     """Memory that is free on a device; of a CPU, what its devices share."""
     if device.platform == "cpu":
         return psutil.virtual_memory().available

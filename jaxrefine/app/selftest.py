@@ -25,6 +25,7 @@ from jaxrefine.refine.norms import fit_norms
 from jaxrefine.refine.product import approximate_best_z
 from jaxrefine.refine.refine import refine_particles
 from jaxrefine.refine.search import pose_rotations, z_scores
+from jaxrefine.refine.sharding import Device
 
 # What rounding may leave: some times what it leaves on a CPU (docs/decisions.md).
 _SLICE_BOUND, _CTF_BOUND, _Z_BOUND = 1e-5, 5e-5, 1e-5
@@ -60,7 +61,7 @@ class Check:
         return self.deviation <= self.bound
 
 
-def run_checks(device: jax.Device) -> Iterator[Check]:
+def run_checks(device: Device) -> Iterator[Check]:
     """Compute on a device what is known, one check after the other."""
     with jax.default_device(device):
         atoms = planted.some_atoms()

@@ -43,7 +43,7 @@ class World(eqx.Module):
     template: Template
     score: ImageCTF
     grid: SearchGrid
-    rotation: NDArray[np.float64]
+    rotation: sim.FloatArray
     truth: NDArray[np.int64]
 
 
@@ -81,7 +81,7 @@ def plant(atoms: sim.Atoms) -> World:
         )
     ]
     made = sim.simulate_micrograph(
-        atoms, planted, (2 * spacing,) * 2, PIXEL_SIZE_ANGSTROM, MICROSCOPE, rng
+        atoms, planted, (2 * spacing, 2 * spacing), PIXEL_SIZE_ANGSTROM, MICROSCOPE, rng
     )
     maps = (2 * spacing - SIDE + 1,) * 2
     micrograph = prepare_micrograph(

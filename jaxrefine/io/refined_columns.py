@@ -45,7 +45,7 @@ class RefinedColumns:
     relative_defocus_angstrom: np.ndarray
     pixel_size_angstrom: np.ndarray
     snr: np.ndarray
-    status: Sequence[str]
+    status: list[str]
     polished: np.ndarray | None = None
     polish: Sequence[str] | None = None
 

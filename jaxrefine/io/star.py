@@ -8,6 +8,7 @@ differ in the sign of the shift, in units, and in what they hold at all.
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -143,7 +144,9 @@ def read_star(path: Path) -> StarParticles:
         blocks = starfile.read(path, always_dict=True, parse_as_string=_NAMES)
     except Exception as error:  # whatever a file that is no STAR file brings about
         raise InputError(f"{path}: cannot be read as a STAR file: {error}") from error
-    tables = {name: _as_table(block) for name, block in blocks.items()}
+    # starfile's types do not know that always_dict makes blocks of all.
+    named = cast("dict[str, pd.DataFrame | dict]", blocks)
+    tables = {name: _as_table(block) for name, block in named.items()}
     if "optics" in tables and "particles" in tables:
         return _from_relion(path, tables["optics"], tables["particles"])
     for table in tables.values():
@@ -350,4 +353,5 @@ def _write(path: Path, blocks: Blocks) -> None:
     import starfile
 
     with replacing(path, encoding="utf-8") as file:
-        file.write(starfile.to_string(blocks))
+        # Its type of a dictionary wants blocks of every kind.
+        file.write(starfile.to_string(blocks))  # pyright: ignore[reportArgumentType]

@@ -7,13 +7,14 @@ Euler angles are intrinsic ZYZ: (phi, theta, psi) stands for Rz(phi) Ry(theta) R
 which left-multiplies xyz column vectors.
 """
 
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 from jaxtyping import Float
 
-AnyArray = jax.Array | np.ndarray
+# What comes in is what goes out.
+AnyArray = TypeVar("AnyArray", jax.Array, np.ndarray)
 
 # Below this sine of theta, phi and psi turn about one axis: phi is then called 0.
 _POLE = 1e-6

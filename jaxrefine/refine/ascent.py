@@ -118,7 +118,8 @@ def adam(
     def climb(_, state):
         here, best, inner = state
         update, inner = optimizer.update(-here.gradient * scale, inner)
-        at = jnp.clip(here.at + scale * update, -limits, limits)
+        # optax's type for an update is any tree.
+        at = jnp.clip(here.at + scale * jnp.asarray(update), -limits, limits)
         here = _Here(at, *evaluate(at))
         better = here.value > best.value
         best = jax.tree.map(lambda a, b: jnp.where(better, a, b), here, best)

@@ -114,10 +114,9 @@ def at_position(particle: Particles, move_px: Int[Array, " 2"], score: Score) ->
     The cut is rolled: what leaves it on one side comes back on the other, where no
     correlation at a position of the box reads it.
     """
-    y, x = (move_px[i] for i in range(2))
 
     def rolled(values: Float[Array, "h w"]) -> Float[Array, "h w"]:
-        return jnp.roll(values, (-y, -x), axis=(0, 1))
+        return jnp.roll(values, -move_px, axis=(0, 1))
 
     return eqx.tree_at(
         lambda p: (p.alignment.position_px, p.image, p.corr_mean, p.corr_std),

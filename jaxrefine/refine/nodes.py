@@ -78,7 +78,7 @@ class OrientationNodes(eqx.Module):
         """Offset rotations of the nodes."""
         axes = np.meshgrid(*(_chebyshev(count) for count in self.counts), indexing="ij")
         unit = np.stack([axis.ravel() for axis in axes], axis=-1).astype(np.float32)
-        return _turned(unit * self.half)
+        return _turned(self.half * unit)
 
     def weights(self, rotation: Float[Array, "b 3 3"]) -> Float[Array, "b n"]:
         """Lagrange weights that lead from the nodes to offset rotations."""

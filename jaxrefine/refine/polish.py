@@ -190,7 +190,7 @@ def _polish_one(
     particle = recentred(particle, refined, score)
     parameters = polish.parameters
 
-    def objective(coordinates: Float[Array, " p"]) -> Float[Array, ""]:
+    def objective(coordinates: Float[Array, " p"], /) -> Float[Array, ""]:
         offsets = offsets_from(coordinates, parameters, particle.alignment)
         return polish.objective(offsets, particle, template, score)
 

@@ -49,7 +49,7 @@ def _filter(
     image: Float[Array, "Ny Nx"], filters: Filters
 ) -> tuple[Float[Array, "Ny Nx"], RadialFilter]:
     """Filter an image to unit noise power per coefficient in the band."""
-    shape = image.shape
+    shape = image.shape[0], image.shape[1]
     # Subtracting the mean first keeps float32's digits for the signal.
     rfft = jnp.fft.rfft2(image - jnp.mean(image)).at[0, 0].set(0)
     if filters.randomize_phases_from is not None:
@@ -173,7 +173,8 @@ def _filter_cut(
     inner_rfft = jnp.fft.rfft2(inner - jnp.mean(inner)).at[0, 0].set(0)
     scale = noise_scale(inner_rfft * radial.on_grid(box), box, filters)
     rfft = jnp.fft.rfft2(image - jnp.mean(inner))
+    shape = image.shape[0], image.shape[1]
     if filters.randomize_phases_from is not None:
-        rfft = randomize_phases(rfft, image.shape, filters.randomize_phases_from)
+        rfft = randomize_phases(rfft, shape, filters.randomize_phases_from)
     # The scale holds the box's pixel count, sqrt(N), which cancels in the transforms.
-    return jnp.fft.irfft2(rfft * radial.on_grid(image.shape) * scale, s=image.shape), radial
+    return jnp.fft.irfft2(rfft * radial.on_grid(shape) * scale, s=shape), radial

@@ -85,9 +85,10 @@ def approximate_best_z(
         if nodes is None:
             return _in_blocks(lambda o, r: best_of(o, products(r)), block, offsets, rows)
         at_nodes = _in_blocks(products, min(layout.orientations, rows.shape[0]), rows)
+        weights_at = nodes.weights
 
         def interpolated(offset: Float[Array, "b 3 3"]) -> Float[Array, " b"]:
-            wanted = jnp.matmul(nodes.weights(offset), at_nodes, precision="highest")
+            wanted = jnp.matmul(weights_at(offset), at_nodes, precision="highest")
             return best_of(offset, wanted)
 
         return _in_blocks(interpolated, block, offsets)

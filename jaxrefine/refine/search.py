@@ -132,7 +132,9 @@ def _promises(
     if not layout.nodes_pay(count):
         return by_product(grid.rotation, poses), norm_error
 
-    nodes = OrientationNodes.around(grid.rotation, layout.orientation_nodes)
+    # Where nodes pay the layout has counts of them.
+    counts = layout.orientation_nodes
+    nodes = OrientationNodes.around(grid.rotation, counts)  # pyright: ignore[reportArgumentType]
     at_nodes = pose_rotations(particle, nodes.rotation, grid)
     rough = by_product(grid.rotation, at_nodes, nodes)
     rounds = -(-count // layout.candidates)

@@ -1,6 +1,7 @@
 """Which devices run a search, and how it is split across them."""
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -8,9 +9,11 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxrefine.data import InputError
 
 PARTICLES, ORIENTATIONS = "particles", "orientations"
+# jaxlib's compiled part has no types, so that a checker does not know this for a class.
+Device: TypeAlias = jax.Device  # pyright: ignore[reportInvalidTypeForm]
 
 
-def select_devices(wanted: str | int | Sequence[int | str]) -> list[jax.Device]:
+def select_devices(wanted: str | int | Sequence[int | str]) -> list[Device]:
     """Devices of this process, by the config's words.
 
     Args:
@@ -53,7 +56,7 @@ def select_devices(wanted: str | int | Sequence[int | str]) -> list[jax.Device]:
     return chosen
 
 
-def _absent(name: str, accelerators: list[jax.Device]) -> str:
+def _absent(name: str, accelerators: list[Device]) -> str:
     there = (
         ", ".join(f"{i} ({d.device_kind})" for i, d in enumerate(accelerators)) or "none"
     )
@@ -63,7 +66,7 @@ def _absent(name: str, accelerators: list[jax.Device]) -> str:
     )
 
 
-def device_mesh(devices: Sequence[jax.Device], most_particles: int | None = None) -> Mesh:
+def device_mesh(devices: Sequence[Device], most_particles: int | None = None) -> Mesh:
     """Devices in rows for particles; the devices of a row share a particle's orientations.
 
     Args:

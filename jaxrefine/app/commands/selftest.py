@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print a line per check of each device."""
     import jax
-    import jaxlib
+    from jaxlib.version import __version__ as jaxlib_version
 
     import jaxrefine
     from jaxrefine.app.runtime import use_compilation_cache
@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
         devices = devices[:1]  # the others are the same CPU
     use_compilation_cache("auto")
     versions = f"jaxrefine {jaxrefine.__version__}, jax {jax.__version__}, "
-    versions += f"jaxlib {jaxlib.__version__}"
+    versions += f"jaxlib {jaxlib_version}"
     print(f"{versions}; most of the time goes into compiling, the first time")
     failed = []
     for device in devices:
