@@ -280,7 +280,8 @@ def test_a_run_can_end_with_its_report(tmp_path, capsys, monkeypatch):
     folder = reference_set("basic", tmp_path)
     table = save(folder / "match_results_refined.csv", REFINED | FAILED)
     nan = float("nan")
-    ended = Summary(table, 1, 0, 0, 9.0, nan, nan, {Status.BOX_OUTSIDE: 1}, 1.5)
+    statuses = dict.fromkeys(Status, 0) | {Status.BOX_OUTSIDE: 1}
+    ended = Summary(table, 1, 0, 0, 9.0, nan, nan, statuses, 1.5)
     monkeypatch.setattr(pipeline, "run", lambda config, **options: ended)
     assert main([str(folder / "refine.yaml"), "--report"]) == 0
     path = folder / "match_results_refined_report" / "report.html"
