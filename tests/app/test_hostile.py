@@ -47,6 +47,16 @@ def test_merged_keys_do_not_double_without_end(tmp_path):
     lines = ["a0: &a0 {x: 1}"]
     lines += [f"a{i}: &a{i} {{<<: [*a{i - 1}, *a{i - 1}]}}" for i in range(1, 40)]
     path.write_text("\n".join(lines))
+    # At 10,000 keys; or, since PyYAML 6.0.4, which keeps one of each, as unknown ones.
+    with pytest.raises(InputError):
+        Config.load(path)
+
+
+def test_keys_are_counted_each_time_they_are_merged(tmp_path):
+    path = tmp_path / "c.yaml"
+    lines = ["a: &a"] + [f"  k{i}: 1" for i in range(100)]
+    lines += [f"b{i}: {{<<: *a}}" for i in range(110)]
+    path.write_text("\n".join(lines))
     assert "more than 10000 keys" in refusal(Config.load, path)
 
 
