@@ -81,6 +81,12 @@ class Job:
         return int(np.prod(self.grid.shape))
 
     @property
+    def inputs(self) -> list[Path]:
+        """All files that the run reads, but for its configuration."""
+        images = (path for files in self.groups for path in files)
+        return [self.table.path, self.template_path, *images]
+
+    @property
     def reproduces_leopard_em(self) -> bool:
         """Whether Leopard-EM's choices were asked for."""
         return self.config.reproduce == "leopard_em"

@@ -29,9 +29,6 @@ from jaxrefine.app.setup import particle_optics, starting_alignment
 from jaxrefine.app.stop import Stopped
 from jaxrefine.app.summary import Summary
 from jaxrefine.data import InputError, Particles, Polished, Refined
-from jaxrefine.io.paths import rebased
-from jaxrefine.io.refined_columns import refined_table
-from jaxrefine.io.table import write_table
 from jaxrefine.refine.layout import Layout
 from jaxrefine.refine.polish import polish_particles
 from jaxrefine.refine.prepare import Micrograph, cut_particles, prepare_micrograph
@@ -169,9 +166,7 @@ def _write(results: Results, parts: Parts, team: Team) -> None:
                 raise Stopped(text, EXIT_BROKEN_OFF)
             team.stop.check()
             time.sleep(1.0)
-    table = refined_table(job.table, results.columns)
-    folders = (path.absolute().parent for path in (job.table.path, job.output))
-    write_table(rebased(table, *folders), job.output)
+    results.write(job.output)
     parts.remove()
 
 
@@ -263,6 +258,14 @@ def refine_batch(
         polished = polish_particles(particles, refined, template, *others, mesh=job.mesh)
     found = jax.tree.map(lambda x: np.asarray(x)[: len(rows)], (refined, polished))
     return found, fitting
+
+
+def cut_batches(
+    job: Job, micrograph: Micrograph, rows: np.ndarray, size: int
+) -> Iterator[tuple[np.ndarray, Particles]]:
+    """Rows of one micrograph, and their particles, so many at once."""
+    for batch in _batches(rows, size):
+        yield batch, _cut(job, micrograph, batch, jnp.ones(len(batch), bool))
 
 
 def particles_of(job: Job, files: Files, rows: np.ndarray) -> Particles:

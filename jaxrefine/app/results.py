@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -12,7 +13,10 @@ from jaxrefine.app.polished import mean_defocus, polish_words, polished_numbers
 from jaxrefine.app.summary import Summary
 from jaxrefine.data import Polished, Refined, Status
 from jaxrefine.io.columns import ANGLES, POLISHED
-from jaxrefine.io.refined_columns import RefinedColumns
+from jaxrefine.io.frames import DataFrame
+from jaxrefine.io.paths import rebased
+from jaxrefine.io.refined_columns import RefinedColumns, refined_table
+from jaxrefine.io.table import write_table
 from jaxrefine.physics.rotations import matrix_to_euler
 
 
@@ -138,6 +142,20 @@ class Results:
         self._polished[rows] = np.stack([numbers[name] for name in POLISHED], axis=-1)
         for row, word in zip(rows, polish_words(polished), strict=True):
             self._polish[row] = word
+
+    def table(self) -> DataFrame:
+        """The refined table, all cells as text."""
+        return refined_table(self.job.table, self.columns)
+
+    def write(self, output: Path) -> Path:
+        """Write the refined table; paths in it are found from its folder, too.
+
+        Raises:
+            InputError: The file cannot be written.
+        """
+        folders = (path.absolute().parent for path in (self.job.table.path, output))
+        write_table(rebased(self.table(), *folders), output)
+        return output
 
     def summary(self, seconds: float) -> Summary:
         """Means over the particles that were refined."""

@@ -44,7 +44,7 @@ from jaxrefine.refine.differentiable import (
     z_score,
 )
 from jaxrefine.refine.scoring import Score
-from jaxrefine.refine.sharding import PARTICLES
+from jaxrefine.refine.sharding import PARTICLES, filled_up
 
 Objective = Callable[[Offsets, Particles, Template, Score], Float[Array, ""]]
 
@@ -130,7 +130,10 @@ def polish_particles(
         at_once = 1 if device.platform == "cpu" else _AT_ONCE_ON_ACCELERATORS
     # Whether it is bound, the limits say: one compilation serves both.
     polish = replace(polish, at_once=at_once, bound_to_cell=False)
-    return polish_batch(particles, refined, template, limits, score, polish, mesh)
+    count = particles.valid.shape[0]
+    filled, its_best = filled_up((particles, refined), count, mesh)
+    polished = polish_batch(filled, its_best, template, limits, score, polish, mesh)
+    return jax.tree.map(lambda leaf: leaf[:count], polished)
 
 
 @eqx.filter_jit

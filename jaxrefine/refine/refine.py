@@ -34,7 +34,7 @@ from jaxrefine.refine.search import (
     search_particle,
     z_scores,
 )
-from jaxrefine.refine.sharding import ORIENTATIONS, PARTICLES
+from jaxrefine.refine.sharding import ORIENTATIONS, PARTICLES, filled_up
 
 
 def refine_particles(
@@ -53,8 +53,9 @@ def refine_particles(
     out depends on the values of grid and optics.
 
     Args:
-        particles: A batch, one leading axis. With a mesh, its length must be a multiple
-            of the mesh's "particles"; fill up with `valid=False`, which costs nothing.
+        particles: A batch, one leading axis. With a mesh it is filled up to a multiple of
+            the mesh's "particles"; batches of one length share one compilation, and those
+            that are short can be filled up with `valid=False`, which costs nothing.
         template: From `make_template`.
         grid: From `local_grid`.
         score: `ImageCTF` or `TemplateCTF`.
@@ -71,7 +72,10 @@ def refine_particles(
         start and its scores are NaN.
     """
     layout = layout or layout_for(particles, grid, score, adaptive=adaptive)
-    return search_batch(particles, template, grid, score, mesh, layout)
+    count = particles.valid.shape[0]
+    filled = filled_up(particles, count, mesh)
+    refined = search_batch(filled, template, grid, score, mesh, layout)
+    return jax.tree.map(lambda leaf: leaf[:count], refined)
 
 
 def refine_within_memory(

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxrefine.data import InputError
@@ -92,3 +93,12 @@ def device_mesh(devices: Sequence[Device], most_particles: int | None = None) ->
 def replicate(tree, mesh: Mesh):
     """Put a whole copy of every array on each device of the mesh."""
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+
+
+def filled_up(tree, count: int, mesh: Mesh | None):
+    """A batch of `count`, its last one repeated until the mesh's rows divide it."""
+    missing = 0 if mesh is None else -count % mesh.shape[PARTICLES]
+    if not missing:
+        return tree
+    number = np.minimum(np.arange(count + missing), count - 1)
+    return jax.tree.map(lambda leaf: leaf[number], tree)

@@ -1,0 +1,158 @@
+"""A run in one's own hands: what the program does, step by step, for research code."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Int
+
+from jaxrefine.app.checks import check_output
+from jaxrefine.app.config import Config
+from jaxrefine.app.job import prepare_job
+from jaxrefine.app.pipeline import cut_batches, micrographs
+from jaxrefine.app.results import Results
+from jaxrefine.data import InputError, Particles, Polished, Refined, SearchGrid, Template
+from jaxrefine.io.frames import DataFrame, as_read, refined_frame
+from jaxrefine.physics.rotations import matrix_to_euler
+from jaxrefine.refine.polish import Polish
+from jaxrefine.refine.scoring import Score
+
+
+class Refinement:
+    """The inputs of a run, read and checked, and the table that comes of it.
+
+    ```python
+    run = Refinement.load("refine.yaml")
+    for rows, particles in run.particles():
+        refined = jr.refine_particles(particles, run.template, run.grid, run.score)
+        run.store(rows, refined)
+    run.write("refined.csv")
+    ```
+
+    Args:
+        config: From `Config.load` or `Config.from_dict`.
+        output: The refined table; default: as the configuration says.
+
+    Attributes:
+        config: The configuration.
+        template: The template, for the search.
+        smooth_template: The same with cubic slices, for the polish; None where the
+            configuration does not enable it.
+        grid: The offsets that it asks for.
+        score: The score that it asks for.
+        polish: The polish that it asks for; None where it is not enabled.
+        mesh: The devices that it asks for, for `mesh=`; all arrays above are on each.
+        output: Where `write` puts the table.
+
+    Raises:
+        InputError: With every fault of the inputs.
+    """
+
+    def __init__(self, config: Config, *, output: str | os.PathLike[str] | None = None):
+        self._job = job = prepare_job(config, None if output is None else Path(output))
+        self._results = Results(job)
+        self.config: Config = config
+        self.template: Template = job.template
+        self.smooth_template: Template | None = job.smooth_template
+        self.grid: SearchGrid = job.grid
+        self.score: Score = job.score
+        self.polish: Polish | None = job.polish
+        self.mesh: Mesh = job.mesh
+        self.output: Path = job.output
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        output: str | os.PathLike[str] | None = None,
+    ) -> "Refinement":
+        """From a configuration file.
+
+        Raises:
+            InputError: With every fault of the file, or of the inputs that it names.
+        """
+        return cls(Config.load(path), output=output)
+
+    def __len__(self) -> int:
+        """Number of particles in the table."""
+        return len(self._job.table)
+
+    def particles(
+        self, at_once: int = 64
+    ) -> Iterator[tuple[Int[np.ndarray, " n"], Particles]]:
+        """Particles as the search gets them, micrograph after micrograph.
+
+        Those whose micrograph or maps are damaged are left out, with a warning and the
+        status `unreadable` in the table.
+
+        Args:
+            at_once: How many to give at once, at most.
+
+        Yields:
+            Their rows in the table, from 0, and the particles.
+        """
+        left = dict(enumerate(self._job.groups.values()))
+        with jax.default_device(self.mesh.devices.flat[0]):
+            for number, micrograph in micrographs(self._job, left):
+                if micrograph is None:
+                    self._results.store_unreadable(left[number])
+                    continue
+                yield from cut_batches(self._job, micrograph, left[number], at_once)
+
+    def store(
+        self,
+        rows: Int[np.ndarray, " n"],
+        refined: Refined,
+        polished: Polished | None = None,
+    ) -> None:
+        """Put results into the table.
+
+        Args:
+            rows: From `particles`.
+            refined: What a search on `grid` found.
+            polished: What a polish made of it.
+
+        Raises:
+            InputError: A polish is given, but the configuration, by which the table has its
+                columns, does not enable it.
+        """
+        if polished is not None and self.polish is None:
+            raise InputError(
+                f"{self.config.source}: polish.enabled: false — must be true to store "
+                "polished results"
+            )
+        found = jax.tree.map(np.asarray, (refined, polished))
+        self._results.store(np.asarray(rows), *found)
+
+    def to_pandas(self) -> DataFrame:
+        """The refined table as pandas reads it; rows that were not stored are empty."""
+        return as_read(self._results.table())
+
+    def write(self, path: str | os.PathLike[str] | None = None) -> Path:
+        """Write the refined table, which can be refined again; returns where.
+
+        Args:
+            path: Default: `output`.
+
+        Raises:
+            InputError: It cannot be written, or would overwrite an input.
+        """
+        output = self.output if path is None else Path(path)
+        check_output(output, self._job.inputs, self.config.source)
+        return self._results.write(output)
+
+
+def to_pandas(found: Refined | Polished) -> DataFrame:
+    """Results as a frame: a row per particle, units in the columns' names.
+
+    Args:
+        found: From `refine_particles`, or, with standard errors, from `polish_particles`.
+    """
+    errors = found.errors if isinstance(found, Polished) else None
+    refined = found.refined if isinstance(found, Polished) else found
+    rotation = np.asarray(refined.alignment.rotation, np.float64)
+    return refined_frame(refined, matrix_to_euler(rotation), errors)

@@ -1,0 +1,60 @@
+"""Results as pandas frames of numbers, for research code."""
+
+import io
+from typing import TypeAlias
+
+import numpy as np
+import pandas as pd
+
+from jaxrefine.data import PoseErrors, Refined, Status
+
+DataFrame: TypeAlias = pd.DataFrame
+
+
+def refined_frame(
+    refined: Refined, euler_deg: np.ndarray, errors: PoseErrors | None = None
+) -> DataFrame:
+    """A row per particle; units are in the columns' names.
+
+    Args:
+        refined: Of n particles.
+        euler_deg: (n, 3): their phi, theta, psi.
+        errors: Standard errors, of a polish; None leaves their columns out.
+    """
+    there = refined.alignment
+    columns = {
+        "status": [Status(int(status)).name.lower() for status in refined.status],
+        "z_score": refined.z_score,
+        "correlation": refined.correlation,
+        "snr": refined.snr,
+        **_numbered(euler_deg, "phi_deg", "theta_deg", "psi_deg"),
+        **_numbered(there.position_px, "position_y_px", "position_x_px"),
+        **_numbered(there.defocus_angstrom, "defocus_u_angstrom", "defocus_v_angstrom"),
+        "astigmatism_deg": there.astigmatism_deg,
+        "pixel_size_angstrom": there.pixel_size_angstrom,
+    }
+    if errors is not None:
+        turns = ("tilt_x_sigma_deg", "tilt_y_sigma_deg", "in_plane_sigma_deg")
+        astigmatism = ("along", "across")
+        columns |= {
+            **_numbered(errors.rotation_deg, *turns),
+            "orientation_sigma_deg": errors.largest_rotation_deg,
+            **_numbered(errors.shift_px, "position_y_sigma_px", "position_x_sigma_px"),
+            "defocus_sigma_angstrom": errors.defocus_angstrom,
+            **_numbered(
+                errors.astigmatism_angstrom,
+                *(f"astigmatism_{name}_sigma_angstrom" for name in astigmatism),
+            ),
+            "pixel_size_sigma_angstrom": errors.pixel_size_angstrom,
+        }
+    return pd.DataFrame({name: np.asarray(values) for name, values in columns.items()})
+
+
+def _numbered(values, *names: str) -> dict[str, np.ndarray]:
+    """The columns of an array, by name."""
+    return dict(zip(names, np.asarray(values).T, strict=True))
+
+
+def as_read(table: DataFrame) -> DataFrame:
+    """A table of texts as pandas reads it from the file that it becomes."""
+    return pd.read_csv(io.StringIO(table.to_csv(index=False)))
