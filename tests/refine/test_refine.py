@@ -281,10 +281,11 @@ def test_some_errors_are_not_for_halving(monkeypatch, error, tries):
     assert len(asked) == tries
 
 
-def test_a_batch_that_does_not_divide_is_refused():
+def test_a_batch_that_does_not_divide_is_filled_up():
     mesh = device_mesh(jax.devices()[:2])
-    with pytest.raises(ValueError, match="divisible"):
-        refine_particles(some(cut(), slice(3)), template(), GRID, SCORE, mesh=mesh)
+    batch = some(cut(shift_px=(1, 2), defocus=200.0), slice(3))
+    odd = refine_particles(batch, template(), GRID, SCORE, mesh=mesh)
+    assert_same_best(odd, some(found(), slice(3)))
 
 
 def test_one_compilation_serves_every_batch():
