@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             json_lines=options.json_progress,
             log_file=options.log_file,
         )
-        return options.run(options)
+        return options.command.run(options)
     except InputError as error:
         for fault in error.faults:
             log.error("%s", fault)
@@ -145,5 +145,5 @@ def _parser() -> argparse.ArgumentParser:
     for name, command in _COMMANDS.items():
         added = commands.add_parser(name, parents=[common], help=command.HELP)
         command.add_arguments(added)
-        added.set_defaults(run=command.run)
+        added.set_defaults(command=command)
     return parser
