@@ -3,22 +3,33 @@
 import re
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
 import worlds
+import yaml
 from worlds import batch_of, one_particle
 
 import jaxrefine as jr
 from jaxrefine.app import simulate as sim
+from jaxrefine.app.setup import particle_optics, starting_alignment
+from jaxrefine.io.mrc import read_image, read_volume
+from jaxrefine.io.table import read_particle_table
+from tests.app.test_polishing import GRID
+from tests.reference import reference_set
 
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+
+
+def python_blocks(path):
+    return re.findall(r"```python\n(.*?)```", path.read_text(), flags=re.DOTALL)
 
 
 @pytest.mark.slow
 def test_differentiable(capsys):
-    blocks = re.findall(
-        r"```python\n(.*?)```", (DOCS / "differentiable.md").read_text(), flags=re.DOTALL
-    )
+    blocks = python_blocks(DOCS / "differentiable.md")
     lens, side = worlds.Lens(pixel_size=2.0), 16
     score = lens.image_ctf((20, 20), side, defocus=200.0)
     atoms = worlds.ball(side, 2.0, b=80.0)
@@ -47,3 +58,45 @@ def test_differentiable(capsys):
     assert np.all(names["with_it"].refined.z_score <= names["polished"].refined.z_score)
     for leaf in (names["by_volume"], names["by_image"], names["slopes"].rotation_deg):
         assert np.all(np.isfinite(leaf)) and np.any(leaf != 0)
+
+
+@pytest.mark.slow
+def test_library(tmp_path, monkeypatch, capsys):
+    steps, frames, arrays = python_blocks(DOCS / "library.md")
+    (in_readme,) = python_blocks(ROOT / "README.md")
+    assert re.sub(" +#.*", "", in_readme) == steps
+    folder = reference_set("basic", tmp_path)
+    config = yaml.safe_load((folder / "refine.yaml").read_text())
+    config |= GRID | {"polish": {"enabled": True}}
+    (folder / "refine.yaml").write_text(yaml.safe_dump(config))
+    monkeypatch.chdir(folder)
+    names = {}
+    exec(steps, names)
+    written = pd.read_csv("refined.csv")
+    pd.testing.assert_frame_equal(names["table"], written)
+    assert len(written) == 7
+    assert np.all(written.refined_scaled_mip > written.grid_scaled_mip)
+    exec(frames, names)
+    printed = capsys.readouterr().out
+    assert "phi_deg" in printed and "tilt_x_sigma_deg" in printed
+
+    # From arrays: the names that the page says are there.
+    start, rows = read_particle_table("match_results.csv").start(), np.arange(2)
+    volume, voxel_size = read_volume("template.mrc")
+    maps = ("micrograph", "correlation_average", "correlation_variance")
+    images = [jnp.asarray(read_image(f"{name}.mrc")) for name in maps]
+    names |= dict(zip(("image", "corr_mean", "corr_std"), images, strict=True))
+    names |= {
+        "volume": volume,
+        "n": volume.shape[0],
+        "optics": particle_optics(start, rows),
+    }
+    names |= {"alignment": starting_alignment(start, rows)}
+    names |= {"template_pixel_size": jnp.full(2, voxel_size)}
+    # The full grid is what other tests run; the words are the same.
+    coarser = arrays.replace("psi_fine=0.1", "psi_fine=1.5")
+    coarser = coarser.replace("theta_fine=0.25", "theta_fine=2.5")
+    assert coarser != arrays
+    exec(coarser, names)
+    assert np.all(names["refined"].z_score >= names["z"])
+    assert isinstance(names["refined"], jr.Refined)

@@ -7,14 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import jaxrefine as jr
 from jaxrefine.app.config import Config
-from jaxrefine.app.setup import particle_optics, starting_alignment
-from jaxrefine.io.mrc import read_image, read_volume
+from jaxrefine.io.mrc import read_volume
 from jaxrefine.io.table import read_particle_table
 
 ROOT = Path(__file__).parents[1]
@@ -154,33 +151,6 @@ def readme_blocks_indented(language):
     """Blocks inside a list, their indentation taken off."""
     blocks = re.findall(rf"^   ```{language}\n(.*?)^   ```", README, flags=re.S | re.M)
     return [re.sub(r"^   ", "", block, flags=re.M) for block in blocks]
-
-
-@pytest.mark.slow
-def test_readmes_library_block(demo_folder):
-    """The block as it stands, its free names taken from the demo."""
-    (block,) = readme_blocks("python")
-    start = read_particle_table(demo_folder / "match_results.csv").start()
-    rows = np.arange(2)
-    volume, voxel_size = read_volume(demo_folder / "template.mrc")
-    names = {
-        "volume": volume,
-        "n": volume.shape[0],
-        "image": jnp.asarray(read_image(demo_folder / "micrograph_0.mrc")),
-        "corr_mean": jnp.asarray(read_image(demo_folder / "correlation_average_0.mrc")),
-        "corr_std": jnp.asarray(read_image(demo_folder / "correlation_variance_0.mrc")),
-        "alignment": starting_alignment(start, rows),
-        "optics": particle_optics(start, rows),
-        "template_pixel_size": jnp.full(2, voxel_size),
-    }
-    # The full grid takes minutes here and is what other tests run; the words are the same.
-    coarser = block.replace("psi_fine=0.1", "psi_fine=1.5").replace(
-        "theta_fine=0.25", "theta_fine=2.5"
-    )
-    assert coarser != block
-    exec(coarser, names)
-    assert np.all(names["refined"].z_score >= names["z"])
-    assert isinstance(names["refined"], jr.Refined)
 
 
 @pytest.mark.slow

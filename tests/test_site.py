@@ -4,6 +4,7 @@ import importlib.util
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -13,6 +14,8 @@ import pytest
 import yaml
 
 from jaxrefine.app import cli
+from jaxrefine.app.config import Config
+from jaxrefine.io.table import read_particle_table
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -20,7 +23,11 @@ PAGES = sorted(DOCS.glob("**/*.md"))
 PAGES_AND_README = [*PAGES, ROOT / "README.md"]
 BLOCK = re.compile(r"^( *)```(\w*)\n(.*?)^\1```", flags=re.DOTALL | re.MULTILINE)
 # Pages whose Python is run by another test.
-RUN_ELSEWHERE = {"differentiable.md": "tests/test_docs.py::test_differentiable"}
+RUN_ELSEWHERE = {
+    "differentiable.md": "tests/test_docs.py::test_differentiable",
+    "library.md": "tests/test_docs.py::test_library",
+}
+REQUIRED_SECTIONS = ("template_volume_path", "particle_stack")
 
 
 def name_of(path):
@@ -167,6 +174,61 @@ def test_python_runs(page, monkeypatch):
     names = {}
     for block in blocks(page, "python"):
         exec(block, names)
+
+
+@pytest.mark.parametrize(
+    "page", [p for p in PAGES_AND_README if blocks(p, "yaml")], ids=name_of
+)
+def test_configurations_are_valid(page, tmp_path):
+    """Whole ones as they are, others with the keys that are required."""
+    for number, block in enumerate(blocks(page, "yaml")):
+        required = (ROOT / "configs" / "full.yaml").read_text()
+        required = {k: yaml.safe_load(required)[k] for k in REQUIRED_SECTIONS}
+        path = tmp_path / f"{number}.yaml"
+        path.write_text(yaml.safe_dump(required | yaml.safe_load(block)))
+        Config.load(path)
+
+
+@pytest.mark.slow
+def test_the_pages_commands_run(tmp_path, monkeypatch, capsys):
+    """Those of a first day, word for word: start, report, export and import."""
+
+    def run(page, which, change=None):
+        ran = 0
+        for line in blocks(page, "bash")[which].splitlines():
+            words = shlex.split(line, comments=True)
+            if words[1:3] != ["-m", "jaxrefine"]:
+                continue
+            assert cli.main(words[3:]) == 0, (line, capsys.readouterr().err)
+            if change is not None and words[3] == "init":
+                change(Path("config.yaml"))
+            ran += 1
+        return ran
+
+    monkeypatch.chdir(tmp_path)
+    start = DOCS / "index.md"
+    assert run(start, 0) == 2
+    assert "angle error (°)" in capsys.readouterr().out
+    assert "demo demo --run" in blocks(ROOT / "README.md", "bash")[0]
+    assert Path("demo/match_results_refined_report/report.html").is_file()
+
+    monkeypatch.chdir("demo")
+    Path("config.yaml").unlink()
+    assert run(start, 1, change=coarsened) == 3
+    assert run(DOCS / "report.md", 0) == 1
+    shutil.copy("match_results_refined.csv", "refined.csv")
+    assert run(DOCS / "export.md", 0) == 1
+    assert Path("refined.mrcs").is_file()
+    assert run(DOCS / "export.md", 1) == 1
+    assert len(read_particle_table("particles.csv")) == 11
+
+
+def coarsened(path):
+    """The grid that `init` writes has 118,327 poses; other tests search it."""
+    config = yaml.safe_load(path.read_text())
+    steps = {"psi_step_fine": 0.5, "theta_step_fine": 0.5}
+    config["orientation_refinement_config"] |= steps
+    path.write_text(yaml.safe_dump(config))
 
 
 @pytest.mark.skipif(
