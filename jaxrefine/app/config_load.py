@@ -55,7 +55,7 @@ class Section(eqx.Module):
 
     rules: ClassVar[tuple[Rule, ...]] = ()
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         faults = _broken(self.rules, self)
         if faults:
             raise InputError(str(fault) for fault in faults)

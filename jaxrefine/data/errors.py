@@ -1,6 +1,7 @@
 """The one exception for what a user can mend."""
 
 from collections.abc import Iterable
+from types import TracebackType
 
 
 class InputError(ValueError):
@@ -40,7 +41,12 @@ class Faults:
     def __enter__(self) -> "Faults":
         return self
 
-    def __exit__(self, kind, error, traceback) -> bool:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
         if not isinstance(error, InputError):
             return False
         self._sentences += error.faults

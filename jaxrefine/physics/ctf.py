@@ -1,6 +1,7 @@
 """The contrast transfer function, and how far it spreads a particle's signal."""
 
 import math
+from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, ScalarLike
@@ -19,7 +20,7 @@ _WAVELENGTH_FACTOR = 1e10 * _PLANCK / math.sqrt(2 * _ELECTRON_MASS * _ELEMENTARY
 _RELATIVISTIC = _ELEMENTARY_CHARGE / (2 * _ELECTRON_MASS * _LIGHT_SPEED**2)
 
 
-def electron_wavelength_angstrom(voltage_kv):
+def electron_wavelength_angstrom(voltage_kv: Any) -> Any:
     """Relativistic wavelength of an electron: 0.0197 Å at 300 kV. Number or array."""
     voltage = voltage_kv * 1e3
     return _WAVELENGTH_FACTOR / (voltage * (1 + _RELATIVISTIC * voltage)) ** 0.5

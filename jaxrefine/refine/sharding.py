@@ -1,13 +1,15 @@
 """Which devices run a search, and how it is split across them."""
 
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxrefine.data import InputError
+
+_Tree = TypeVar("_Tree")
 
 PARTICLES, ORIENTATIONS = "particles", "orientations"
 # jaxlib's compiled part has no types, so that a checker does not know this for a class.
@@ -90,12 +92,12 @@ def device_mesh(devices: Sequence[Device], most_particles: int | None = None) ->
     )
 
 
-def replicate(tree, mesh: Mesh):
+def replicate(tree: _Tree, mesh: Mesh) -> _Tree:
     """Put a whole copy of every array on each device of the mesh."""
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
 
-def filled_up(tree, count: int, mesh: Mesh | None):
+def filled_up(tree: _Tree, count: int, mesh: Mesh | None) -> _Tree:
     """A batch of `count`, its last one repeated until the mesh's rows divide it."""
     missing = 0 if mesh is None else -count % mesh.shape[PARTICLES]
     if not missing:

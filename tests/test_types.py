@@ -1,0 +1,52 @@
+"""The package's types are true, and enough for a program that uses it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def complaints(*paths):
+    """What the type checker has to say of some files, with pyproject.toml's settings."""
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "basedpyright", "--outputjson"),
+            *("--pythonpath", sys.executable, *map(str, paths)),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    report = json.loads(done.stdout)
+    assert report["summary"]["filesAnalyzed"] > 0
+    return [
+        f"{each['file']}:{each['range']['start']['line'] + 1}: {each['message']}"
+        for each in report["generalDiagnostics"]
+    ]
+
+
+@pytest.mark.slow
+def test_package_and_examples():
+    assert not complaints("jaxrefine", "examples")
+
+
+def test_a_wrong_type_is_seen(tmp_path):
+    """The checker knows the package's names, and shapes do not confuse it."""
+    path = tmp_path / "wrong.py"
+    path.write_text(
+        "import jaxrefine as jr\n"
+        "from jaxrefine.app.refinement import Refinement\n"
+        "run = Refinement.load('refine.yaml')\n"
+        "for rows, particles in run.particles():\n"
+        "    refined = jr.refine_particles(particles, run.template, run.grid, run.score)\n"
+        "    wrong: int = refined.z_score\n"
+        "jr.local_grid(nothing=1)\n"
+    )
+    found = complaints(path)
+    assert len(found) == 2
+    assert ":6:" in found[0] and "nothing" in found[1]
