@@ -95,9 +95,9 @@ def check_images(
     """
     faults = Faults()
     for (micrograph, *maps), rows in groups.items():
-        where = f"(first named on line {lines[rows[0]]} of the particle table)"
+        where = f" (first named on line {lines[rows[0]]} of the particle table)"
         expected = None
-        with faults, _naming(where):
+        with faults, naming(after=where):
             height, width = image_shape(micrograph)
             if min(height, width) < side:
                 raise InputError(
@@ -106,7 +106,7 @@ def check_images(
                 )
             expected = (height - side + 1, width - side + 1)
         for path in maps:
-            with faults, _naming(where):
+            with faults, naming(after=where):
                 found = image_shape(path)
                 if expected is not None and found != expected:
                     raise InputError(
@@ -125,12 +125,12 @@ def check_images(
 
 
 @contextmanager
-def _naming(where: str) -> Iterator[None]:
-    """Say of each fault where the file is named."""
+def naming(*, before: str = "", after: str = "") -> Iterator[None]:
+    """Say of each fault where what is faulty is named."""
     try:
         yield
     except InputError as error:
-        raise InputError(f"{fault} {where}" for fault in error.faults) from error
+        raise InputError(f"{before}{fault}{after}" for fault in error.faults) from error
 
 
 def check_output(output: Path, inputs: Iterable[Path], source: str) -> None:

@@ -1,6 +1,7 @@
 """The command line."""
 
 import argparse
+import difflib
 import logging
 import sys
 from collections.abc import Sequence
@@ -110,6 +111,9 @@ def _command_first(arguments: list[str]) -> list[str]:
     if not words:
         return arguments
     if words[0] not in _COMMANDS:
+        meant = difflib.get_close_matches(words[0], _COMMANDS, 1)
+        if meant and not Path(words[0]).exists():
+            _parser().error(f"{words[0]}: no such file; is {meant[0]!r} meant?")
         return ["refine", *arguments]
     arguments.remove(words[0])
     return [words[0], *arguments]

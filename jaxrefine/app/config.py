@@ -23,6 +23,7 @@ from jaxrefine.app.config_search import (
     PixelSizeRefinementConfig,
 )
 from jaxrefine.app.config_yaml import read_yaml
+from jaxrefine.data import InputError
 
 _LARGEST_BOX_PX = 8192
 
@@ -336,6 +337,11 @@ class Config(Section):
             InputError: With every fault of the file.
         """
         data, faults = read_yaml(path)
+        if isinstance(data, dict) and "match_template_result" in data:
+            raise InputError(
+                f"{path}: configures match_template; `jaxrefine init {path} --particles "
+                "TABLE.csv` makes a configuration to refine its particles"
+            )
         return _build(data, os.fspath(path), faults)
 
     @classmethod

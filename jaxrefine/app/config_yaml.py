@@ -86,6 +86,10 @@ def read_yaml(path: str | os.PathLike[str]) -> tuple[Any, list[Fault]]:
     Raises:
         InputError: The file cannot be read, is not UTF-8, or is not YAML.
     """
+    if Path(path).suffix.lower() == ".csv" and Path(path).exists():
+        raise InputError(
+            f"{path}: is a table, not a configuration; `jaxrefine init {path}` makes one"
+        )
     try:
         size = Path(path).stat().st_size
         if size > _LARGEST_BYTES:

@@ -18,14 +18,14 @@ class ParticleErrors:
     """One planted particle: errors of its row in the table, before and after.
 
     Attributes:
-        particle_index: Its number in truth.csv.
+        particle_index: What the table calls it.
         angle_deg: Angle of the rotation between the row's orientation and the true one.
         position_px: Distance in the image.
         defocus_angstrom: Absolute difference.
         z_score: No error: scaled_mip, before and after.
     """
 
-    particle_index: int
+    particle_index: str
     angle_deg: BeforeAfter
     position_px: BeforeAfter
     defocus_angstrom: BeforeAfter
@@ -37,7 +37,7 @@ class Comparison:
     """A table of particles against the truth; str() gives a text table.
 
     Attributes:
-        particles: Planted particles that have a row in the table, in the truth's order.
+        particles: Planted particles that have a row in the table, in the table's order.
         n_missed: Planted particles without a row.
         n_false: Rows without a planted particle.
     """
@@ -66,7 +66,7 @@ class Comparison:
             lines.append(f"{label:<8}" + "".join(f"{cell:>22}" for cell in cells))
 
         for particle in self.particles:
-            add(str(particle.particle_index), [getattr(particle, name) for name in names])
+            add(particle.particle_index, [getattr(particle, name) for name in names])
         if self.particles:
             add("mean", [self.mean(name) for name in names])
         if self.n_missed or self.n_false:
@@ -87,11 +87,11 @@ def compare_with_truth(folder: str | Path, refined_csv: str | Path) -> Compariso
     """
     truth, rows = _read(Path(folder) / "truth.csv"), _read(Path(refined_csv))
     owners = [_owner(row, truth) for row in rows]
-    particles = []
-    for index, planted in enumerate(truth):
-        mine = [row for row, owner in zip(rows, owners, strict=True) if owner == index]
-        if mine:
-            particles.append(_errors(planted, mine[0]))
+    particles, found = [], set()
+    for row, owner in zip(rows, owners, strict=True):
+        if owner is not None and owner not in found:
+            found.add(owner)
+            particles.append(_errors(truth[owner], row))
     return Comparison(
         particles=tuple(particles),
         n_missed=len(truth) - len(particles),
@@ -127,7 +127,7 @@ def _errors(planted: dict[str, str], row: dict[str, str]) -> ParticleErrors:
         ),
         strict=True,
     )
-    return ParticleErrors(int(planted["particle_index"]), angles, places, defoci, scores)
+    return ParticleErrors(row["particle_index"], angles, places, defoci, scores)
 
 
 def _rotation(row: dict[str, str], state: str) -> sim.FloatArray:

@@ -10,6 +10,7 @@ from jaxrefine.app.checks import (
     check_found,
     check_images,
     check_output,
+    naming,
     read_template,
     warn_of_voxel_size,
 )
@@ -106,7 +107,7 @@ def prepare_job(config: Config, output: Path | None = None) -> Job:
     table_path = resolve_path(config.particle_stack.df_path, beside=config.folder)
     template_path = resolve_path(config.template_volume_path, beside=config.folder)
     output = output or config.output_file(table_path)
-    with faults:
+    with faults, naming(before=f"{config.source}: "):
         devices = select_devices(config.computational_config.devices)
     with faults:
         text = config.template_volume_path
@@ -232,6 +233,12 @@ def _as_leopard_em_reads(start: StartingValues) -> StartingValues:
     return replace(start, pixel_size_angstrom=mean, defocus_angstrom=larger_first)
 
 
+def _kind(device: Device) -> str:
+    """What a device is called; of CPUs that is "cpu", and they are called so, too."""
+    kind, platform = device.device_kind, device.platform
+    return kind if kind.lower() == platform else f"{kind} ({platform})"
+
+
 def describe(job: Job) -> list[str]:
     """What a run is about to do, a line each."""
     pixel_sizes, defoci, orientations = job.grid.shape
@@ -250,7 +257,7 @@ def describe(job: Job) -> list[str]:
         f"template {job.score.side} px ({job.config.template_sampling}), box "
         f"{height} x {width} px, score {job.config.scoring}",
         f"correlation_variance maps hold {held} ({origin})",
-        f"{job.mesh.size} x {device.device_kind} ({device.platform}), "
+        f"{job.mesh.size} x {_kind(device)}, "
         f"{job.layout.orientations} orientations at once in {job.layout.precision}",
     ]
     if job.start.n_rounded_positions:

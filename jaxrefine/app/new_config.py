@@ -63,10 +63,18 @@ def make_config(
         defocus=_number(settings, "defocus_search_config", "defocus_step", 200.0) / 2,
         psi=_number(settings, "orientation_search_config", "psi_step", 1.5),
         theta=_number(settings, "orientation_search_config", "theta_step", 2.5),
-        source="The match's filters" if match else "The default: whitening alone",
+        turn_source="as far as the match's own steps" if match else "a match's usual steps",
+        defocus_source="half of the match's step to either side"
+        if match
+        else "half of a match's usual step to either side",
+        source="Those of the match"
+        if match
+        else "The default, whitening alone; they should be those of the match",
         filters=_filters(settings),
     )
-    Config.from_dict(yaml.safe_load(text), str(output))  # a match's filters may be faulty
+    Config.from_dict(
+        yaml.safe_load(text), str(match or output)
+    )  # a match's filters may be faulty
     try:
         with output.open("x", encoding="utf-8") as file:
             file.write(text)
@@ -148,14 +156,15 @@ particle_stack:
   extracted_box_size: [{box}, {box}]
   original_template_size: [{side}, {side}]
 
-# Around each particle's orientation, in degrees: as far as the match's own steps.
+# Around each particle's orientation, in degrees: {turn_source}.
 orientation_refinement_config:
   psi_step_coarse: {psi:g}     # in-plane rotation to either side
   psi_step_fine: 0.1
   theta_step_coarse: {theta:g}   # tilt in every direction
   theta_step_fine: 0.25
 
-# Around each particle's defocus, in Å: half of the match's step to either side.
+# Around each particle's defocus, in Å: {defocus_source}.
+# Where many particles end with the status edge_of_grid, search further.
 defocus_refinement_config:
   defocus_min: -{defocus:g}
   defocus_max: {defocus:g}
@@ -165,7 +174,7 @@ defocus_refinement_config:
 pixel_size_refinement_config:
   enabled: false
 
-# {source}. They should be those of the match.
+# {source}.
 preprocessing_filters:
 {filters}
 

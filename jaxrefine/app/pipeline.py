@@ -126,7 +126,7 @@ def _refine_share(
     files, groups = list(job.groups), list(job.groups.values())
     left = {number: groups[number][~results.done[groups[number]]] for number in numbers}
     if left:
-        log.info("compiling the search: some seconds, unless an earlier run left it behind")
+        log.info("compiling: up to a minute, unless an earlier run has left its programs")
     total = sum(map(len, left.values()))
     of_all = f" of process {team.index} of {team.count}" if team.count > 1 else ""
     progress = new_progress(total, job.poses, whose=of_all)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import jax
 import psutil
-from tqdm import tqdm
 
 from jaxrefine.app.job import Job
 from jaxrefine.app.parts import Parts
@@ -76,7 +75,7 @@ def work_lines(job: Job, left: dict[int, int], measured: Calibration | None) -> 
     device = job.mesh.devices.flat[0].device_kind
     return [
         *lines,
-        f"about {tqdm.format_interval(seconds)} on this machine: {batches:,} batches of "
+        f"about {_duration(seconds)} on this machine: {batches:,} batches of "
         f"up to {at_once} particles, {measured.batch_s:.2g} s each, and "
         f"{measured.first_s:.2g} s for the first one",
         f"  (measured on one batch, on {job.mesh.size} x {device}; a micrograph takes "
@@ -130,6 +129,15 @@ def particles_left(results: Results) -> dict[int, int]:
     """Of each micrograph, by its number."""
     groups = results.job.groups.values()
     return {n: int((~results.done[rows]).sum()) for n, rows in enumerate(groups)}
+
+
+def _duration(seconds: float) -> str:
+    """In the unit that fits: 40 s, 12 min, 3.5 h."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    if seconds < 6000:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
 
 
 def _mib(count: float) -> str:

@@ -47,6 +47,8 @@ class Progress:
             total=total, unit="particle", disable=not on_terminal, dynamic_ncols=True
         )
         self._total, self._done, self._said, self._whose = total, 0, 0, whose
+        # When and with how many done the pace began: after the first batch, which compiles.
+        self._paced_from: tuple[float, int] | None = None
 
     def __enter__(self) -> "Progress":
         return self
@@ -59,13 +61,16 @@ class Progress:
         self._done += particles
         now = time.monotonic()
         elapsed = now - self._started
-        rate = self._done * self._poses / max(elapsed, 1e-9)
+        since, before = self._paced_from or (self._started, 0)
+        self._paced_from = self._paced_from or (now, self._done)
+        pace = max(now - since, 1e-9) / max(self._done - before, 1)
+        rate = self._poses / pace
         self._bar.set_postfix_str(f"{rate:,.0f} correlations/s", refresh=False)
         self._bar.update(particles)
         news = self._done - self._said > self._least
         if self._logs and news and now - self._last_line > self._least_s:
             self._last_line, self._said = now, self._done
-            remaining = elapsed / self._done * (self._total - self._done)
+            remaining = pace * (self._total - self._done)
             log.info(
                 "%d of %d particles%s, %s correlations/s, %s left",
                 self._done,

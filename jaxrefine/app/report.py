@@ -152,7 +152,7 @@ def _tiles(numbers: Numbers, threshold: float | None) -> list[tuple[str, str, st
     if threshold is not None:
         tiles.append(
             (
-                f"above {threshold:g}",
+                f"z above {threshold:g}",
                 f"{int((numbers.z_after[good] > threshold).sum()):,}",
                 f"{int((numbers.z_before > threshold).sum()):,} in the match",
             )

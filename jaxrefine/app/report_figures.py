@@ -43,7 +43,7 @@ _STYLE: "dict[RcKeyType, Any]" = {
     "legend.frameon": False,
     "figure.constrained_layout.use": True,
 }
-_MOST_WITH_NAMES = 40
+_MOST_WITH_NAMES, _MOST_BINS = 40, 40
 
 
 @dataclass(frozen=True)
@@ -102,11 +102,28 @@ def scores(numbers: Numbers, threshold: float | None) -> Picture:
             "scores",
             "",
             "Left: each particle's z-score (2DTM SNR) in the match and refined; above the "
-            "diagonal it gained. The match's is by the match's own score. Hollow marks "
-            "ended at a limit of the search. Right: how much they gained.",
+            "diagonal it gained. The match's is by the match's own score."
+            f"{_hollow(numbers)} Right: how much they gained.{_caveat(numbers, threshold)}",
             alternative,
             png_of(figure),
         )
+
+
+def _hollow(numbers: Numbers) -> str:
+    """What hollow marks are, where there are any."""
+    if np.all(numbers.converged[numbers.refined]):
+        return ""
+    return " Hollow marks ended at a limit of the search."
+
+
+def _caveat(numbers: Numbers, threshold: float | None) -> str:
+    """What a polish does to a threshold."""
+    if threshold is None or not numbers.sigma:
+        return ""
+    return (
+        " A polish lifts z-scores, of noise too (by about 0.3 at z = 10): a threshold that "
+        "was made for the match is too low for refined ones."
+    )
 
 
 def _before_and_after(
@@ -197,7 +214,7 @@ def _shifts(axes: Axes, shift: Float[np.ndarray, "n 2"], hollow: np.ndarray) -> 
         _points(axes, *shift.T, hollow=hollow)
     else:
         sizes = 30 + 250 * counts / counts.max()
-        axes.scatter(*places.T, s=sizes, color=BLUE, alpha=0.75, linewidths=0)
+        axes.scatter(*places.T, s=sizes, color=BLUE, alpha=0.85, linewidths=0, zorder=2)
         if len(places) <= _MOST_WITH_NAMES:
             for place, count in zip(places, counts, strict=True):
                 axes.annotate(
@@ -227,24 +244,30 @@ def errors(numbers: Numbers) -> Picture:
             axes.axhline(median, color=INK, linewidth=1, linestyle=(0, (4, 3)))
             gap = "" if unit == "°" else " "
             axes.annotate(
-                f"median {median:.2g}{gap}{unit}",
+                f"median {_two_digits(median)}{gap}{unit}",
                 (1, median),
                 xycoords=("axes fraction", "data"),
                 xytext=(0, 3),
                 textcoords="offset points",
                 ha="right",
                 fontsize=8,
+                bbox={
+                    "boxstyle": "round,pad=0.1",
+                    "fc": "white",
+                    "ec": "none",
+                    "alpha": 0.8,
+                },
             )
             axes.set(xlabel="refined z-score", ylabel=f"standard error ({unit})")
             axes.set_title(name.capitalize())
             axes.set_ylim(bottom=0)
-            medians.append(f"{name} {median:.2g} {unit}")
+            medians.append(f"{name} {_two_digits(median)} {unit}")
         return Picture(
             "errors",
             "",
             "Standard errors of the polish: of the orientation about the axis known worst, "
-            "of the position in the plane, of the defocus. They fall as the z-score rises. "
-            "Hollow marks ended at a limit; their errors are not those of an optimum.",
+            "of the position in the plane, of the defocus. They fall as the z-score rises."
+            f"{_hollow(numbers)}",
             f"Median standard errors: {', '.join(medians)}.",
             png_of(figure),
         )
@@ -314,7 +337,10 @@ def _histogram(axes: Axes, values: np.ndarray, label: str, title: str, form: str
     if not len(values):
         axes.text(0.5, 0.5, "no values", transform=axes.transAxes, ha="center")
         return
-    axes.hist(values, bins=_bins(values), color=BLUE, alpha=0.85, edgecolor="white")
+    edges = _bins(values)
+    axes.hist(values, bins=edges, color=BLUE, alpha=0.85, edgecolor="white")
+    if values.min() >= 0 and edges[0] < values.max() / 2:  # of lengths, which begin at 0
+        axes.set_xlim(left=min(edges[0], 0.0))
     axes.grid(axis="x", visible=False)
     median = _median(values)
     axes.axvline(median, color=INK, linewidth=1.2)
@@ -325,12 +351,37 @@ def _histogram(axes: Axes, values: np.ndarray, label: str, title: str, form: str
 
 
 def _bins(values: np.ndarray) -> list[float]:
-    """Edges of 8 to 40 bins over all values, more of them for more values."""
+    """Edges of bins over all values, more of them for more values.
+
+    Of a grid's values each step has a bin, or a whole number of steps: other bins would
+    hold now one step, now two.
+    """
     low, high = float(values.min()), float(values.max())
     if high - low < 1e-6:
-        low, high = low - 0.5, high + 0.5
-    count = int(np.clip(2 * np.sqrt(len(values)), 8, 40))
-    return np.linspace(low, high, 1 + count).tolist()
+        return [low - 0.5, high + 0.5]
+    count = int(np.clip(2 * np.sqrt(len(values)), 8, _MOST_BINS))
+    step = _grid_step(values)
+    if step is None:
+        return np.linspace(low, high, 1 + count).tolist()
+    steps = round((high - low) / step) + 1
+    width = -(-steps // _MOST_BINS) * step
+    return (low - step / 2 + width * np.arange(-(-steps * step // width) + 1)).tolist()
+
+
+def _grid_step(values: np.ndarray) -> float | None:
+    """The step of which all differences are multiples; None where there is none."""
+    gaps = np.diff(np.unique(np.round(values, 4)))
+    gaps = gaps[gaps > 2e-3]
+    if not len(gaps) or len(gaps) > len(values) / 2:
+        return None
+    step = float(gaps.min())
+    off = np.abs(gaps / step - np.rint(gaps / step))
+    return step if off.max() < 0.02 else None
+
+
+def _two_digits(value: float) -> str:
+    """0.30, 0.072, 32."""
+    return f"{value:#.2g}".rstrip(".")
 
 
 def _median(values: np.ndarray) -> float:

@@ -34,15 +34,20 @@ def landscape_figure(numbers: Numbers, found: list[Landscape]) -> Picture:
                 _mark_best(axes, [numbers.table.numbers(name)[one.row] for name in names])
             tilt.set_ylabel("z-score")
             tilt.set_title(
-                f"particle {numbers.labels[one.row]}", fontsize=9, parse_math=False
+                f"particle {numbers.labels[one.row]}",
+                fontsize=9,
+                parse_math=False,
+                pad=16 if tilt is grid[0, 0] else None,
             )
-        grid[0, 0].legend(loc="lower center", fontsize=7, handlelength=2.4)
+        grid[0, 0].legend(
+            loc="lower left", fontsize=7, handlelength=2.4, bbox_to_anchor=(0, 1), ncols=2
+        )
         for axes, label in zip(
             grid[-1],
             ("tilt (°)", "in-plane rotation (°)", "defocus (Å)"),
             strict=True,
         ):
-            axes.set_xlabel(f"{label}, from the refined")
+            axes.set_xlabel(f"{label}, from the refined value")
         return Picture(
             "landscape",
             "",

@@ -1,4 +1,7 @@
-"""Maps of the micrographs: particles coloured by z-score and by defocus."""
+"""Maps of the micrographs: particles coloured by z-score and by defocus.
+
+Both scales have no grey, which the images are, and differ in lightness from end to end.
+"""
 
 from pathlib import Path
 
@@ -6,6 +9,7 @@ import matplotlib
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
+from matplotlib.collections import EllipseCollection
 from matplotlib.figure import Figure
 
 from jaxrefine.app.report_figures import INK, Picture, png_of, style
@@ -45,7 +49,7 @@ def micrograph_map(numbers: Numbers, text: str, path: Path, number: int) -> Pict
         z, defocus = numbers.z_after, numbers.relative_defocus_angstrom
         for axes, values, colours, label in (
             (panels[0], z, "viridis", "Refined z-score"),
-            (panels[1], defocus, "cividis", "Refined relative defocus (Å)"),
+            (panels[1], defocus, "plasma", "Refined relative defocus (Å)"),
         ):
             _background(axes, image, shape)
             marks = _marks(axes, numbers, rows, values, colours)
@@ -57,6 +61,8 @@ def micrograph_map(numbers: Numbers, text: str, path: Path, number: int) -> Pict
     count = int(numbers.refined[rows].sum())
     many = f"{len(rows)} particles, {count} refined"
     crosses = " Crosses were not refined." if count < len(rows) else ""
+    if not numbers.converged[rows][numbers.refined[rows]].all():
+        crosses += " Dashed rings ended at a limit of the search."
     return Picture(
         f"micrograph_{number:03d}",
         text,
@@ -118,23 +124,21 @@ def _marks(
     good = rows[np.isfinite(values[rows])]
     bad = rows[~np.isfinite(values[rows])]
     few = len(rows) <= _MOST_WITH_NAMES
-    marks = axes.scatter(
-        *numbers.centre_px[good].T,
-        c=values[good],
-        cmap=colours,
-        vmin=low,
-        vmax=high,
-        s=70 if few else 16,
-        edgecolors="white",
-        linewidths=1.2 if few else 0.4,
-    )
+    thick = 2.2 if few else 1.2
+    # Rings of the template's size, through which the particle is seen; white below, so
+    # that they stand out from any image.
+    _rings(axes, numbers, good, linewidths=thick + 1.4).set_edgecolor("white")
+    limits = ["-" if numbers.converged[row] else (0, (1.5, 1)) for row in good]
+    marks = _rings(axes, numbers, good, linewidths=thick, linestyles=limits)
+    marks.set(array=values[good], cmap=colours, clim=(low, high))
     axes.scatter(*numbers.centre_px[bad].T, marker="x", color=INK, s=50 if few else 16)
     if few:
+        out = 0.36 * numbers.template_side_px  # right and up, to the ring
         for row in rows:
             axes.annotate(
                 numbers.labels[row],
-                tuple(numbers.centre_px[row]),
-                xytext=(6, 5),
+                tuple(numbers.centre_px[row] + np.array([out, -out])),
+                xytext=(3, 2),
                 textcoords="offset points",
                 fontsize=8,
                 color=INK,
@@ -147,6 +151,22 @@ def _marks(
                 },
             )
     return marks
+
+
+def _rings(axes: Axes, numbers: Numbers, rows: np.ndarray, **look) -> EllipseCollection:
+    diameter = np.full(len(rows), float(numbers.template_side_px))
+    rings = EllipseCollection(
+        diameter,
+        diameter,
+        np.zeros(len(rows)),
+        units="xy",
+        offsets=numbers.centre_px[rows],
+        offset_transform=axes.transData,
+        facecolors="none",
+        **look,
+    )
+    axes.add_collection(rings, autolim=False)
+    return rings
 
 
 def _scale_bar(axes: Axes, shape: tuple[int, int], pixel_size_angstrom: float) -> None:

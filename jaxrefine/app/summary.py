@@ -60,8 +60,8 @@ def summary_lines(summary: Summary) -> list[str]:
     return [
         f"refined {summary.refined} of {summary.particles} particles in "
         f"{summary.seconds:.1f} s{earlier}",
-        f"  mean z-score: {summary.mean_z_before:.2f} before, "
-        f"{summary.mean_z_after:.2f} after",
+        f"  mean z-score: {summary.mean_z_before:.2f} at the start, "
+        f"{summary.mean_z_after:.2f} refined",
         f"  mean refined_snr (correlation over the background's deviation): "
         f"{summary.mean_snr:.2f}",
         *(

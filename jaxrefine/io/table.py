@@ -238,6 +238,9 @@ def _cell_faults(table: ParticleTable) -> Iterator[tuple[int, int, str]]:
             limit, within = _LIMITS.get(name, _LIMIT)
             values, right = table.numbers(name), f"should be a number{limit}"
             good = np.isfinite(values) & within(values)
+        if column.required and len(texts) > 1 and not any(text.strip() for text in texts):
+            yield 0, place, f"{table.path}, column {name}: every cell is empty: {right}"
+            continue
         for row in np.flatnonzero(~np.asarray(good, bool)):
             line, text = table.lines[row], texts[row]
             what = f"{text[:60]!r}" if text.strip() else "an empty cell"

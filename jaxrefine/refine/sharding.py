@@ -40,7 +40,7 @@ def select_devices(wanted: str | int | Sequence[int | str]) -> list[Device]:
     if list(names) == ["cpu"]:
         return jax.local_devices(backend="cpu")
     if not names:
-        raise InputError("computational_config: gpu_ids: an empty list names no device")
+        raise InputError("computational_config.gpu_ids: an empty list names no device")
     chosen, faults = [], []
     for name in names:
         text = str(name)
@@ -53,9 +53,7 @@ def select_devices(wanted: str | int | Sequence[int | str]) -> list[Device]:
     if faults:
         raise InputError(faults)
     if len(set(chosen)) < len(chosen):
-        raise InputError(
-            f"computational_config: gpu_ids: {wanted}: a device is named twice"
-        )
+        raise InputError(f"computational_config.gpu_ids: {wanted}: a device is named twice")
     return chosen
 
 
@@ -64,8 +62,9 @@ def _absent(name: str, accelerators: list[Device]) -> str:
         ", ".join(f"{i} ({d.device_kind})" for i, d in enumerate(accelerators)) or "none"
     )
     return (
-        f"computational_config: gpu_ids: {name}: JAX sees no such accelerator (it sees: "
-        f"{there}). Write `gpu_ids: cpu` to use the CPU, or install jaxrefine[cuda12]."
+        f"computational_config.gpu_ids: {name}: JAX sees no such accelerator (it sees: "
+        f"{there}). Write `gpu_ids: cpu` to use the CPU, or install jaxrefine[cuda13] or "
+        "jaxrefine[cuda12], by the driver."
     )
 
 

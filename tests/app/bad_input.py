@@ -74,6 +74,13 @@ def cell(column: str, value: str, row: int = 1) -> Spoil:
     return spoil
 
 
+def column(name: str, value: str) -> Spoil:
+    """All cells of one column."""
+    return lambda folder: write_rows(
+        folder, [row | {name: value} for row in rows_of(folder)]
+    )
+
+
 def without_column(name: str) -> Spoil:
     def spoil(folder: Path) -> None:
         write_rows(
@@ -168,6 +175,7 @@ REFUSED: dict[str, Spoil] = {
     "yaml_no_mapping": text(CONFIG, "- just\n- a list\n"),
     "yaml_key_twice": text(CONFIG, "scoring: image_ctf\nscoring: template_ctf\n"),
     "yaml_runs_code": text(CONFIG, "a: !!python/object/apply:os.system [touch run]\n"),
+    "yaml_of_a_match": keys(match_template_result={}),
     "key_unknown": keys(defocus_refinment_config={}),
     "key_missing": text(CONFIG, "template_volume_path: template.mrc\n"),
     "key_of_wrong_type": keys(defocus_refinement_config__defocus_min="far"),
@@ -215,6 +223,7 @@ REFUSED: dict[str, Spoil] = {
     "cs_negative": cell("spherical_aberration", "-2.7"),
     "contrast_one": cell("amplitude_contrast_ratio", "1.0"),
     "path_empty": cell("micrograph_path", ""),
+    "paths_all_empty": column("correlation_average_path", ""),
     "path_obeyed_by_terminals": cell("micrograph_path", "\x1b[31mred.mrc"),
     "aberrations": cell("even_zernikes", '{"Z40": 0.1}'),
     "many_faulty_cells": many_faulty_cells,

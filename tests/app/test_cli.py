@@ -55,7 +55,7 @@ def test_run_writes_the_table_and_a_summary(quick, capsys):
     output = quick / "match_results_refined.csv"
     assert f"written: {output}" in printed.out
     assert re.search(r"refined 7 of 7 particles in [\d.]+ s", printed.out)
-    assert re.search(r"mean z-score: [\d.]+ before, [\d.]+ after", printed.out)
+    assert re.search(r"mean z-score: [\d.]+ at the start, [\d.]+ refined", printed.out)
     assert "7 particles in 1 micrograph" in printed.err
     assert "hold standard deviations" in printed.err
     assert len(pd.read_csv(output)) == 7
@@ -131,7 +131,10 @@ def test_images_are_checked_before_the_search(quick, capsys):
     ("changes", "words"),
     [
         ({"output_path": "match_results.csv"}, "is an input"),
-        ({"computational_config": {"gpu_ids": 3}}, "gpu_ids: cpu"),
+        (
+            {"computational_config": {"gpu_ids": 3}},
+            ".yaml: computational_config.gpu_ids",
+        ),
         (
             {
                 "particle_stack": {
@@ -281,3 +284,17 @@ def test_refined_table_can_be_refined_again(quick):
     # moves z by less than 1e-4.
     assert (second.refined_scaled_mip >= first.refined_scaled_mip - 1e-3).all()
     assert list(second.columns) == list(first.columns)
+
+
+def test_a_mistyped_command_is_named(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["reprot", "refined.csv"])
+    assert ended.value.code == 2
+    assert "reprot: no such file; is 'report' meant?" in capsys.readouterr().err
+
+
+def test_a_table_is_no_configuration(tmp_path, capsys):
+    path = tmp_path / "match_results.csv"
+    path.write_text("pos_x\n1\n")
+    assert main([str(path)]) == 2
+    assert f"`jaxrefine init {path}` makes one" in capsys.readouterr().err

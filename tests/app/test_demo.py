@@ -210,7 +210,7 @@ def test_comparison_before_and_after(tmp_path):
     got = demo.compare_with_truth(tmp_path, tmp_path / "refined.csv")
     assert (len(got.particles), got.n_missed, got.n_false) == (1, 1, 1)
     (one,) = got.particles
-    assert one.particle_index == 0
+    assert one.particle_index == "0"
     assert one.angle_deg == pytest.approx((2.0, 0.5))
     assert one.position_px == pytest.approx((np.hypot(0.75, 0.5), np.hypot(0.25, 0.5)))
     assert one.defocus_angstrom == (80.0, 10.0)

@@ -123,3 +123,14 @@ def test_a_log_file_that_cannot_be_written(tmp_path, capsys):
     assert capsys.readouterr().err.startswith(
         f"error: --log-file: {path} — cannot be written"
     )
+
+
+def test_the_first_batch_which_compiles_says_nothing_of_the_pace(monkeypatch, caplog):
+    """100 s for the first of ten, 2 s for each of the others."""
+    times = iter([0.0, 100.0, 102.0, 104.0])
+    monkeypatch.setattr("jaxrefine.app.progress.time.monotonic", lambda: next(times))
+    with caplog.at_level("INFO", "jaxrefine"), Progress(10, 7, json_lines=True) as shown:
+        for _ in range(3):
+            shown.update(1, "m.mrc")
+    left = [record.event["seconds_left"] for record in caplog.records]
+    assert left == [900.0, 16.0, 14.0]

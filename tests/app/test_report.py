@@ -16,6 +16,7 @@ from jaxrefine.app.cli import main
 from jaxrefine.app.config import Config
 from jaxrefine.app.landscape import LINES, Landscape, landscapes
 from jaxrefine.app.report import Wanted, write_report
+from jaxrefine.app.report_figures import _bins
 from jaxrefine.app.report_landscape import landscape_figure
 from jaxrefine.app.report_maps import thumbnail
 from jaxrefine.app.report_numbers import read_numbers
@@ -243,6 +244,19 @@ def test_landscape_says_whether_it_is_the_table_s(tmp_path, monkeypatch):
 def test_landscape_needs_the_configuration(tmp_path):
     with pytest.raises(InputError, match="--config"):
         report(tmp_path, POLISHED, micrographs=0, landscape=3)
+
+
+def test_each_step_of_a_grid_has_a_bin():
+    """40 Å steps: other bins would hold now one step, now two; none for other values."""
+    steps = np.repeat(np.arange(-5, 6) * 40.0, 3)
+    edges = np.array(_bins(steps))
+    np.testing.assert_allclose(np.diff(edges), 40.0)
+    assert np.histogram(steps, edges)[0].tolist() == [3] * 11
+    fine = np.repeat(np.arange(100) * 0.25, 3)  # two or three steps each
+    assert len(set(np.histogram(fine, _bins(fine))[0][:-1])) == 1
+    spread = np.random.default_rng(0).normal(size=50)
+    assert np.histogram(spread, _bins(spread))[0].sum() == 50
+    assert np.histogram([3.0, 3.0], _bins(np.array([3.0, 3.0])))[0].tolist() == [2]
 
 
 def test_thumbnail_is_small_and_finite():

@@ -57,5 +57,5 @@ def run(options: argparse.Namespace) -> int:
         options.output, particles=particles, template=options.template, match=match
     )
     print("\n".join([*lines, f"written: {options.output}"]))
-    print(f"next: jaxrefine plan {options.output}")
+    print(f"next: python -m jaxrefine plan {options.output}")
     return EXIT_WRITTEN

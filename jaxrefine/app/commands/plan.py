@@ -49,6 +49,8 @@ def run(options: argparse.Namespace) -> int:
         results.load(parts, range(len(job.groups)))
     print("\n".join(describe(job)))
     print("\n".join(output_lines(job, parts, results, fresh=options.fresh)), flush=True)
+    if not options.no_timing:
+        print("refining one batch, for its time (--no-timing leaves it out)", flush=True)
     measured = None if options.no_timing else calibrate(job)
     print("\n".join(work_lines(job, particles_left(results), measured)))
     print("\n".join(memory_lines(job)))

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from jaxrefine.app.exit_codes import EXIT_WRITTEN
 from jaxrefine.app.option_types import count, finite
+from jaxrefine.data import InputError
 from jaxrefine.io.extras import need
 
 HELP = "show a refined table as a page with figures"
@@ -61,6 +62,8 @@ def need_packages() -> None:
 def run(options: argparse.Namespace) -> int:
     """Write the report."""
     need_packages()
+    if options.landscape and options.config is None:
+        raise InputError("--landscape needs the run's configuration: name it with --config")
     from jaxrefine.app.config import Config
     from jaxrefine.app.report import Wanted, default_folder, write_report
     from jaxrefine.app.runtime import use_compilation_cache
