@@ -9,6 +9,7 @@ from pathlib import Path
 
 import matplotlib.image
 import numpy as np
+import pandas as pd
 import pytest
 
 from jaxrefine.app.config import Config
@@ -25,6 +26,7 @@ EXAMPLES = {
     "demo_particles.py",  # by the others
     "figure.py",  # by the others
     "library.py",
+    "own_run.py",
     "own_score.py",
     "pixel_size.py",
     "template_gradient.py",
@@ -72,6 +74,22 @@ def test_all_are_listed():
 def test_demo_config_is_the_one_shipped(demo_folder):
     shipped = (ROOT / "configs" / "demo.yaml").read_text()
     assert shipped == (demo_folder / "config.yaml").read_text()
+
+
+@pytest.mark.slow
+def test_own_run_example(demo_folder, tmp_path):
+    """Search and polish gain; the table is there, and says what the errors are."""
+    folder = tmp_path / "copy"  # the table is written beside the demo's
+    shutil.copytree(demo_folder, folder)
+    printed = run_example("own_run.py", folder)
+    assert f"written: {folder / 'own_run.csv'}" in printed
+    mean = re.search(r"mean\s+(\S+)\s+(\S+)\s+(\S+)", printed)
+    before, searched, polished = map(float, mean.groups())
+    assert before < searched < polished
+    table = pd.read_csv(folder / "own_run.csv")
+    assert set(table.refined_status) <= {"converged", "edge_of_grid"}
+    assert table.refined_relative_defocus_sigma.between(5, 100).all()
+    assert (folder / "own_run.png").exists()
 
 
 @pytest.mark.slow
