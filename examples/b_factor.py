@@ -1,7 +1,8 @@
 """Fit B-factor and amplitude contrast to all particles together.
 
+pip install '.[report]'
 python -m jaxrefine demo DIR
-python examples/b_factor.py DIR
+python examples/b_factor.py DIR [FIGURE.png]
 """
 
 import sys
@@ -12,10 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from demo_particles import load
+from figure import panels, save
 
 import jaxrefine as jr
 
-particles, offsets, template, score = load(Path(sys.argv[1]))
+folder = Path(sys.argv[1])
+particles, offsets, template, score = load(folder)
 z_of_all = jax.vmap(jr.z_score, in_axes=(0, 0, None, None))
 
 
@@ -55,3 +58,22 @@ print(
     f"(the table says {100 * contrast:g})"
 )
 print(f"log-likelihood gained: {gain:.2f}")
+
+figure, (axes,) = panels(1, height=4.4)
+best, around = log_likelihood(changes), sigma[:, None] * np.linspace(-3, 3, 21)
+rise = [
+    [float(log_likelihood(changes + jnp.array([x, y])) - best) for x in around[0]]
+    for y in around[1]
+]
+place = np.array([b, 100 * contrast]) + changes
+where = (place[0] + around[0], place[1] + around[1], rise)
+shades = axes.contourf(*where, levels=np.linspace(-10, 0, 51), extend="min", cmap="cividis")
+figure.colorbar(shades, ticks=range(-10, 1, 2), label="log-likelihood, less the best")
+lines = axes.contour(*where, levels=[-3.0, -1.15], colors="k", linestyles="-")
+axes.clabel(lines, fmt={-3.0: "95 %", -1.15: "68 %"})  # χ² of two parameters
+axes.plot(*place, "kD", label="best")
+truth = {"marker": "X", "color": "w", "markeredgecolor": "k", "markersize": 10}
+axes.plot(b, 100 * contrast, **truth, linestyle="", label="truth (the table's)")
+axes.set(xlabel="B-factor (Å²)", ylabel="amplitude contrast (%)")
+figure.legend(loc="outside upper center", ncols=2)
+save(figure, folder / "b_factor.png", *sys.argv[2:])

@@ -3,15 +3,19 @@
 One particle's defocus is known to some tens of Å; the plane through all of them far
 better, and each particle's height above it then starts from there.
 
-python examples/defocus_plane.py
+pip install '.[report]'
+python examples/defocus_plane.py [FIGURE.png]
 """
 
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from figure import panels, save
 
 import jaxrefine as jr
 from jaxrefine.app import simulate as sim
@@ -108,5 +112,25 @@ for name, value, sigma, true in zip(
     print(f"{name}: {value:.0f} ± {sigma:.0f} Å (truth {true:.0f})")
 together = DEFOCUS + design @ found
 each = np.asarray(alone.alignment.defocus_angstrom).mean(axis=1)
+error = {}
 for name, value in (("one for all", DEFOCUS), ("each alone", each), ("plane", together)):
-    print(f"RMS error, {name}: {np.sqrt(np.mean((value - truth) ** 2)):.0f} Å")
+    error[name] = np.sqrt(np.mean((value - truth) ** 2))
+    print(f"RMS error, {name}: {error[name]:.0f} Å")
+
+figure, axes = panels(3, height=4.6, sharey=True)
+share = np.linspace(-0.5, 0.5, 64)  # of the image, as in `centre`
+options = {"vmin": DEFOCUS - 150, "vmax": DEFOCUS + 150}
+for ax, title, value, (mean, *tilt) in zip(
+    axes,
+    ("truth", "each alone: RMS error {each alone:.0f} Å", "with a plane: {plane:.0f} Å"),
+    (truth, each, together),
+    ((DEFOCUS, *TILT), (np.nan,) * 3, (DEFOCUS + found[0], *found[1:3])),
+    strict=True,
+):
+    surface = mean + tilt[0] * share[:, None] + tilt[1] * share
+    ax.imshow(surface, extent=(0, SIZE, SIZE, 0), **options)
+    marks = ax.scatter(*(corner.T[::-1] + SIDE / 2), 120, value, edgecolors="w", **options)
+    ax.set(title=title.format_map(error), xlabel="x (px)")
+axes[0].set_ylabel("y (px)")
+figure.colorbar(marks, ax=axes, label="defocus (Å)", shrink=0.8)
+save(figure, Path("defocus_plane.png"), *sys.argv[1:])

@@ -1,7 +1,8 @@
 """Refine one micrograph's particles with the library: no configuration, no program.
 
+pip install '.[report]'
 python -m jaxrefine demo DIR
-python examples/library.py DIR
+python examples/library.py DIR [FIGURE.png]
 """
 
 import sys
@@ -11,6 +12,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from figure import panels, save
 
 import jaxrefine as jr
 from jaxrefine.app.setup import particle_optics, starting_alignment
@@ -60,8 +62,8 @@ grid = jr.local_grid(
     jr.search_offsets(-200.0, 200.0, 100.0),
 )
 refined = jr.refine_particles(particles, template, grid, score)
-print("z before:", np.round(before, 2))
-print("z after: ", np.round(refined.z_score, 2))
+print("z before:", np.asarray(before).round(2))
+print("z after: ", np.asarray(refined.z_score).round(2))
 
 
 # The score is differentiable: how z changes with each particle's defocus.
@@ -71,4 +73,16 @@ def total_z(defocus):
 
 
 gradient = jax.grad(total_z)(particles.alignment.defocus_angstrom)
-print("dz/d(defocus u), per 100 Å:", np.round(100 * gradient[:, 0], 3))
+slope = 100 * np.asarray(gradient)[:, 0]
+print("dz/d(defocus u), per 100 Å:", slope.round(3))
+
+figure, (left, right) = panels(2)
+left.vlines(rows, before, refined.z_score, color="lightgrey")
+left.plot(rows, before, "ko", label="before")
+left.plot(rows, refined.z_score, "C1s", label="after")
+left.set(xlabel="particle", ylabel="z-score")
+left.legend()
+right.bar(rows, slope)
+right.axhline(0, color="k", linewidth=0.8)
+right.set(xlabel="particle", ylabel="dz/d(defocus u) before, per 100 Å")
+save(figure, folder / "library.png", *sys.argv[2:])

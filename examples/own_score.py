@@ -1,7 +1,8 @@
-"""A scoring function of one's own: polish by it, and compare.
+"""A scoring function of one's own, compared with the z-score over tilts.
 
+pip install '.[report]'
 python -m jaxrefine demo DIR
-python examples/own_score.py DIR
+python examples/own_score.py DIR [FIGURE.png]
 """
 
 import sys
@@ -12,10 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from demo_particles import load
+from figure import panels, save
 
 import jaxrefine as jr
 
-particles, offsets, template, score = load(Path(sys.argv[1]))
+folder = Path(sys.argv[1])
+particles, offsets, template, score = load(folder)
+tilts = jnp.linspace(-3, 3, 7)
 
 
 def low_resolution_z(offsets, particle, template, score):
@@ -29,7 +33,11 @@ def low_resolution_z(offsets, particle, template, score):
     return jr.z_score(offsets, particle, template, score)
 
 
-for name, function in (("z-score", jr.z_score), ("low resolution", low_resolution_z)):
+figure, (left, right) = panels(2)
+for name, function, line in (
+    ("z-score", jr.z_score, "C0o-"),
+    ("low resolution", low_resolution_z, "C1s--"),
+):
 
     def best_tilt(offsets, particle, function=function):
         """z along a tilt of up to 3 degrees about x."""
@@ -40,8 +48,14 @@ for name, function in (("z-score", jr.z_score), ("low resolution", low_resolutio
             )
             return function(turned, particle, template, score)
 
-        return jax.lax.map(at, jnp.linspace(-3, 3, 7))
+        return jax.lax.map(at, tilts)
 
-    profile = jax.jit(jax.vmap(best_tilt))(offsets, particles)
+    profile = np.asarray(jax.jit(jax.vmap(best_tilt))(offsets, particles)).mean(axis=0)
     print(f"{name}, mean over particles at tilts of -3 … 3 degrees:")
-    print("  ", np.round(profile.mean(axis=0), 2))
+    print("  ", profile.round(2))
+    left.plot(tilts, profile, line, label=name)
+    right.plot(tilts, profile / profile.max(), line)
+left.set(xlabel="tilt about x (°)", ylabel="score, mean over particles")
+right.set(xlabel="tilt about x (°)", ylabel="share of its best")
+left.legend()
+save(figure, folder / "own_score.png", *sys.argv[2:])

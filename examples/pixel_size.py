@@ -1,7 +1,8 @@
 """The pixel size of a data set, with its error, from all particles together.
 
+pip install '.[report]'
 python -m jaxrefine demo DIR
-python examples/pixel_size.py DIR
+python examples/pixel_size.py DIR [FIGURE.png]
 """
 
 import sys
@@ -10,11 +11,14 @@ from pathlib import Path
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from demo_particles import load
+from figure import panels, save
 
 import jaxrefine as jr
 
-particles, offsets, template, score = load(Path(sys.argv[1]))
+folder = Path(sys.argv[1])
+particles, offsets, template, score = load(folder)
 z_of_all = jax.vmap(jr.z_score, in_axes=(0, 0, None, None))
 
 
@@ -39,3 +43,15 @@ pixel_size = float(particles.alignment.pixel_size_angstrom[0])
 print(
     f"pixel size: {pixel_size + change:.4f} ± {sigma:.4f} Å (the table says {pixel_size})"
 )
+
+figure, (axes,) = panels(1, height=4.2)
+# The points scatter: at each, other samples lie outside the template's cube.
+best, around = pixel_size + change, np.linspace(-3, 3, 25) * sigma
+rise = [float(log_likelihood(change + a) - log_likelihood(change)) for a in around]
+axes.plot(best + around, rise, "C0o", markersize=4, label="log-likelihood")
+axes.plot(best + around, -((around / sigma) ** 2) / 2, "C0", label="its curvature")
+axes.axvspan(best - sigma, best + sigma, color="C0", alpha=0.15, label="± 1 σ")
+axes.axvline(pixel_size, color="C1", linestyle="--", label="truth (the table's)")
+axes.set(xlabel="pixel size (Å)", ylabel="log-likelihood, less the best")
+figure.legend(loc="outside upper center", ncols=2)
+save(figure, folder / "pixel_size.png", *sys.argv[2:])

@@ -7,7 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import matplotlib.image
 import numpy as np
+import pandas as pd
 import pytest
 
 from jaxrefine.app.config import Config
@@ -22,7 +24,9 @@ EXAMPLES = {
     "b_factor.py",
     "defocus_plane.py",
     "demo_particles.py",  # by the others
+    "figure.py",  # by the others
     "library.py",
+    "own_run.py",
     "own_score.py",
     "pixel_size.py",
     "template_gradient.py",
@@ -44,6 +48,19 @@ def run_python(*arguments, cwd=ROOT):
     return done.stdout
 
 
+def run_example(name, *arguments):
+    """Run an example, and see that it ends in a figure; what it printed before."""
+    printed, _, end = run_python(f"examples/{name}", *arguments).rpartition("written: ")
+    picture = Path(end.strip())
+    assert picture.read_bytes().startswith(b"\x89PNG\r\n")
+    pixels = matplotlib.image.imread(picture)
+    assert min(pixels.shape[:2]) > 300
+    colours = np.unique(pixels.reshape(-1, pixels.shape[-1]), axis=0)
+    drawn = np.any(pixels[..., :3] < 1, axis=-1).mean()
+    assert len(colours) > 20 and drawn > 0.02
+    return printed
+
+
 def readme_blocks(language):
     return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
 
@@ -60,8 +77,24 @@ def test_demo_config_is_the_one_shipped(demo_folder):
 
 
 @pytest.mark.slow
-def test_library_example(demo_folder):
-    printed = run_python("examples/library.py", demo_folder)
+def test_own_run_example(demo_folder, tmp_path):
+    """Search and polish gain; the table is there, and says what the errors are."""
+    folder = tmp_path / "copy"  # the table is written beside the demo's
+    shutil.copytree(demo_folder, folder)
+    printed = run_example("own_run.py", folder)
+    assert f"written: {folder / 'own_run.csv'}" in printed
+    mean = re.search(r"mean\s+(\S+)\s+(\S+)\s+(\S+)", printed)
+    before, searched, polished = map(float, mean.groups())
+    assert before < searched < polished
+    table = pd.read_csv(folder / "own_run.csv")
+    assert set(table.refined_status) <= {"converged", "edge_of_grid"}
+    assert table.refined_relative_defocus_sigma.between(5, 100).all()
+    assert (folder / "own_run.png").exists()
+
+
+@pytest.mark.slow
+def test_library_example(demo_folder, tmp_path):
+    printed = run_example("library.py", demo_folder, tmp_path / "library.png")
     before, after = (
         np.array(re.search(rf"z {when}:\s+\[(.*?)\]", printed)[1].split(), float)
         for when in ("before", "after")
@@ -78,17 +111,17 @@ def measured(printed, name):
 
 
 @pytest.mark.slow
-def test_pixel_size_example(demo_folder):
+def test_pixel_size_example(demo_folder, tmp_path):
     """The demo was made at the table's pixel size."""
-    printed = run_python("examples/pixel_size.py", demo_folder)
+    printed = run_example("pixel_size.py", demo_folder, tmp_path / "pixel_size.png")
     value, sigma, truth = measured(printed, "pixel size")
     assert 0 < sigma < 0.01 and abs(value - truth) < 4 * sigma
 
 
 @pytest.mark.slow
-def test_b_factor_example(demo_folder):
+def test_b_factor_example(demo_folder, tmp_path):
     """The demo was made with the table's B-factor and amplitude contrast."""
-    printed = run_python("examples/b_factor.py", demo_folder)
+    printed = run_example("b_factor.py", demo_folder, tmp_path / "b_factor.png")
     for name, most in (("B-factor", 20.0), ("amplitude contrast", 10.0)):
         value, sigma, truth = measured(printed, name)[:3]
         assert 0 < sigma < most and abs(value - truth) < 4 * sigma
@@ -96,9 +129,9 @@ def test_b_factor_example(demo_folder):
 
 
 @pytest.mark.slow
-def test_defocus_plane_example():
+def test_defocus_plane_example(tmp_path):
     """The tilt is found, and with it each defocus better than by its particle alone."""
-    printed = run_python("examples/defocus_plane.py")
+    printed = run_example("defocus_plane.py", tmp_path / "plane.png")
     for name in ("mean defocus", "tilt along y", "tilt along x"):
         value, sigma, truth = measured(printed, name)
         assert 0 < sigma < 60 and abs(value - truth) < 3 * sigma
@@ -110,9 +143,9 @@ def test_defocus_plane_example():
 
 
 @pytest.mark.slow
-def test_own_score_example(demo_folder):
+def test_own_score_example(demo_folder, tmp_path):
     """Both scores are best where the particles are; the coarser one has the wider peak."""
-    printed = run_python("examples/own_score.py", demo_folder)
+    printed = run_example("own_score.py", demo_folder, tmp_path / "own_score.png")
     fine, coarse = (
         np.array(text.split(), float) for text in re.findall(r"\[([^]]*)\]", printed)
     )
@@ -123,9 +156,10 @@ def test_own_score_example(demo_folder):
 
 @pytest.mark.slow
 def test_template_gradient_example(demo_folder, tmp_path):
-    printed = run_python(
-        "examples/template_gradient.py", demo_folder, tmp_path / "gradient.mrc"
-    )
+    printed = run_example("template_gradient.py", demo_folder, tmp_path / "gradient.mrc")
+    # A piece that is left out is asked for.
+    whole, less = measured(printed, "slope of Σz along the piece")
+    assert abs(whole) < 1 and less > 4
     # The score does not change with the template's strength.
     assert abs(float(re.search(r"template: ([-\d.]+)", printed)[1])) < 0.02
     gradient, voxel_size = read_volume(tmp_path / "gradient.mrc")
