@@ -153,10 +153,12 @@ def sample_slice(
     last = (depth - 1, height - 1, width - 1)
 
     inside, low, weight = True, [], []
+    nudge = _NUDGE * stored
+    near = _ON_FACE + nudge  # a nudged position's share may be as far below 0 as that
     for position, end in zip(zyx, last, strict=True):
-        voxel = jnp.clip((position + _NUDGE * stored).astype(jnp.int32), 0, end - 1)
+        voxel = jnp.clip((position + nudge).astype(jnp.int32), 0, end - 1)
         share = position - voxel
-        inside &= (share >= -_ON_FACE) & (share <= 1 + _ON_FACE)
+        inside &= (share >= -near) & (share <= 1 + near)
         low.append(voxel)
         weight.append(share)
     row = template.real.shape[2]

@@ -8,7 +8,8 @@ from frozen import frozen
 from oracles import rotations, scores
 from oracles import slices as oracle
 
-from jaxrefine.data import InputError
+from jaxrefine.app import simulate as sim
+from jaxrefine.data import InputError, Template
 from jaxrefine.physics import slices
 from jaxrefine.physics.rotations import rotation_vector_to_matrix
 
@@ -288,3 +289,16 @@ def test_a_constant_background_changes_no_padded_slice():
     # float32 holds the raised volume to 2e-7 of 3, times the number of voxels.
     atol = 1e-3 * float(np.abs(plain.real).max())
     np.testing.assert_allclose(raised.volume_rfft, plain.volume_rfft, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("stored", [96, 192, 256, 384])
+def test_nothing_inside_the_cube_is_lost(stored, rng):
+    """Of ones, slices are 1 wherever they lie inside, also just beside whole positions."""
+    ones = jnp.ones((stored, stored, stored // 2 + 1), jnp.float32)
+    template = Template(ones, jnp.zeros_like(ones), side=stored // 2)
+    # At half the scale the corners are at 0.35 of the cube's side.
+    slice_of = jax.jit(lambda rotation: slices.central_slice(template, rotation, 0.5))
+    for rotation in sim.random_rotations(30, rng):
+        found = np.asarray(slice_of(jnp.asarray(rotation, jnp.float32)))
+        # Weights add up to 1, each rounded.
+        np.testing.assert_allclose(found, 1.0, atol=1e-5)
