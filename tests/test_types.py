@@ -27,6 +27,7 @@ def complaints(*paths):
     return [
         f"{each['file']}:{each['range']['start']['line'] + 1}: {each['message']}"
         for each in report["generalDiagnostics"]
+        if each["severity"] == "error"
     ]
 
 

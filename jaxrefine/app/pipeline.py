@@ -140,7 +140,7 @@ def _refine_share(
                     results.store_unreadable(left[number])
                     progress.update(len(left[number]), name)
                     continue
-                for batch in _batches(left[number], job.mesh.shape[PARTICLES]):
+                for batch in in_batches(left[number], job.mesh.shape[PARTICLES]):
                     found, layout = refine_batch(job, micrograph, batch, layout)
                     results.store(batch, *found)
                     promises.look_at(found[0])
@@ -230,7 +230,7 @@ def _prepare(job: Job, files: Files) -> Micrograph:
         )
 
 
-def _batches(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
+def in_batches(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
     for first in range(0, len(rows), size):
         yield rows[first : first + size]
 
@@ -242,7 +242,7 @@ def refine_batch(
     compilation serves the run. And the layout that the devices' memory had room for."""
     missing = job.mesh.shape[PARTICLES] - len(rows)
     filled = np.concatenate([rows, np.repeat(rows[-1:], missing)])
-    particles = _cut(job, micrograph, filled, jnp.arange(len(filled)) < len(rows))
+    particles = cut_rows(job, micrograph, filled, jnp.arange(len(filled)) < len(rows))
     refined, fitting = refine_within_memory(
         particles, job.template, job.grid, job.score, mesh=job.mesh, layout=layout
     )
@@ -260,24 +260,19 @@ def refine_batch(
     return found, fitting
 
 
-def cut_batches(
-    job: Job, micrograph: Micrograph, rows: np.ndarray, size: int
-) -> Iterator[tuple[np.ndarray, Particles]]:
-    """Rows of one micrograph, and their particles, so many at once."""
-    for batch in _batches(rows, size):
-        yield batch, _cut(job, micrograph, batch, jnp.ones(len(batch), bool))
-
-
 def particles_of(job: Job, files: Files, rows: np.ndarray) -> Particles:
     """Some particles of one micrograph, as the search gets them.
 
     Raises:
         InputError: A file cannot be read.
     """
-    return _cut(job, _prepare(job, files), rows, jnp.ones(len(rows), bool))
+    return cut_rows(job, _prepare(job, files), rows)
 
 
-def _cut(job: Job, micrograph: Micrograph, rows: np.ndarray, valid: jax.Array) -> Particles:
+def cut_rows(
+    job: Job, micrograph: Micrograph, rows: np.ndarray, valid: jax.Array | None = None
+) -> Particles:
+    """Some particles of one micrograph, out of it; all of them valid if nothing is said."""
     return cut_particles(
         micrograph,
         starting_alignment(job.start, rows),
@@ -285,7 +280,7 @@ def _cut(job: Job, micrograph: Micrograph, rows: np.ndarray, valid: jax.Array) -
         jnp.asarray(job.template_pixel_size_angstrom[rows], jnp.float32),
         job.score,
         image_scale=_leopard_em_scale(job) if job.reproduces_leopard_em else 1.0,
-        valid=valid,
+        valid=jnp.ones(len(rows), bool) if valid is None else valid,
     )
 
 

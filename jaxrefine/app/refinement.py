@@ -12,7 +12,7 @@ from jaxtyping import Int
 from jaxrefine.app.checks import check_output
 from jaxrefine.app.config import Config
 from jaxrefine.app.job import prepare_job
-from jaxrefine.app.pipeline import cut_batches, micrographs
+from jaxrefine.app.pipeline import cut_rows, in_batches, micrographs
 from jaxrefine.app.results import Results
 from jaxrefine.data import InputError, Particles, Polished, Refined, SearchGrid, Template
 from jaxrefine.io.frames import DataFrame, as_read, refined_frame
@@ -90,18 +90,22 @@ class Refinement:
         status `unreadable` in the table.
 
         Args:
-            at_once: How many to give at once, at most.
+            at_once: How many to give at once, at most. Each number of them that occurs is
+                compiled for: with 1, once.
 
         Yields:
             Their rows in the table, from 0, and the particles.
         """
         left = dict(enumerate(self._job.groups.values()))
-        with jax.default_device(self.mesh.devices.flat[0]):
-            for number, micrograph in micrographs(self._job, left):
-                if micrograph is None:
-                    self._results.store_unreadable(left[number])
-                    continue
-                yield from cut_batches(self._job, micrograph, left[number], at_once)
+        for number, micrograph in micrographs(self._job, left):
+            if micrograph is None:
+                self._results.store_unreadable(left[number])
+                continue
+            for rows in in_batches(left[number], at_once):
+                # Not around the yield: what the caller computes is his own.
+                with jax.default_device(self.mesh.devices.flat[0]):
+                    particles = cut_rows(self._job, micrograph, rows)
+                yield rows, particles
 
     def store(
         self,

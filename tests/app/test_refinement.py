@@ -1,5 +1,6 @@
 """A run step by step gives what the program gives."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
@@ -74,6 +75,16 @@ def test_rows_that_were_not_stored_are_empty(folder):
     )
     with pytest.raises(jr.InputError, match=r"steps.yaml: polish.enabled: false"):
         run.store(rows, refined, polished)
+
+
+def test_the_caller_s_device_stays_the_caller_s(folder):
+    run = Refinement.load(config_file(folder))
+    before = jax.config.jax_default_device
+    particles = run.particles(at_once=1)
+    next(particles)
+    assert jax.config.jax_default_device is before
+    particles.close()
+    assert jax.config.jax_default_device is before
 
 
 def test_a_damaged_micrograph_is_left_out(folder, tmp_path, caplog):
