@@ -27,7 +27,7 @@ CHANGES = {
 
 def load(
     folder: Path,
-) -> tuple[jr.Particles, jr.Offsets, jr.Template, jr.ImageCTF]:
+) -> tuple[jr.Particles, jr.Offsets, jr.Template, jr.Score]:
     """The first micrograph's particles, searched and polished.
 
     Returns:

@@ -28,7 +28,7 @@ rows = np.flatnonzero([name == "micrograph_0.mrc" for name in table.micrograph_p
 image = read_image(folder / "micrograph_0.mrc")
 mean = read_image(folder / "correlation_average_0.mrc")
 std = read_image(folder / "correlation_variance_0.mrc")  # holds a standard deviation
-volume, voxel_size = read_volume(folder / "template.mrc")
+volume, _ = read_volume(folder / "template.mrc")
 
 # From files to particles that are ready to score.
 n = volume.shape[0]
@@ -51,7 +51,7 @@ particles = jr.cut_particles(
     micrograph,
     starting_alignment(start, rows),
     particle_optics(start, rows),
-    jnp.full(len(rows), voxel_size),
+    jnp.asarray(start.nominal_pixel_size_angstrom[rows], jnp.float32),
     score,
 )
 

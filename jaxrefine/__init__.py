@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from jaxrefine.data import SearchGrid as SearchGrid
     from jaxrefine.data import Status as Status
     from jaxrefine.data import Template as Template
+    from jaxrefine.physics.filters import Bandpass as Bandpass
+    from jaxrefine.physics.filters import Curve as Curve
     from jaxrefine.physics.filters import Filters as Filters
+    from jaxrefine.physics.filters import Whitening as Whitening
     from jaxrefine.physics.rotations import euler_to_matrix as euler_to_matrix
     from jaxrefine.physics.rotations import matrix_to_euler as matrix_to_euler
     from jaxrefine.physics.slices import make_template as make_template
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
     from jaxrefine.refine.prepare import prepare_micrograph as prepare_micrograph
     from jaxrefine.refine.refine import refine_particles as refine_particles
     from jaxrefine.refine.refine import score_particles as score_particles
+    from jaxrefine.refine.scoring import Score as Score
     from jaxrefine.refine.template_ctf import TemplateCTF as TemplateCTF
 
 _HOMES = {
@@ -54,7 +58,7 @@ _HOMES = {
         "Status",
         "Template",
     ),
-    "physics.filters": ("Filters",),
+    "physics.filters": ("Bandpass", "Curve", "Filters", "Whitening"),
     "physics.rotations": ("euler_to_matrix", "matrix_to_euler"),
     "physics.slices": ("make_template",),
     "refine.differentiable": ("z_score",),
@@ -63,6 +67,7 @@ _HOMES = {
     "refine.polish": ("Polish", "polish_particles", "recentred"),
     "refine.prepare": ("cut_particles", "prepare_micrograph"),
     "refine.refine": ("refine_particles", "score_particles"),
+    "refine.scoring": ("Score",),
     "refine.template_ctf": ("TemplateCTF",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

@@ -33,7 +33,8 @@ def complaints(*paths):
 
 @pytest.mark.slow
 def test_package_and_examples():
-    assert not complaints("jaxrefine", "examples")
+    programs = ("library", "own_run", "demo_particles", "pixel_size", "b_factor")
+    assert not complaints("jaxrefine", *(f"examples/{name}.py" for name in programs))
 
 
 def test_a_wrong_type_is_seen(tmp_path):

@@ -39,8 +39,8 @@ class Refinement:
     Attributes:
         config: The configuration.
         template: The template, for the search.
-        smooth_template: The same with cubic slices, for the polish; None where the
-            configuration does not enable it.
+        smooth_template: The same with cubic slices, for the polish, where the configuration
+            enables it; else `template`.
         grid: The offsets that it asks for.
         score: The score that it asks for.
         polish: The polish that it asks for; None where it is not enabled.
@@ -56,7 +56,7 @@ class Refinement:
         self._results = Results(job)
         self.config: Config = config
         self.template: Template = job.template
-        self.smooth_template: Template | None = job.smooth_template
+        self.smooth_template: Template = job.smooth_template or job.template
         self.grid: SearchGrid = job.grid
         self.score: Score = job.score
         self.polish: Polish | None = job.polish
