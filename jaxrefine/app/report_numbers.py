@@ -179,11 +179,14 @@ class Numbers:
     def concerns(self) -> list[Concern]:
         """Particles that ended at a limit or, first, have no score."""
         found = []
-        for row, (status, polish) in enumerate(zip(self.status, self.polish, strict=True)):
+        edge = self._words("refined_at_edge")
+        each = zip(self.status, edge, self.polish, strict=True)
+        for row, (status, edges, polish) in enumerate(each):
             words, reasons = [], []
             if status and status != "converged":
                 words.append(status)
-                reasons.append(REASONS.get(status, "unknown status"))
+                at = f" ({edges.replace(' ', ', ')})" if edges else ""
+                reasons.append(REASONS.get(status, "unknown status") + at)
             elif not status and not self.refined[row]:
                 words.append("no score")
                 reasons.append("not refined; the table does not say why")

@@ -1,10 +1,12 @@
 """What a run has found so far, row by row."""
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxrefine.app.job import Job
@@ -18,6 +20,7 @@ from jaxrefine.io.paths import rebased
 from jaxrefine.io.refined_columns import RefinedColumns, refined_table
 from jaxrefine.io.table import write_table
 from jaxrefine.physics.rotations import matrix_to_euler
+from jaxrefine.refine.refine import at_edges
 
 
 class Results:
@@ -49,6 +52,7 @@ class Results:
             pixel_size_angstrom=np.full(n, np.nan),
             snr=np.full(n, np.nan, np.float32),
             status=[""] * n,
+            at_edge=[""] * n,
             polished=self._polished if job.polish else None,
             polish=self._polish if job.polish else None,
         )
@@ -95,6 +99,8 @@ class Results:
         rows = rows[good]
         refined, polished = jax.tree.map(lambda x: x[good], (refined, polished))
         at_pixel_size, at_defocus = refined.grid_index[:, 0], refined.grid_index[:, 1]
+        for row, words in zip(rows, self._edges(refined), strict=True):
+            columns.at_edge[row] = words
         columns.mip[rows] = refined.correlation
         columns.scaled_mip[rows] = refined.z_score
         columns.snr[rows] = refined.snr
@@ -109,6 +115,13 @@ class Results:
         )
         if polished is not None:
             self._store_polished(rows, refined, polished)
+
+    def _edges(self, refined: Refined) -> list[str]:
+        """Of each particle, what was found outermost of all that was searched."""
+        index = jnp.asarray(refined.grid_index)
+        edges = at_edges(self.job.grid, self.job.score, index)
+        flags = zip(*(np.asarray(flag).tolist() for flag in edges.values()), strict=True)
+        return [" ".join(itertools.compress(edges, each)) for each in flags]
 
     def _store_polished(
         self, rows: np.ndarray, refined: Refined, polished: Polished

@@ -33,6 +33,7 @@ class RefinedColumns:
         pixel_size_angstrom: Pixel size.
         snr: Correlation above the background, in its standard deviations.
         status: Name of the particle's status.
+        at_edge: The quantities whose best is the outermost that was searched.
         polished: (n, c): the columns `POLISHED`; None without a polish.
         polish: How each particle's polish ended; None without one.
     """
@@ -46,6 +47,7 @@ class RefinedColumns:
     pixel_size_angstrom: np.ndarray
     snr: np.ndarray
     status: list[str]
+    at_edge: list[str]
     polished: np.ndarray | None = None
     polish: Sequence[str] | None = None
 
@@ -81,6 +83,7 @@ def refined_table(table: ParticleTable, results: RefinedColumns) -> pd.DataFrame
     frame["refined_scaled_mip"] = cells.float32_texts(results.scaled_mip)
     frame["refined_snr"] = cells.float32_texts(results.snr)
     frame["refined_status"] = list(results.status)
+    frame["refined_at_edge"] = list(results.at_edge)
     for name, texts in _polished_texts(results):
         frame[name] = texts
     known = [name for name in BY_NAME if name in frame.columns and name not in OURS]

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.errors import JaxRuntimeError
 from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxrefine.data import (
     Alignment,
@@ -197,8 +197,10 @@ def _refined(
         astigmatism_deg=start.astigmatism_deg,
         pixel_size_angstrom=start.pixel_size_angstrom + grid.pixel_size_angstrom[m],
     )
+    edges = at_edges(grid, score, index)
+    moved_to_edge = edges.pop("position")
     status = jnp.select(
-        [outside, ~found, _at_position_edge(score, y, x), _at_grid_edge(grid, m, l, k)],
+        [outside, ~found, moved_to_edge, functools.reduce(jnp.logical_or, edges.values())],
         [Status.BOX_OUTSIDE, Status.NOT_FINITE, Status.MOVED_TO_EDGE, Status.EDGE_OF_GRID],
         Status.CONVERGED,
     )
@@ -215,19 +217,29 @@ def _refined(
     )
 
 
-def _at_grid_edge(grid: SearchGrid, m: Array, l: Array, k: Array) -> Array:
-    """Whether a searched quantity's best is its first or last offset."""
+def at_edges(
+    grid: SearchGrid, score: Score, grid_index: Int[Array, "*n 5"]
+) -> dict[str, Bool[Array, "*n"]]:
+    """Of each searched quantity, whether its best is the outermost.
+
+    Args:
+        grid: What was searched.
+        score: Whose box was.
+        grid_index: As in `Refined`.
+    """
+    m, l, k, y, x = (grid_index[..., i] for i in range(5))
     pixel_sizes, defoci, _ = grid.shape
-    at_pixel_size = (pixel_sizes > 1) & ((m == 0) | (m == pixel_sizes - 1))
-    at_defocus = (defoci > 1) & ((l == 0) | (l == defoci - 1))
-    return grid.rotation_at_edge[k] | at_defocus | at_pixel_size
-
-
-def _at_position_edge(score: Score, y: Array, x: Array) -> Array:
     rows, columns = score.positions
-    at_y = (rows > 1) & ((y == 0) | (y == rows - 1))
-    at_x = (columns > 1) & ((x == 0) | (x == columns - 1))
-    return at_y | at_x
+
+    def outermost(index: Array, count: int) -> Array:
+        return (count > 1) & ((index == 0) | (index == count - 1))
+
+    return {
+        "orientation": grid.rotation_at_edge[k],
+        "defocus": outermost(l, defoci),
+        "pixel_size": outermost(m, pixel_sizes),
+        "position": outermost(y, rows) | outermost(x, columns),
+    }
 
 
 @eqx.filter_jit

@@ -97,6 +97,7 @@ def micrograph(tmp_path, rng):
 
 def test_page_holds_its_pictures_and_needs_no_other_file(tmp_path, micrograph):
     other = {"refined_scaled_mip": "8.0", "refined_status": "edge_of_grid"}
+    other |= {"refined_at_edge": "orientation defocus"}
     page, folder = report(tmp_path, POLISHED, POLISHED | other, threshold=8.5)
     files = {path.read_bytes() for path in (folder / "figures").glob("*.png")}
     inside = {base64.b64decode(source.split(",")[1]) for source in page.pictures}
@@ -104,6 +105,7 @@ def test_page_holds_its_pictures_and_needs_no_other_file(tmp_path, micrograph):
     assert page.elsewhere == []
     assert "Standard errors" in page.text
     assert "the best lies on the border" in page.text
+    assert "(orientation, defocus)" in page.text
     assert "Drawn without its image" not in page.text
 
 

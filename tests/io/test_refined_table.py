@@ -38,6 +38,7 @@ def results(n: int, **changes: Any) -> RefinedColumns:
         pixel_size_angstrom=np.full(n, 1.5),
         snr=np.full(n, 16.1),
         status=["converged"] * n,
+        at_edge=[""] * n,
     )
     return replace(plain, **changes)
 
@@ -58,7 +59,8 @@ def test_refined_table_as_leopard_em_writes_it():
             pixel_size_angstrom=numbers("refined_pixel_size"),
         ),
     )
-    assert list(frame.columns) == [*expected.raw.columns, "refined_snr", "refined_status"]
+    ours = ["refined_snr", "refined_status", "refined_at_edge"]
+    assert list(frame.columns) == [*expected.raw.columns, *ours]
     for name in expected.raw.columns:
         if name in ANGLES:
             rounded = [repr(round(x, 4)) for x in numbers(name).tolist()]
@@ -73,8 +75,8 @@ def test_order_of_columns(tmp_path):
     table = read(tmp_path, extra | {"refined_mip": "3", "particle_index": "7", "ant": "a"})
     frame = refined_table(table, results(1))
     order = [column.name for column in COLUMNS if column.name in frame.columns]
-    assert list(frame.columns) == [*order[:-2], "zebra", "ant", *order[-2:]]
-    assert order[-2:] == ["refined_snr", "refined_status"]
+    assert list(frame.columns) == [*order[:-3], "zebra", "ant", *order[-3:]]
+    assert order[-3:] == ["refined_snr", "refined_status", "refined_at_edge"]
     assert "total_correlations" not in frame.columns
     assert frame["refined_status"].tolist() == ["converged"]
     assert frame["refined_mip"].tolist() == ["17.922709"]
@@ -97,7 +99,7 @@ def test_cells_of_failed_particles_are_empty(tmp_path):
     )
     frame = refined_table(table, failed)
     written = [name for name in frame if str(name).startswith("refined_")]
-    assert len(written) == 15
+    assert len(written) == 16
     assert set(frame.loc[0, written]) == {"", "not_finite"}
     write_table(frame, table.path)
     start = read_particle_table(table.path).start()

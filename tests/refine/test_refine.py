@@ -411,6 +411,10 @@ def test_positions_without_a_score_are_passed_over():
     assert np.all(result.z_score < found().z_score)
 
 
+def edges_of(result):
+    return refine.at_edges(GRID, SCORE, result.grid_index)
+
+
 def test_statuses_of_edges():
     """The truth on the rim of the grid; then the position on the rim of the box."""
     particles = cut(shift_px=(1, 2), defocus=200.0)
@@ -421,6 +425,7 @@ def test_statuses_of_edges():
     result = refined(turned)
     np.testing.assert_array_equal(result.grid_index[:, 2], chosen)
     assert np.all(result.status == Status.EDGE_OF_GRID)
+    assert np.all(edges_of(result)["orientation"])
 
     # 600 Å too high: found at the lowest offset, or its neighbour
     low = refined(cut(shift_px=(1, 2), defocus=600.0))
@@ -428,11 +433,14 @@ def test_statuses_of_edges():
     assert at_edge.sum() >= 6
     assert np.all(low.status[at_edge] == Status.EDGE_OF_GRID)
     assert np.all(low.status[~at_edge] == Status.CONVERGED)
+    np.testing.assert_array_equal(edges_of(low)["defocus"], at_edge)
+    assert not np.any(edges_of(low)["orientation"] | edges_of(low)["pixel_size"])
 
     # two or three pixels off: the outermost position, and that says more than the grid
     for shift in ((2, 0), (-2, 0), (0, 3), (0, -3)):
         moved = refined(cut(shift_px=shift))
         assert np.all(moved.status == Status.MOVED_TO_EDGE)
+        assert np.all(edges_of(moved)["position"])
         np.testing.assert_array_equal(moved.alignment.position_px, WORLD.corner_px)
     at_both = eqx.tree_at(
         lambda p: p.alignment.rotation, cut(shift_px=(2, 0)), single(start)
