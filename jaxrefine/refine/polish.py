@@ -204,9 +204,10 @@ def _polish_one(
     def information(coordinates: Float[Array, " p"]) -> Float[Array, "p p"]:
         return pose_information(coordinates, particle, template, score, parameters)
 
+    expected = information(jnp.zeros_like(limits))
     summit = _METHODS[polish.method](
         jax.value_and_grad(objective),
-        information(jnp.zeros_like(limits)),
+        expected,
         limits,
         polish.max_evaluations,
     )
@@ -229,9 +230,10 @@ def _polish_one(
     new = Refined(there, z, correlation, snr, *of_search)
     new = jax.tree.map(lambda a, b: jnp.where(better, a, b), new, refined)
     strength = jnp.where(jnp.isfinite(summit.value), new.snr, jnp.nan)
-    known = information(summit.coordinates)
-    if template.order == 3:  # others' second derivatives leave the kinks out
-        known = _observed_or_expected(z_near, summit.coordinates, known)
+    if template.order == 3:
+        known = _observed_or_expected(z_near, summit.coordinates, expected)
+    else:  # whose second derivatives leave the kinks out
+        known = information(summit.coordinates)
     return Polished(
         refined=new,
         errors=standard_errors(known, strength, parameters),
