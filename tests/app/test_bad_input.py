@@ -55,6 +55,7 @@ def test_every_row_has_a_test_and_every_test_a_row():
     named = Counter(row["test"] for row in ROWS if "::" not in row["test"])
     assert named == Counter([*REFUSED, *WARNED, *ODD])
     assert len(REFUSED) > 55 and len(ODD) > 20
+    assert int(re.search(r"(\d+) kinds of faulty and odd input", DOCUMENT)[1]) == len(ROWS)
     for row in ROWS:
         if "::" in row["test"]:
             path, function = row["test"].split("::")
