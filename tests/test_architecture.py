@@ -31,6 +31,7 @@ GUARDED = {
     "pandas": {"io"},
     "mrcfile": {"io"},
     "starfile": {"io"},
+    "gemmi": {"io"},
     "yaml": {"app"},
     "cattrs": {"app"},
     "tqdm": {"app"},

@@ -59,6 +59,7 @@ def export(
     *,
     boxes: bool = False,
     box_px: int | None = None,
+    overwrite: bool = False,
 ) -> Exported:
     """Writes the refined particles of a table as another program's STAR file.
 
@@ -68,6 +69,7 @@ def export(
         star: The file.
         boxes: Also cut the particles out, into a stack `.mrcs` beside the file.
         box_px: Side of the boxes, even; None: 1.5 times the template's.
+        overwrite: Replace files that are there.
 
     Raises:
         InputError: With the faults of the table; nothing in it was refined; a micrograph
@@ -75,7 +77,8 @@ def export(
     """
     if boxes and star.suffix != ".star":
         raise InputError(f"{star}: should end in .star: the boxes go into .mrcs beside it")
-    refuse_overwriting(star, table_path)
+    for path in [star, *([star.with_suffix(".mrcs")] if boxes else [])]:
+        refuse_overwriting(path, table_path, overwrite=overwrite)
     table = read_particle_table(table_path)
     missing = [name for name in _REFINED if name not in table.raw.columns]
     if missing:
@@ -205,11 +208,15 @@ def _write_boxes(
                 raise InputError(named) from error
 
 
-def refuse_overwriting(output: Path, *inputs: Path) -> None:
-    """Refuse an output that is one of the files that are read.
+def refuse_overwriting(output: Path, *inputs: Path, overwrite: bool) -> None:
+    """Refuse an output that is one of the files that are read, or any that is there.
 
     Raises:
         InputError: If so.
     """
     if output.resolve() in [path.resolve() for path in inputs]:
         raise InputError(f"{output}: is an input; name another file")
+    if output.exists() and not overwrite:
+        raise InputError(
+            f"{output}: is there already; name another file, or give --overwrite"
+        )

@@ -1,6 +1,7 @@
 """Particles of another program's STAR file as a particle table."""
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 from jaxrefine.app.config import resolve_path
@@ -8,12 +9,37 @@ from jaxrefine.app.export import refuse_overwriting
 from jaxrefine.data import InputError
 from jaxrefine.io.paths import rebased
 from jaxrefine.io.star_table import MOST_TEMPLATE_PX, imported_table, read_star
-from jaxrefine.io.table import read_particle_table, write_table
+from jaxrefine.io.statistic_maps import MapKind
+from jaxrefine.io.table import (
+    ParticleTable,
+    decide_statistics,
+    read_particle_table,
+    write_table,
+)
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What an import wrote.
+
+    Attributes:
+        particles: Number of rows.
+        statistics: What the maps hold, in the configuration's word for it; None where no
+            table tells.
+    """
+
+    particles: int
+    statistics: MapKind | None
 
 
 def import_star(
-    star: Path, output: Path, template_side_px: int, maps_from: Path | None = None
-) -> int:
+    star: Path,
+    output: Path,
+    template_side_px: int,
+    maps_from: Path | None = None,
+    *,
+    overwrite: bool = False,
+) -> Imported:
     """Writes the particles of a STAR file of RELION or cisTEM as a particle table.
 
     Positions become whole pixels; `pos_x_img_angstrom` and `pos_y_img_angstrom` keep the
@@ -25,9 +51,7 @@ def import_star(
         template_side_px: Side of the template that the table will be refined with.
         maps_from: A particle table that names the statistic maps of the micrographs; None
             leaves their columns empty.
-
-    Returns:
-        The number of particles.
+        overwrite: Replace a table that is there.
 
     Raises:
         InputError: With the faults of the files.
@@ -42,9 +66,12 @@ def import_star(
             f"1 … {MOST_TEMPLATE_PX} px"
         )
     particles = read_star(star)
-    maps = {} if maps_from is None else _maps_of(maps_from)
+    named = None if maps_from is None else read_particle_table(maps_from)
+    maps = {} if named is None else _maps_of(named)
+    statistics = None if named is None else _held(named)
     # Links without end were refused where they were read: this would not.
-    refuse_overwriting(output, star, *([] if maps_from is None else [maps_from]))
+    inputs = [star] if maps_from is None else [star, maps_from]
+    refuse_overwriting(output, *inputs, overwrite=overwrite)
     names = [Path(micrograph).name for micrograph in particles.micrograph]
     unknown = sorted(set(names) - set(maps))
     if maps_from is not None and unknown:
@@ -63,12 +90,19 @@ def import_star(
             f"{error.strerror}"
         ) from error
     write_table(frame, output)
-    return len(frame)
+    return Imported(len(frame), statistics)
 
 
-def _maps_of(path: Path) -> dict[str, tuple[str, str]]:
+def _held(table: ParticleTable) -> MapKind | None:
+    """What the maps of a table hold; None where it does not tell, as tables may."""
+    try:
+        return decide_statistics(table)
+    except InputError:
+        return None
+
+
+def _maps_of(table: ParticleTable) -> dict[str, tuple[str, str]]:
     """Name of a micrograph, less its folder -> its statistic maps, as absolute paths."""
-    table = read_particle_table(path)
     folder = table.path.absolute().parent
     columns = zip(
         table.micrograph_paths,
@@ -81,7 +115,7 @@ def _maps_of(path: Path) -> dict[str, tuple[str, str]]:
         mean, spread = (str(resolve_path(t, beside=folder).absolute()) for t in texts)
         if found.setdefault(Path(micrograph).name, (mean, spread)) != (mean, spread):
             raise InputError(
-                f"{path}: names different maps for micrographs called "
+                f"{table.path}: names different maps for micrographs called "
                 f"{Path(micrograph).name[:60]}: they cannot be told apart by name"
             )
     return found

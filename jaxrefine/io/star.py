@@ -19,6 +19,8 @@ from jaxrefine.io.replace import replacing
 
 Blocks = dict[str, pd.DataFrame]
 
+_RESERVED = ("data_", "loop_", "save_", "global_", "stop_", "_", "$", ";", "[", "]")
+
 RELION_NUMBERS = {
     "euler_deg": ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"),
     "defocus_angstrom": ("rlnDefocusU", "rlnDefocusV"),
@@ -122,14 +124,20 @@ def refuse_odd_names(path: Path, names: Iterable[str]) -> None:
     """Refuse names of files that a STAR file cannot hold for every program.
 
     Raises:
-        InputError: One has white space, quotes or #.
+        InputError: One has white space, quotes, # or other characters than ASCII's.
     """
     for name in dict.fromkeys(names):
-        if not name or any(c.isspace() or c in "'\"#" for c in name):
+        odd = any(c.isspace() or c in "'\"#" or not c.isprintable() for c in name)
+        if not name or odd or not name.isascii():
             raise InputError(
-                f"{path}: cannot name the file {name!r}: names in a STAR file have no "
-                "white space, quotes or #; rename or link it"
+                f"{path}: cannot name the file {name!r}: names in a STAR file are of "
+                "ASCII's characters, without white space, quotes and #; rename or link it"
             )
+
+
+def _spelt(name: str) -> str:
+    """A file's name, so that no reader takes it for one of the format's own words."""
+    return f"./{name}" if name.lower().startswith(_RESERVED) else name
 
 
 def need_starfile() -> None:
@@ -155,11 +163,10 @@ def _to_relion(particles: StarParticles, stack: Stack | None) -> Blocks:
     optics.insert(1, "rlnOpticsGroupName", [f"opticsGroup{n}" for n in numbers])
     optics["rlnMicrographPixelSize"] = optics["rlnImagePixelSize"]
     optics["rlnImageDimensionality"] = 2
-    # Names are not first: readers take a row that begins with data_ for a new block.
     columns: dict[str, object] = {
+        "rlnMicrographName": list(map(_spelt, particles.micrograph)),
         "rlnCoordinateX": particles.box_centre_px[:, 0],
         "rlnCoordinateY": particles.box_centre_px[:, 1],
-        "rlnMicrographName": list(particles.micrograph),
     }
     if stack is not None:
         optics["rlnImageSize"] = stack.box_px
@@ -187,7 +194,7 @@ def _to_cistem(particles: StarParticles, stack: Stack | None) -> pd.DataFrame:
         "cisTEMImageActivity": 1,
         "cisTEMOccupancy": 100.0,
         **_columns(particles, CISTEM_NUMBERS),
-        "cisTEMOriginalImageFilename": list(particles.micrograph),
+        "cisTEMOriginalImageFilename": list(map(_spelt, particles.micrograph)),
         "cisTEMOriginalXPosition": position[:, 0],
         "cisTEMOriginalYPosition": position[:, 1],
     }

@@ -1,16 +1,16 @@
 """STAR files of RELION and cisTEM: reading, and what they hold as a particle table.
 
-The package starfile, which writes them, does not read them: what it makes of a damaged file
-depends on the last one that it read, a file of 200 kB can hold it for minutes, a row whose
-first cell begins with `data_` ends its table.
+gemmi reads them. The package starfile, which writes them, does not: what it makes of a
+damaged file depends on the last one that it read, a file of 200 kB can hold it for minutes,
+a row whose first cell begins with `data_` ends its table.
 """
 
 import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from itertools import chain, islice
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,11 @@ from jaxtyping import Float
 from jaxrefine.data.errors import InputError
 from jaxrefine.io import cells
 from jaxrefine.io.columns import BY_NAME
+from jaxrefine.io.extras import need
 from jaxrefine.io.star import CISTEM_NUMBERS, RELION_NUMBERS, RELION_OPTICS, StarParticles
+
+if TYPE_CHECKING:
+    from gemmi import cif
 
 # Values that a file may leave out.
 _DEFAULTS = {"phase_shift_deg": 0.0, "b_factor_angstrom2": 0.0, "z_score": np.nan}
@@ -36,10 +40,11 @@ _LIMIT_OF_PLACES = (-1e9, 1e9, "within ±1e9")  # px or Å
 # With any template the corner, too, is within the table's ±1e6.
 _MOST_PX = MOST_TEMPLATE_PX = 500_000
 _MOST_NAMED = 5
-_CELL = re.compile(r"""'([^']*)'(?!\S)|"([^"]*)"(?!\S)|(?P<comment>#.*)|(\S+)""", re.ASCII)
-_ODD = re.compile(r"""['"#]""")
-# Not a row whose first cell, the name of a file, begins so.
-_BLOCK = re.compile(r"^[ \t]*data_(\S*)[ \t]*(?:#.*)?$", re.ASCII | re.MULTILINE)
+# "string:2:7(14): why", "string:2 in data_x: why", "string: why".
+_GEMMI = re.compile(
+    r"(?:string)?:?(?:(\d+)(?::(\d+)\(\d+\))?)?(?: in [^:]*)?:? ?(.*)", re.DOTALL
+)
+_MOST_SHOWN = 200
 _MOST_BYTES = 1 << 30  # it is held in memory several times
 _RELION_BLOCKS = ("optics", "particles")
 
@@ -51,6 +56,7 @@ def read_star(path: Path) -> StarParticles:
         InputError: The file is missing, is of neither program or holds no particles; or a
             column is missing, or holds what is no number or in no unit of it.
     """
+    need("reading STAR files", "gemmi", extra="star")
     tables = _tables(path)
     if all(name in tables for name in _RELION_BLOCKS):
         return _from_relion(path, *(tables[name] for name in _RELION_BLOCKS))
@@ -250,52 +256,48 @@ def _names(path: Path, table: pd.DataFrame, name: str) -> list[str]:
 
 def _tables(path: Path) -> dict[str, pd.DataFrame]:
     """The blocks that are read, by what they hold, all cells as text."""
-    text = _text(path)
+    from gemmi import cif
+
+    try:
+        document = cif.read_string(_text(path))
+    except (ValueError, RuntimeError) as error:
+        raise InputError(f"{path}{_place_and_reason(str(error))}") from error
     found: dict[str, pd.DataFrame] = {}
-    begins = (match.start() for match in islice(_BLOCK.finditer(text), 1, None))
-    for block, end in zip(_BLOCK.finditer(text), chain(begins, [len(text)]), strict=False):
-        kind = block[1]
-        if kind not in _RELION_BLOCKS:
-            if text.find("_cisTEMAnglePsi", block.end(), end) < 0:
-                continue
-            kind = "cisTEM"
-        line = 1 + text.count("\n", 0, block.end())
-        if kind in found:
-            raise InputError(f"{path}, line {line}: a second block of this kind: {kind}")
-        found[kind] = _table(path, line, text[block.end() : end])
+    for block in document:
+        table = _table(block)
+        if block.name in _RELION_BLOCKS:
+            found[block.name] = table
+        elif "cisTEMAnglePsi" in table:
+            if "cisTEM" in found:
+                raise InputError(f"{path}: holds two tables of cisTEM; keep one of them")
+            found["cisTEM"] = table
     return found
 
 
-def _table(path: Path, first_line: int, text: str) -> pd.DataFrame:
-    """A block; single values are a table of one row."""
-    looped, columns, rows = False, list[str](), list[list[str]]()
-    for line, content in enumerate(text.split("\n"), first_line):
-        words = _words(content)
-        if not words:
-            continue
-        name, count = words[0].startswith("_"), len(words)
-        if words == ["loop_"] and not columns:
-            looped = True
-        elif looped and name and count == 1 and not rows:
-            columns.append(words[0][1:])
-        elif looped and count == len(columns):
-            rows.append(words)
-        elif looped:
-            raise InputError(
-                f"{path}, line {line}: has {count} cells; it should have {len(columns)}"
-            )
-        elif name and count == 2:
-            columns.append(words[0][1:])
-            rows = rows or [[]]
-            rows[0].append(words[1])
-        else:
-            raise InputError(f"{path}, line {line}: should be a name and a value, or loop_")
-    twice = [f"_{name}" for name, n in Counter(columns).items() if n > 1]
-    if twice:
-        raise InputError(
-            f"{path}, line {first_line}: columns that are there twice: {_some(twice)}"
-        )
-    return pd.DataFrame(rows, columns=pd.Index(columns, dtype=object), dtype=object)
+def _place_and_reason(message: str) -> str:
+    """What gemmi says of a text, as other messages are."""
+    found = _GEMMI.fullmatch(message)  # which takes any text
+    line, column, reason = found.groups() if found else (None, None, message)
+    at = "" if line is None else f", line {line}"
+    at += "" if column is None else f", column {int(column) + 1}"
+    return f"{at}: is no sound STAR file: {reason[:_MOST_SHOWN]}"
+
+
+def _table(block: "cif.Block") -> pd.DataFrame:
+    """A block's loop; single values are a table of one row."""
+    from gemmi import cif
+
+    loops = [item.loop for item in block if item.loop is not None]
+    if loops:
+        names, values = loops[0].tags, loops[0].values
+    else:
+        # gemmi's stubs do not say that a pair is one.
+        pairs: list[Any] = [item.pair for item in block if item.pair is not None]
+        names, values = [name for name, _ in pairs], [value for _, value in pairs]
+    cells_of = [cif.as_string(value) for value in values]
+    width = len(names)
+    columns = {name[1:]: cells_of[place::width] for place, name in enumerate(names)}
+    return pd.DataFrame(columns, dtype=object)
 
 
 def _text(path: Path) -> str:
@@ -322,18 +324,6 @@ def _text(path: Path) -> str:
         raise InputError(f"{str(path)!r}: cannot be read: {error}") from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
-
-
-def _words(line: str) -> list[str]:
-    """The cells of a line, less their quotes, up to a comment."""
-    if line.isascii() and not _ODD.search(line):
-        return line.split()
-    found = []
-    for match in _CELL.finditer(line):
-        if match["comment"]:
-            break
-        found.append(match[match.lastindex or 0])
-    return found
 
 
 def _some(values: Sequence[object]) -> str:

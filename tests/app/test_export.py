@@ -24,6 +24,7 @@ from jaxrefine.io.mrc import read_image, write_image
 from jaxrefine.io.stacks import new_stack
 from jaxrefine.io.star_table import read_star
 from jaxrefine.io.table import read_particle_table, write_table
+from tests.reference import REFERENCE
 from tests.tables import ROW
 
 SIDE, BOX, PIXEL = 40, 64, 3.0
@@ -334,6 +335,22 @@ def test_imported_particles_can_be_refined(world, written, tmp_path):
     assert table.micrograph_paths == [str(folder / "image.mrc")] * 3
 
 
+def test_an_import_says_what_the_maps_hold(tmp_path, capsys):
+    """The match's z-scores, which tell, are not in the new table."""
+    table = REFERENCE.parent / "peer" / "refined_by_jaxrefine.csv"
+    export(table, "relion", tmp_path / "x.star")
+    words = ["import", str(tmp_path / "x.star"), "--output", str(tmp_path / "x.csv")]
+    words += ["--template-size", "64", "--maps-from", str(table)]
+    assert main(words) == 0
+    assert "set `statistics: standard_deviation`" in capsys.readouterr().out
+    # What is there is replaced only if that is said.
+    before = (tmp_path / "x.csv").read_bytes()
+    assert main(words) == 2
+    assert "x.csv: is there already" in capsys.readouterr().err
+    assert (tmp_path / "x.csv").read_bytes() == before
+    assert main([*words, "--overwrite"]) == 0
+
+
 def test_optics_groups_and_one_pixel_size_for_each(world, tmp_path, caplog):
     folder, _ = world
     table = pd.read_csv(folder / "refined.csv").iloc[[0, 2, 3]]
@@ -417,12 +434,12 @@ def test_inputs_are_not_overwritten(world, tmp_path):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("no star\n", "holds neither"),
+        ("no star\n", r"x.star, line 1, column 1: is no sound STAR file: expected block"),
         ("data_particles\n\nloop_\n_rlnMicrographName #1\na.mrc\n", "relion_convert_star"),
         ("data_\n\nloop_\n_cisTEMAnglePsi #1\n1.0\n", "missing: _cisTEMOriginalImage"),
         (
             "data_optics\n\nloop_\n_a #1\n_b #2\n1 2 # 3\n4\n",
-            "line 7: has 1 cells; it should have 2",
+            "is no sound STAR file: Wrong number of values in loop",
         ),
     ],
 )
@@ -449,10 +466,10 @@ def test_the_missing_package_is_named(monkeypatch, capsys):
 
 @pytest.mark.parametrize("program", ["relion", "cistem"])
 def test_names_may_begin_as_blocks_do(world, tmp_path, program):
-    """In a first cell, starfile would take them for blocks, and lose the particles."""
+    """They would be taken for blocks, and the particles would be lost."""
     star = tmp_path / "x.star"
     export(faulty(world, tmp_path, micrograph_path="data_1.mrc"), program, star)
-    assert read_star(star).micrograph == ["data_1.mrc"]
+    assert read_star(star).micrograph == ["./data_1.mrc"]
     blocks = starfile.read(star, always_dict=True)
     assert [len(block) for block in blocks.values()] == [1] * len(blocks)
 

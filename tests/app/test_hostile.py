@@ -230,18 +230,20 @@ def less(row, name):
 
 ODD_STAR = {
     "": "holds neither",
-    "pos_x,pos_y\n1,2\n": "holds neither",
+    "pos_x,pos_y\n1,2\n": "line 1, column 1: is no sound STAR file: expected block",
     block("", RELION): "relion_convert_star",
     block("particles", RELION): "holds neither",
     "data_particles\n": "holds neither",
     block("optics", OPTICS) + "data_particles": "particles: columns that are missing",
     relion().replace("40 50", "#40 50"): "particles: holds no rows",
-    relion().replace("40 50", "40"): "line 26: has 11 cells; it should have 12",
-    relion().replace("40 50", "40 50 #"): "line 26: has 2 cells; it should have 12",
-    relion().replace("data_optics", "data_optics\nword"): "line 2: should be a name and",
+    relion().replace("40 50", "40"): "Wrong number of values in loop _rln",
+    relion().replace("40 50", "40 50 #"): "Wrong number of values in loop _rln",
+    relion().replace("data_optics", "data_optics\nword"): "line 2, column 1: is no sound",
     block("optics", less(OPTICS, "rlnVoltage")) + block("particles", RELION): "_rlnVoltage",
-    relion().replace("_rlnCoordinateY", "_rlnCoordinateX"): "twice: '_rlnCoordinateX'",
-    relion() + block("particles", RELION): "line 28: a second block of this kind: partic",
+    relion().replace(
+        "_rlnCoordinateY", "_rlnCoordinateX"
+    ): "line 13: is no sound STAR file: duplicate tag",
+    relion() + block("particles", RELION): "duplicate block name: particles",
     block("optics", OPTICS, OPTICS) + block("particles", RELION): "are there twice: 1",
     relion(rlnOpticsGroup="one"): "_rlnOpticsGroup, row 1: 'one': should be a number",
     block("optics", OPTICS) + block("particles", RELION | {"rlnOpticsGroup": "7"}): (
@@ -258,7 +260,7 @@ ODD_STAR = {
     relion(rlnCoordinateX="500001"): "row 1: lies at x, y = 500001, 50.",
     block("", CISTEM | {"cisTEMPixelSize": "0"}): "'0': should be a number in 0.01 … 100",
     block("", less(CISTEM, "cisTEMYShift")): "missing: _cisTEMYShift",
-    block("", CISTEM) + block("b", CISTEM): "a second block of this kind: cisTEM",
+    block("", CISTEM) + block("b", CISTEM): "holds two tables of cisTEM",
     block("", CISTEM | {"cisTEMOriginalXPosition": "1e9"}): "lies at x, y = 6.66667e+08",
 }
 
@@ -307,7 +309,7 @@ def test_columns_without_end_are_no_burden(tmp_path, name):
 def test_blocks_of_single_values_and_others_are_no_fault(tmp_path):
     path = tmp_path / "x.star"
     single = "".join(f"_{name} {value} # x\n" for name, value in OPTICS.items())
-    other = "data_job\n\n_rlnJob 'a b'\nwords; of ours\n"
+    other = "data_job\n\n_rlnJob 'a b'\n_rlnWords\n;of\nours\n;\n"
     named = block("particles", RELION | {"rlnMicrographName": "'data_1 a.mrc'"})
     path.write_text(f"\ufeff# version 30001\n{other}data_optics # x\n{single}\n{named}")
     assert read_star(path).micrograph == ["data_1 a.mrc"]

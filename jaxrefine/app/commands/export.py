@@ -30,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PX",
         help="side of the boxes, even; default: 1.5 times the template's",
     )
+    parser.add_argument("--overwrite", action="store_true", help="replace older files")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -44,6 +45,7 @@ def run(options: argparse.Namespace) -> int:
         options.output,
         boxes=options.boxes or options.box_size is not None,
         box_px=options.box_size,
+        overwrite=options.overwrite,
     )
     if not options.quiet:
         if done.left_out:

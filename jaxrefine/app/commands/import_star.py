@@ -27,17 +27,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a particle table that names the statistic maps of the same micrographs, "
         "which a STAR file does not; without it their columns are left empty",
     )
+    parser.add_argument("--overwrite", action="store_true", help="replace an older table")
 
 
 def run(options: argparse.Namespace) -> int:
     """Write the table."""
     from jaxrefine.app.import_star import import_star
 
-    count = import_star(
-        options.star, options.output, options.template_size, options.maps_from
+    done = import_star(
+        options.star,
+        options.output,
+        options.template_size,
+        options.maps_from,
+        overwrite=options.overwrite,
     )
     if not options.quiet:
-        print(f"written: {options.output}: {count} particles")
+        print(f"written: {options.output}: {done.particles} particles")
+        if done.statistics is not None:
+            print(
+                f"to refine it, set `statistics: {done.statistics}`: that is what the maps "
+                f"hold by {options.maps_from}, and the new table does not tell"
+            )
         if options.maps_from is None:
             print(
                 "a refinement needs correlation_average_path and "
