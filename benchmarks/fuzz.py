@@ -277,7 +277,7 @@ def star_files(folder: Path) -> list[str]:
     """As the program writes them, and one with a block of single values."""
     texts = []
     for program in ("relion", "cistem"):
-        export(PEER, program, folder / "sound.star")
+        export(PEER, program, folder / "sound.star", overwrite=True)
         texts.append((folder / "sound.star").read_text())
     particles = texts[0][texts[0].index("data_particles") :]
     optics = {"rlnOpticsGroup": 1, **dict.fromkeys(RELION_OPTICS.values(), 0.5)}
