@@ -6,8 +6,7 @@ from jaxrefine.app.config import resolve_path
 from jaxrefine.app.export import refuse_overwriting
 from jaxrefine.data import InputError
 from jaxrefine.io.paths import rebased
-from jaxrefine.io.star import read_star
-from jaxrefine.io.star_table import imported_table
+from jaxrefine.io.star_table import imported_table, read_star
 from jaxrefine.io.table import read_particle_table, write_table
 
 

@@ -1,13 +1,65 @@
-"""Particles of a STAR file as a particle table."""
+"""STAR files of RELION and cisTEM: reading, and what they hold as a particle table.
 
-from collections.abc import Sequence
+The package starfile, which writes them, does not read them: what it makes of a damaged file
+depends on the last one that it read, a file of 200 kB can hold it for minutes, a row whose
+first cell begins with `data_` ends its table.
+"""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import chain, islice
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
+from jaxrefine.data.errors import InputError
 from jaxrefine.io import cells
 from jaxrefine.io.columns import BY_NAME
-from jaxrefine.io.star import StarParticles
+from jaxrefine.io.star import CISTEM_NUMBERS, RELION_NUMBERS, RELION_OPTICS, StarParticles
+
+# Values that a file may leave out.
+_DEFAULTS = {"phase_shift_deg": 0.0, "b_factor_angstrom2": 0.0, "z_score": np.nan}
+# Those of `jaxrefine.io.table`, which reads what is made of the file.
+_Limit = tuple[float, float, str]
+_LIMITS: dict[str, _Limit] = {
+    "pixel_size_angstrom": (0.01, 100.0, "in 0.01 … 100 (Å)"),
+    "voltage_kv": (1.0, 5000.0, "in 1 … 5000 (kV)"),
+    "spherical_aberration_mm": (0.0, 100.0, "in 0 … 100 (mm)"),
+    "amplitude_contrast": (0.0, 0.999999, "in [0, 1)"),
+}
+_LIMIT = (-1e6, 1e6, "within ±1e6")
+_LIMIT_OF_PLACES = (-1e9, 1e9, "within ±1e9")  # px or Å
+# With any template the corner, too, is within the table's ±1e6.
+_MOST_PX = MOST_TEMPLATE_PX = 500_000
+_MOST_NAMED = 5
+_CELL = re.compile(r"""'([^']*)'(?!\S)|"([^"]*)"(?!\S)|(?P<comment>#.*)|(\S+)""", re.ASCII)
+_ODD = re.compile(r"""['"#]""")
+# Not a row whose first cell, the name of a file, begins so.
+_BLOCK = re.compile(r"^[ \t]*data_(\S*)[ \t]*(?:#.*)?$", re.ASCII | re.MULTILINE)
+_MOST_BYTES = 1 << 30  # it is held in memory several times
+_RELION_BLOCKS = ("optics", "particles")
+
+
+def read_star(path: Path) -> StarParticles:
+    """Reads particles of RELION (3.1 and later) or cisTEM.
+
+    Raises:
+        InputError: The file is missing, is of neither program or holds no particles; or a
+            column is missing, or holds what is no number or in no unit of it.
+    """
+    tables = _tables(path)
+    if all(name in tables for name in _RELION_BLOCKS):
+        return _from_relion(path, *(tables[name] for name in _RELION_BLOCKS))
+    if "cisTEM" in tables:
+        return _from_cistem(path, tables["cisTEM"])
+    raise InputError(
+        f"{path}: holds neither RELION's blocks 'optics' and 'particles' (3.1 and later; "
+        "relion_convert_star makes them) nor cisTEM's columns"
+    )
 
 
 def imported_table(
@@ -17,7 +69,8 @@ def imported_table(
 
     Args:
         particles: From `read_star`.
-        template_side_px: Side of the template that the table will be refined with.
+        template_side_px: Side of the template that the table will be refined with; at most
+            `MOST_TEMPLATE_PX`.
         maps: Maps of the correlation's mean and spread, per particle; may be empty.
 
     Returns:
@@ -56,3 +109,237 @@ def imported_table(
     for i, name in enumerate(("correlation_average_path", "correlation_variance_path")):
         columns[name] = [pair[i] for pair in maps]
     return pd.DataFrame({name: columns[name] for name in BY_NAME if name in columns})
+
+
+# --- particles --------------------------------------------------------------------
+
+
+def _from_relion(path: Path, optics: pd.DataFrame, table: pd.DataFrame) -> StarParticles:
+    needed = ["rlnMicrographName", "rlnOpticsGroup", "rlnCoordinateX", "rlnCoordinateY"]
+    _need_columns(path, "particles", table, [*needed, *_required(RELION_NUMBERS)])
+    _need_columns(path, "optics", optics, ["rlnOpticsGroup", *RELION_OPTICS.values()])
+    groups = _numbers(path, optics, "rlnOpticsGroup").tolist()
+    twice = [group for group, n in Counter(groups).items() if n > 1]
+    if twice:
+        raise InputError(f"{path}: optics groups that are there twice: {_some(twice)}")
+    where = {group: row for row, group in enumerate(groups)}
+    group_of = _numbers(path, table, "rlnOpticsGroup").tolist()
+    unknown = sorted(set(group_of) - set(where))
+    if unknown:
+        raise InputError(
+            f"{path}: particles are of optics groups that are not there: {_some(unknown)}"
+        )
+    rows = [where[group] for group in group_of]
+    lens = {
+        name: values[rows] for name, values in _fields(path, optics, RELION_OPTICS).items()
+    }
+    origin = _places(path, table, "rlnOrigin{}Angst", default=0.0)
+    pixel_size = lens["pixel_size_angstrom"][:, None]
+    centre, shift = _places(path, table, "rlnCoordinate{}"), -origin / pixel_size
+    _need_sane_places(path, centre, shift)
+    return StarParticles(
+        micrograph=_names(path, table, "rlnMicrographName"),
+        box_centre_px=centre,
+        shift_px=shift,
+        **_fields(path, table, RELION_NUMBERS),
+        **lens,
+    )
+
+
+def _from_cistem(path: Path, table: pd.DataFrame) -> StarParticles:
+    position, shift = "cisTEMOriginal{}Position", "cisTEM{}Shift"
+    needed = [name.format(axis) for name in (position, shift) for axis in "XY"]
+    needed = ["cisTEMOriginalImageFilename", *needed, *_required(CISTEM_NUMBERS)]
+    _need_columns(path, "table", table, needed)
+    values = _fields(path, table, CISTEM_NUMBERS)
+    pixel_size = values["pixel_size_angstrom"][:, None]
+    centre = _places(path, table, position) / pixel_size
+    shift = _places(path, table, shift) / pixel_size
+    _need_sane_places(path, centre, shift)
+    return StarParticles(
+        micrograph=_names(path, table, "cisTEMOriginalImageFilename"),
+        box_centre_px=centre,
+        shift_px=shift,
+        b_factor_angstrom2=np.zeros(len(table)),
+        **values,
+    )
+
+
+def _fields(path: Path, table: pd.DataFrame, names: dict) -> dict[str, np.ndarray]:
+    """Numbers of the particles, by our names for them."""
+    found = {}
+    for name, theirs in names.items():
+        limit = _LIMITS.get(name, _LIMIT)
+        if isinstance(theirs, str) and theirs not in table:
+            found[name] = np.full(len(table), _DEFAULTS[name])
+        elif isinstance(theirs, str):
+            found[name] = _numbers(path, table, theirs, limit)
+        else:
+            columns = [_numbers(path, table, one, limit) for one in theirs]
+            found[name] = np.stack(columns, axis=-1)
+    return found
+
+
+def _required(names: dict) -> Iterator[str]:
+    for ours, name in names.items():
+        if ours not in _DEFAULTS:
+            yield from [name] if isinstance(name, str) else name
+
+
+def _need_columns(
+    path: Path, block: str, table: pd.DataFrame, names: Sequence[str]
+) -> None:
+    missing = [f"_{name}" for name in names if name not in table]
+    if missing:
+        raise InputError(f"{path}: {block}: columns that are missing: {', '.join(missing)}")
+    if not len(table):
+        raise InputError(f"{path}: {block}: holds no rows")
+
+
+def _numbers(
+    path: Path, table: pd.DataFrame, name: str, limit: _Limit = _LIMIT
+) -> np.ndarray:
+    values = np.array([cells.number(text) for text in table[name]], np.float64)
+    low, high, right = limit
+    bad = np.flatnonzero(~((values >= low) & (values <= high)))  # also NaN
+    if len(bad):
+        raise InputError(
+            f"{path}: column _{name}, row {bad[0] + 1}: {table[name].iloc[bad[0]][:60]!r}: "
+            f"should be a number {right}"
+        )
+    return values
+
+
+def _places(
+    path: Path, table: pd.DataFrame, name: str, default: float | None = None
+) -> Float[np.ndarray, "n 2"]:
+    """A column of x, and of y; `default` where one is missing."""
+    columns = [
+        np.full(len(table), default)
+        if default is not None and one not in table
+        else _numbers(path, table, one, _LIMIT_OF_PLACES)
+        for one in (name.format(axis) for axis in "XY")
+    ]
+    return np.stack(columns, axis=-1)
+
+
+def _need_sane_places(path: Path, centre: np.ndarray, shift: np.ndarray) -> None:
+    place = centre + shift
+    far = np.flatnonzero((abs(place) > _MOST_PX).any(axis=-1))
+    if len(far):
+        x, y = place[far[0]]
+        raise InputError(
+            f"{path}: row {far[0] + 1}: lies at x, y = {x:.6g}, {y:.6g} px: should be "
+            f"within ±{_MOST_PX:g} px"
+        )
+
+
+def _names(path: Path, table: pd.DataFrame, name: str) -> list[str]:
+    """Files' names; cisTEM, too, puts them into quotes."""
+    found = [text.strip("'") for text in table[name]]
+    for row, text in enumerate(found, 1):
+        if not text.strip():
+            raise InputError(
+                f"{path}: column _{name}, row {row}: an empty cell: should be a path"
+            )
+    return found
+
+
+# --- the file ---------------------------------------------------------------------
+
+
+def _tables(path: Path) -> dict[str, pd.DataFrame]:
+    """The blocks that are read, by what they hold, all cells as text."""
+    text = _text(path)
+    found: dict[str, pd.DataFrame] = {}
+    begins = (match.start() for match in islice(_BLOCK.finditer(text), 1, None))
+    for block, end in zip(_BLOCK.finditer(text), chain(begins, [len(text)]), strict=False):
+        kind = block[1]
+        if kind not in _RELION_BLOCKS:
+            if text.find("_cisTEMAnglePsi", block.end(), end) < 0:
+                continue
+            kind = "cisTEM"
+        line = 1 + text.count("\n", 0, block.end())
+        if kind in found:
+            raise InputError(f"{path}, line {line}: a second block of this kind: {kind}")
+        found[kind] = _table(path, line, text[block.end() : end])
+    return found
+
+
+def _table(path: Path, first_line: int, text: str) -> pd.DataFrame:
+    """A block; single values are a table of one row."""
+    looped, columns, rows = False, list[str](), list[list[str]]()
+    for line, content in enumerate(text.split("\n"), first_line):
+        words = _words(content)
+        if not words:
+            continue
+        name, count = words[0].startswith("_"), len(words)
+        if words == ["loop_"] and not columns:
+            looped = True
+        elif looped and name and count == 1 and not rows:
+            columns.append(words[0][1:])
+        elif looped and count == len(columns):
+            rows.append(words)
+        elif looped:
+            raise InputError(
+                f"{path}, line {line}: has {count} cells; it should have {len(columns)}"
+            )
+        elif name and count == 2:
+            columns.append(words[0][1:])
+            rows = rows or [[]]
+            rows[0].append(words[1])
+        else:
+            raise InputError(f"{path}, line {line}: should be a name and a value, or loop_")
+    twice = [f"_{name}" for name, n in Counter(columns).items() if n > 1]
+    if twice:
+        raise InputError(
+            f"{path}, line {first_line}: columns that are there twice: {_some(twice)}"
+        )
+    return pd.DataFrame(rows, columns=pd.Index(columns, dtype=object), dtype=object)
+
+
+def _text(path: Path) -> str:
+    try:
+        if path.exists() and not (path.is_file() or path.is_dir()):  # it may never end
+            raise InputError(f"{path}: is a device or a pipe; it should be a STAR file")
+        with open(path, encoding="utf-8-sig") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > _MOST_BYTES:
+                raise InputError(
+                    f"{path}: has {size} bytes, and a STAR file at most {_MOST_BYTES}; "
+                    "is it one?"
+                )
+            return file.read()
+    except InputError:
+        raise
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except IsADirectoryError as error:
+        raise InputError(f"{path}: is a folder; it should be a STAR file") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: is no UTF-8 text; it should be a STAR file") from error
+    except ValueError as error:  # a path with a NUL character
+        raise InputError(f"{str(path)!r}: cannot be read: {error}") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def _words(line: str) -> list[str]:
+    """The cells of a line, less their quotes, up to a comment."""
+    if line.isascii() and not _ODD.search(line):
+        return line.split()
+    found = []
+    for match in _CELL.finditer(line):
+        if match["comment"]:
+            break
+        found.append(match[match.lastindex or 0])
+    return found
+
+
+def _some(values: Sequence[object]) -> str:
+    """A few of them, as text that is not too long."""
+    texts = [
+        f"{value:g}" if isinstance(value, float) else repr(value)[:60]
+        for value in values[:_MOST_NAMED]
+    ]
+    return ", ".join(texts) + (" …" if len(values) > _MOST_NAMED else "")

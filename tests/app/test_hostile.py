@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import stat
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,8 +24,9 @@ from jaxrefine.app.job import prepare_job
 from jaxrefine.app.parts import Parts
 from jaxrefine.app.results import Results
 from jaxrefine.data import InputError
-from jaxrefine.io import mrc
-from jaxrefine.io.table import read_particle_table
+from jaxrefine.io import mrc, star_table
+from jaxrefine.io.star_table import imported_table, read_star
+from jaxrefine.io.table import read_particle_table, write_table
 from tests.reference import REFERENCE
 from tests.tables import ROW, save
 
@@ -93,12 +95,12 @@ def test_a_small_file_that_unpacks_to_much_is_refused(tmp_path, monkeypatch, cod
     assert "goes on for more than 262144 bytes" in refusal(mrc.read_image, path)
 
 
-@pytest.mark.parametrize("read", [mrc.read_image, read_particle_table])
+@pytest.mark.parametrize("read", [mrc.read_image, read_particle_table, read_star])
 def test_what_never_ends_is_not_read(tmp_path, read):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     assert stat.S_ISFIFO(pipe.stat().st_mode)
-    for path in (pipe, "/dev/zero"):
+    for path in (pipe, Path("/dev/zero")):
         assert "is a device or a pipe" in refusal(read, path)
 
 
@@ -171,6 +173,167 @@ def test_any_cell_is_read_or_refused(tmp_path, cells):
     if table is not None:
         for values in vars(table.start()).values():
             assert np.isfinite(values).all()
+
+
+# --- STAR -------------------------------------------------------------------------
+
+
+OPTICS = {
+    "rlnOpticsGroup": "1",
+    "rlnVoltage": "300",
+    "rlnSphericalAberration": "2.7",
+    "rlnAmplitudeContrast": "0.07",
+    "rlnImagePixelSize": "1.5",
+}
+RELION = {
+    "rlnCoordinateX": "40",
+    "rlnCoordinateY": "50",
+    "rlnMicrographName": "a.mrc",
+    "rlnOpticsGroup": "1",
+    **dict.fromkeys(("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"), "10"),
+    **dict.fromkeys(("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle"), "5000"),
+    "rlnOriginXAngst": "0.25",
+    "rlnOriginYAngst": "-0.25",
+}
+CISTEM = {
+    "cisTEMXShift": "0.25",
+    "cisTEMYShift": "-0.25",
+    **dict.fromkeys(("cisTEMAnglePhi", "cisTEMAngleTheta", "cisTEMAnglePsi"), "10"),
+    **dict.fromkeys(("cisTEMDefocus1", "cisTEMDefocus2", "cisTEMDefocusAngle"), "5000"),
+    "cisTEMPixelSize": "1.5",
+    "cisTEMMicroscopeVoltagekV": "300",
+    "cisTEMMicroscopeCsMM": "2.7",
+    "cisTEMAmplitudeContrast": "0.07",
+    "cisTEMOriginalImageFilename": "'a.mrc'",
+    "cisTEMOriginalXPosition": "60",
+    "cisTEMOriginalYPosition": "75",
+}
+
+
+def block(name, *rows):
+    """A block of a STAR file; the first row's keys are its columns."""
+    lines = [f"data_{name}", "", "loop_", *(f"_{column} # 0" for column in rows[0])]
+    return "\n".join([*lines, *(" ".join(row.values()) for row in rows), "", ""])
+
+
+def relion(**changed):
+    """A RELION file of one particle, with cells changed."""
+    rows = [{k: changed.get(k, row[k]) for k in row} for row in (OPTICS, RELION)]
+    return block("optics", rows[0]) + block("particles", rows[1])
+
+
+def less(row, name):
+    return {key: value for key, value in row.items() if key != name}
+
+
+ODD_STAR = {
+    "": "holds neither",
+    "pos_x,pos_y\n1,2\n": "holds neither",
+    block("", RELION): "relion_convert_star",
+    block("particles", RELION): "holds neither",
+    "data_particles\n": "holds neither",
+    block("optics", OPTICS) + "data_particles": "particles: columns that are missing",
+    relion().replace("40 50", "#40 50"): "particles: holds no rows",
+    relion().replace("40 50", "40"): "line 26: has 11 cells; it should have 12",
+    relion().replace("40 50", "40 50 #"): "line 26: has 2 cells; it should have 12",
+    relion().replace("data_optics", "data_optics\nword"): "line 2: should be a name and",
+    block("optics", less(OPTICS, "rlnVoltage")) + block("particles", RELION): "_rlnVoltage",
+    relion().replace("_rlnCoordinateY", "_rlnCoordinateX"): "twice: '_rlnCoordinateX'",
+    relion() + block("particles", RELION): "line 28: a second block of this kind: partic",
+    block("optics", OPTICS, OPTICS) + block("particles", RELION): "are there twice: 1",
+    relion(rlnOpticsGroup="one"): "_rlnOpticsGroup, row 1: 'one': should be a number",
+    block("optics", OPTICS) + block("particles", RELION | {"rlnOpticsGroup": "7"}): (
+        "optics groups that are not there: 7"
+    ),
+    relion(rlnMicrographName='""'): "row 1: an empty cell: should be a path",
+    **{
+        relion(rlnCoordinateX=text): f"_rlnCoordinateX, row 1: '{text}': should be a number"
+        for text in ("many", "nan", "inf", "1e400", "1_0", "True", "<NA>")
+    },
+    relion(rlnImagePixelSize="0"): "'0': should be a number in 0.01 … 100 (Å)",
+    relion(rlnVoltage="9" * 400): f"'{'9' * 60}': should be a number in 1 … 5000 (kV)",
+    relion(rlnAmplitudeContrast="0.9999999"): "should be a number in [0, 1)",
+    relion(rlnCoordinateX="500001"): "row 1: lies at x, y = 500001, 50.",
+    block("", CISTEM | {"cisTEMPixelSize": "0"}): "'0': should be a number in 0.01 … 100",
+    block("", less(CISTEM, "cisTEMYShift")): "missing: _cisTEMYShift",
+    block("", CISTEM) + block("b", CISTEM): "a second block of this kind: cisTEM",
+    block("", CISTEM | {"cisTEMOriginalXPosition": "1e9"}): "lies at x, y = 6.66667e+08",
+}
+
+
+@pytest.mark.parametrize("text", ODD_STAR)
+def test_odd_star_files_are_refused(tmp_path, text):
+    path = tmp_path / "x.star"
+    path.write_text(text)
+    assert ODD_STAR[text] in refusal(read_star, path)
+
+
+@pytest.mark.parametrize("content", [b"\x1f\x8b\x08", b"a\n" * 100_000 + b"\xff"])
+def test_a_file_that_is_no_text_is_read_once(tmp_path, content):
+    """The package starfile read 200 kB of this for minutes, anew for each line."""
+    path = tmp_path / "x.star"
+    path.write_bytes(content)
+    assert "is no UTF-8 text" in refusal(read_star, path)
+    assert "is a folder" in refusal(read_star, tmp_path)
+
+
+def test_a_mended_star_file_is_read_anew(tmp_path):
+    """starfile kept the lines of a file that it could not read."""
+    path = tmp_path / "x.star"
+    path.write_text(relion().replace("40 50", "40"))
+    refusal(read_star, path)
+    path.write_text(relion())
+    assert read_star(path).box_centre_px.tolist() == [[40.0, 50.0]]
+
+
+def test_a_large_file_is_no_star_file(tmp_path, monkeypatch):
+    path = tmp_path / "x.star"
+    path.write_text(relion())
+    monkeypatch.setattr(star_table, "_MOST_BYTES", 100)
+    assert "and a STAR file at most 100; is it one?" in refusal(read_star, path)
+
+
+@pytest.mark.parametrize("name", ["particles", "general"])
+def test_columns_without_end_are_no_burden(tmp_path, name):
+    """starfile's time went with the square of their number."""
+    path = tmp_path / "x.star"
+    wide = {f"rln{i}": "1" for i in range(30_000)}
+    path.write_text(block(name, wide) + block("optics", OPTICS))
+    refusal(read_star, path)
+
+
+def test_blocks_of_single_values_and_others_are_no_fault(tmp_path):
+    path = tmp_path / "x.star"
+    single = "".join(f"_{name} {value} # x\n" for name, value in OPTICS.items())
+    other = "data_job\n\n_rlnJob 'a b'\nwords; of ours\n"
+    named = block("particles", RELION | {"rlnMicrographName": "'data_1 a.mrc'"})
+    path.write_text(f"\ufeff# version 30001\n{other}data_optics # x\n{single}\n{named}")
+    assert read_star(path).micrograph == ["data_1 a.mrc"]
+
+
+@ANY_FILE
+@given(
+    st.dictionaries(
+        st.sampled_from(sorted({*OPTICS, *RELION, *CISTEM})),
+        st.text(max_size=12)
+        | st.floats().map(str)
+        | st.floats(-6e5, 6e5).map(str)
+        | st.sampled_from(["'", '"', "#", "data_", "loop_", "_a"]),
+        min_size=1,
+        max_size=3,
+    ),
+    st.sampled_from([2, 512, star_table.MOST_TEMPLATE_PX]),
+)
+def test_any_star_file_is_refused_or_makes_a_sound_table(tmp_path, cells, side):
+    path, made = tmp_path / "x.star", tmp_path / "made.csv"
+    cistem = block("", {name: cells.get(name, CISTEM[name]) for name in CISTEM})
+    for text in (relion(**cells), cistem):
+        path.write_text(text)
+        particles = reads_or_refuses(read_star, path)
+        if particles is not None:
+            maps = [("mean.mrc", "variance.mrc")] * len(particles)
+            write_table(imported_table(particles, side, maps), made)
+            assert len(read_particle_table(made)) == len(particles)
 
 
 # --- Results of an interrupted run ------------------------------------------------
