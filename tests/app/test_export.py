@@ -4,6 +4,7 @@ Their conventions are written down here anew, from their documentation and sourc
 nothing of the package's: a projection in real space, a shift, a CTF.
 """
 
+import os
 import sys
 
 import mrcfile
@@ -454,6 +455,55 @@ def test_names_may_begin_as_blocks_do(world, tmp_path, program):
     assert read_star(star).micrograph == ["data_1.mrc"]
     blocks = starfile.read(star, always_dict=True)
     assert [len(block) for block in blocks.values()] == [1] * len(blocks)
+
+
+def imported(star, output, *words):
+    """Exit code of an import."""
+    words = ["--output", str(output), "--template-size", "40", *words]
+    return main(["import", str(star), *words])
+
+
+@pytest.mark.parametrize("odd", ["folder", "pipe", "link", "input"])
+def test_an_import_replaces_nothing_but_a_table(written, tmp_path, capsys, odd):
+    output = tmp_path / "out.csv"
+    if odd == "folder":
+        output.mkdir()
+    elif odd == "pipe":
+        os.mkfifo(output)
+    elif odd == "link":
+        output.symlink_to(output)
+    star = output if odd == "input" else written["relion"]
+    if odd == "input":
+        output.write_bytes(written["relion"].read_bytes())
+    before = output.lstat()
+    assert imported(star, output) == 2
+    word = "is an input" if odd == "input" else "is a folder, a device, a pipe"
+    assert f"error: {output}: {word}" in capsys.readouterr().err
+    after = output.lstat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert list(tmp_path.iterdir()) == [output]
+
+
+def test_what_an_import_cannot_find(world, written, tmp_path, capsys):
+    """Exit code 2, one line, and nothing is written."""
+    star = tmp_path / "x.star"
+    text = written["relion"].read_text()
+    (tmp_path / "loop.star").symlink_to(tmp_path / "loop.star")
+    (tmp_path / "sub").mkdir()
+    other = faulty(world, tmp_path, micrograph_path="other.mrc")
+    maps = ["--maps-from", str(other)]
+    for name, words, message in (
+        ("image.mrc", maps, f"{other}: names no maps of image.mrc; add them, or leave"),
+        ("m" * 300, [], f": {'m' * 60}: File name too long"),
+        ("image.mrc", ["--template-size", "1000000"], "should be in 1 … 500000 px"),
+    ):
+        star.write_text(text.replace("image.mrc", name))
+        assert imported(star, tmp_path / "sub" / "out.csv", *words) == 2
+        error = capsys.readouterr().err
+        assert message in error and error.count("\n") == 1
+    assert imported(tmp_path / "loop.star", tmp_path / "sub" / "out.csv") == 2
+    assert "cannot be read: Too many levels" in capsys.readouterr().err
+    assert not list((tmp_path / "sub").iterdir())
 
 
 # --- boxes ------------------------------------------------------------------------
