@@ -1,5 +1,6 @@
 """What a report shows, as arrays: a refined table, before and after."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -7,12 +8,27 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float
 
+from jaxrefine.app.logs import printable
 from jaxrefine.app.polished import POLISH_MEANING
 from jaxrefine.data import STATUS_MEANING, InputError
 from jaxrefine.io.columns import ANGLES
 from jaxrefine.io.table import ParticleTable, read_particle_table
 from jaxrefine.physics.rotations import euler_to_matrix
 
+# What is beyond is in no unit of the columns that are drawn.
+_LIMIT = 1e6
+_FOUND = tuple(
+    f"refined_{name}"
+    for name in ("scaled_mip", *ANGLES, "pos_x", "pos_y", "relative_defocus")
+)
+_DRAWN = (
+    "scaled_mip",
+    *_FOUND,
+    "refined_shift_x",
+    "refined_shift_y",
+    *(f"{name}_img" for name in ("pos_x", "pos_y", "refined_pos_x", "refined_pos_y")),
+)
+_LONGEST_LABEL = 40
 REASONS = {status.name.lower(): text for status, text in STATUS_MEANING.items()}
 
 
@@ -47,12 +63,12 @@ class Numbers:
     @cached_property
     def z_before(self) -> Float[np.ndarray, " n"]:
         """z-score of the match."""
-        return self.table.numbers("scaled_mip")
+        return self._numbers("scaled_mip")
 
     @cached_property
     def z_after(self) -> Float[np.ndarray, " n"]:
         """Refined z-score."""
-        return self.table.numbers("refined_scaled_mip")
+        return self._numbers("refined_scaled_mip")
 
     @cached_property
     def refined(self) -> Bool[np.ndarray, " n"]:
@@ -62,9 +78,10 @@ class Numbers:
 
     @cached_property
     def labels(self) -> list[str]:
-        """What each particle is called: its index, else its row, from 0."""
+        """What each particle is called: its index, else its row, from 0; one short line."""
         if "particle_index" in self.table.raw.columns:
-            return [str(text) for text in self.table.raw["particle_index"]]
+            texts = (printable(text).split() for text in self.table.raw["particle_index"])
+            return [" ".join(words)[:_LONGEST_LABEL] for words in texts]
         return [str(row) for row in range(len(self))]
 
     @cached_property
@@ -105,13 +122,13 @@ class Numbers:
     @cached_property
     def defocus_change_angstrom(self) -> Float[np.ndarray, " n"]:
         """Refined relative defocus less the match's."""
-        numbers = self.table.numbers
-        return numbers("refined_relative_defocus") - numbers("relative_defocus")
+        before = self._numbers("relative_defocus")
+        return self.relative_defocus_angstrom - before
 
     @cached_property
     def relative_defocus_angstrom(self) -> Float[np.ndarray, " n"]:
         """Refined relative defocus."""
-        return self.table.numbers("refined_relative_defocus")
+        return self._numbers("refined_relative_defocus")
 
     @cached_property
     def centre_px(self) -> Float[np.ndarray, "n 2"]:
@@ -137,13 +154,17 @@ class Numbers:
     @cached_property
     def sigma(self) -> dict[str, Float[np.ndarray, " n"]]:
         """Standard errors there are, of orientation (deg), position (px), defocus (Å)."""
-        numbers = self.table.numbers
         found = {
-            "orientation": numbers("refined_orientation_sigma"),
+            "orientation": self._numbers("refined_orientation_sigma"),
             "position": np.hypot(*self._both("refined_pos_{}_sigma").T),
-            "defocus": numbers("refined_relative_defocus_sigma"),
+            "defocus": self._numbers("refined_relative_defocus_sigma"),
         }
-        return {name: values for name, values in found.items() if np.isfinite(values).any()}
+        # So large a one says what none says: nothing.
+        known = {
+            name: np.where((values >= 0) & (values <= _LIMIT), values, np.nan)
+            for name, values in found.items()
+        }
+        return {name: values for name, values in known.items() if np.isfinite(values).any()}
 
     @cached_property
     def micrographs(self) -> dict[str, np.ndarray]:
@@ -187,7 +208,11 @@ class Numbers:
         return self._stacked([name.format(axis) for axis in "xy"])
 
     def _stacked(self, names: list[str]) -> Float[np.ndarray, "n c"]:
-        return np.stack([self.table.numbers(name) for name in names], axis=-1)
+        return np.stack([self._numbers(name) for name in names], axis=-1)
+
+    def _numbers(self, name: str) -> Float[np.ndarray, " n"]:
+        values = self.table.numbers(name)
+        return np.where(np.isfinite(values), values, np.nan)
 
     def _words(self, name: str) -> list[str]:
         raw = self.table.raw
@@ -201,12 +226,27 @@ def read_numbers(path: Path) -> Numbers:
         InputError: With every fault of the table, or if it holds no refined values.
     """
     table = read_particle_table(path)
-    found = ("scaled_mip", *ANGLES, "pos_x", "pos_y", "relative_defocus")
-    needed = [f"refined_{name}" for name in found]
-    missing = [name for name in needed if name not in table.raw.columns]
+    missing = [name for name in _FOUND if name not in table.raw.columns]
     if missing:
         raise InputError(
             f"{path}: columns that are missing: {', '.join(missing)}; name a refined "
             "table, as `jaxrefine CONFIG.yaml` writes it"
         )
+    faults = list(_faults(table))
+    if faults:
+        raise InputError(faults)
     return Numbers(table)
+
+
+def _faults(table: ParticleTable) -> Iterator[str]:
+    """Numbers that cannot be drawn: the first of each column."""
+    for name in _DRAWN:
+        values = table.numbers(name)
+        rows = np.flatnonzero(np.isfinite(values) & (abs(values) > _LIMIT))
+        if len(rows):
+            more = f" (and {len(rows) - 1} more lines)" if len(rows) > 1 else ""
+            yield (
+                f"{table.path}, line {table.lines[rows[0]]}, column {name}: "
+                f"{table.raw[name].iloc[rows[0]][:60]!r}: should be empty or a number "
+                f"within ±1e6{more}"
+            )

@@ -22,6 +22,8 @@ from mrcfile.dtypes import HEADER_DTYPE
 from jaxrefine.app.config import Config
 from jaxrefine.app.job import prepare_job
 from jaxrefine.app.parts import Parts
+from jaxrefine.app.report import Wanted, write_report
+from jaxrefine.app.report_numbers import read_numbers
 from jaxrefine.app.results import Results
 from jaxrefine.data import InputError
 from jaxrefine.io import mrc, star_table
@@ -334,6 +336,47 @@ def test_any_star_file_is_refused_or_makes_a_sound_table(tmp_path, cells, side):
             maps = [("mean.mrc", "variance.mrc")] * len(particles)
             write_table(imported_table(particles, side, maps), made)
             assert len(read_particle_table(made)) == len(particles)
+
+
+# --- The report -------------------------------------------------------------------
+
+REFINED = ROW | {
+    **{f"refined_{name}": ROW[name] for name in ("phi", "theta", "psi")},
+    **{f"refined_{name}": ROW[name] for name in ("pos_x", "pos_y", "relative_defocus")},
+    "pos_x_img": "52",
+    "scaled_mip": "9",
+    "refined_scaled_mip": "10",
+    "refined_shift_x": "0.25",
+    "refined_relative_defocus_sigma": "20",
+    "particle_index": "3",
+}
+
+
+@pytest.mark.parametrize(
+    "name", ["scaled_mip", "refined_scaled_mip", "refined_phi", "refined_shift_x"]
+)
+def test_numbers_that_cannot_be_drawn_are_refused(tmp_path, name):
+    path = save(tmp_path / "t.csv", REFINED, REFINED | {name: "-1e300"}, {name: "1e7"})
+    fault = refusal(read_numbers, path)
+    assert f"line 3, column {name}: '-1e300': should be empty or" in fault
+    assert "(and 1 more lines)" in fault
+
+
+def test_what_says_nothing_is_left_out_of_the_report(tmp_path):
+    """A negative error ended it with a traceback; an infinite rest became 1.8e308."""
+    odd = {
+        "refined_relative_defocus_sigma": "-5",
+        "refined_shift_x": "inf",
+        "refined_phi": "inf",
+        "particle_index": "\x1b[31m\n" + 99 * "x",
+    }
+    path = save(tmp_path / "t.csv", REFINED, *(REFINED | {k: odd[k]} for k in odd))
+    numbers = read_numbers(path)
+    assert numbers.refined.tolist() == [True, True, True, False, True]
+    assert np.isnan(numbers.sigma["defocus"]).tolist() == [False, True, *[False] * 3]
+    assert np.isfinite(numbers.centre_px).all()
+    assert numbers.labels[4] == r"\x1b[31m " + 31 * "x"
+    assert write_report(path, tmp_path / "shown", Wanted()).is_file()
 
 
 # --- Results of an interrupted run ------------------------------------------------
