@@ -16,9 +16,12 @@ import gzip
 import io
 import json
 import logging
+import re
 import sys
 import tempfile
+import zlib
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 
 import atheris
@@ -28,17 +31,25 @@ with atheris.instrument_imports(include=["jaxrefine", "yaml", "mrcfile"]):
 
     from jaxrefine.app.config import Config
     from jaxrefine.app.config_load import Section
+    from jaxrefine.app.export import export
+    from jaxrefine.app.import_star import import_star
     from jaxrefine.app.job import prepare_job
     from jaxrefine.app.parts import Parts
+    from jaxrefine.app.report import Wanted, write_report
+    from jaxrefine.app.report_numbers import Numbers, read_numbers
     from jaxrefine.app.results import Results
     from jaxrefine.app.setup import make_filters, make_grid, make_polish
     from jaxrefine.data import InputError
-    from jaxrefine.io.columns import COLUMNS
+    from jaxrefine.io.columns import COLUMNS, POLISHED
     from jaxrefine.io.mrc import image_shape, read_image, read_volume, write_volume
     from jaxrefine.io.refined_columns import refined_table
-    from jaxrefine.io.table import decide_statistics, read_particle_table
+    from jaxrefine.io.star import CISTEM_NUMBERS, RELION_NUMBERS, RELION_OPTICS
+    from jaxrefine.io.star_table import imported_table, read_star
+    from jaxrefine.io.table import decide_statistics, read_particle_table, write_table
 
 REFERENCE = Path(__file__).resolve().parents[1] / "tests" / "data" / "reference" / "basic"
+PEER = REFERENCE.parents[1] / "peer" / "refined_by_jaxrefine.csv"
+ODD_CELLS = ["", "0", "-1", "nan", "-inf", "1e400", "1_0", "'a b'", '""', "#", "data_"]
 # tmpfs, where there is one: a file is written for each execution
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 Target = Callable[[bytes], None]
@@ -80,6 +91,52 @@ def table_target(folder: Path) -> Target:
         if not np.isfinite(start.euler_deg).all():
             raise AssertionError("a table was accepted whose angles are not finite")
         decide_statistics(table)
+
+    return one
+
+
+def star_target(folder: Path) -> Target:
+    """Another program's particles, and the table that is made of them."""
+    path, made = folder / "particles.star", folder / "sub" / "made.csv"
+    made.parent.mkdir()
+    sound = star_files(folder)
+
+    def one(data: bytes) -> None:
+        path.write_bytes(altered(data, sound, r"(\s+)"))
+        made.unlink(missing_ok=True)
+        try:
+            count = import_star(path, made, 64)
+        except InputError:
+            if any(made.parent.iterdir()):
+                raise AssertionError("a file was refused, but something written") from None
+            raise
+        if count == 0:
+            raise AssertionError("a table of no particles was made")
+        particles = read_star(path)
+        maps = [("mean.mrc", "variance.mrc")] * len(particles)
+        write_table(imported_table(particles, 512, maps), made)
+        try:
+            read_particle_table(made)
+        except InputError as error:
+            raise AssertionError(f"the table that was made is faulty: {error}") from error
+
+    return one
+
+
+def report_target(folder: Path) -> Target:
+    """A refined table, and what a report shows of it; every 64th is drawn."""
+    path, sound = folder / "refined.csv", refined_tables()
+
+    def one(data: bytes) -> None:
+        path.write_bytes(altered(data, sound, r"([,\n])"))
+        numbers = read_numbers(path)
+        for name, member in vars(Numbers).items():
+            if isinstance(member, cached_property):
+                getattr(numbers, name)
+        if not np.isfinite(numbers.centre_px).all():
+            raise AssertionError("a particle was accepted that is nowhere")
+        if zlib.crc32(data) % 64 == 0:
+            write_report(path, folder / "report", Wanted(threshold=9.0))
 
     return one
 
@@ -167,6 +224,27 @@ def archive(
     return stream.getvalue()
 
 
+def altered(data: bytes, sound: list[str], between: str) -> bytes:
+    """The bytes as they are, or a sound text, some of whose cells are others."""
+    if data[:1] < b"\1":
+        return data[1:]
+    choose = atheris.FuzzedDataProvider(data)
+    cells = re.split(between, choose.PickValueInList(sound))
+    for _ in range(choose.ConsumeIntInRange(1, 4)):
+        kind = choose.ConsumeIntInRange(0, 3)
+        if kind == 0:
+            cell = choose.PickValueInList(ODD_CELLS)
+        elif kind == 1:
+            cell = repr(choose.ConsumeFloat())
+        elif kind == 2:
+            cell = repr(choose.ConsumeFloatInRange(-2e6, 2e6))
+        else:
+            cell = choose.ConsumeUnicodeNoSurrogates(20)
+        # What lies between them stays.
+        cells[2 * choose.ConsumeIntInRange(0, (len(cells) - 1) // 2)] = cell
+    return "".join(cells).encode()
+
+
 # --- Seeds and words ---------------------------------------------------------------
 
 
@@ -180,6 +258,13 @@ def seeds(target: str, folder: Path) -> list[bytes]:
     if target == "table":
         lines = (REFERENCE / "match_results.csv").read_bytes().splitlines(keepends=True)
         return [b"".join(lines[:3]), (REFERENCE / "refined.csv").read_bytes()[:4000]]
+    if target in ("star", "report"):
+        texts = star_files(folder) if target == "star" else refined_tables()
+        return [
+            *(b"\0" + text.encode() for text in texts),
+            bytes([1, *range(99)]),
+            b"\1" * 50,
+        ]
     if target in ("image", "volume"):
         shape = (1, 3, 4) if target == "image" else (4, 4, 4)
         path = folder / "seed.mrc"
@@ -188,10 +273,36 @@ def seeds(target: str, folder: Path) -> list[bytes]:
     return [bytes([2, *range(60)]), bytes([3]) * 30, b'\0{"jaxrefine": "0.1.0"}', b"\1PK"]
 
 
+def star_files(folder: Path) -> list[str]:
+    """As the program writes them, and one with a block of single values."""
+    texts = []
+    for program in ("relion", "cistem"):
+        export(PEER, program, folder / "sound.star")
+        texts.append((folder / "sound.star").read_text())
+    particles = texts[0][texts[0].index("data_particles") :]
+    optics = {"rlnOpticsGroup": 1, **dict.fromkeys(RELION_OPTICS.values(), 0.5)}
+    optics |= {"rlnVoltage": 300}
+    single = "".join(f"_{name} '{value}' # 1\n" for name, value in optics.items())
+    return [*texts, f"data_optics\n{single}{particles}"]
+
+
+def refined_tables() -> list[str]:
+    """Tables of three particles: refined, also polished, and of Leopard-EM."""
+    header, *rows = PEER.read_text().splitlines()[:4]
+    polished = [f"{header},{','.join(POLISHED)},refined_polish"]
+    polished += [f"{row},{'0.25,' * len(POLISHED)}no_optimum" for row in rows]
+    leopard = [",".join(line.split(",")[:-2]) for line in (header, *rows)]
+    return ["\n".join(lines) for lines in ([header, *rows], polished, leopard)]
+
+
 def words(target: str) -> list[str]:
     """What the fuzzer puts together, beside bytes."""
-    if target == "table":
+    if target in ("table", "report"):
         return [column.name for column in COLUMNS] + ['"', "nan", "inf", "1e400", "\\x00"]
+    if target == "star":
+        names = {**RELION_NUMBERS, **RELION_OPTICS, **CISTEM_NUMBERS}.values()
+        columns = {one for name in names for one in ([name] if type(name) is str else name)}
+        return [*sorted(columns), "data_", "optics", "loop_", "'", '"', "#", "nan", "1e400"]
     if target == "config":
         tags = ["!!python/object:os.system", "!!binary", "!!set", "!!omap", "<<: *a", "&a "]
         return sorted({*key_names(Config), *tags, ".nan", ".inf", "1e-300", "leopard_em"})
@@ -211,6 +322,8 @@ def key_names(section: type[Section]) -> set[str]:
 TARGETS: dict[str, Callable[[Path], Target]] = {
     "config": config_target,
     "table": table_target,
+    "star": star_target,
+    "report": report_target,
     "image": lambda folder: mrc_target(folder, read_image, image_shape),
     "volume": lambda folder: mrc_target(folder, read_volume),
     "parts": parts_target,
