@@ -1,6 +1,7 @@
 """Refined particles for other programs: a STAR file, and the particles cut out."""
 
 import logging
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from jaxrefine.data import InputError
 from jaxrefine.io.columns import ANGLES
 from jaxrefine.io.mrc import read_image
 from jaxrefine.io.paths import rebased
+from jaxrefine.io.replace import refuse_no_file
 from jaxrefine.io.stacks import new_stack
 from jaxrefine.io.star import (
     Stack,
@@ -214,7 +216,9 @@ def refuse_overwriting(output: Path, *inputs: Path, overwrite: bool) -> None:
     Raises:
         InputError: If so.
     """
-    if output.resolve() in [path.resolve() for path in inputs]:
+    refuse_no_file(output)
+    # realpath, as resolve() ends in a traceback where links go in circles.
+    if os.path.realpath(output) in map(os.path.realpath, inputs):
         raise InputError(f"{output}: is an input; name another file")
     if output.exists() and not overwrite:
         raise InputError(

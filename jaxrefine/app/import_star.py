@@ -1,6 +1,5 @@
 """Particles of another program's STAR file as a particle table."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,10 +55,6 @@ def import_star(
     Raises:
         InputError: With the faults of the files.
     """
-    if os.path.lexists(output) and not os.path.isfile(output):
-        raise InputError(
-            f"{output}: is a folder, a device, a pipe or a broken link; name a file"
-        )
     if not 0 < template_side_px <= MOST_TEMPLATE_PX:
         raise InputError(
             f"a template of {template_side_px} px: its side should be in "
@@ -82,13 +77,7 @@ def import_star(
     frame = imported_table(
         particles, template_side_px, [maps.get(name, ("", "")) for name in names]
     )
-    try:
-        frame = rebased(frame, star.absolute().parent, output.absolute().parent)
-    except OSError as error:  # a name that is too long, or in a folder that is closed
-        raise InputError(
-            f"{star}: a file cannot be looked for: {Path(str(error.filename)).name[:60]}: "
-            f"{error.strerror}"
-        ) from error
+    frame = rebased(frame, star.absolute().parent, output.absolute().parent)
     write_table(frame, output)
     return Imported(len(frame), statistics)
 

@@ -23,7 +23,7 @@ def rebased(table: pd.DataFrame, source: Path, target: Path) -> pd.DataFrame:
     def moved(text: str) -> str:
         beside = source / text
         lost = text and not os.path.isabs(text) and not os.path.exists(text)
-        return str(beside.resolve()) if lost and beside.exists() else text
+        return str(beside.resolve()) if lost and os.path.exists(beside) else text
 
     paths = [name for name in table.columns if str(name).endswith("_path")]
     return table.assign(**{name: table[name].map(moved) for name in paths})

@@ -12,6 +12,18 @@ from jaxrefine.data.errors import InputError
 PARTIAL_SUFFIX = ".partial"
 
 
+def refuse_no_file(path: Path) -> None:
+    """Refuse what is there, but is no file: it would be lost.
+
+    Raises:
+        InputError: If so.
+    """
+    if os.path.lexists(path) and not os.path.isfile(path):
+        raise InputError(
+            f"{path}: is a folder, a device, a pipe or a broken link; name a file"
+        )
+
+
 @contextmanager
 def replacement(path: Path) -> Iterator[Path]:
     """A new file's path, which becomes `path` when the block has ended well.
@@ -22,8 +34,9 @@ def replacement(path: Path) -> Iterator[Path]:
         path: File in a folder that exists.
 
     Raises:
-        InputError: The file cannot be written.
+        InputError: The file cannot be written, or what is there is no file.
     """
+    refuse_no_file(path)
     temporary = path.parent / f".{secrets.token_hex(8)}{path.suffix}{PARTIAL_SUFFIX}"
     try:
         try:

@@ -258,7 +258,7 @@ def test_folder_that_is_missing(tmp_path):
 
 def test_name_of_a_folder(tmp_path):
     (tmp_path / "a.csv").mkdir()
-    with pytest.raises(InputError, match=r"cannot be written"):
+    with pytest.raises(InputError, match=r"is a folder"):
         write_table(pd.DataFrame({"a": [1]}), tmp_path / "a.csv")
     assert os.listdir(tmp_path) == ["a.csv"]
 
