@@ -141,7 +141,9 @@ def check_output(output: Path, inputs: Iterable[Path], source: str) -> None:
     """
     key = f"{source}: output_path: {output}"
     try:
-        real = output.resolve()
+        real = Path(os.path.realpath(output))  # resolve() has no word for circles
+        if os.path.lexists(output) and not os.path.exists(output):
+            raise InputError(f"{key} — is a broken link; name a file")
         if not real.parent.is_dir():
             raise InputError(f"{key} — its folder does not exist; make it first")
         if real.is_dir():
@@ -150,7 +152,7 @@ def check_output(output: Path, inputs: Iterable[Path], source: str) -> None:
             raise InputError(f"{key} — is a device or a pipe; name a file")
         with tempfile.TemporaryFile(dir=real.parent):
             pass  # the folder can be written to
-        if any(real == path.resolve() for path in inputs):
+        if os.path.realpath(output) in map(os.path.realpath, inputs):
             raise InputError(f"{key} — is an input of the run; name another file")
     except (OSError, ValueError) as error:
         if isinstance(error, InputError):

@@ -90,6 +90,8 @@ def read_yaml(path: str | os.PathLike[str]) -> tuple[Any, list[Fault]]:
         raise InputError(
             f"{path}: is a table, not a configuration; `jaxrefine init {path}` makes one"
         )
+    if Path(path).exists() and not (Path(path).is_file() or Path(path).is_dir()):
+        raise InputError(f"{path}: is a device or a pipe — give the path of a YAML file")
     try:
         size = Path(path).stat().st_size
         if size > _LARGEST_BYTES:

@@ -88,6 +88,8 @@ def export(
             f"{table_path}: columns that are missing: {', '.join(missing)}; name a refined "
             "table, as `jaxrefine CONFIG.yaml` writes it"
         )
+    for path in [star, *([star.with_suffix(".mrcs")] if boxes else [])]:
+        refuse_overwriting(path, *files_of(table), overwrite=True)
     start = table.start()
     rows = _refined_rows(table, start)
     if not len(rows):
@@ -208,6 +210,14 @@ def _write_boxes(
             except InputError as error:
                 named = (f if str(path) in f else f"{path}: {f}" for f in error.faults)
                 raise InputError(named) from error
+
+
+def files_of(table: ParticleTable) -> set[Path]:
+    """All files that a table names: they are nobody's output."""
+    folder = table.path.absolute().parent
+    names = [name for name in table.raw.columns if str(name).endswith("_path")]
+    texts = {text for name in names for text in table.raw[name] if text}
+    return {resolve_path(text, beside=folder) for text in texts}
 
 
 def refuse_overwriting(output: Path, *inputs: Path, overwrite: bool) -> None:

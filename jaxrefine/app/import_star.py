@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jaxrefine.app.config import resolve_path
-from jaxrefine.app.export import refuse_overwriting
+from jaxrefine.app.export import files_of, refuse_overwriting
 from jaxrefine.data import InputError
 from jaxrefine.io.paths import rebased
 from jaxrefine.io.star_table import MOST_TEMPLATE_PX, imported_table, read_star
@@ -66,6 +66,8 @@ def import_star(
     statistics = None if named is None else _held(named)
     # Links without end were refused where they were read: this would not.
     inputs = [star] if maps_from is None else [star, maps_from]
+    inputs += [star.absolute().parent / name for name in set(particles.micrograph)]
+    inputs += [] if named is None else files_of(named)
     refuse_overwriting(output, *inputs, overwrite=overwrite)
     names = [Path(micrograph).name for micrograph in particles.micrograph]
     unknown = sorted(set(names) - set(maps))

@@ -15,6 +15,8 @@ from jaxrefine.data import InputError
 # Of these levels alone the name is said.
 _LABELS = {logging.WARNING: "warning: ", logging.ERROR: "error: "}
 
+# How a line of a log file begins.
+_STAMP = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ")
 # What a terminal obeys; a file's or a path's text may hold it.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
@@ -57,6 +59,7 @@ def set_up_logging(
     if log_file is None:
         return
     try:
+        _refuse_what_is_no_log(log_file)
         kept = logging.FileHandler(log_file, encoding="utf-8")
     except OSError as error:
         raise InputError(
@@ -65,6 +68,15 @@ def set_up_logging(
     kept.setFormatter(_Plain(prefix, "%Y-%m-%d %H:%M:%S "))
     logger.addHandler(kept)
     logger.setLevel(logging.DEBUG)
+
+
+def _refuse_what_is_no_log(path: Path) -> None:
+    """Refuse to append to a file that begins as none of ours does."""
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        if not _STAMP.match(file.readline(40) or b"2000-01-01 00:00:00 "):
+            raise InputError(f"--log-file: {path} — is no log; name another file")
 
 
 def event(name: str, **values: object) -> dict[str, dict[str, object]]:

@@ -219,6 +219,9 @@ def _result(
 
 def _prepare(job: Job, files: Files) -> Micrograph:
     image, mean, std = read_images(*files, maps_hold_variance=job.maps_hold_variance)
+    expected = tuple(length - job.score.side + 1 for length in image.shape)
+    if not mean.shape == std.shape == expected:
+        raise InputError(f"{files[0]}: it or its maps have another shape than when checked")
     with jax.default_device(job.mesh.devices.flat[0]):  # each thread has its own
         return prepare_micrograph(
             jnp.asarray(image),

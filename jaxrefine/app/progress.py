@@ -38,7 +38,8 @@ class Progress:
     ):
         self._poses = poses
         self._started = self._last_line = time.monotonic()
-        on_terminal = sys.stderr.isatty() and not quiet and not json_lines
+        has_terminal = sys.stderr is not None and sys.stderr.isatty()
+        on_terminal = has_terminal and not quiet and not json_lines
         self._logs = json_lines or not (on_terminal or quiet)
         self._least_s, self._least = _SECONDS_BETWEEN_LINES, total / _MAX_LINES
         if json_lines:

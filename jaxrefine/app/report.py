@@ -27,7 +27,10 @@ from jaxrefine.io.replace import replacing
 
 PAGE, FIGURES = "report.html", "figures"
 # Names of all pictures that a report may have.
-_PICTURES = ("scores", "changes", "defocus", "errors", "landscape", "micrograph_[0-9]*")
+_PICTURES = (
+    *("scores", "changes", "defocus", "errors", "landscape"),
+    "micrograph_[0-9][0-9][0-9]",
+)
 _MOST_CONCERNS, _MOST_MICROGRAPHS, _MOST_LANDSCAPES = 200, 50, 12
 
 

@@ -489,6 +489,18 @@ def test_an_export_replaces_nothing_but_a_file(world, tmp_path, capsys, odd):
     assert output.lstat() == before
 
 
+def test_images_are_not_overwritten(world, written, tmp_path, capsys):
+    """Those that a table or a STAR file names, whatever is asked for."""
+    folder, _ = world
+    image = folder / "image.mrc"
+    before = image.read_bytes()
+    words = ["--output", str(image), "--overwrite"]
+    assert main(["export", str(folder / "refined.csv"), "--to", "relion", *words]) == 2
+    assert main(["import", str(written["relion"]), "--template-size", "40", *words]) == 2
+    assert capsys.readouterr().err.count("image.mrc: is an input") == 2
+    assert image.read_bytes() == before
+
+
 def imported(star, output, *words):
     """Exit code of an import."""
     words = ["--output", str(output), "--template-size", "40", *words]

@@ -64,6 +64,11 @@ def test_keys_are_counted_each_time_they_are_merged(tmp_path):
     assert "more than 10000 keys" in refusal(Config.load, path)
 
 
+def test_a_pipe_is_no_config(tmp_path):
+    os.mkfifo(tmp_path / "c.yaml")
+    assert "is a device or a pipe" in refusal(Config.load, tmp_path / "c.yaml")
+
+
 def test_a_large_file_is_no_config(tmp_path):
     path = tmp_path / "c.yaml"
     path.write_text(yaml.safe_dump(REQUIRED) + "#" * (1 << 20))

@@ -134,3 +134,18 @@ def test_the_first_batch_which_compiles_says_nothing_of_the_pace(monkeypatch, ca
             shown.update(1, "m.mrc")
     left = [record.event["seconds_left"] for record in caplog.records]
     assert left == [900.0, 16.0, 14.0]
+
+
+def test_a_log_is_appended_to_nothing_but_a_log(tmp_path, capsys):
+    path = tmp_path / "match_results.csv"
+    path.write_text("pos_x,pos_y\n")
+    assert main(["selftest", "--log-file", str(path)]) == 2
+    assert f"{path} — is no log" in capsys.readouterr().err
+    assert path.read_text() == "pos_x,pos_y\n"
+
+
+def test_without_an_error_stream(monkeypatch):
+    """As where it is closed."""
+    monkeypatch.setattr("sys.stderr", None)
+    with Progress(2, 7) as shown:
+        shown.update(2, "m.mrc")

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from jaxrefine.app.exit_codes import EXIT_WRITTEN
+from jaxrefine.app.option_types import count
 from jaxrefine.app.stop import Stop, stop_on_signals
 
 HELP = "make a small data set with known truth"
@@ -17,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--run", action="store_true", help="refine it and compare with truth"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of everything random (0)")
+    parser.add_argument("--seed", type=count, default=0, help="of everything random (0)")
 
 
 def run(options: argparse.Namespace) -> int:
