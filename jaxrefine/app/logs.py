@@ -8,6 +8,7 @@ import json
 import logging
 import re
 import sys
+from collections import Counter
 from pathlib import Path
 
 from jaxrefine.data import InputError
@@ -15,6 +16,7 @@ from jaxrefine.data import InputError
 # Of these levels alone the name is said.
 _LABELS = {logging.WARNING: "warning: ", logging.ERROR: "error: "}
 
+_MOST_ALIKE = 20
 # How a line of a log file begins.
 _STAMP = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ")
 # What a terminal obeys; a file's or a path's text may hold it.
@@ -50,6 +52,7 @@ def set_up_logging(
     shown = logging.StreamHandler(sys.stderr)
     shown.setFormatter(_Json() if json_lines else _Plain(prefix))
     shown.setLevel(logging.WARNING if quiet and not json_lines else logging.INFO)
+    shown.addFilter(_First())
     logger = logging.getLogger("jaxrefine")
     for earlier in logger.handlers:
         earlier.close()
@@ -82,6 +85,26 @@ def _refuse_what_is_no_log(path: Path) -> None:
 def event(name: str, **values: object) -> dict[str, dict[str, object]]:
     """What a message holds beyond its words, as its `extra`; JSON lines show it."""
     return {"event": {"event": name, **values}}
+
+
+class _First(logging.Filter):
+    """Of warnings of one kind, as each of many micrographs may bring about, the first."""
+
+    def __init__(self):
+        super().__init__()
+        self._seen = Counter[str]()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno != logging.WARNING:
+            return True
+        self._seen[record.msg] += 1
+        count = self._seen[record.msg]
+        if count == _MOST_ALIKE:
+            record.msg = (
+                f"{record.getMessage()} (more of this kind are in --log-file alone)"
+            )
+            record.args = ()
+        return count <= _MOST_ALIKE
 
 
 class _Plain(logging.Formatter):

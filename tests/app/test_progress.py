@@ -149,3 +149,18 @@ def test_without_an_error_stream(monkeypatch):
     monkeypatch.setattr("sys.stderr", None)
     with Progress(2, 7) as shown:
         shown.update(2, "m.mrc")
+
+
+def test_warnings_of_one_kind_do_not_fill_the_screen(tmp_path, capsys):
+    """As when each of many micrographs has a dead pixel; the log file has them all."""
+    path = tmp_path / "run.log"
+    set_up_logging(quiet=False, log_file=path)
+    for number in range(400):
+        log.warning("%s: a dead pixel", f"{number}.mrc")
+        log.info("%d done", number)
+    log.warning("something else")
+    set_up_logging(quiet=True)
+    lines = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+    assert len(lines) == 21 and lines[-1] == "warning: something else"
+    assert "19.mrc: a dead pixel (more of this kind are in --log-file alone)" in lines[-2]
+    assert path.read_text().count("a dead pixel") == 400
