@@ -1,5 +1,7 @@
 """A run step by step gives what the program gives."""
 
+import shutil
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -97,6 +99,16 @@ def test_a_damaged_micrograph_is_left_out(folder, tmp_path, caplog):
     assert len(rows) and set(status.drop(rows)) == {"unreadable"}
     assert "are not refined" in caplog.text
     write_image(folder / "micrograph_0.mrc", image)
+
+
+def test_an_image_that_has_changed_its_shape_is_left_out(tmp_path, caplog):
+    """It was checked, and then another one was put in its place."""
+    folder = reference_set("two_micrographs", tmp_path)
+    run = Refinement.load(config_file(folder))
+    shutil.copy(folder / "correlation_average_0.mrc", folder / "micrograph_0.mrc")
+    rows = np.concatenate([rows for rows, _ in run.particles()])
+    assert set(run.to_pandas().refined_status.drop(rows)) == {"unreadable"}
+    assert "another shape than when checked" in caplog.text
 
 
 def test_no_input_is_overwritten(folder):
