@@ -109,11 +109,11 @@ def scores(numbers: Numbers, threshold: float | None) -> Picture:
         )
 
 
-def _hollow(numbers: Numbers) -> str:
-    """What hollow marks are, where there are any."""
+def _hollow(numbers: Numbers, what_follows: str = "") -> str:
+    """What hollow marks are, where there are any, and what follows from that."""
     if np.all(numbers.converged[numbers.refined]):
         return ""
-    return " Hollow marks ended at a limit of the search."
+    return f" Hollow marks ended at a limit of the search{what_follows}."
 
 
 def _caveat(numbers: Numbers, threshold: float | None) -> str:
@@ -267,7 +267,7 @@ def errors(numbers: Numbers) -> Picture:
             "",
             "Standard errors of the polish: of the orientation about the axis known worst, "
             "of the position in the plane, of the defocus. They fall as the z-score rises."
-            f"{_hollow(numbers)}",
+            f"{_hollow(numbers, ': their errors are not those of an optimum')}",
             f"Median standard errors: {', '.join(medians)}.",
             png_of(figure),
         )
