@@ -15,7 +15,7 @@ import numpy as np
 from simulated import DEFOCI_ANGSTROM, Structure, large_structure, make_case, structures
 
 import jaxrefine as jr
-from jaxrefine.app import simulate as sim
+from jaxrefine import simulate as sim
 from jaxrefine.refine.layout import Layout
 from jaxrefine.refine.refine import layout_for
 

@@ -35,7 +35,7 @@ from simulated import (
 )
 
 import jaxrefine as jr
-from jaxrefine.app import simulate as sim
+from jaxrefine import simulate as sim
 from jaxrefine.refine import coordinates
 from jaxrefine.refine import polish as polishing
 

@@ -27,8 +27,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxrefine as jr
-from jaxrefine.app import simulate as sim
-from jaxrefine.app.runtime import use_cpu_cores
+from jaxrefine import simulate as sim
+from jaxrefine.app.run.devices import use_cpu_cores
 from jaxrefine.refine.sharding import device_mesh, replicate
 
 PIXEL_SIZE_ANGSTROM, DEFOCUS_ANGSTROM = 1.0, 8000.0

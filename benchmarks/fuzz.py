@@ -30,22 +30,22 @@ with atheris.instrument_imports(include=["jaxrefine", "yaml", "mrcfile"]):
     import numpy as np
 
     from jaxrefine.app.config import Config
-    from jaxrefine.app.config_load import Section
-    from jaxrefine.app.export import export
-    from jaxrefine.app.import_star import import_star
-    from jaxrefine.app.job import prepare_job
-    from jaxrefine.app.parts import Parts
-    from jaxrefine.app.report import Wanted, write_report
-    from jaxrefine.app.report_numbers import Numbers, read_numbers
-    from jaxrefine.app.results import Results
-    from jaxrefine.app.setup import make_filters, make_grid, make_polish
+    from jaxrefine.app.config.schema import Section
+    from jaxrefine.app.interchange.export_star import export
+    from jaxrefine.app.interchange.import_star import import_star
+    from jaxrefine.app.report.page import Wanted, write_report
+    from jaxrefine.app.report.table_data import Numbers, read_numbers
+    from jaxrefine.app.run.build import make_filters, make_grid, make_polish
+    from jaxrefine.app.run.checkpoint import Parts
+    from jaxrefine.app.run.inputs import prepare_job
+    from jaxrefine.app.run.results import Results
     from jaxrefine.data import InputError
-    from jaxrefine.io.columns import COLUMNS, POLISHED
     from jaxrefine.io.mrc import image_shape, read_image, read_volume, write_volume
-    from jaxrefine.io.refined_columns import refined_table
-    from jaxrefine.io.star import CISTEM_NUMBERS, RELION_NUMBERS, RELION_OPTICS
-    from jaxrefine.io.star_table import imported_table, read_star
+    from jaxrefine.io.star.reader import imported_table, read_star
+    from jaxrefine.io.star.writer import CISTEM_NUMBERS, RELION_NUMBERS, RELION_OPTICS
     from jaxrefine.io.table import decide_statistics, read_particle_table, write_table
+    from jaxrefine.io.table.refined import refined_table
+    from jaxrefine.io.table.schema import COLUMNS, POLISHED
 
 REFERENCE = Path(__file__).resolve().parents[1] / "tests" / "data" / "reference" / "basic"
 PEER = REFERENCE.parents[1] / "peer" / "refined_by_jaxrefine.csv"

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from jaxrefine.app.config import Config
-from jaxrefine.app.pipeline import run
+from jaxrefine.app.run.pipeline import run
 from jaxrefine.io.mrc import read_image, write_image
 
 REFERENCE = Path(__file__).resolve().parents[1] / "tests" / "data" / "reference" / "basic"

@@ -22,7 +22,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jaxrefine.app import simulate as sim
+from jaxrefine import simulate as sim
 from jaxrefine.io.mrc import write_image, write_volume
 
 SIDE, BOX, SHAPE, PIXEL_SIZE_ANGSTROM = 32, 34, (256, 256), 2.0
@@ -48,9 +48,9 @@ TABLE_ALONE = """
 import sys
 from pathlib import Path
 import numpy as np
-from jaxrefine.app import pipeline
+from jaxrefine.app.run import pipeline
 from jaxrefine.io.paths import rebased
-from jaxrefine.io.refined_columns import RefinedColumns, refined_table
+from jaxrefine.io.table.refined import RefinedColumns, refined_table
 from jaxrefine.io.table import read_particle_table, write_table
 table = read_particle_table(Path(sys.argv[1]))
 n = len(table)

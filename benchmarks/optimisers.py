@@ -21,7 +21,7 @@ import optimistix as optx
 from simulated import make_case, structures
 
 import jaxrefine as jr
-from jaxrefine.app import simulate as sim
+from jaxrefine import simulate as sim
 from jaxrefine.refine import ascent, coordinates, polish
 from jaxrefine.refine.differentiable import feature, spectrum
 

@@ -13,7 +13,7 @@ from adaptive import documented_grid
 from simulated import large_structure, make_case, structures
 
 import jaxrefine as jr
-from jaxrefine.app import simulate as sim
+from jaxrefine import simulate as sim
 
 DEFOCUS_ANGSTROM = 6000.0
 

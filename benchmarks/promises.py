@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxrefine as jr
-from jaxrefine.app import simulate as sim
+from jaxrefine import simulate as sim
 from jaxrefine.refine.layout import plan_layout
 
 PIXEL_SIZE_ANGSTROM, VOLTAGE_KV, CS_MM = 1.0, 300.0, 2.7

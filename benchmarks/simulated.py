@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxrefine as jr
-from jaxrefine.app import simulate as sim
+from jaxrefine import simulate as sim
 from jaxrefine.physics.ctf import ctf_spread_px
 
 DEFOCI_ANGSTROM = (3000.0, 6000.0, 10000.0, 20000.0)

@@ -18,7 +18,7 @@ import numpy as np
 from figure import panels, save
 
 import jaxrefine as jr
-from jaxrefine.app import simulate as sim
+from jaxrefine import simulate as sim
 
 SIDE, SIZE, COUNT, PIXEL_SIZE = 48, 640, 16, 2.0
 DEFOCUS, TILT, ROUGHNESS = 6000.0, np.array([180.0, -110.0]), 20.0  # Å; Å across the image

@@ -15,7 +15,7 @@ import numpy as np
 from figure import panels, save
 
 import jaxrefine as jr
-from jaxrefine.app.setup import particle_optics, starting_alignment
+from jaxrefine.app.run.build import particle_optics, starting_alignment
 from jaxrefine.io.mrc import read_image, read_volume
 from jaxrefine.io.table import read_particle_table
 

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxrefine.app.demo import make_demo
+from jaxrefine.app.demo.dataset import make_demo
 
 # Four devices, so that every test of the search can be run on several.
 jax.config.update("jax_platforms", "cpu")

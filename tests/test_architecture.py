@@ -107,7 +107,7 @@ def late():
     assert imported_by(path) == [
         "os.path",
         "jaxrefine.refine.search",
-        "jaxrefine.io.table",
+        "jaxrefine.io.table.particle_table",
         "typing",
         "jaxrefine.app.cli",
         "jaxrefine.physics.slices",

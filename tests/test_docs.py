@@ -9,14 +9,14 @@ import pandas as pd
 import pytest
 import worlds
 import yaml
+from tests.app.test_polishing import GRID
 from worlds import batch_of, one_particle
 
 import jaxrefine as jr
-from jaxrefine.app import simulate as sim
-from jaxrefine.app.setup import particle_optics, starting_alignment
+from jaxrefine import simulate as sim
+from jaxrefine.app.run.build import particle_optics, starting_alignment
 from jaxrefine.io.mrc import read_image, read_volume
 from jaxrefine.io.table import read_particle_table
-from tests.app.test_polishing import GRID
 from tests.reference import reference_set
 
 ROOT = Path(__file__).parents[1]

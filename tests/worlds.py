@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import jaxprs_in_params
 
-from jaxrefine.app import simulate as sim
+from jaxrefine import simulate as sim
 from jaxrefine.data import Alignment, Optics, Particles
 from jaxrefine.refine.image_ctf import ImageCTF
 from jaxrefine.refine.scoring import Score

@@ -18,9 +18,13 @@ from jaxrefine.app.commands import (
     report,
     selftest,
 )
-from jaxrefine.app.exit_codes import EXIT_BROKEN_OFF, EXIT_FAULTY_INPUT, EXIT_INTERRUPTED
-from jaxrefine.app.logs import set_up_logging
-from jaxrefine.app.stop import Stopped
+from jaxrefine.app.console.exit_codes import (
+    EXIT_BROKEN_OFF,
+    EXIT_FAULTY_INPUT,
+    EXIT_INTERRUPTED,
+)
+from jaxrefine.app.console.interrupts import Stopped
+from jaxrefine.app.console.logs import set_up_logging
 from jaxrefine.data import InputError
 
 log = logging.getLogger("jaxrefine")

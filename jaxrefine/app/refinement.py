@@ -9,13 +9,13 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Int
 
-from jaxrefine.app.checks import check_output
 from jaxrefine.app.config import Config
-from jaxrefine.app.job import prepare_job
-from jaxrefine.app.pipeline import cut_rows, in_batches, micrographs
-from jaxrefine.app.results import Results
+from jaxrefine.app.run.checks import check_output
+from jaxrefine.app.run.inputs import prepare_job
+from jaxrefine.app.run.pipeline import cut_rows, in_batches, micrographs
+from jaxrefine.app.run.results import Results
 from jaxrefine.data import InputError, Particles, Polished, Refined, SearchGrid, Template
-from jaxrefine.io.frames import DataFrame, as_read, refined_frame
+from jaxrefine.io.table.dataframe import DataFrame, as_read, refined_frame
 from jaxrefine.physics.rotations import matrix_to_euler
 from jaxrefine.refine.polish import Polish
 from jaxrefine.refine.scoring import Score

@@ -7,7 +7,7 @@ from pathlib import Path
 import mrcfile
 import numpy as np
 
-from jaxrefine.io.replace import replacement
+from jaxrefine.io.atomic import replacement
 
 
 @contextmanager

@@ -27,3 +27,17 @@ def rebased(table: pd.DataFrame, source: Path, target: Path) -> pd.DataFrame:
 
     paths = [name for name in table.columns if str(name).endswith("_path")]
     return table.assign(**{name: table[name].map(moved) for name in paths})
+
+
+def resolve_path(text: str, *, beside: Path) -> Path:
+    """Finds a file that a YAML or CSV file names.
+
+    Args:
+        text: The path. An absolute one stays as it is.
+        beside: The folder of the file that names it.
+
+    Returns:
+        The path from the current directory if the file is there, else from `beside`,
+        whether it is there or not.
+    """
+    return Path(text) if os.path.exists(text) else beside / text

@@ -5,9 +5,8 @@ from dataclasses import dataclass, replace
 from importlib.resources import files
 
 import numpy as np
-from numpy.typing import NDArray
 
-FloatArray = NDArray[np.floating]
+from jaxrefine.simulate.arrays import FloatArray
 
 _ATOMIC_NUMBER = {"H": 1.0, "C": 6.0, "N": 7.0, "O": 8.0, "P": 15.0, "S": 16.0}
 
@@ -35,7 +34,7 @@ class Atoms:
 
 def load_antibody() -> Atoms:
     """The intact mouse antibody of PDB entry 1IGY (CC0), without hydrogens."""
-    raw = files("jaxrefine.app").joinpath("1igy.csv.gz").read_bytes()
+    raw = files("jaxrefine.simulate").joinpath("1igy.csv.gz").read_bytes()
     lines = gzip.decompress(raw).decode().splitlines()[1:]
     elements, *numbers = zip(*(line.split(",") for line in lines), strict=True)
     x, y, z, b_factor = np.array(numbers, dtype=np.float64)

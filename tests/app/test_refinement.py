@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from tests.app.test_polishing import GRID
 from worlds import single
 
 import jaxrefine as jr
@@ -15,7 +16,6 @@ from jaxrefine.app.cli import main
 from jaxrefine.app.config import Config
 from jaxrefine.app.refinement import Refinement, to_pandas
 from jaxrefine.io.mrc import read_image, write_image
-from tests.app.test_polishing import GRID
 from tests.reference import reference_set
 
 

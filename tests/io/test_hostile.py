@@ -20,14 +20,14 @@ from hypothesis import strategies as st
 from mrcfile.dtypes import HEADER_DTYPE
 
 from jaxrefine.app.config import Config
-from jaxrefine.app.job import prepare_job
-from jaxrefine.app.parts import Parts
-from jaxrefine.app.report import Wanted, write_report
-from jaxrefine.app.report_numbers import read_numbers
-from jaxrefine.app.results import Results
+from jaxrefine.app.report.page import Wanted, write_report
+from jaxrefine.app.report.table_data import read_numbers
+from jaxrefine.app.run.checkpoint import Parts
+from jaxrefine.app.run.inputs import prepare_job
+from jaxrefine.app.run.results import Results
 from jaxrefine.data import InputError
 from jaxrefine.io import mrc, star_table
-from jaxrefine.io.star_table import imported_table, read_star
+from jaxrefine.io.star.reader import imported_table, read_star
 from jaxrefine.io.table import read_particle_table, write_table
 from tests.reference import REFERENCE
 from tests.tables import ROW, save

@@ -8,7 +8,7 @@ from frozen import frozen
 from oracles import rotations, scores
 from oracles import slices as oracle
 
-from jaxrefine.app import simulate as sim
+from jaxrefine import simulate as sim
 from jaxrefine.data import InputError, Template
 from jaxrefine.physics import slices
 from jaxrefine.physics.rotations import rotation_vector_to_matrix

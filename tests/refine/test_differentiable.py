@@ -12,7 +12,7 @@ import worlds
 from worlds import Lens, one_particle, single
 
 import jaxrefine as jr
-from jaxrefine.app import simulate as sim
+from jaxrefine import simulate as sim
 from jaxrefine.data import Offsets
 from jaxrefine.refine.differentiable import feature, moved
 

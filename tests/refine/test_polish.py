@@ -12,7 +12,7 @@ import worlds
 from worlds import Lens, batch_of, one_particle, single
 
 import jaxrefine as jr
-from jaxrefine.app import simulate as sim
+from jaxrefine import simulate as sim
 from jaxrefine.data import Offsets, Refined, Status
 from jaxrefine.refine import coordinates, polish
 from jaxrefine.refine.scoring import Score

@@ -10,7 +10,7 @@ import pytest
 from oracles import ctf, rotations
 from worlds import Lens, ball, matrix_products, one_particle, single
 
-from jaxrefine.app import simulate as sim
+from jaxrefine import simulate as sim
 from jaxrefine.physics.slices import central_slice, make_template
 from jaxrefine.refine import nodes, norms, product
 from jaxrefine.refine.grids import local_grid, uniform_orientations

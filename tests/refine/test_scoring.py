@@ -10,7 +10,7 @@ from frozen import frozen, settings
 from oracles import ctf, rotations, scores, slices
 from worlds import Lens, one_particle, single
 
-from jaxrefine.app import simulate as sim
+from jaxrefine import simulate as sim
 from jaxrefine.physics.slices import make_template
 from jaxrefine.refine.grids import local_grid
 from jaxrefine.refine.image_ctf import ImageCTF

@@ -15,7 +15,7 @@ from oracles import rotations
 from oracles.plain_search import plain_search
 from worlds import Lens, ball, batch_of, one_particle, signal_cut, single
 
-from jaxrefine.app import simulate as sim
+from jaxrefine import simulate as sim
 from jaxrefine.data import SearchGrid
 from jaxrefine.physics.slices import make_template
 from jaxrefine.refine import search

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxrefine.app import simulate as sim
+from jaxrefine import simulate as sim
 
 MICROSCOPE = sim.Microscope(b_factor_angstrom2=40.0)
 SHAPE = (48, 40)

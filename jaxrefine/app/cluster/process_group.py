@@ -15,10 +15,10 @@ from typing import Any, TypeVar
 
 import jax
 
-from jaxrefine.app import coordination
-from jaxrefine.app.exit_codes import EXIT_BROKEN_OFF
-from jaxrefine.app.places import Place
-from jaxrefine.app.stop import Stop, Stopped
+from jaxrefine.app.cluster import coordination
+from jaxrefine.app.cluster.environment import Place
+from jaxrefine.app.console.exit_codes import EXIT_BROKEN_OFF
+from jaxrefine.app.console.interrupts import Stop, Stopped
 from jaxrefine.data import InputError
 
 # A process without a sign of life for so long is taken to be dead. The heartbeats come from

@@ -5,9 +5,9 @@ import logging
 import sys
 from pathlib import Path
 
-from jaxrefine.app.exit_codes import EXIT_WRITTEN
-from jaxrefine.app.option_types import count
-from jaxrefine.app.stop import Stop, stop_on_signals
+from jaxrefine.app.console.exit_codes import EXIT_WRITTEN
+from jaxrefine.app.console.interrupts import Stop, stop_on_signals
+from jaxrefine.app.console.option_types import count
 
 HELP = "make a small data set with known truth"
 
@@ -23,12 +23,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Make the data set; with `--run` refine it, too."""
+    from jaxrefine.app.cluster.process_group import Team
     from jaxrefine.app.config import Config
-    from jaxrefine.app.demo import compare_with_truth, make_demo
-    from jaxrefine.app.distributed import Team
-    from jaxrefine.app.pipeline import run as refine
-    from jaxrefine.app.runtime import use_compilation_cache, use_cpu_cores
-    from jaxrefine.app.summary import tell
+    from jaxrefine.app.console.summary import tell
+    from jaxrefine.app.demo.dataset import compare_with_truth, make_demo
+    from jaxrefine.app.run.devices import use_compilation_cache, use_cpu_cores
+    from jaxrefine.app.run.pipeline import run as refine
 
     use_cpu_cores()
     log = logging.getLogger("jaxrefine")

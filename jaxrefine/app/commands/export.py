@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
-from jaxrefine.app.exit_codes import EXIT_WRITTEN
-from jaxrefine.app.option_types import even
+from jaxrefine.app.console.exit_codes import EXIT_WRITTEN
+from jaxrefine.app.console.option_types import even
 
 HELP = "write refined particles as a STAR file for RELION, cisTEM or cryoSPARC"
 
@@ -35,8 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Write the STAR file, and the boxes if asked for."""
-    from jaxrefine.app.export import export
-    from jaxrefine.io.star import need_starfile
+    from jaxrefine.app.interchange.export_star import export
+    from jaxrefine.io.star.writer import need_starfile
 
     need_starfile()
     done = export(

@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
-from jaxrefine.app.exit_codes import EXIT_WRITTEN
-from jaxrefine.app.option_types import even
+from jaxrefine.app.console.exit_codes import EXIT_WRITTEN
+from jaxrefine.app.console.option_types import even
 
 HELP = "make a particle table of a STAR file of RELION or cisTEM"
 
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Write the table."""
-    from jaxrefine.app.import_star import import_star
+    from jaxrefine.app.interchange.import_star import import_star
 
     done = import_star(
         options.star,

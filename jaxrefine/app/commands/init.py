@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from jaxrefine.app.exit_codes import EXIT_WRITTEN
+from jaxrefine.app.console.exit_codes import EXIT_WRITTEN
 from jaxrefine.data import InputError
 
 HELP = "write a configuration for a particle table"
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Write the configuration, and say what to do with it."""
-    from jaxrefine.app.new_config import make_config
+    from jaxrefine.app.config.starter import make_config
 
     match = None
     particles = options.source

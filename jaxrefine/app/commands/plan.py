@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from jaxrefine.app.exit_codes import EXIT_WRITTEN
+from jaxrefine.app.console.exit_codes import EXIT_WRITTEN
 
 HELP = "say what a run would do and take, and do nothing"
 
@@ -28,17 +28,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print what a run would do."""
     from jaxrefine.app.config import Config
-    from jaxrefine.app.job import describe, prepare_job
-    from jaxrefine.app.parts import Parts
-    from jaxrefine.app.plan import (
+    from jaxrefine.app.run.checkpoint import Parts
+    from jaxrefine.app.run.devices import use_compilation_cache, use_cpu_cores
+    from jaxrefine.app.run.estimate import (
         calibrate,
         memory_lines,
         output_lines,
         particles_left,
         work_lines,
     )
-    from jaxrefine.app.results import Results
-    from jaxrefine.app.runtime import use_compilation_cache, use_cpu_cores
+    from jaxrefine.app.run.inputs import describe, prepare_job
+    from jaxrefine.app.run.results import Results
 
     use_cpu_cores()
     config = Config.load(options.config)

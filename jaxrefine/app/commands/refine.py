@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jaxrefine.app.commands.report import need_packages
-from jaxrefine.app.exit_codes import EXIT_NOT_ALL_REFINED, EXIT_WRITTEN
-from jaxrefine.app.logs import set_up_logging
-from jaxrefine.app.stop import Stop, stop_on_signals
+from jaxrefine.app.console.exit_codes import EXIT_NOT_ALL_REFINED, EXIT_WRITTEN
+from jaxrefine.app.console.interrupts import Stop, stop_on_signals
+from jaxrefine.app.console.logs import set_up_logging
 
 if TYPE_CHECKING:
     from jaxrefine.app.config import Config
@@ -62,12 +62,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Refine what the configuration names, and say what was done."""
+    from jaxrefine.app.cluster.environment import find_place
+    from jaxrefine.app.cluster.process_group import joined
     from jaxrefine.app.config import Config
-    from jaxrefine.app.distributed import joined
-    from jaxrefine.app.pipeline import run as refine
-    from jaxrefine.app.places import find_place
-    from jaxrefine.app.runtime import use_compilation_cache, use_cpu_cores
-    from jaxrefine.app.summary import not_refined_line, summary_lines, tell
+    from jaxrefine.app.console.summary import not_refined_line, summary_lines, tell
+    from jaxrefine.app.run.devices import use_compilation_cache, use_cpu_cores
+    from jaxrefine.app.run.pipeline import run as refine
 
     if options.report:
         need_packages()
@@ -109,6 +109,6 @@ def run(options: argparse.Namespace) -> int:
 
 def _report(table: Path, config: "Config", lines: list[str]) -> Path:
     """Make the report of a run that has ended."""
-    from jaxrefine.app.report import Wanted, default_folder, write_report
+    from jaxrefine.app.report.page import Wanted, default_folder, write_report
 
     return write_report(table, default_folder(table), Wanted(config=config, run=lines))

@@ -3,10 +3,10 @@
 import argparse
 from pathlib import Path
 
-from jaxrefine.app.exit_codes import EXIT_WRITTEN
-from jaxrefine.app.option_types import count, finite
+from jaxrefine.app.console.exit_codes import EXIT_WRITTEN
+from jaxrefine.app.console.option_types import count, finite
 from jaxrefine.data import InputError
-from jaxrefine.io.extras import need
+from jaxrefine.io.optional import need
 
 HELP = "show a refined table as a page with figures"
 
@@ -65,8 +65,8 @@ def run(options: argparse.Namespace) -> int:
     if options.landscape and options.config is None:
         raise InputError("--landscape needs the run's configuration: name it with --config")
     from jaxrefine.app.config import Config
-    from jaxrefine.app.report import Wanted, default_folder, write_report
-    from jaxrefine.app.runtime import use_compilation_cache
+    from jaxrefine.app.report.page import Wanted, default_folder, write_report
+    from jaxrefine.app.run.devices import use_compilation_cache
 
     wanted = Wanted(
         threshold=options.threshold,

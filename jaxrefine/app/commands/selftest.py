@@ -2,7 +2,7 @@
 
 import argparse
 
-from jaxrefine.app.exit_codes import EXIT_CHECK_FAILED, EXIT_WRITTEN
+from jaxrefine.app.console.exit_codes import EXIT_CHECK_FAILED, EXIT_WRITTEN
 
 HELP = "compare a device's numbers with known answers"
 
@@ -32,8 +32,8 @@ def run(options: argparse.Namespace) -> int:
     from jaxlib.version import __version__ as jaxlib_version
 
     import jaxrefine
-    from jaxrefine.app.runtime import use_compilation_cache
-    from jaxrefine.app.selftest import run_checks
+    from jaxrefine.app.demo.selftest import run_checks
+    from jaxrefine.app.run.devices import use_compilation_cache
     from jaxrefine.refine.sharding import select_devices
 
     words = options.device

@@ -14,15 +14,15 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import equinox as eqx
 
-from jaxrefine.app.config_filters import PreprocessingFiltersConfig
-from jaxrefine.app.config_load import Fault, Rule, Section, structure
-from jaxrefine.app.config_polish import PolishConfig
-from jaxrefine.app.config_search import (
+from jaxrefine.app.config.filters import PreprocessingFiltersConfig
+from jaxrefine.app.config.polish import PolishConfig
+from jaxrefine.app.config.schema import Fault, Rule, Section, structure
+from jaxrefine.app.config.search import (
     DefocusRefinementConfig,
     OrientationRefinementConfig,
     PixelSizeRefinementConfig,
 )
-from jaxrefine.app.config_yaml import read_yaml
+from jaxrefine.app.config.yaml_reader import read_yaml
 from jaxrefine.data import InputError
 
 _LARGEST_BOX_PX = 8192
@@ -380,17 +380,3 @@ class Config(Section):
 def _build(data: Any, source: str, earlier: Iterable[Fault] = ()) -> Config:
     config = structure(Config, _with_implied(data), source, earlier)
     return dataclasses.replace(config, source=source)
-
-
-def resolve_path(text: str, *, beside: Path) -> Path:
-    """Finds a file that a YAML or CSV file names.
-
-    Args:
-        text: The path. An absolute one stays as it is.
-        beside: The folder of the file that names it.
-
-    Returns:
-        The path from the current directory if the file is there, else from `beside`,
-        whether it is there or not.
-    """
-    return Path(text) if os.path.exists(text) else beside / text

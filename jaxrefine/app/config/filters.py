@@ -2,7 +2,7 @@
 
 from typing import Annotated, ClassVar, TypeAlias
 
-from jaxrefine.app.config_load import Rule, Section
+from jaxrefine.app.config.schema import Rule, Section
 
 _Numbers: TypeAlias = Annotated[
     tuple[float, ...] | None, "a list of finite numbers, or null"

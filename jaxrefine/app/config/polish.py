@@ -2,7 +2,7 @@
 
 from typing import Annotated, ClassVar, Literal
 
-from jaxrefine.app.config_load import Rule, Section
+from jaxrefine.app.config.schema import Rule, Section
 from jaxrefine.refine.coordinates import PARAMETERS
 
 _WORDS = f"a list of {', '.join(PARAMETERS)}"

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from jaxrefine.app.config_load import Rule, Section
+from jaxrefine.app.config.schema import Rule, Section
 
 # Grids beyond these are slips of the pen: no machine holds or finishes them.
 _MOST_OFFSETS = 10_000

@@ -6,10 +6,11 @@ from typing import Any
 
 import yaml
 
-from jaxrefine.app.config import Config, resolve_path
-from jaxrefine.app.config_yaml import read_yaml
+from jaxrefine.app.config.config import Config
+from jaxrefine.app.config.yaml_reader import read_yaml
 from jaxrefine.data import Faults, InputError
 from jaxrefine.io.mrc import read_volume
+from jaxrefine.io.paths import resolve_path
 from jaxrefine.io.table import ParticleTable, read_particle_table
 
 # What the box is larger than the template by: positions 4 px to either side are searched,

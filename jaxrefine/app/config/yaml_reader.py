@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from jaxrefine.app.config_load import Fault, key_text, show
+from jaxrefine.app.config.schema import Fault, key_text, show
 from jaxrefine.data import InputError
 
 # Far above any configuration. PyYAML is slow; and `<<: [*a, *a]` doubles at each level.

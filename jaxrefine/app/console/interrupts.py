@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from jaxrefine.app.exit_codes import EXIT_INTERRUPTED
+from jaxrefine.app.console.exit_codes import EXIT_INTERRUPTED
 
 
 class Stopped(Exception):

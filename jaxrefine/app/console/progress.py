@@ -6,7 +6,7 @@ import time
 
 from tqdm import tqdm
 
-from jaxrefine.app.logs import event
+from jaxrefine.app.console.logs import event
 
 log = logging.getLogger("jaxrefine")
 

@@ -4,7 +4,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from jaxrefine.app.logs import event
+from jaxrefine.app.console.logs import event
 from jaxrefine.data import STATUS_MEANING, Status
 
 log = logging.getLogger("jaxrefine")

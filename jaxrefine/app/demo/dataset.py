@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxrefine.app import demo_match
-from jaxrefine.app import simulate as sim
-from jaxrefine.app.demo_compare import Comparison as Comparison
-from jaxrefine.app.demo_compare import compare_with_truth as compare_with_truth
+from jaxrefine import simulate as sim
+from jaxrefine.app.demo import matching as demo_match
+from jaxrefine.app.demo.evaluate import Comparison as Comparison
+from jaxrefine.app.demo.evaluate import compare_with_truth as compare_with_truth
 from jaxrefine.data import InputError
 from jaxrefine.io.mrc import write_image, write_volume
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxrefine.app import simulate as sim
+from jaxrefine import simulate as sim
 
 _SAME_PARTICLE_PX = 20.0
 

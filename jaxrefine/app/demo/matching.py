@@ -10,7 +10,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxrefine.app import simulate as sim
+from jaxrefine import simulate as sim
 
 Image = NDArray[np.float32]
 

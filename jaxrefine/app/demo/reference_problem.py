@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxrefine.app import simulate as sim
+from jaxrefine import simulate as sim
 from jaxrefine.data import Alignment, Optics, Particles, SearchGrid, Template
 from jaxrefine.physics.filters import Bandpass, Filters, Whitening
 from jaxrefine.physics.slices import make_template

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxrefine.app import selftest_world as planted
-from jaxrefine.app import simulate as sim
-from jaxrefine.app.selftest_world import PIXEL_SIZE_ANGSTROM, SIDE, World
+from jaxrefine import simulate as sim
+from jaxrefine.app.demo import reference_problem as planted
+from jaxrefine.app.demo.reference_problem import PIXEL_SIZE_ANGSTROM, SIDE, World
 from jaxrefine.data import Particles, SearchGrid
 from jaxrefine.physics.ctf import contrast_transfer
 from jaxrefine.physics.slices import Sampling, make_template, sample_slice

@@ -8,15 +8,13 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int
 
-from jaxrefine.app.boxes import box_side, cut_boxes, normalised
-from jaxrefine.app.config import resolve_path
+from jaxrefine.app.interchange.boxes import box_side, cut_boxes, normalised
 from jaxrefine.data import InputError
-from jaxrefine.io.columns import ANGLES
+from jaxrefine.io.atomic import refuse_no_file
 from jaxrefine.io.mrc import read_image
-from jaxrefine.io.paths import rebased
-from jaxrefine.io.replace import refuse_no_file
-from jaxrefine.io.stacks import new_stack
-from jaxrefine.io.star import (
+from jaxrefine.io.mrc_stack import new_stack
+from jaxrefine.io.paths import rebased, resolve_path
+from jaxrefine.io.star.writer import (
     Stack,
     StarParticles,
     refuse_odd_names,
@@ -24,6 +22,7 @@ from jaxrefine.io.star import (
     write_relion,
 )
 from jaxrefine.io.table import ParticleTable, StartingValues, read_particle_table
+from jaxrefine.io.table.schema import ANGLES
 
 log = logging.getLogger("jaxrefine")
 

@@ -3,18 +3,17 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from jaxrefine.app.config import resolve_path
-from jaxrefine.app.export import files_of, refuse_overwriting
+from jaxrefine.app.interchange.export_star import files_of, refuse_overwriting
 from jaxrefine.data import InputError
-from jaxrefine.io.paths import rebased
-from jaxrefine.io.star_table import MOST_TEMPLATE_PX, imported_table, read_star
-from jaxrefine.io.statistic_maps import MapKind
+from jaxrefine.io.paths import rebased, resolve_path
+from jaxrefine.io.star.reader import MOST_TEMPLATE_PX, imported_table, read_star
 from jaxrefine.io.table import (
     ParticleTable,
     decide_statistics,
     read_particle_table,
     write_table,
 )
+from jaxrefine.io.table.statistic_maps import MapKind
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from jaxrefine.app.report_numbers import Numbers
+from jaxrefine.app.report.table_data import Numbers
 
 if TYPE_CHECKING:
     from matplotlib.typing import RcKeyType

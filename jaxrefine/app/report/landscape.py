@@ -4,9 +4,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from jaxrefine.app.landscape import Landscape
-from jaxrefine.app.report_figures import BLUE, INK, PALE, Picture, png_of, style
-from jaxrefine.app.report_numbers import Numbers
+from jaxrefine.app.report.figures import BLUE, INK, PALE, Picture, png_of, style
+from jaxrefine.app.report.table_data import Numbers
+from jaxrefine.app.run.landscape import Landscape
 
 # z-scores are float32, and boxes lie elsewhere than in the search.
 _AGREES = 0.05

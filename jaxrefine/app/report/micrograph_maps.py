@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.collections import EllipseCollection
 from matplotlib.figure import Figure
 
-from jaxrefine.app.report_figures import INK, Picture, png_of, style
-from jaxrefine.app.report_numbers import Numbers
+from jaxrefine.app.report.figures import INK, Picture, png_of, style
+from jaxrefine.app.report.table_data import Numbers
 from jaxrefine.data import InputError
 from jaxrefine.io.mrc import read_image
 

@@ -17,13 +17,14 @@ import jinja2
 import numpy as np
 
 import jaxrefine
-from jaxrefine.app import report_figures as figures
-from jaxrefine.app.config import Config, resolve_path
-from jaxrefine.app.report_figures import Picture
-from jaxrefine.app.report_maps import micrograph_map
-from jaxrefine.app.report_numbers import REASONS, Concern, Numbers, read_numbers
+from jaxrefine.app.config import Config
+from jaxrefine.app.report import figures as figures
+from jaxrefine.app.report.figures import Picture
+from jaxrefine.app.report.micrograph_maps import micrograph_map
+from jaxrefine.app.report.table_data import REASONS, Concern, Numbers, read_numbers
 from jaxrefine.data import InputError
-from jaxrefine.io.replace import replacing
+from jaxrefine.io.atomic import replacing
+from jaxrefine.io.paths import resolve_path
 
 PAGE, FIGURES = "report.html", "figures"
 # Names of all pictures that a report may have.
@@ -116,8 +117,8 @@ def _landscape(numbers: Numbers, wanted: Wanted, folder: Path) -> list[Picture]:
     if wanted.config is None:
         raise InputError("a landscape needs the run's configuration: name it with --config")
     # It compiles a score: only where it is wanted.
-    from jaxrefine.app.landscape import landscapes
-    from jaxrefine.app.report_landscape import landscape_figure
+    from jaxrefine.app.report.landscape import landscape_figure
+    from jaxrefine.app.run.landscape import landscapes
 
     best_first = good[np.argsort(-numbers.z_after[good], kind="stable")]
     count = min(wanted.landscape, _MOST_LANDSCAPES, len(good))

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float
 
-from jaxrefine.app.logs import printable
-from jaxrefine.app.polished import POLISH_MEANING
+from jaxrefine.app.console.logs import printable
 from jaxrefine.data import STATUS_MEANING, InputError
-from jaxrefine.io.columns import ANGLES
 from jaxrefine.io.table import ParticleTable, read_particle_table
+from jaxrefine.io.table.polished import POLISH_MEANING
+from jaxrefine.io.table.schema import ANGLES
 from jaxrefine.physics.rotations import euler_to_matrix
 
 # What is beyond is in no unit of the columns that are drawn.

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxrefine.app.config import Config
-from jaxrefine.app.config_search import (
+from jaxrefine.app.config.search import (
     DefocusRefinementConfig,
     PixelSizeRefinementConfig,
 )

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from jaxrefine.app import fingerprint as fp
-from jaxrefine.app.job import Job
+from jaxrefine.app.run import fingerprint as fp
+from jaxrefine.app.run.inputs import Job
 from jaxrefine.data import InputError
-from jaxrefine.io.refined_columns import RefinedColumns
-from jaxrefine.io.replace import PARTIAL_SUFFIX, replacing
+from jaxrefine.io.atomic import PARTIAL_SUFFIX, replacing
+from jaxrefine.io.table.refined import RefinedColumns
 
 log = logging.getLogger("jaxrefine")
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from jaxrefine.app.config import Config
-from jaxrefine.app.setup import make_score
+from jaxrefine.app.run.build import make_score
 from jaxrefine.data import SearchGrid
 from jaxrefine.io.table import StartingValues
 from jaxrefine.refine.scoring import Score

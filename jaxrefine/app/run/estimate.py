@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import jax
 import psutil
 
-from jaxrefine.app.job import Job
-from jaxrefine.app.parts import Parts
-from jaxrefine.app.pipeline import micrographs, refine_batch
-from jaxrefine.app.results import Results
+from jaxrefine.app.run.checkpoint import Parts
+from jaxrefine.app.run.inputs import Job
+from jaxrefine.app.run.pipeline import micrographs, refine_batch
+from jaxrefine.app.run.results import Results
 from jaxrefine.data import InputError
 from jaxrefine.io.mrc import image_shape
 from jaxrefine.refine.sharding import PARTICLES

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import jaxrefine
-from jaxrefine.app.config_load import Section, show
-from jaxrefine.app.job import Files, Job
+from jaxrefine.app.config.schema import Section, show
+from jaxrefine.app.run.inputs import Files, Job
 from jaxrefine.data import InputError
 
 # Where files are and what computes does not change numbers; what the files hold does.

@@ -6,7 +6,9 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jaxrefine.app.checks import (
+from jaxrefine.app.config import Config
+from jaxrefine.app.run.build import make_filters, make_grid, make_polish, make_score
+from jaxrefine.app.run.checks import (
     check_found,
     check_images,
     check_output,
@@ -14,11 +16,10 @@ from jaxrefine.app.checks import (
     read_template,
     warn_of_voxel_size,
 )
-from jaxrefine.app.config import Config, resolve_path
-from jaxrefine.app.costs import warn_of_box, warn_of_defocus
-from jaxrefine.app.runtime import free_bytes
-from jaxrefine.app.setup import make_filters, make_grid, make_polish, make_score
+from jaxrefine.app.run.costs import warn_of_box, warn_of_defocus
+from jaxrefine.app.run.devices import free_bytes
 from jaxrefine.data import Faults, SearchGrid, Template
+from jaxrefine.io.paths import resolve_path
 from jaxrefine.io.table import (
     ParticleTable,
     StartingValues,

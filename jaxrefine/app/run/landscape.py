@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxrefine.app.config import Config
-from jaxrefine.app.job import prepare_job
-from jaxrefine.app.pipeline import particles_of
+from jaxrefine.app.run.inputs import prepare_job
+from jaxrefine.app.run.pipeline import particles_of
 from jaxrefine.data import Offsets, Particles, Template
 from jaxrefine.refine.differentiable import z_score
 from jaxrefine.refine.scoring import Score

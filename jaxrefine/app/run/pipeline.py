@@ -16,18 +16,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrefine.app.cluster.process_group import Team, deal
 from jaxrefine.app.config import Config
-from jaxrefine.app.distributed import Team, deal
-from jaxrefine.app.exit_codes import EXIT_BROKEN_OFF
-from jaxrefine.app.images import read_images
-from jaxrefine.app.job import Files, Job, describe, prepare_job
-from jaxrefine.app.parts import Parts
-from jaxrefine.app.progress import Progress
-from jaxrefine.app.promises import Promises
-from jaxrefine.app.results import Results
-from jaxrefine.app.setup import particle_optics, starting_alignment
-from jaxrefine.app.stop import Stopped
-from jaxrefine.app.summary import Summary
+from jaxrefine.app.console.exit_codes import EXIT_BROKEN_OFF
+from jaxrefine.app.console.interrupts import Stopped
+from jaxrefine.app.console.progress import Progress
+from jaxrefine.app.console.summary import Summary
+from jaxrefine.app.run.accuracy import Promises
+from jaxrefine.app.run.build import particle_optics, starting_alignment
+from jaxrefine.app.run.checkpoint import Parts
+from jaxrefine.app.run.images import read_images
+from jaxrefine.app.run.inputs import Files, Job, describe, prepare_job
+from jaxrefine.app.run.results import Results
 from jaxrefine.data import InputError, Particles, Polished, Refined
 from jaxrefine.refine.layout import Layout
 from jaxrefine.refine.polish import polish_particles

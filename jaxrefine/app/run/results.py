@@ -9,16 +9,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrefine.app.job import Job
-from jaxrefine.app.parts import Parts
-from jaxrefine.app.polished import mean_defocus, polish_words, polished_numbers
-from jaxrefine.app.summary import Summary
+from jaxrefine.app.console.summary import Summary
+from jaxrefine.app.run.checkpoint import Parts
+from jaxrefine.app.run.inputs import Job
 from jaxrefine.data import Polished, Refined, Status
-from jaxrefine.io.columns import ANGLES, POLISHED
-from jaxrefine.io.frames import DataFrame
 from jaxrefine.io.paths import rebased
-from jaxrefine.io.refined_columns import RefinedColumns, refined_table
 from jaxrefine.io.table import write_table
+from jaxrefine.io.table.dataframe import DataFrame
+from jaxrefine.io.table.polished import mean_defocus, polish_words, polished_numbers
+from jaxrefine.io.table.refined import RefinedColumns, refined_table
+from jaxrefine.io.table.schema import ANGLES, POLISHED
 from jaxrefine.physics.rotations import matrix_to_euler
 from jaxrefine.refine.refine import at_edges
 

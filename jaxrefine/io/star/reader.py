@@ -17,17 +17,22 @@ import pandas as pd
 from jaxtyping import Float
 
 from jaxrefine.data.errors import InputError
-from jaxrefine.io import cells
-from jaxrefine.io.columns import BY_NAME
-from jaxrefine.io.extras import need
-from jaxrefine.io.star import CISTEM_NUMBERS, RELION_NUMBERS, RELION_OPTICS, StarParticles
+from jaxrefine.io.optional import need
+from jaxrefine.io.star.writer import (
+    CISTEM_NUMBERS,
+    RELION_NUMBERS,
+    RELION_OPTICS,
+    StarParticles,
+)
+from jaxrefine.io.table import csv_text as cells
+from jaxrefine.io.table.schema import BY_NAME
 
 if TYPE_CHECKING:
     from gemmi import cif
 
 # Values that a file may leave out.
 _DEFAULTS = {"phase_shift_deg": 0.0, "b_factor_angstrom2": 0.0, "z_score": np.nan}
-# Those of `jaxrefine.io.table`, which reads what is made of the file.
+# Those of `jaxrefine.io.table.particle_table`, which reads what is made of the file.
 _Limit = tuple[float, float, str]
 _LIMITS: dict[str, _Limit] = {
     "pixel_size_angstrom": (0.01, 100.0, "in 0.01 … 100 (Å)"),

@@ -14,8 +14,8 @@ import pandas as pd
 from jaxtyping import Float
 
 from jaxrefine.data.errors import InputError
-from jaxrefine.io.extras import need
-from jaxrefine.io.replace import replacing
+from jaxrefine.io.atomic import replacing
+from jaxrefine.io.optional import need
 
 Blocks = dict[str, pd.DataFrame]
 

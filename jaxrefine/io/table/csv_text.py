@@ -1,6 +1,6 @@
 """CSV files as cells of text: reading, writing, and numbers to and from text.
 
-What the columns mean is the business of `jaxrefine.io.table`.
+What the columns mean is the business of `jaxrefine.io.table.particle_table`.
 """
 
 import csv
@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from jaxrefine.data.errors import InputError
-from jaxrefine.io.replace import replacing
+from jaxrefine.io.atomic import replacing
 
 _UNNAMED_INDEX = re.compile(r"(Unnamed: \d+)?")
 _NOTHING = frozenset({"", "{}", "[]", "null", "none", "nan"})

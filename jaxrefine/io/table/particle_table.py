@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 
 from jaxrefine.data.errors import InputError
-from jaxrefine.io import cells
-from jaxrefine.io.cells import write_table as write_table
-from jaxrefine.io.columns import ANGLES, BY_NAME, COLUMNS, DEFOCUS
-from jaxrefine.io.statistic_maps import ADVICE, MapKind, decide_map_kind
+from jaxrefine.io.table import csv_text as cells
+from jaxrefine.io.table.csv_text import write_table as write_table
+from jaxrefine.io.table.schema import ANGLES, BY_NAME, COLUMNS, DEFOCUS
+from jaxrefine.io.table.statistic_maps import ADVICE, MapKind, decide_map_kind
 
 _LIMITS: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray]]] = {
     "pixel_size": (" in 0.01 … 100 (Å)", lambda x: (x >= 0.01) & (x <= 100)),

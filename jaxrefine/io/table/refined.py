@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from jaxrefine.io import cells
-from jaxrefine.io.columns import ANGLES, BY_NAME, COLUMNS, DEFOCUS, OURS, POLISHED
-from jaxrefine.io.table import ParticleTable
+from jaxrefine.io.table import csv_text as cells
+from jaxrefine.io.table.particle_table import ParticleTable
+from jaxrefine.io.table.schema import ANGLES, BY_NAME, COLUMNS, DEFOCUS, OURS, POLISHED
 
 # Refined astigmatism stays: it is where this refinement began.
 _OF_AN_EARLIER_POLISH = [

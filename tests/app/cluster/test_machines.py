@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from jaxrefine.app.distributed import deal
-from jaxrefine.app.places import Place, find_place
+from jaxrefine.app.cluster.environment import Place, find_place
+from jaxrefine.app.cluster.process_group import deal
 from jaxrefine.data import InputError
 from tests.app import runs
 

@@ -4,7 +4,7 @@ import copy
 import dataclasses
 from typing import Any
 
-from jaxrefine.app.config_load import Section
+from jaxrefine.app.config.schema import Section
 
 REQUIRED = {
     "template_volume_path": "template.mrc",

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from config_data import with_values
 
-from jaxrefine.app.config import Config, ParticleStackConfig
-from jaxrefine.app.config_search import DefocusRefinementConfig
+from jaxrefine.app.config.config import Config, ParticleStackConfig
+from jaxrefine.app.config.search import DefocusRefinementConfig
 from jaxrefine.data import InputError
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from jaxrefine.app import progress
 from jaxrefine.app.cli import main
-from jaxrefine.app.logs import set_up_logging
-from jaxrefine.app.progress import Progress
-from jaxrefine.app.summary import Summary, tell
+from jaxrefine.app.console import progress
+from jaxrefine.app.console.logs import set_up_logging
+from jaxrefine.app.console.progress import Progress
+from jaxrefine.app.console.summary import Summary, tell
 from jaxrefine.data import Status
 
 log = logging.getLogger("jaxrefine")
@@ -128,7 +128,9 @@ def test_a_log_file_that_cannot_be_written(tmp_path, capsys):
 def test_the_first_batch_which_compiles_says_nothing_of_the_pace(monkeypatch, caplog):
     """100 s for the first of ten, 2 s for each of the others."""
     times = iter([0.0, 100.0, 102.0, 104.0])
-    monkeypatch.setattr("jaxrefine.app.progress.time.monotonic", lambda: next(times))
+    monkeypatch.setattr(
+        "jaxrefine.app.console.progress.time.monotonic", lambda: next(times)
+    )
     with caplog.at_level("INFO", "jaxrefine"), Progress(10, 7, json_lines=True) as shown:
         for _ in range(3):
             shown.update(1, "m.mrc")

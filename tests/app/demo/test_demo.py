@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import yaml
 
-from jaxrefine.app import demo, demo_match
-from jaxrefine.app import simulate as sim
+from jaxrefine import simulate as sim
 from jaxrefine.app.config import Config
+from jaxrefine.app.demo import dataset as demo
+from jaxrefine.app.demo import matching as demo_match
 from jaxrefine.io.table import decide_statistics, read_particle_table
 
 # --- the whole folder, made once ---------------------------------------------------------

@@ -6,9 +6,9 @@ import io
 import jax
 import pytest
 
-from jaxrefine.app import selftest
 from jaxrefine.app.cli import main
-from jaxrefine.app.selftest import Check
+from jaxrefine.app.demo import selftest
+from jaxrefine.app.demo.selftest import Check
 from jaxrefine.physics.ctf import contrast_transfer
 from jaxrefine.physics.slices import sample_slice
 from jaxrefine.refine import product

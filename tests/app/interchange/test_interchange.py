@@ -15,14 +15,14 @@ import scipy.ndimage
 import scipy.spatial
 import starfile
 
-from jaxrefine.app import simulate as sim
-from jaxrefine.app.boxes import cut_boxes, normalised
+from jaxrefine import simulate as sim
 from jaxrefine.app.cli import main
-from jaxrefine.app.export import export
+from jaxrefine.app.interchange.boxes import cut_boxes, normalised
+from jaxrefine.app.interchange.export_star import export
 from jaxrefine.data import InputError
 from jaxrefine.io.mrc import read_image, write_image
-from jaxrefine.io.stacks import new_stack
-from jaxrefine.io.star_table import read_star
+from jaxrefine.io.mrc_stack import new_stack
+from jaxrefine.io.star.reader import read_star
 from jaxrefine.io.table import read_particle_table, write_table
 from tests.reference import REFERENCE
 from tests.tables import ROW

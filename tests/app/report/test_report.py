@@ -11,16 +11,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from jaxrefine.app import landscape, pipeline
 from jaxrefine.app.cli import main
 from jaxrefine.app.config import Config
-from jaxrefine.app.landscape import LINES, Landscape, landscapes
-from jaxrefine.app.report import Wanted, write_report
-from jaxrefine.app.report_figures import _bins
-from jaxrefine.app.report_landscape import landscape_figure
-from jaxrefine.app.report_maps import thumbnail
-from jaxrefine.app.report_numbers import read_numbers
-from jaxrefine.app.summary import Summary
+from jaxrefine.app.console.summary import Summary
+from jaxrefine.app.report.figures import _bins
+from jaxrefine.app.report.landscape import landscape_figure
+from jaxrefine.app.report.micrograph_maps import thumbnail
+from jaxrefine.app.report.page import Wanted, write_report
+from jaxrefine.app.report.table_data import read_numbers
+from jaxrefine.app.run import landscape, pipeline
+from jaxrefine.app.run.landscape import LINES, Landscape, landscapes
 from jaxrefine.data import InputError, Status
 from jaxrefine.io.mrc import write_image
 from jaxrefine.io.table import write_table

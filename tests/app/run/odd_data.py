@@ -11,9 +11,9 @@ from pathlib import Path
 
 import mrcfile
 import numpy as np
+from tests.app.bad_input import IMAGE, MEAN, SPREAD, rows_of, set_keys, write_rows
 
 from jaxrefine.io.mrc import read_image, write_image
-from tests.app.bad_input import IMAGE, MEAN, SPREAD, rows_of, set_keys, write_rows
 
 QUICK = {
     "orientation_refinement_config.psi_step_coarse": 1.0,

@@ -22,7 +22,8 @@ _PATHS = ("micrograph_path", "correlation_average_path", "correlation_variance_p
 # processes are noticed sooner.
 SLOW = """
 import sys, time
-from jaxrefine.app import distributed, results
+from jaxrefine.app.cluster import process_group as distributed
+from jaxrefine.app.run import results
 from jaxrefine.app.cli import main
 store = results.Results.store
 def slow_store(self, *arguments):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrefine.app.promises import PROMISE_BOUND, Promises
+from jaxrefine.app.run.accuracy import PROMISE_BOUND, Promises
 from jaxrefine.data import Alignment, Refined
 
 

@@ -8,14 +8,14 @@ import jax
 import numpy as np
 import pandas as pd
 import pytest
-
-from jaxrefine.app import job as job_module
-from jaxrefine.app.cli import main
-from jaxrefine.data import Status
-from jaxrefine.io import replace
 from tests.app.bad_input import REFUSED, WARNED, rows_of, set_keys, write_rows
 from tests.app.odd_data import ODD, QUICK, odd_folder
 from tests.app.runs import ROOT, parts_of
+
+from jaxrefine.app.cli import main
+from jaxrefine.app.run import inputs as job_module
+from jaxrefine.data import Status
+from jaxrefine.io import atomic as replace
 from tests.reference import reference_set
 
 DOCUMENT = (ROOT / "docs" / "errors.md").read_text()
@@ -102,7 +102,7 @@ def test_warned_of(folder, monkeypatch, capsys, name):
     def enough(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("jaxrefine.app.pipeline.Parts", enough)
+    monkeypatch.setattr("jaxrefine.app.run.pipeline.Parts", enough)
     WARNED[name](folder)
     assert main(["refine", "refine.yaml", "--quiet"]) == 130
     lines = capsys.readouterr().err.splitlines()

@@ -9,18 +9,18 @@ import time
 
 import numpy as np
 import pytest
+from tests.app.runs import change
 
 import jaxrefine
-from jaxrefine.app import images, pipeline
-from jaxrefine.app import parts as parts_module
 from jaxrefine.app.cli import main
+from jaxrefine.app.cluster.process_group import Team
 from jaxrefine.app.config import Config
-from jaxrefine.app.distributed import Team
-from jaxrefine.app.results import Results
-from jaxrefine.app.stop import Stop, Stopped
+from jaxrefine.app.console.interrupts import Stop, Stopped
+from jaxrefine.app.run import checkpoint as parts_module
+from jaxrefine.app.run import images, pipeline
+from jaxrefine.app.run.results import Results
 from jaxrefine.io.mrc import read_image, write_image
 from tests.app import runs
-from tests.app.runs import change
 
 # Tests run on four devices: batches of four.
 PER_MICROGRAPH = 5

@@ -9,9 +9,9 @@ import yaml
 
 from jaxrefine.app.cli import main
 from jaxrefine.app.config import Config
-from jaxrefine.app.job import prepare_job
-from jaxrefine.app.parts import Parts
-from jaxrefine.app.results import Results
+from jaxrefine.app.run.checkpoint import Parts
+from jaxrefine.app.run.inputs import prepare_job
+from jaxrefine.app.run.results import Results
 from jaxrefine.io.mrc import write_volume
 from tests.reference import reference_set
 

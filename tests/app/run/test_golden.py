@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from jaxrefine.app.config import Config
-from jaxrefine.app.pipeline import run
+from jaxrefine.app.run.pipeline import run
 from jaxrefine.physics.rotations import angle_between_deg, euler_to_matrix
 from tests.reference import reference_set
 

@@ -5,7 +5,7 @@ import logging
 import numpy as np
 import pytest
 
-from jaxrefine.app.images import read_images
+from jaxrefine.app.run.images import read_images
 from jaxrefine.io.mrc import write_image
 
 NOISE = np.random.default_rng(0)

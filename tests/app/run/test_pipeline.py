@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 import yaml
 
-from jaxrefine.app import promises
 from jaxrefine.app.config import Config
-from jaxrefine.app.pipeline import run
+from jaxrefine.app.run import accuracy as promises
+from jaxrefine.app.run.pipeline import run
 from jaxrefine.physics.rotations import euler_to_matrix
 from jaxrefine.refine import refine as refining
 from jaxrefine.refine.refine import search_batch

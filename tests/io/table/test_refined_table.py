@@ -12,12 +12,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jaxrefine.data import STATUS_MEANING, InputError
-from jaxrefine.io.columns import COLUMNS
-from jaxrefine.io.refined_columns import RefinedColumns, refined_table
 from jaxrefine.io.table import (
     read_particle_table,
     write_table,
 )
+from jaxrefine.io.table.refined import RefinedColumns, refined_table
+from jaxrefine.io.table.schema import COLUMNS
 from tests.reference import REFERENCE
 from tests.tables import ROW, read
 

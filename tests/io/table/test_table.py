@@ -5,12 +5,12 @@ import pandas as pd
 import pytest
 
 from jaxrefine.data import InputError
-from jaxrefine.io.columns import COLUMNS
 from jaxrefine.io.table import (
     decide_statistics,
     read_particle_table,
     write_table,
 )
+from jaxrefine.io.table.schema import COLUMNS
 from tests.reference import REFERENCE, SETS, reference_set
 from tests.tables import ROW, read, save
 

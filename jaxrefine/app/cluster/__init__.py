@@ -1,0 +1,1 @@
+"""The processes of one run: which this is, and how they agree."""

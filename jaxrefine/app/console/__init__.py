@@ -1,0 +1,1 @@
+"""What a user sees of the program: logs, progress, summary, signals, exit codes."""

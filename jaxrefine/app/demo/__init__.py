@@ -1,0 +1,1 @@
+"""A data set with known truth, what a run made of it, and the self-test."""

@@ -1,0 +1,1 @@
+"""Particles to and from other programs: STAR files and extracted boxes."""

@@ -1,0 +1,1 @@
+"""A refined table as a page with figures."""
