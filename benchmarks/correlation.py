@@ -56,15 +56,15 @@ def our_search(side: int, box: int, score_name: str, sampling: str, grid: jr.Sea
         sim.potential_volume(atoms, side, PIXEL_SIZE_ANGSTROM), sampling
     )
     start = jr.euler_to_matrix(np.array([30.0, 60.0, 40.0]))
-    ny = max(score.cut) + side
-    planted = sim.Planted(
+    ny = max(score.padded_box) + side
+    simulated = sim.SimulatedParticle(
         sim.perturbed_rotation(start, rng),
         (ny / 2 + 0.3, ny / 2 - 0.2),
         (DEFOCUS_ANGSTROM + 30,) * 2,
         snr_ideal=15.0,
     )
     made = sim.simulate_micrograph(
-        atoms, [planted], (ny, ny), PIXEL_SIZE_ANGSTROM, sim.Microscope(), rng
+        atoms, [simulated], (ny, ny), PIXEL_SIZE_ANGSTROM, sim.Microscope(), rng
     )
     micrograph = jr.prepare_micrograph(
         jnp.asarray(made.image),

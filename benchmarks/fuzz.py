@@ -3,7 +3,7 @@
     .venv/bin/pip install atheris
     .venv/bin/python benchmarks/fuzz.py image --seconds 900
 
-A reader may accept a file or refuse it with an `InputError`, each fault one short line.
+A reader may accept a file or refuse it with an `InputError`, each error one short line.
 Anything else (another exception, 10 s for one file, 3 GB of memory) is a finding: the
 fuzzer stops, shows it, and leaves the bytes in `crash-…` or `timeout-…` here;
 `benchmarks/fuzz.py image THAT_FILE` runs them again. Coverage of jaxrefine, PyYAML and
@@ -33,11 +33,11 @@ with atheris.instrument_imports(include=["jaxrefine", "yaml", "mrcfile"]):
     from jaxrefine.app.config.schema import Section
     from jaxrefine.app.interchange.export_star import export
     from jaxrefine.app.interchange.import_star import import_star
-    from jaxrefine.app.report.page import Wanted, write_report
-    from jaxrefine.app.report.table_data import Numbers, read_numbers
-    from jaxrefine.app.run.build import make_filters, make_grid, make_polish
-    from jaxrefine.app.run.checkpoint import Parts
-    from jaxrefine.app.run.inputs import prepare_job
+    from jaxrefine.app.report.page import ReportOptions, write_report
+    from jaxrefine.app.report.table_data import ReportData, load_report_data
+    from jaxrefine.app.run.build import build_filters, build_grid, build_polish
+    from jaxrefine.app.run.checkpoint import Checkpoint
+    from jaxrefine.app.run.inputs import load_inputs
     from jaxrefine.app.run.results import Results
     from jaxrefine.data import InputError
     from jaxrefine.io.mrc import image_shape, read_image, read_volume, write_volume
@@ -57,10 +57,10 @@ Target = Callable[[bytes], None]
 
 def refused_properly(error: InputError) -> None:
     """An error that a user can read."""
-    for fault in error.faults:
-        short = 0 < len(fault) < 2000 and "\n" not in fault
+    for message in error.errors:
+        short = 0 < len(message) < 2000 and "\n" not in message
         if not short:
-            raise AssertionError(f"an odd message: {fault[:3000]!r}") from error
+            raise AssertionError(f"an odd message: {message[:3000]!r}") from error
 
 
 # --- Targets: each makes, in a folder, what takes some bytes -----------------------
@@ -73,9 +73,9 @@ def config_target(folder: Path) -> Target:
     def one(data: bytes) -> None:
         path.write_bytes(data)
         config = Config.load(path)
-        make_filters(config)
-        make_polish(config)
-        make_grid(config)
+        build_filters(config)
+        build_polish(config)
+        build_grid(config)
 
     return one
 
@@ -118,7 +118,7 @@ def star_target(folder: Path) -> Target:
         try:
             read_particle_table(made)
         except InputError as error:
-            raise AssertionError(f"the table that was made is faulty: {error}") from error
+            raise AssertionError(f"the table that was made is invalid: {error}") from error
 
     return one
 
@@ -129,14 +129,14 @@ def report_target(folder: Path) -> Target:
 
     def one(data: bytes) -> None:
         path.write_bytes(altered(data, sound, r"([,\n])"))
-        numbers = read_numbers(path)
-        for name, member in vars(Numbers).items():
+        numbers = load_report_data(path)
+        for name, member in vars(ReportData).items():
             if isinstance(member, cached_property):
                 getattr(numbers, name)
         if not np.isfinite(numbers.centre_px).all():
             raise AssertionError("a particle was accepted that is nowhere")
         if zlib.crc32(data) % 64 == 0:
-            write_report(path, folder / "report", Wanted(threshold=9.0))
+            write_report(path, folder / "report", ReportOptions(threshold=9.0))
 
     return one
 
@@ -160,14 +160,14 @@ def mrc_target(folder: Path, *readers: Callable[[Path], object]) -> Target:
 
 def parts_target(folder: Path) -> Target:
     """What an interrupted run has left: half of the bytes' freedom is in sound archives."""
-    job = prepare_job(Config.load(REFERENCE / "refine.yaml"), folder / "out.csv")
-    parts = Parts(job)
-    sound = sound_part(job, parts, folder)
+    inputs = load_inputs(Config.load(REFERENCE / "refine.yaml"), folder / "out.csv")
+    parts = Checkpoint(inputs)
+    sound = sound_part(inputs, parts, folder)
     digest = json.loads(str(sound["_made_from"]))["run"]
 
     def one(data: bytes) -> None:
         choose = atheris.FuzzedDataProvider(data)
-        results = Results(job)
+        results = Results(inputs)
         parts.begin(fresh=True)
         kind = choose.ConsumeIntInRange(0, 3)
         if kind == 0:
@@ -179,7 +179,7 @@ def parts_target(folder: Path) -> Target:
             parts.begin(fresh=False)
             results.load(parts, [0])
             if results.done.any():  # it was taken for sound
-                refined_table(job.table, results.columns)
+                refined_table(inputs.table, results.columns)
                 results.summary(0.0)
         finally:
             parts.close(shared=False)
@@ -187,10 +187,10 @@ def parts_target(folder: Path) -> Target:
     return one
 
 
-def sound_part(job, parts: Parts, folder: Path) -> dict[str, np.ndarray]:
+def sound_part(inputs, parts: Checkpoint, folder: Path) -> dict[str, np.ndarray]:
     """The arrays of a file of results as the program writes it."""
     parts.begin(fresh=True)
-    parts.save(0, np.arange(3), Results(job).columns)
+    parts.save(0, np.arange(3), Results(inputs).columns)
     with np.load(parts.folder / "000000.npz", allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
     parts.close(shared=False)

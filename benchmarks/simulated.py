@@ -104,12 +104,12 @@ def make_case(
     u_v = defocus + relative[:, None] + ASTIGMATISM_ANGSTROM / 2 * np.array([1, -1])
     rotation = sim.random_rotations(count, rng)
     snr = rng.uniform(*SNR_RANGE, count)
-    planted = [
-        sim.Planted(r, tuple(c), tuple(d), ASTIGMATISM_DEG, a)
+    simulated = [
+        sim.SimulatedParticle(r, tuple(c), tuple(d), ASTIGMATISM_DEG, a)
         for r, c, d, a in zip(rotation, centre.tolist(), u_v.tolist(), snr, strict=True)
     ]
     made = sim.simulate_micrograph(
-        s.atoms, planted, (size, size), s.pixel_size, MICROSCOPE, rng, margin_px=32
+        s.atoms, simulated, (size, size), s.pixel_size, MICROSCOPE, rng, margin_px=32
     )
     maps = (size - n + 1,) * 2
     micrograph = jr.prepare_micrograph(

@@ -80,9 +80,9 @@ def main() -> None:
             peer.micrograph_path.to_numpy()[:, None] != truth.micrograph_path.to_numpy()
         ] = np.inf
         rows = np.flatnonzero(apart.min(axis=1) < SAME_PARTICLE_PX)
-        planted = truth.iloc[apart[rows].argmin(axis=1)]
+        simulated = truth.iloc[apart[rows].argmin(axis=1)]
         for label, (table, prefix) in tables.items():
-            angle, position, defocus = mean_errors(table.iloc[rows], planted, prefix)
+            angle, position, defocus = mean_errors(table.iloc[rows], simulated, prefix)
             print(
                 f"| {name}: {label} | {len(rows)} | {angle:.2f}° | {position:.2f} px "
                 f"| {defocus:.0f} Å |",

@@ -30,12 +30,12 @@ rotation = sim.random_rotations(COUNT, rng)
 corner = np.stack(np.divmod(np.arange(COUNT), 4), axis=-1) * 140 + 85
 centre = (corner + SIDE // 2 - SIZE / 2) / SIZE  # y, x as shares of the image
 truth = DEFOCUS + centre @ TILT + rng.normal(0, ROUGHNESS, COUNT)
-planted = [
-    sim.Planted(r, (y + 24.2, x + 23.7), (d, d), 0.0, 15.0)
+simulated = [
+    sim.SimulatedParticle(r, (y + 24.2, x + 23.7), (d, d), 0.0, 15.0)
     for r, (y, x), d in zip(rotation, corner.tolist(), truth, strict=True)
 ]
 microscope = sim.Microscope(b_factor_angstrom2=30.0)
-made = sim.simulate_micrograph(atoms, planted, (SIZE, SIZE), PIXEL_SIZE, microscope, rng)
+made = sim.simulate_micrograph(atoms, simulated, (SIZE, SIZE), PIXEL_SIZE, microscope, rng)
 
 # What is believed beforehand: one defocus for all.
 score = jr.ImageCTF.for_particles(

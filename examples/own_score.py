@@ -25,10 +25,10 @@ tilts = jnp.linspace(-3, 3, 7)
 def low_resolution_z(offsets, particle, template, score):
     """z with the image's finest half taken away: less signal, but a wider peak."""
     half = (
-        jnp.asarray(np.fft.rfftfreq(score.cut[1]) < 0.25)
-        & jnp.asarray(np.abs(np.fft.fftfreq(score.cut[0])) < 0.25)[:, None]
+        jnp.asarray(np.fft.rfftfreq(score.padded_box[1]) < 0.25)
+        & jnp.asarray(np.abs(np.fft.fftfreq(score.padded_box[0])) < 0.25)[:, None]
     )
-    blurred = jnp.fft.irfft2(jnp.fft.rfft2(particle.image) * half, s=score.cut)
+    blurred = jnp.fft.irfft2(jnp.fft.rfft2(particle.image) * half, s=score.padded_box)
     particle = eqx.tree_at(lambda p: p.image, particle, blurred)
     return jr.z_score(offsets, particle, template, score)
 

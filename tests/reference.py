@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+ROOT = Path(__file__).parents[1]
 REFERENCE = Path(__file__).parent / "data" / "reference"
 SETS = ("basic", "two_micrographs", "disabled", "rerefine")
 _RESULTS_OF_BASIC = ("refine.yaml", "refined.csv")

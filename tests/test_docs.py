@@ -1,25 +1,23 @@
 """The documentation's code is run, block after block, as a reader would."""
 
 import re
-from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
-import worlds
 import yaml
-from tests.app.test_polishing import GRID
-from worlds import batch_of, one_particle
 
 import jaxrefine as jr
 from jaxrefine import simulate as sim
 from jaxrefine.app.run.build import particle_optics, starting_alignment
 from jaxrefine.io.mrc import read_image, read_volume
 from jaxrefine.io.table import read_particle_table
-from tests.reference import reference_set
+from tests import worlds
+from tests.app.run.test_polishing import GRID
+from tests.reference import ROOT, reference_set
+from tests.worlds import batch_of, one_particle
 
-ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 
 
@@ -30,16 +28,18 @@ def python_blocks(path):
 @pytest.mark.slow
 def test_differentiable(capsys):
     blocks = python_blocks(DOCS / "differentiable.md")
-    lens, side = worlds.Lens(pixel_size=2.0), 16
-    score = lens.image_ctf((20, 20), side, defocus=200.0)
+    imaging, side = worlds.Imaging(pixel_size=2.0), 16
+    score = imaging.image_ctf((20, 20), side, defocus=200.0)
     atoms = worlds.ball(side, 2.0, b=80.0)
     rng = np.random.default_rng(0)
     volume = sim.potential_volume(atoms, side, 2.0)
     found = []
     for rotation in sim.random_rotations(2, rng):
-        image = worlds.signal_cut(score, atoms, lens, rotation, 200, (0.3, -0.2))
-        noise = rng.standard_normal(score.cut)
-        found.append(one_particle(score, 20 * image + noise, lens, rotation=rotation))
+        image = worlds.signal_in_padded_box(
+            score, atoms, imaging, rotation, 200, (0.3, -0.2)
+        )
+        noise = rng.standard_normal(score.padded_box)
+        found.append(one_particle(score, 20 * image + noise, imaging, rotation=rotation))
     particles, grid = batch_of(found), jr.local_grid()
     refined = jr.refine_particles(particles, jr.make_template(volume), grid, score)
     names = {

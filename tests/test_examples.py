@@ -15,11 +15,14 @@ import pytest
 from jaxrefine.app.config import Config
 from jaxrefine.io.mrc import read_volume
 from jaxrefine.io.table import read_particle_table
+from tests.reference import ROOT
 
-ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 # What has been run here; a file that is added and not listed fails below.
-CONFIGS = {"full.yaml": "tests/app/test_config_files.py", "demo.yaml": "the demo's own"}
+CONFIGS = {
+    "full.yaml": "tests/app/config/test_config_files.py",
+    "demo.yaml": "the demo's own",
+}
 EXAMPLES = {
     "b_factor.py",
     "defocus_plane.py",

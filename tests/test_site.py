@@ -16,8 +16,8 @@ import yaml
 from jaxrefine.app import cli
 from jaxrefine.app.config import Config
 from jaxrefine.io.table import read_particle_table
+from tests.reference import ROOT
 
-ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("**/*.md"))
 PAGES_AND_README = [*PAGES, ROOT / "README.md"]

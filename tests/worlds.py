@@ -20,7 +20,7 @@ def single(values) -> jnp.ndarray:
 
 
 @dataclass(frozen=True)
-class Lens:
+class Imaging:
     """Optics and defocus of one particle, for the package and for the oracles alike."""
 
     defocus: tuple[float, float] = (5200.0, 4700.0)
@@ -65,7 +65,7 @@ def flat(k: np.ndarray) -> np.ndarray:
 def one_particle(
     score: Score,
     image: np.ndarray,
-    lens: Lens,
+    imaging: Imaging,
     *,
     rotation: np.ndarray | None = None,
     template_pixel_size: float | None = None,
@@ -85,14 +85,14 @@ def one_particle(
         alignment=Alignment(
             rotation=single(np.eye(3) if rotation is None else rotation),
             position_px=single([100.0, 200.0]),
-            defocus_angstrom=single(lens.defocus),
-            astigmatism_deg=single(lens.angle),
-            pixel_size_angstrom=single(lens.pixel_size),
+            defocus_angstrom=single(imaging.defocus),
+            astigmatism_deg=single(imaging.angle),
+            pixel_size_angstrom=single(imaging.pixel_size),
         ),
-        optics=lens.optics(),
-        template_pixel_size_angstrom=single(template_pixel_size or lens.pixel_size),
+        optics=imaging.optics(),
+        template_pixel_size_angstrom=single(template_pixel_size or imaging.pixel_size),
         image=single(image),
-        filter_image=single(curve(radial_frequency(score.cut))),
+        filter_image=single(curve(radial_frequency(score.padded_box))),
         filter_template=single(curve(radial_frequency(score.filter_grid))),
         corr_mean=jnp.zeros(score.positions),
         corr_std=jnp.ones(score.positions),
@@ -118,10 +118,10 @@ def ball(
     return sim.Atoms(xyz - xyz.mean(axis=0), np.full(400, 7.0), np.full(400, b))
 
 
-def signal_cut(
+def signal_in_padded_box(
     score: Score,
     atoms: sim.Atoms,
-    lens: Lens,
+    imaging: Imaging,
     rotation: np.ndarray,
     grid: int,
     offset_px: tuple[float, float] = (0.0, 0.0),
@@ -132,17 +132,19 @@ def signal_cut(
     """
     centre = grid // 2
     place = (centre + offset_px[0], centre + offset_px[1])
-    planted = sim.Planted(rotation, place, lens.defocus, lens.angle)
+    simulated = sim.SimulatedParticle(rotation, place, imaging.defocus, imaging.angle)
     shape = (grid, grid)
-    rfft = sim.particle_rfft(atoms, planted, shape, lens.pixel_size, lens.microscope)
+    rfft = sim.particle_rfft(
+        atoms, simulated, shape, imaging.pixel_size, imaging.microscope
+    )
     white = np.full(rfft.shape, float(grid * grid))
     image = np.fft.irfft2(rfft / sim.ideal_snr(rfft, white, grid), s=shape)
     top, left = (
         centre - score.side // 2 - (box - score.side) // 2 - (cut - box) // 2
-        for box, cut in zip(score.box, score.cut, strict=True)
+        for box, cut in zip(score.box, score.padded_box, strict=True)
     )
     assert min(top, left) >= 0, "the grid is too small"
-    return image[top : top + score.cut[0], left : left + score.cut[1]]
+    return image[top : top + score.padded_box[0], left : left + score.padded_box[1]]
 
 
 def matrix_products(function: Callable, *arguments: object) -> list:
@@ -171,7 +173,7 @@ class World:
         rotation: (n, 3, 3).
     """
 
-    lens: Lens
+    imaging: Imaging
     side: int
     atoms: sim.Atoms
     image: np.ndarray
@@ -180,7 +182,7 @@ class World:
 
     @property
     def volume(self) -> np.ndarray:
-        return sim.potential_volume(self.atoms, self.side, self.lens.pixel_size)
+        return sim.potential_volume(self.atoms, self.side, self.imaging.pixel_size)
 
     @property
     def maps(self) -> tuple[jnp.ndarray, jnp.ndarray]:
@@ -195,15 +197,15 @@ class World:
         return Alignment(
             rotation=single(rotation),
             position_px=single(self.corner_px + np.asarray(shift_px)),
-            defocus_angstrom=single(np.tile(self.lens.defocus, (n, 1)) + defocus),
-            astigmatism_deg=single([self.lens.angle] * n),
-            pixel_size_angstrom=single([self.lens.pixel_size] * n),
+            defocus_angstrom=single(np.tile(self.imaging.defocus, (n, 1)) + defocus),
+            astigmatism_deg=single([self.imaging.angle] * n),
+            pixel_size_angstrom=single([self.imaging.pixel_size] * n),
         )
 
 
 def make_world(
     *,
-    lens: Lens | None = None,
+    imaging: Imaging | None = None,
     side: int = 16,
     places: tuple[int, int] = (3, 4),
     spacing: int = 36,
@@ -211,18 +213,22 @@ def make_world(
     seed: int = 0,
 ) -> World:
     """Particles, `spacing` px apart, in coloured noise; periodic at the edges."""
-    lens = lens or Lens(defocus=(3000.0, 2800.0), angle=20.0, pixel_size=2.0, b=0.0)
+    imaging = imaging or Imaging(
+        defocus=(3000.0, 2800.0), angle=20.0, pixel_size=2.0, b=0.0
+    )
     rng = np.random.default_rng(seed)
-    atoms = ball(side, lens.pixel_size, b=120.0, seed=seed)
+    atoms = ball(side, imaging.pixel_size, b=120.0, seed=seed)
     shape = (places[0] * spacing, places[1] * spacing)
     rows, columns = np.indices(places).reshape(2, -1)
     corner = np.stack([rows, columns], axis=-1) * spacing + (spacing - side) // 2
     rotation = sim.random_rotations(len(corner), rng)
-    planted = [
-        sim.Planted(turn, (float(y), float(x)), lens.defocus, lens.angle, snr)
+    simulated = [
+        sim.SimulatedParticle(
+            turn, (float(y), float(x)), imaging.defocus, imaging.angle, snr
+        )
         for turn, (y, x) in zip(rotation, corner + side // 2, strict=True)
     ]
     made = sim.simulate_micrograph(
-        atoms, planted, shape, lens.pixel_size, lens.microscope, rng
+        atoms, simulated, shape, imaging.pixel_size, imaging.microscope, rng
     )
-    return World(lens, side, atoms, made.image, corner, rotation)
+    return World(imaging, side, atoms, made.image, corner, rotation)

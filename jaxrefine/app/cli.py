@@ -19,9 +19,9 @@ from jaxrefine.app.commands import (
     selftest,
 )
 from jaxrefine.app.console.exit_codes import (
-    EXIT_BROKEN_OFF,
-    EXIT_FAULTY_INPUT,
+    EXIT_FAILED,
     EXIT_INTERRUPTED,
+    EXIT_INVALID_INPUT,
 )
 from jaxrefine.app.console.interrupts import Stopped
 from jaxrefine.app.console.logs import set_up_logging
@@ -63,7 +63,7 @@ A run that was interrupted, or killed, continues where it was when it is started
 results are kept in a folder beside the output, OUTPUT.parts, until the table is written.
 
 exit codes: 0 the table was written; 1 out of memory, a process of several died, or a check
-of selftest failed; 2 faulty input (every fault is printed, no table was written); 3 with
+of selftest failed; 2 invalid input (every error is printed, no table was written); 3 with
 --strict, the table was written but some particles were not refined; 130 interrupted.
 """
 
@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments:
         _parser().print_help(sys.stderr)
-        return EXIT_FAULTY_INPUT
+        return EXIT_INVALID_INPUT
     options = _parser().parse_args(_command_first(arguments))
     try:
         set_up_logging(
@@ -90,16 +90,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return options.command.run(options)
     except InputError as error:
-        for fault in error.faults:
-            log.error("%s", fault)
-        return EXIT_FAULTY_INPUT
+        for message in error.errors:
+            log.error("%s", message)
+        return EXIT_INVALID_INPUT
     except (MemoryError, RuntimeError) as error:
         # XLA's own error for too little memory is a RuntimeError with that word.
         if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
             raise
         log.error("out of memory: %s", error)
         log.error("a smaller box, or fewer offsets, need less")
-        return EXIT_BROKEN_OFF
+        return EXIT_FAILED
     except Stopped as stopped:
         if str(stopped):
             log.critical("%s", stopped)

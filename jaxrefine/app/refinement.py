@@ -11,11 +11,11 @@ from jaxtyping import Int
 
 from jaxrefine.app.config import Config
 from jaxrefine.app.run.checks import check_output
-from jaxrefine.app.run.inputs import prepare_job
-from jaxrefine.app.run.pipeline import cut_rows, in_batches, micrographs
+from jaxrefine.app.run.inputs import load_inputs
+from jaxrefine.app.run.pipeline import extract_rows, in_batches, micrographs
 from jaxrefine.app.run.results import Results
 from jaxrefine.data import InputError, Particles, Polished, Refined, SearchGrid, Template
-from jaxrefine.io.table.dataframe import DataFrame, as_read, refined_frame
+from jaxrefine.io.table.dataframe import DataFrame, results_to_dataframe, roundtrip_csv
 from jaxrefine.physics.rotations import matrix_to_euler
 from jaxrefine.refine.polish import Polish
 from jaxrefine.refine.scoring import Score
@@ -48,20 +48,22 @@ class Refinement:
         output: Where `write` puts the table.
 
     Raises:
-        InputError: With every fault of the inputs.
+        InputError: With every error of the inputs.
     """
 
     def __init__(self, config: Config, *, output: str | os.PathLike[str] | None = None):
-        self._job = job = prepare_job(config, None if output is None else Path(output))
-        self._results = Results(job)
+        self._inputs = inputs = load_inputs(
+            config, None if output is None else Path(output)
+        )
+        self._results = Results(inputs)
         self.config: Config = config
-        self.template: Template = job.template
-        self.smooth_template: Template = job.smooth_template or job.template
-        self.grid: SearchGrid = job.grid
-        self.score: Score = job.score
-        self.polish: Polish | None = job.polish
-        self.mesh: Mesh = job.mesh
-        self.output: Path = job.output
+        self.template: Template = inputs.template
+        self.smooth_template: Template = inputs.smooth_template or inputs.template
+        self.grid: SearchGrid = inputs.grid
+        self.score: Score = inputs.score
+        self.polish: Polish | None = inputs.polish
+        self.mesh: Mesh = inputs.mesh
+        self.output: Path = inputs.output
 
     @classmethod
     def load(
@@ -73,13 +75,13 @@ class Refinement:
         """From a configuration file.
 
         Raises:
-            InputError: With every fault of the file, or of the inputs that it names.
+            InputError: With every error of the file, or of the inputs that it names.
         """
         return cls(Config.load(path), output=output)
 
     def __len__(self) -> int:
         """Number of particles in the table."""
-        return len(self._job.table)
+        return len(self._inputs.table)
 
     def particles(
         self, at_once: int = 64
@@ -96,15 +98,15 @@ class Refinement:
         Yields:
             Their rows in the table, from 0, and the particles.
         """
-        left = dict(enumerate(self._job.groups.values()))
-        for number, micrograph in micrographs(self._job, left):
+        left = dict(enumerate(self._inputs.groups.values()))
+        for number, micrograph in micrographs(self._inputs, left):
             if micrograph is None:
                 self._results.store_unreadable(left[number])
                 continue
             for rows in in_batches(left[number], at_once):
                 # Not around the yield: what the caller computes is his own.
                 with jax.default_device(self.mesh.devices.flat[0]):
-                    particles = cut_rows(self._job, micrograph, rows)
+                    particles = extract_rows(self._inputs, micrograph, rows)
                 yield rows, particles
 
     def store(
@@ -134,7 +136,7 @@ class Refinement:
 
     def to_pandas(self) -> DataFrame:
         """The refined table as pandas reads it; rows that were not stored are empty."""
-        return as_read(self._results.table())
+        return roundtrip_csv(self._results.table())
 
     def write(self, path: str | os.PathLike[str] | None = None) -> Path:
         """Write the refined table, which can be refined again; returns where.
@@ -146,7 +148,7 @@ class Refinement:
             InputError: It cannot be written, or would overwrite an input.
         """
         output = self.output if path is None else Path(path)
-        check_output(output, self._job.inputs, self.config.source)
+        check_output(output, self._inputs.inputs, self.config.source)
         return self._results.write(output)
 
 
@@ -159,4 +161,4 @@ def to_pandas(found: Refined | Polished) -> DataFrame:
     errors = found.errors if isinstance(found, Polished) else None
     refined = found.refined if isinstance(found, Polished) else found
     rotation = np.asarray(refined.alignment.rotation, np.float64)
-    return refined_frame(refined, matrix_to_euler(rotation), errors)
+    return results_to_dataframe(refined, matrix_to_euler(rotation), errors)

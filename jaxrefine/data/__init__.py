@@ -1,8 +1,10 @@
 """What things are: equinox modules that every other layer speaks in."""
 
-from jaxrefine.data.errors import Faults as Faults
+from jaxrefine.data.errors import ErrorCollector as ErrorCollector
 from jaxrefine.data.errors import InputError as InputError
 from jaxrefine.data.grid import SearchGrid as SearchGrid
+from jaxrefine.data.offsets import COORDINATES as COORDINATES
+from jaxrefine.data.offsets import PARAMETERS as PARAMETERS
 from jaxrefine.data.offsets import Offsets as Offsets
 from jaxrefine.data.optics import Optics as Optics
 from jaxrefine.data.particles import Alignment as Alignment

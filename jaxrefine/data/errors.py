@@ -5,40 +5,40 @@ from types import TracebackType
 
 
 class InputError(ValueError):
-    """Faulty input: a config, a table, a file, a device that is not there.
+    """Invalid input: a config, a table, a file, a device that is not there.
 
-    Carries every fault that was found, so that a user mends them in one go. The
-    program prints the faults and exits with code 2; it shows no traceback.
+    Carries every error that was found, so that a user mends them in one go. The
+    program prints the errors and exits with code 2; it shows no traceback.
 
     Attributes:
-        faults: One sentence each, naming the file, key or row, the value, and what
+        errors: One sentence each, naming the file, key or row, the value, and what
             would be right.
     """
 
-    faults: tuple[str, ...]
+    errors: tuple[str, ...]
 
-    def __init__(self, faults: str | Iterable[str]):
-        self.faults = (faults,) if isinstance(faults, str) else tuple(faults)
-        super().__init__("\n".join(self.faults))
+    def __init__(self, errors: str | Iterable[str]):
+        self.errors = (errors,) if isinstance(errors, str) else tuple(errors)
+        super().__init__("\n".join(self.errors))
 
 
-class Faults:
-    """Collects the faults of several steps, so that one error names them all.
+class ErrorCollector:
+    """Collects the errors of several steps, so that one error names them all.
 
     ```python
-    faults = Faults()
-    with faults:
+    errors = ErrorCollector()
+    with errors:
         table = read_particle_table(path)
-    with faults:
+    with errors:
         volume, _ = read_volume(path)
-    faults.raise_any()
+    errors.raise_any()
     ```
     """
 
     def __init__(self) -> None:
         self._sentences: list[str] = []
 
-    def __enter__(self) -> "Faults":
+    def __enter__(self) -> "ErrorCollector":
         return self
 
     def __exit__(
@@ -49,7 +49,7 @@ class Faults:
     ) -> bool:
         if not isinstance(error, InputError):
             return False
-        self._sentences += error.faults
+        self._sentences += error.errors
         return True
 
     def raise_any(self) -> None:

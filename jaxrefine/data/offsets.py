@@ -4,6 +4,18 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+# What a polish may free, and its number of coordinates: a rotation vector (deg); y and x of
+# the position (px); defocus, of u and v alike (Å); half of u - v, along its present axis
+# and at 45° to it (Å); the pixel size (Å).
+COORDINATES: dict[str, int] = {
+    "orientation": 3,
+    "shift": 2,
+    "defocus": 1,
+    "astigmatism": 2,
+    "pixel_size": 1,
+}
+PARAMETERS = tuple(COORDINATES)
+
 
 class Offsets(eqx.Module):
     """What may be added to a particle's alignment and optics; all zero changes nothing.

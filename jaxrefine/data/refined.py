@@ -50,8 +50,8 @@ class Refined(eqx.Module):
             standard deviation.
         grid_index: Indices of the best in (pixel size, defocus, orientation, y, x).
         status: A `Status`.
-        promise_error: How far the z-scores of the matrix product were, at most, from the
-            exact ones, of the orientations whose scores were computed both ways; which
+        approximation_error: Largest difference between the z-scores of the matrix product
+            and the exact ones, over the orientations that were scored both ways; which
             these are depends on the layout and the devices.
     """
 
@@ -61,4 +61,4 @@ class Refined(eqx.Module):
     snr: Float[Array, "*n"]
     grid_index: Int[Array, "*n 5"]
     status: Int[Array, "*n"]
-    promise_error: Float[Array, "*n"]
+    approximation_error: Float[Array, "*n"]

@@ -25,7 +25,7 @@ def refuse_no_file(path: Path) -> None:
 
 
 @contextmanager
-def replacement(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path) -> Iterator[Path]:
     """A new file's path, which becomes `path` when the block has ended well.
 
     Until then it has another name in the same folder, `.….partial`.
@@ -50,7 +50,7 @@ def replacement(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def replacing(path: Path, **options: Any) -> Iterator[IO]:
+def atomic_open(path: Path, **options: Any) -> Iterator[IO]:
     """Open a file that takes the place of `path` when the block has ended well.
 
     It is on the disk before it is renamed.
@@ -63,7 +63,7 @@ def replacing(path: Path, **options: Any) -> Iterator[IO]:
         InputError: The file cannot be written.
     """
     with (
-        replacement(path) as temporary,
+        atomic_path(path) as temporary,
         open(temporary, "x" if options else "xb", **options) as file,
     ):
         yield file

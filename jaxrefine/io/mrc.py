@@ -159,7 +159,7 @@ def _write(path: PathLike, array: np.ndarray, ndim: int, voxel_size: float | Non
 
 @contextmanager
 def _opened(path: PathLike) -> Iterator[tuple[BufferedIOBase, _Header]]:
-    """Opens a file and checks its header; every fault of either becomes InputError."""
+    """Opens a file and checks its header; every error of either becomes InputError."""
     try:
         if Path(path).is_dir():
             raise InputError(f"{path}: is a folder; it should be an MRC file")

@@ -7,7 +7,7 @@ from pathlib import Path
 import mrcfile
 import numpy as np
 
-from jaxrefine.io.atomic import replacement
+from jaxrefine.io.atomic import atomic_path
 
 
 @contextmanager
@@ -30,7 +30,7 @@ def new_stack(
     """
     shape = (n, box_px, box_px)
     with (
-        replacement(path) as temporary,
+        atomic_path(path) as temporary,
         mrcfile.new_mmap(temporary, shape, mrc_mode=2) as file,
     ):
         file.set_image_stack()

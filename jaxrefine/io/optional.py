@@ -6,7 +6,7 @@ from importlib import import_module
 from jaxrefine.data.errors import InputError
 
 
-def need(purpose: str, *packages: str, extra: str) -> None:
+def require_packages(purpose: str, *packages: str, extra: str) -> None:
     """Asks for packages before any work is done that would be in vain without them.
 
     Args:

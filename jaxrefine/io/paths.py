@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 
-def rebased(table: pd.DataFrame, source: Path, target: Path) -> pd.DataFrame:
+def rebase_relative_paths(table: pd.DataFrame, source: Path, target: Path) -> pd.DataFrame:
     """Make relative paths absolute where they would no longer be found.
 
     Relative paths are looked for in the current directory, then beside the table. Those

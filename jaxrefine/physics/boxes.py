@@ -14,7 +14,7 @@ def _reflected(index: Int[Array, " n"], size: int) -> Int[Array, " n"]:
     return jnp.minimum(index, period - index)
 
 
-def cut_reflected(
+def crop_reflected(
     image: Float[Array, "Ny Nx"], corner: Int[Array, " 2"], shape: tuple[int, int]
 ) -> Float[Array, "h w"]:
     """Cut `shape` with its top-left at (y, x) `corner`; reflect padding beyond the edge.
@@ -26,7 +26,7 @@ def cut_reflected(
     return image[rows[:, None], columns[None, :]]
 
 
-def cut_filled(
+def crop_filled(
     image: Float[Array, "Ny Nx"],
     corner: Int[Array, " 2"],
     shape: tuple[int, int],

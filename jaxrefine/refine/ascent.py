@@ -41,7 +41,7 @@ class Summit(eqx.Module):
     converged: Bool[Array, ""]
 
 
-class _Here(eqx.Module):
+class _State(eqx.Module):
     at: Float[Array, " p"]
     value: Float[Array, ""]
     gradient: Float[Array, " p"]
@@ -74,9 +74,9 @@ def gauss_newton(
         promising = (gain > _LEAST_GAIN) | (damping > _SMALL_DAMPING)
         return (count < max_evaluations) & promising & jnp.isfinite(gain)
 
-    def climb(state):
+    def optimise(state):
         here, curvature, damping, candidate, _, count = state
-        there = _Here(candidate, *evaluate(candidate))
+        there = _State(candidate, *evaluate(candidate))
         step, change = candidate - here.at, here.gradient - there.gradient
         first = count == 0
         curvature = jnp.where(
@@ -90,10 +90,10 @@ def gauss_newton(
         candidate, gain = _step(here, curvature, damping, scale, limits)
         return here, curvature, damping, candidate, gain, count + 1
 
-    nowhere = _Here(start, jnp.full_like(start[0], -jnp.inf), start)
+    nowhere = _State(start, jnp.full_like(start[0], -jnp.inf), start)
     damping, gain = jnp.full_like(start[0], _DAMPING), jnp.ones_like(start[0])
     state = (nowhere, information, damping, start, gain, jnp.int32(0))
-    here, curvature, _, _, _, count = jax.lax.while_loop(unfinished, climb, state)
+    here, curvature, _, _, _, count = jax.lax.while_loop(unfinished, optimise, state)
     _, gain = _step(here, curvature, jnp.zeros_like(damping), scale, limits)
     return Summit(here.at, here.value, count, gain <= _CLOSE_ENOUGH)
 
@@ -110,23 +110,23 @@ def adam(
     objective whose curvature is nothing like the score's.
     """
     start = jnp.zeros_like(limits)
-    first = _Here(start, *evaluate(start))
+    first = _State(start, *evaluate(start))
     scale = _reciprocal_root(jnp.diagonal(information))
     rate = optax.cosine_decay_schedule(_LEARNING_RATE, max_evaluations)
     optimizer = optax.adam(rate)
 
-    def climb(_, state):
+    def optimise(_, state):
         here, best, inner = state
         update, inner = optimizer.update(-here.gradient * scale, inner)
         # optax's type for an update is any tree.
         at = jnp.clip(here.at + scale * jnp.asarray(update), -limits, limits)
-        here = _Here(at, *evaluate(at))
+        here = _State(at, *evaluate(at))
         better = here.value > best.value
         best = jax.tree.map(lambda a, b: jnp.where(better, a, b), here, best)
         return here, best, inner
 
     state = (first, first, optimizer.init(start))
-    _, best, _ = jax.lax.fori_loop(1, max_evaluations, climb, state)
+    _, best, _ = jax.lax.fori_loop(1, max_evaluations, optimise, state)
     curvature = jnp.abs(best.value) * information
     _, gain = _step(best, curvature, jnp.zeros(()), scale, limits)
     count = jnp.int32(max_evaluations)
@@ -140,7 +140,7 @@ def _reciprocal_root(values: Float[Array, " p"]) -> Float[Array, " p"]:
 
 
 def _step(
-    here: _Here,
+    here: _State,
     curvature: Float[Array, "p p"],
     damping: Float[Array, ""],
     scale: Float[Array, " p"],

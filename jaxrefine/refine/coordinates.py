@@ -7,44 +7,33 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxrefine.data import Alignment, Offsets, SearchGrid
+from jaxrefine.data import COORDINATES, Alignment, Offsets, SearchGrid
 from jaxrefine.physics.rotations import angle_between_deg
-
-# orientation: rotation vector (deg); shift: y, x (px); defocus: of u and v alike (Å);
-# astigmatism: half of u - v, along its present axis and at 45° to it (Å); pixel size (Å).
-_COUNT: dict[str, int] = {
-    "orientation": 3,
-    "shift": 2,
-    "defocus": 1,
-    "astigmatism": 2,
-    "pixel_size": 1,
-}
-PARAMETERS = tuple(_COUNT)
 
 # Without any astigmatism its axis is nowhere. This much, in Å, changes no score, and is
 # many times the rounding of a defocus in float32.
 _LEAST_ASTIGMATISM = 0.1
 
 
-def places(parameters: tuple[str, ...]) -> dict[str, slice]:
+def parameter_slices(parameters: tuple[str, ...]) -> dict[str, slice]:
     """Where each parameter's coordinates stand in the vector of all."""
-    ends = np.cumsum([_COUNT[name] for name in parameters]).tolist()
+    ends = np.cumsum([COORDINATES[name] for name in parameters]).tolist()
     return {
-        name: slice(end - _COUNT[name], end)
+        name: slice(end - COORDINATES[name], end)
         for name, end in zip(parameters, ends, strict=True)
     }
 
 
 def count(parameters: tuple[str, ...]) -> int:
     """Number of coordinates."""
-    return sum(_COUNT[name] for name in parameters)
+    return sum(COORDINATES[name] for name in parameters)
 
 
 def offsets_from(
     coordinates: Float[Array, " p"], parameters: tuple[str, ...], start: Alignment
 ) -> Offsets:
     """The offsets that some coordinates stand for, around an alignment."""
-    part = {name: coordinates[at] for name, at in places(parameters).items()}
+    part = {name: coordinates[at] for name, at in parameter_slices(parameters).items()}
     changed = {}
     if "orientation" in part:
         changed["rotation_deg"] = part["orientation"]

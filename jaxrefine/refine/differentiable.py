@@ -61,16 +61,16 @@ def feature(
     pixel_size = particle.alignment.pixel_size_angstrom + offsets.pixel_size_angstrom
     there = moved(particle, offsets)
     filtered, norm = score.matched_filter(there, template, pixel_size)
-    ky, kx = frequency_grid(score.cut)
+    ky, kx = frequency_grid(score.padded_box)
     y, x = offsets.shift_px
     phase = -2 * np.pi * (ky * y + kx * x)
     turn = jax.lax.complex(jnp.cos(phase), jnp.sin(phase))
-    return _orthonormal(filtered * turn, score.cut), norm
+    return _orthonormal(filtered * turn, score.padded_box), norm
 
 
 def spectrum(particle: Particles, score: Score) -> Complex[Array, "Qh Qr"]:
     """The particle's cut in coordinates in which Σ Re(conj(a) b) is Σ a b over pixels."""
-    return _orthonormal(jnp.fft.rfft2(particle.image), score.cut)
+    return _orthonormal(jnp.fft.rfft2(particle.image), score.padded_box)
 
 
 def _orthonormal(

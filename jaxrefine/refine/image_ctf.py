@@ -17,9 +17,9 @@ from jaxrefine.physics.projection import slice_to_projection, subtract_border_me
 from jaxrefine.physics.slices import central_slice
 from jaxrefine.refine.scoring import (
     Score,
-    in_the_cut,
     over_optics,
     particle_ctf,
+    place_in_padded_box,
     valid_corner,
     window_columns,
 )
@@ -55,7 +55,7 @@ class ImageCTF(Score):
 
     box: tuple[int, int] = eqx.field(static=True)
     side: int = eqx.field(static=True)
-    cut_shape: tuple[int, int] = eqx.field(static=True)
+    padded_shape: tuple[int, int] = eqx.field(static=True)
     norm_side: int = eqx.field(static=True)
 
     @classmethod
@@ -100,7 +100,7 @@ class ImageCTF(Score):
         return cls(
             box=box,
             side=side,
-            cut_shape=(
+            padded_shape=(
                 next_fast_even(box[0] + 2 * margin),
                 next_fast_even(box[1] + 2 * margin),
             ),
@@ -108,8 +108,8 @@ class ImageCTF(Score):
         )
 
     @property
-    def cut(self) -> tuple[int, int]:
-        return self.cut_shape
+    def padded_box(self) -> tuple[int, int]:
+        return self.padded_shape
 
     @property
     def filter_grid(self) -> tuple[int, int]:
@@ -128,9 +128,9 @@ class ImageCTF(Score):
     ) -> Float[Array, "H W"]:
         """The box of the image, filtered and CTF-multiplied a second time."""
         transfer = particle.filter_image * particle_ctf(
-            particle, self.cut, pixel_size, defocus
+            particle, self.padded_box, pixel_size, defocus
         )
-        seen = jnp.fft.irfft2(jnp.fft.rfft2(particle.image) * transfer, s=self.cut)
+        seen = jnp.fft.irfft2(jnp.fft.rfft2(particle.image) * transfer, s=self.padded_box)
         return centre_crop(seen, self.box)
 
     def _norm_weights(
@@ -194,7 +194,9 @@ class ImageCTF(Score):
     ) -> tuple[Complex[Array, "Qh Qr"], Float[Array, ""]]:
         scale = particle.template_pixel_size_angstrom / pixel_size
         projection = self._projection(template, particle.alignment.rotation, scale)
-        transfer = particle.filter_image * particle_ctf(particle, self.cut, pixel_size, 0.0)
+        transfer = particle.filter_image * particle_ctf(
+            particle, self.padded_box, pixel_size, 0.0
+        )
         weights = self._norm_weights(particle, pixel_size, 0.0)
-        spread = jnp.fft.rfft2(in_the_cut(projection, self)) * transfer
+        spread = jnp.fft.rfft2(place_in_padded_box(projection, self)) * transfer
         return spread, self._norm(projection, weights[None])[0]

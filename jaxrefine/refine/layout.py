@@ -198,4 +198,4 @@ def _other_bytes(grid: SearchGrid, score: Score) -> int:
     optics = pixel_sizes * defoci
     prepared = 4 * optics * (box + (2 * score.side) ** 2)
     rescored = 8 * 8 * (optics * box + (2 * score.side) ** 2)
-    return prepared + rescored + 40 * (math.prod(score.cut) + filtered)
+    return prepared + rescored + 40 * (math.prod(score.padded_box) + filtered)

@@ -18,6 +18,7 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Complex, Float
 
 from jaxrefine.data import (
+    PARAMETERS,
     InputError,
     Offsets,
     Particles,
@@ -30,10 +31,9 @@ from jaxrefine.data import (
 )
 from jaxrefine.refine import ascent
 from jaxrefine.refine.coordinates import (
-    PARAMETERS,
     cell_limits,
     offsets_from,
-    places,
+    parameter_slices,
 )
 from jaxrefine.refine.differentiable import (
     at_position,
@@ -226,7 +226,7 @@ def _polish_one(
             there.pixel_size_angstrom + offsets.pixel_size_angstrom,
         ),
     )
-    of_search = refined.grid_index, refined.status, refined.promise_error
+    of_search = refined.grid_index, refined.status, refined.approximation_error
     new = Refined(there, z, correlation, snr, *of_search)
     new = jax.tree.map(lambda a, b: jnp.where(better, a, b), new, refined)
     strength = jnp.where(jnp.isfinite(summit.value), new.snr, jnp.nan)
@@ -344,7 +344,7 @@ def errors_at_strength(
     inverse = jnp.linalg.inv(information * scale[:, None] * scale)
     covariance = inverse * scale[:, None] * scale / strength2
     sigma = jnp.sqrt(jnp.diagonal(covariance))
-    at = places(parameters)
+    at = parameter_slices(parameters)
 
     def of(name: str, count: int) -> Float[Array, " c"]:
         return sigma[at[name]] if name in at else jnp.full(count, jnp.nan)

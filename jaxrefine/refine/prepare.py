@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxrefine.data import Alignment, Optics, Particles
-from jaxrefine.physics.boxes import centre_crop, cut_filled, cut_reflected
+from jaxrefine.physics.boxes import centre_crop, crop_filled, crop_reflected
 from jaxrefine.physics.filters import (
     Filters,
     RadialFilter,
@@ -117,7 +117,7 @@ def cut_particles(
         valid: False marks padding of a batch.
     """
     corner = jnp.round(alignment.position_px).astype(jnp.int32)
-    cut = jax.vmap(partial(_cut_one, micrograph, score))
+    cut = jax.vmap(partial(_extract_one, micrograph, score))
     image, filter_image, filter_template, corr_mean, corr_std = cut(corner)
     count = corner.shape[0]
     return Particles(
@@ -137,32 +137,32 @@ def cut_particles(
     )
 
 
-def _cut_one(
+def _extract_one(
     micrograph: Micrograph, score: Score, corner: Int[Array, " 2"]
 ) -> tuple[Array, Array, Array, Array, Array]:
     """(image, filter on its grid, filter on the score's, mean, std) of one particle."""
     box_corner = corner - jnp.asarray([(b - score.side) // 2 for b in score.box])
     cut_corner = box_corner - jnp.asarray(
-        [(c - b) // 2 for c, b in zip(score.cut, score.box, strict=True)]
+        [(c - b) // 2 for c, b in zip(score.padded_box, score.box, strict=True)]
     )
-    image = cut_reflected(micrograph.image, cut_corner, score.cut)
+    image = crop_reflected(micrograph.image, cut_corner, score.padded_box)
     radial = micrograph.filter
     if radial is None:
-        image, radial = _filter_cut(image, score.box, micrograph.filters)
-    std = cut_filled(micrograph.corr_std, box_corner, score.positions, OUTSIDE_STD)
+        image, radial = _filter_box(image, score.box, micrograph.filters)
+    std = crop_filled(micrograph.corr_std, box_corner, score.positions, OUTSIDE_STD)
     outside = jnp.isinf(std)
     # The score of 0 outside must not be the best for want of any other.
     scored = jnp.any((std > 0) & ~outside) | jnp.all(outside)
     return (
         image,
-        radial.on_grid(score.cut),
+        radial.on_grid(score.padded_box),
         radial.on_grid(score.filter_grid),
-        cut_filled(micrograph.corr_mean, box_corner, score.positions, 0.0),
+        crop_filled(micrograph.corr_mean, box_corner, score.positions, 0.0),
         jnp.where(scored, std, jnp.nan),
     )
 
 
-def _filter_cut(
+def _filter_box(
     image: Float[Array, "Qh Qw"], box: tuple[int, int], filters: Filters
 ) -> tuple[Float[Array, "Qh Qw"], RadialFilter]:
     """Local filtering: filter and scale are measured in the box, and applied to the cut."""

@@ -113,7 +113,7 @@ def layout_for(
     """The layout that `refine_particles` plans for a batch."""
     voltages = np.asarray(particles.optics.voltage_kv)
     pixel_sizes = np.asarray(particles.alignment.pixel_size_angstrom)
-    # Padding, and particles with faulty numbers, have no say.
+    # Padding, and particles with invalid numbers, have no say.
     smallest = pixel_sizes + np.min(grid.pixel_size_angstrom)
     sound = np.asarray(particles.valid) & (voltages > 0) & (smallest > 0)
     if not sound.any():
@@ -213,7 +213,7 @@ def _refined(
         snr=jnp.where(refined, snr, nan),
         grid_index=index,
         status=status.astype(jnp.int32),
-        promise_error=jnp.where(refined, error, nan),
+        approximation_error=jnp.where(refined, error, nan),
     )
 
 

@@ -39,7 +39,7 @@ class Score(eqx.Module):
 
     @property
     @abc.abstractmethod
-    def cut(self) -> tuple[int, int]:
+    def padded_box(self) -> tuple[int, int]:
         """Shape of `Particles.image`: the box and the margin that the score wants."""
 
     @property
@@ -126,10 +126,12 @@ def over_optics(function: Any, particle: Particles, grid: SearchGrid) -> Any:
     return jax.tree.map(lambda x: x.reshape(pixel_sizes, defoci, *x.shape[1:]), stacked)
 
 
-def in_the_cut(projection: Float[Array, "n n"], score: Score) -> Float[Array, "Qh Qw"]:
+def place_in_padded_box(
+    projection: Float[Array, "n n"], score: Score
+) -> Float[Array, "Qh Qw"]:
     """A projection in the middle of the score's cut, zero around it."""
     pads = []
-    for cut, box, margin in zip(score.cut, score.box, score.margin, strict=True):
+    for cut, box, margin in zip(score.padded_box, score.box, score.margin, strict=True):
         before = (cut - box) // 2 + margin
         pads.append((before, cut - before - score.side))
     return jnp.pad(projection, pads)

@@ -78,7 +78,7 @@ def search_particle(
     prepared = score.prepare(particle, grid)
     poses = pose_rotations(particle, grid.rotation, grid)
     orientations = poses.shape[0]
-    approximate, norm_error = _promises(
+    approximate, norm_error = _approximate_scores(
         score, particle, template, grid, prepared, poses, layout
     )
     # The next orientations by promise; filled up with the last, which changes nothing.
@@ -89,12 +89,14 @@ def search_particle(
 
     def unfinished(state) -> Array:
         number, (best_z, _, _), error = state
-        promise = approximate[order[jnp.minimum(number, rounds - 1), 0]]
+        approximate_z = approximate[order[jnp.minimum(number, rounds - 1), 0]]
         error = jnp.maximum(error, norm_error * (jnp.abs(best_z) + 1))
         # The first ones also where nothing is promised: the products may have failed.
         open_ = number * _AT_ONCE < layout.rescored
         if layout.thorough:
-            open_ |= jnp.isfinite(promise) & (promise + _SAFETY * error >= best_z)
+            open_ |= jnp.isfinite(approximate_z) & (
+                approximate_z + _SAFETY * error >= best_z
+            )
         return (number < rounds) & open_
 
     def score_exactly(state):
@@ -113,7 +115,7 @@ def search_particle(
     return best, error
 
 
-def _promises(
+def _approximate_scores(
     score: Score,
     particle: Particles,
     template: Template,
@@ -142,25 +144,25 @@ def _promises(
     order = jnp.argsort(-rough, stable=True)[filled].reshape(rounds, layout.candidates)
 
     def unfinished(state) -> Array:
-        number, promise, error = state
+        number, approximate_z, error = state
         left = rough[order[jnp.minimum(number, rounds - 1), 0]]
-        best = jnp.max(promise)
+        best = jnp.max(approximate_z)
         reach = _SAFETY * error + norm_error * (jnp.abs(best) + 1)
         open_ = number == 0
         if layout.thorough:
             open_ |= left + reach >= best
         return (number < rounds) & jnp.isfinite(left) & open_
 
-    def promise_better(state):
-        number, promise, error = state
+    def refine_approximation(state):
+        number, approximate_z, error = state
         which = order[number]
         better_one = by_product(grid.rotation[which], poses[which])
         seen = jnp.abs(better_one - rough[which])
         error = jnp.maximum(error, jnp.max(jnp.where(jnp.isfinite(seen), seen, 0)))
-        return number + 1, promise.at[which].set(better_one), error
+        return number + 1, approximate_z.at[which].set(better_one), error
 
     start = (jnp.int32(0), jnp.full(count, -jnp.inf), jnp.float32(0))
-    return jax.lax.while_loop(unfinished, promise_better, start)[1], norm_error
+    return jax.lax.while_loop(unfinished, refine_approximation, start)[1], norm_error
 
 
 def _exact_best(

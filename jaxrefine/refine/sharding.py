@@ -41,7 +41,7 @@ def select_devices(wanted: str | int | Sequence[int | str]) -> list[Device]:
         return jax.local_devices(backend="cpu")
     if not names:
         raise InputError("computational_config.gpu_ids: an empty list names no device")
-    chosen, faults = [], []
+    chosen, errors = [], []
     for name in names:
         text = str(name)
         number = text.rpartition(":")[2]
@@ -49,9 +49,9 @@ def select_devices(wanted: str | int | Sequence[int | str]) -> list[Device]:
         if known_prefix and number.isdigit() and int(number) < len(accelerators):
             chosen.append(accelerators[int(number)])
         else:
-            faults.append(_absent(text, accelerators))
-    if faults:
-        raise InputError(faults)
+            errors.append(_absent(text, accelerators))
+    if errors:
+        raise InputError(errors)
     if len(set(chosen)) < len(chosen):
         raise InputError(f"computational_config.gpu_ids: {wanted}: a device is named twice")
     return chosen

@@ -17,9 +17,9 @@ from jaxrefine.physics.projection import (
 from jaxrefine.physics.slices import central_slice
 from jaxrefine.refine.scoring import (
     Score,
-    in_the_cut,
     over_optics,
     particle_ctf,
+    place_in_padded_box,
     valid_corner,
     window_columns,
 )
@@ -48,7 +48,7 @@ class TemplateCTF(Score):
     pixel_size_changes_cs: bool = eqx.field(static=True, default=False)
 
     @property
-    def cut(self) -> tuple[int, int]:
+    def padded_box(self) -> tuple[int, int]:
         return self.box
 
     @property
@@ -145,4 +145,4 @@ class TemplateCTF(Score):
         filter_ctf = self._filter_ctf(particle, pixel_size, 0.0)
         projection, norm = self._projection(central, filter_ctf)
         # The box's mean has no say.
-        return jnp.fft.rfft2(in_the_cut(projection, self)).at[0, 0].set(0), norm
+        return jnp.fft.rfft2(place_in_padded_box(projection, self)).at[0, 0].set(0), norm

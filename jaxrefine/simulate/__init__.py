@@ -21,8 +21,8 @@ from jaxrefine.simulate.ctf import (
     electron_wavelength_angstrom as electron_wavelength_angstrom,
 )
 from jaxrefine.simulate.micrograph import NoiseSpectrum as NoiseSpectrum
-from jaxrefine.simulate.micrograph import Planted as Planted
 from jaxrefine.simulate.micrograph import SimulatedMicrograph as SimulatedMicrograph
+from jaxrefine.simulate.micrograph import SimulatedParticle as SimulatedParticle
 from jaxrefine.simulate.micrograph import ideal_snr as ideal_snr
 from jaxrefine.simulate.micrograph import particle_rfft as particle_rfft
 from jaxrefine.simulate.micrograph import simulate_micrograph as simulate_micrograph

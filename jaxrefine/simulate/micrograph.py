@@ -14,7 +14,7 @@ from jaxrefine.simulate.projection import exact_projection_rfft
 
 
 @dataclass(frozen=True)
-class Planted:
+class SimulatedParticle:
     """A particle to be simulated, hence the truth about it.
 
     Attributes:
@@ -75,12 +75,12 @@ class SimulatedMicrograph:
     image: NDArray[np.float32]
     signal: FloatArray
     noise_power_rfft: FloatArray
-    particles: tuple[Planted, ...]
+    particles: tuple[SimulatedParticle, ...]
 
 
 def particle_rfft(
     atoms: Atoms,
-    particle: Planted,
+    particle: SimulatedParticle,
     shape: tuple[int, int],
     pixel_size_angstrom: float,
     microscope: Microscope,
@@ -118,7 +118,7 @@ def ideal_snr(signal_rfft: ComplexArray, noise_power_rfft: FloatArray, width: in
 
 def simulate_micrograph(
     atoms: Atoms,
-    particles: Sequence[Planted],
+    particles: Sequence[SimulatedParticle],
     shape: tuple[int, int],
     pixel_size_angstrom: float,
     microscope: Microscope,

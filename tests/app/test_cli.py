@@ -4,7 +4,6 @@ import gzip
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,7 +13,7 @@ import yaml
 import jaxrefine
 from jaxrefine.app.cli import main
 from jaxrefine.io.mrc import read_image, write_image
-from tests.reference import reference_set
+from tests.reference import ROOT, reference_set
 
 QUICK = {
     "orientation_refinement_config": {
@@ -63,7 +62,7 @@ def test_run_writes_the_table_and_a_summary(quick, capsys):
 
 def test_table_is_of_the_form_that_leopard_em_has_read(quick):
     """Leopard-EM's own loader accepted the kept table (tests/data/peer/README.md)."""
-    accepted = pd.read_csv(Path(__file__).parents[1] / "data/peer/refined_by_jaxrefine.csv")
+    accepted = pd.read_csv(ROOT / "tests/data/peer/refined_by_jaxrefine.csv")
     assert main([str(quick / "refine.yaml"), "-q"]) == 0
     written = pd.read_csv(quick / "match_results_refined.csv")
     # A last column of ours came later: its loader takes any further ones.
@@ -102,8 +101,8 @@ def test_missing_config_is_one_error_and_no_traceback(tmp_path, capsys):
     assert "Traceback" not in error
 
 
-def test_faults_of_all_inputs_come_together(quick, capsys):
-    """Template, table and output are each faulty: three errors, nothing written."""
+def test_errors_of_all_inputs_come_together(quick, capsys):
+    """Template, table and output are each invalid: three errors, nothing written."""
     change(quick, template_volume_path="gone.mrc", output_path=str(quick / "no/out.csv"))
     table = pd.read_csv(quick / "match_results.csv")
     table.loc[2, "phi"] = None

@@ -8,15 +8,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from tests.app.test_polishing import GRID
-from worlds import single
 
 import jaxrefine as jr
 from jaxrefine.app.cli import main
 from jaxrefine.app.config import Config
 from jaxrefine.app.refinement import Refinement, to_pandas
 from jaxrefine.io.mrc import read_image, write_image
+from tests.app.run.test_polishing import GRID
 from tests.reference import reference_set
+from tests.worlds import single
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +120,7 @@ def test_no_input_is_overwritten(folder):
         assert (folder / name).read_bytes() == before
 
 
-def test_faults_are_told_together(folder, tmp_path):
+def test_errors_are_told_together(folder, tmp_path):
     text = yaml.safe_load(config_file(folder).read_text())
     text |= {
         "template_volume_path": "gone.mrc",

@@ -14,32 +14,33 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from config_data import REQUIRED
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mrcfile.dtypes import HEADER_DTYPE
 
 from jaxrefine.app.config import Config
-from jaxrefine.app.report.page import Wanted, write_report
-from jaxrefine.app.report.table_data import read_numbers
-from jaxrefine.app.run.checkpoint import Parts
-from jaxrefine.app.run.inputs import prepare_job
+from jaxrefine.app.report.page import ReportOptions, write_report
+from jaxrefine.app.report.table_data import load_report_data
+from jaxrefine.app.run.checkpoint import Checkpoint
+from jaxrefine.app.run.inputs import load_inputs
 from jaxrefine.app.run.results import Results
 from jaxrefine.data import InputError
-from jaxrefine.io import mrc, star_table
+from jaxrefine.io import mrc
+from jaxrefine.io.star import reader
 from jaxrefine.io.star.reader import imported_table, read_star
 from jaxrefine.io.table import read_particle_table, write_table
+from tests.app.config.config_data import REQUIRED
 from tests.reference import REFERENCE
 from tests.tables import ROW, save
 
 
 def refusal(read, path) -> str:
-    """The one fault of a file."""
+    """The one error of a file."""
     with pytest.raises(InputError) as caught:
         read(path)
-    (fault,) = caught.value.faults
-    assert str(path) in fault
-    return fault
+    (message,) = caught.value.errors
+    assert str(path) in message
+    return message
 
 
 # --- YAML -------------------------------------------------------------------------
@@ -112,12 +113,12 @@ def test_what_never_ends_is_not_read(tmp_path, read):
 
 
 def reads_or_refuses(read, path):
-    """Nothing but an InputError, whose faults are short and name the file."""
+    """Nothing but an InputError, whose errors are short and name the file."""
     try:
         return read(path)
     except InputError as error:
-        for fault in error.faults:
-            assert str(path) in fault and "\n" not in fault and len(fault) < 2000
+        for message in error.errors:
+            assert str(path) in message and "\n" not in message and len(message) < 2000
         return None
 
 
@@ -298,7 +299,7 @@ def test_a_mended_star_file_is_read_anew(tmp_path):
 def test_a_large_file_is_no_star_file(tmp_path, monkeypatch):
     path = tmp_path / "x.star"
     path.write_text(relion())
-    monkeypatch.setattr(star_table, "_MOST_BYTES", 100)
+    monkeypatch.setattr(reader, "_MOST_BYTES", 100)
     assert "and a STAR file at most 100; is it one?" in refusal(read_star, path)
 
 
@@ -311,7 +312,7 @@ def test_columns_without_end_are_no_burden(tmp_path, name):
     refusal(read_star, path)
 
 
-def test_blocks_of_single_values_and_others_are_no_fault(tmp_path):
+def test_blocks_of_single_values_and_others_are_no_error(tmp_path):
     path = tmp_path / "x.star"
     single = "".join(f"_{name} {value} # x\n" for name, value in OPTICS.items())
     other = "data_job\n\n_rlnJob 'a b'\n_rlnWords\n;of\nours\n;\n"
@@ -331,7 +332,7 @@ def test_blocks_of_single_values_and_others_are_no_fault(tmp_path):
         min_size=1,
         max_size=3,
     ),
-    st.sampled_from([2, 512, star_table.MOST_TEMPLATE_PX]),
+    st.sampled_from([2, 512, reader.MOST_TEMPLATE_PX]),
 )
 def test_any_star_file_is_refused_or_makes_a_sound_table(tmp_path, cells, side):
     path, made = tmp_path / "x.star", tmp_path / "made.csv"
@@ -364,9 +365,9 @@ REFINED = ROW | {
 )
 def test_numbers_that_cannot_be_drawn_are_refused(tmp_path, name):
     path = save(tmp_path / "t.csv", REFINED, REFINED | {name: "-1e300"}, {name: "1e7"})
-    fault = refusal(read_numbers, path)
-    assert f"line 3, column {name}: '-1e300': should be empty or" in fault
-    assert "(and 1 more lines)" in fault
+    message = refusal(load_report_data, path)
+    assert f"line 3, column {name}: '-1e300': should be empty or" in message
+    assert "(and 1 more lines)" in message
 
 
 def test_what_says_nothing_is_left_out_of_the_report(tmp_path):
@@ -378,12 +379,12 @@ def test_what_says_nothing_is_left_out_of_the_report(tmp_path):
         "particle_index": "\x1b[31m\n" + 99 * "x",
     }
     path = save(tmp_path / "t.csv", REFINED, *(REFINED | {k: odd[k]} for k in odd))
-    numbers = read_numbers(path)
+    numbers = load_report_data(path)
     assert numbers.refined.tolist() == [True, True, True, False, True]
     assert np.isnan(numbers.sigma["defocus"]).tolist() == [False, True, *[False] * 3]
     assert np.isfinite(numbers.centre_px).all()
     assert numbers.labels[4] == r"\x1b[31m " + 31 * "x"
-    assert write_report(path, tmp_path / "shown", Wanted()).is_file()
+    assert write_report(path, tmp_path / "shown", ReportOptions()).is_file()
 
 
 # --- Results of an interrupted run ------------------------------------------------
@@ -399,11 +400,11 @@ def warnings_are_seen(monkeypatch):
 def parts(tmp_path_factory):
     """The folder of a run that was interrupted after three particles."""
     output = tmp_path_factory.mktemp("hostile") / "out.csv"
-    job = prepare_job(Config.load(REFERENCE / "basic" / "refine.yaml"), output)
-    parts = Parts(job)
+    inputs = load_inputs(Config.load(REFERENCE / "basic" / "refine.yaml"), output)
+    parts = Checkpoint(inputs)
     parts.begin(fresh=True)
-    parts.save(0, np.arange(3), Results(job).columns)
-    yield job, parts
+    parts.save(0, np.arange(3), Results(inputs).columns)
+    yield inputs, parts
     parts.remove()
 
 
@@ -427,31 +428,31 @@ DAMAGE = {
 
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_an_odd_part_counts_as_damaged(parts, caplog, damage):
-    job, folder = parts
+    inputs, folder = parts
     path = folder.folder / "000000.npz"
     sound = path.read_bytes()
     with np.load(path) as file:
         arrays = dict(file)
     try:
         np.savez(path, **{**arrays, **DAMAGE[damage](arrays)})
-        results = Results(job)
+        results = Results(inputs)
         assert not results.load(folder, [0])
         assert not results.done.any()
         assert "damaged" in caplog.text
     finally:
         path.write_bytes(sound)
-    assert Results(job).load(folder, [0]) is False
-    assert folder.load(Results(job).columns, [0]).sum() == 3
+    assert Results(inputs).load(folder, [0]) is False
+    assert folder.load(Results(inputs).columns, [0]).sum() == 3
 
 
 def test_a_part_is_not_unpacked(parts, caplog):
     """The program writes them uncompressed; 8 MB in 8 kB are not its own."""
-    job, folder = parts
+    inputs, folder = parts
     path = folder.folder / "000000.npz"
     sound = path.read_bytes()
     try:
         np.savez_compressed(path, mip=np.zeros(1_000_000))
-        assert not folder.load(Results(job).columns, [0]).any()
+        assert not folder.load(Results(inputs).columns, [0]).any()
         assert "compressed, which no part is" in caplog.text
     finally:
         path.write_bytes(sound)

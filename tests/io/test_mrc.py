@@ -37,7 +37,7 @@ def edit_header(path: Path, **fields: Any) -> None:
 def message(reader, path: Path) -> str:
     with pytest.raises(InputError) as caught:
         reader(path)
-    assert len(caught.value.faults) == 1
+    assert len(caught.value.errors) == 1
     assert str(path) in str(caught.value)
     return str(caught.value)
 
@@ -272,7 +272,7 @@ def test_permuted_axes(tmp_path, reader):
 
 
 @pytest.mark.parametrize(("write", "array"), [(write_image, IMAGE), (write_volume, VOLUME)])
-def test_write_faults(tmp_path, write, array):
+def test_write_errors(tmp_path, write, array):
     with pytest.raises(InputError, match=r"absent.*No such file"):
         write(tmp_path / "absent" / "a.mrc", array)
     with pytest.raises(InputError, match="cannot be written"):

@@ -74,7 +74,7 @@ def main() -> int:
         # The peer slices with them: integers, or it fails later.
         checks[f"position {axis} is of type"] = (positions.dtype.kind, "i")
 
-    faults = 0
+    errors = 0
     for name, (theirs, ours) in checks.items():
         if isinstance(theirs, np.ndarray):
             # float64 on both sides; the parsers may differ in the last digit
@@ -84,21 +84,21 @@ def main() -> int:
             shown = f"{theirs[:4]} ... " if len(theirs) > 4 else f"{theirs}"
         else:
             same, shown = theirs == ours, theirs
-        faults += not same
+        errors += not same
         print(f"{'ok   ' if same else 'WRONG'} {name}: {shown}")
         if not same:
             print(f"      the table says: {ours}")
 
-    # It warns whenever it does not use a refined column. That is no fault where the
+    # It warns whenever it does not use a refined column. That is no error where the
     # table has none (a match table), and one where it has.
     for warning in caught:
         text = str(warning.message)
-        fault = "contain NaN" in text
-        faults += fault
-        print(f"{'WRONG' if fault else 'note '} it warns: {text}")
+        message = "contain NaN" in text
+        errors += message
+        print(f"{'WRONG' if message else 'note '} it warns: {text}")
 
-    print("agreement" if not faults else f"{faults} disagreements")
-    return 1 if faults else 0
+    print("agreement" if not errors else f"{errors} disagreements")
+    return 1 if errors else 0
 
 
 if __name__ == "__main__":

@@ -4,17 +4,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from frozen import frozen
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracles import boxes as oracle
 
 from jaxrefine.physics import boxes
+from tests.leopard_em_reference import frozen
+from tests.oracles import boxes as oracle
 
 IMAGE = np.random.default_rng(0).standard_normal((9, 7)).astype(np.float32)
 SHAPE = (5, 6)
-reflected = jax.jit(boxes.cut_reflected, static_argnums=2)
-filled = jax.jit(boxes.cut_filled, static_argnums=(2, 3))
+reflected = jax.jit(boxes.crop_reflected, static_argnums=2)
+filled = jax.jit(boxes.crop_filled, static_argnums=(2, 3))
 
 
 def test_boxes_of_the_peer():

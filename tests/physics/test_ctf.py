@@ -4,14 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from frozen import frozen, settings
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from oracles import ctf as oracle
 
 from jaxrefine.data import Optics
 from jaxrefine.physics import ctf
+from tests.leopard_em_reference import frozen, settings
+from tests.oracles import ctf as oracle
 
 PEER = frozen("ctf")
 SETTINGS = settings(PEER)

@@ -4,8 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from frozen import frozen, settings
-from oracles import filters as oracle
 
 from jaxrefine.physics.filters import (
     Bandpass,
@@ -20,11 +18,13 @@ from jaxrefine.physics.filters import (
     randomize_phases,
     whitening_values,
 )
+from tests.leopard_em_reference import frozen, settings
+from tests.oracles import filters as oracle
 
 PEER = frozen("filters")
 SETTINGS = settings(PEER)
 SHAPES = {name: tuple(shape) for name, shape in SETTINGS["shapes"].items()}
-ODD = {"odd": (31, 45)}
+UNUSUAL = {"odd": (31, 45)}
 
 
 def filter_of(transform, shape, filters, grids):
@@ -48,7 +48,7 @@ def coloured(shape, seed=0):
 
 
 def image_of(name):
-    return PEER[f"image_{name}"] if name in SHAPES else coloured(ODD[name])
+    return PEER[f"image_{name}"] if name in SHAPES else coloured(UNUSUAL[name])
 
 
 def rfft(image):
@@ -81,7 +81,7 @@ jitted_values = jax.jit(whitening_values, static_argnums=(1, 2))
 
 
 @pytest.mark.parametrize("index", range(len(SETTINGS["whitening"])))
-@pytest.mark.parametrize("name", [*SHAPES, *ODD])
+@pytest.mark.parametrize("name", [*SHAPES, *UNUSUAL])
 def test_whitening_curves(name, index):
     setting = SETTINGS["whitening"][index]
     image = image_of(name)
@@ -172,9 +172,9 @@ def test_an_image_without_noise_cannot_be_whitened():
 # --- bandpass, curve, all together -----------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [*SHAPES, *ODD])
+@pytest.mark.parametrize("name", [*SHAPES, *UNUSUAL])
 def test_bandpass(name):
-    shape = (SHAPES | ODD)[name]
+    shape = (SHAPES | UNUSUAL)[name]
     every = [bandpass_arguments(setting) for setting in SETTINGS["bandpass"]]
     at_once = jax.jit(lambda: [bandpass_on_grid(Bandpass(**one), shape) for one in every])
     for index, (arguments, got) in enumerate(zip(every, at_once(), strict=True)):
@@ -193,9 +193,9 @@ def test_the_open_end_of_the_bandpass():
     np.testing.assert_array_equal(on_grid_points[0], [0, 0, 1, 0, 0])
 
 
-@pytest.mark.parametrize("name", [*SHAPES, *ODD])
+@pytest.mark.parametrize("name", [*SHAPES, *UNUSUAL])
 def test_curve(name):
-    shape = (SHAPES | ODD)[name]
+    shape = (SHAPES | UNUSUAL)[name]
     every = [Filters(None, curve=curve_of(setting)) for setting in SETTINGS["curve"]]
     at_once = jax.jit(lambda: [RadialFilter(None, one).on_grid(shape) for one in every])()
     for index, setting in enumerate(SETTINGS["curve"]):

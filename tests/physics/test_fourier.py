@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from oracles import filters as oracle
 
 from jaxrefine.physics import fourier
+from tests.oracles import filters as oracle
 
 SHAPES = [(8, 8), (6, 10), (7, 9), (9, 8), (8, 9), (1, 2), (2, 1)]
 

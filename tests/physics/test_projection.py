@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from frozen import frozen
-from oracles import scores as oracle
 
 from jaxrefine.physics import projection
+from tests.leopard_em_reference import frozen
+from tests.oracles import scores as oracle
 
 
 @pytest.mark.parametrize("side", [2, 6, 8, 16])

@@ -4,13 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from frozen import frozen
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from oracles import rotations as oracle
-from worlds import matrix_products
 
 from jaxrefine.physics import rotations
+from tests.leopard_em_reference import frozen
+from tests.oracles import rotations as oracle
+from tests.worlds import matrix_products
 
 few = settings(max_examples=60, deadline=None, derandomize=True)
 angle = st.floats(-720.0, 720.0)

@@ -4,14 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from frozen import frozen
-from oracles import rotations, scores
-from oracles import slices as oracle
 
 from jaxrefine import simulate as sim
 from jaxrefine.data import InputError, Template
 from jaxrefine.physics import slices
 from jaxrefine.physics.rotations import rotation_vector_to_matrix
+from tests.leopard_em_reference import frozen
+from tests.oracles import rotations, scores
+from tests.oracles import slices as oracle
 
 PEER = frozen("slices")
 SIDE = 16

@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from worlds import single
 
 from jaxrefine.refine import ascent
+from tests.worlds import single
 
 UNITS = np.array([1.0, 0.01, 50.0, 3.0])
 TOP = np.array([0.7, -0.012, 20.0, 1.5])
@@ -36,7 +36,7 @@ def counted(function):
     return evaluate, seen
 
 
-def climb(function, information, limits=INFINITE, most=10, method=ascent.gauss_newton):
+def optimise(function, information, limits=INFINITE, most=10, method=ascent.gauss_newton):
     evaluate, seen = counted(function)
     run = jax.jit(lambda i, l: method(evaluate, i, l, most))
     summit = run(single(information), limits)
@@ -57,7 +57,7 @@ def test_a_known_curvature_leads_there_at_once():
     start = float(quadratic(jnp.zeros(4), curvature))
     # Minus the curvature is taken as value times information.
     information = in_units(curvature) * 12.0 / start
-    summit, _ = climb(lambda x: quadratic(x, curvature), information)
+    summit, _ = optimise(lambda x: quadratic(x, curvature), information)
     assert summit.evaluations <= 4 and summit.converged
     np.testing.assert_allclose(summit.coordinates / UNITS, TOP / UNITS, atol=0.03)
 
@@ -66,7 +66,7 @@ def test_a_known_curvature_leads_there_at_once():
 def test_a_wrong_curvature_is_corrected(factor):
     """Steps far too long or too short at first: secants put it right within ten."""
     curvature = mixed(1)
-    summit, _ = climb(lambda x: quadratic(x, curvature), in_units(np.eye(4)) * factor)
+    summit, _ = optimise(lambda x: quadratic(x, curvature), in_units(np.eye(4)) * factor)
     assert summit.converged and summit.evaluations <= 10
     assert summit.value > 12.0 - 2e-3
 
@@ -74,7 +74,7 @@ def test_a_wrong_curvature_is_corrected(factor):
 def test_limits_hold_and_the_rest_goes_on():
     curvature = np.diag([1.0, 1.0, 1.0, 1.0])
     limits = single([np.inf, 0.005, 10.0, np.inf])
-    summit, seen = climb(
+    summit, seen = optimise(
         lambda x: quadratic(x, curvature), in_units(curvature) * 1.2, limits
     )
     assert np.all(np.abs(seen) <= limits)
@@ -87,7 +87,7 @@ def test_what_nothing_depends_on_stays():
     """An information of zero along one coordinate: no step, and no NaN."""
     curvature = mixed()
     curvature[1], curvature[:, 1] = 0, 0
-    summit, _ = climb(lambda x: quadratic(x, curvature), in_units(curvature))
+    summit, _ = optimise(lambda x: quadratic(x, curvature), in_units(curvature))
     assert summit.coordinates[1] == 0 and summit.converged
 
 
@@ -121,7 +121,7 @@ def test_without_a_value_there_is_no_step(method):
 
 def test_adam_arrives_later():
     curvature = mixed()
-    summit, _ = climb(
+    summit, _ = optimise(
         lambda x: quadratic(x, curvature), in_units(curvature), most=80, method=ascent.adam
     )
     assert summit.evaluations == 80 and summit.value > 12.0 - 0.02

@@ -8,18 +8,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import worlds
-from worlds import Lens, one_particle, single
 
 import jaxrefine as jr
 from jaxrefine import simulate as sim
 from jaxrefine.data import Offsets
 from jaxrefine.refine.differentiable import feature, moved
+from tests import worlds
+from tests.worlds import Imaging, one_particle, single
 
 SIDE, BOX = 24, (30, 28)
-LENS = Lens(defocus=(4200.0, 3800.0), pixel_size=2.0, phase=5.0)
+IMAGING = Imaging(defocus=(4200.0, 3800.0), pixel_size=2.0, phase=5.0)
 SCORES = {
-    "image": LENS.image_ctf(BOX, SIDE, defocus=400.0, pixel_size=0.1),
+    "image": IMAGING.image_ctf(BOX, SIDE, defocus=400.0, pixel_size=0.1),
     "template": jr.TemplateCTF(BOX, SIDE),
 }
 KINDS = pytest.mark.parametrize("kind", SCORES)
@@ -46,10 +46,12 @@ def template(sampling="padded"):
 def particle(kind, offset_px=(0.0, 0.0), snr=20.0, seed=0):
     """Planted `offset_px` off the box's middle, in white noise of variance 1."""
     score = SCORES[kind]
-    noise = np.random.default_rng(seed).standard_normal(score.cut)
-    grid = 2 * max(SCORES["image"].cut)
-    image = worlds.signal_cut(score, ATOMS, LENS, ROTATION, grid, offset_px)
-    made = one_particle(score, snr * image + noise, LENS, rotation=ROTATION, curve=gently)
+    noise = np.random.default_rng(seed).standard_normal(score.padded_box)
+    grid = 2 * max(SCORES["image"].padded_box)
+    image = worlds.signal_in_padded_box(score, ATOMS, IMAGING, ROTATION, grid, offset_px)
+    made = one_particle(
+        score, snr * image + noise, IMAGING, rotation=ROTATION, curve=gently
+    )
     return eqx.tree_at(
         lambda p: (p.corr_mean, p.corr_std),
         made,
@@ -261,12 +263,12 @@ def test_moving_is_additive_where_it_should_be():
     one = particle("image")
     offsets = jax.tree.map(lambda leaf: leaf + 0.5, Offsets.zeros())
     there = moved(one, offsets)
-    np.testing.assert_allclose(there.optics.b_factor_angstrom2, LENS.b + 0.5)
-    np.testing.assert_allclose(there.optics.phase_shift_deg, LENS.phase + 0.5)
-    np.testing.assert_allclose(there.optics.spherical_aberration_mm, LENS.cs + 0.5)
-    np.testing.assert_allclose(there.optics.amplitude_contrast, LENS.contrast + 0.5)
-    np.testing.assert_allclose(there.alignment.astigmatism_deg, LENS.angle + 0.5)
+    np.testing.assert_allclose(there.optics.b_factor_angstrom2, IMAGING.b + 0.5)
+    np.testing.assert_allclose(there.optics.phase_shift_deg, IMAGING.phase + 0.5)
+    np.testing.assert_allclose(there.optics.spherical_aberration_mm, IMAGING.cs + 0.5)
+    np.testing.assert_allclose(there.optics.amplitude_contrast, IMAGING.contrast + 0.5)
+    np.testing.assert_allclose(there.alignment.astigmatism_deg, IMAGING.angle + 0.5)
     np.testing.assert_allclose(
-        there.alignment.defocus_angstrom, np.array(LENS.defocus) + 0.5
+        there.alignment.defocus_angstrom, np.array(IMAGING.defocus) + 0.5
     )
     assert jax.tree.leaves(Offsets.zeros(3))[0].shape == (3, 3)

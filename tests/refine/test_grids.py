@@ -3,11 +3,11 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from frozen import frozen
-from oracles import local_grid as oracle
-from oracles import rotations
 
 from jaxrefine.refine import grids
+from tests.leopard_em_reference import frozen
+from tests.oracles import local_grid as oracle
+from tests.oracles import rotations
 
 DOCUMENTED = dict(psi_coarse=1.5, psi_fine=0.1, theta_coarse=2.5, theta_fine=0.25)
 COARSER = dict(psi_coarse=1.5, psi_fine=0.15, theta_coarse=2.5, theta_fine=0.25)

@@ -8,19 +8,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import worlds
-from worlds import Lens, batch_of, one_particle, single
 
 import jaxrefine as jr
 from jaxrefine import simulate as sim
-from jaxrefine.data import Offsets, Refined, Status
+from jaxrefine.data import PARAMETERS, Offsets, Refined, Status
 from jaxrefine.refine import coordinates, polish
 from jaxrefine.refine.scoring import Score
 from jaxrefine.refine.sharding import device_mesh, replicate
+from tests import worlds
+from tests.worlds import Imaging, batch_of, one_particle, single
 
 SIDE, BOX, COUNT = 32, (36, 36), 8
-LENS = Lens(defocus=(5200.0, 4800.0), pixel_size=1.5)
-SCORE = LENS.image_ctf(BOX, SIDE, defocus=200.0, pixel_size=0.1)
+IMAGING = Imaging(defocus=(5200.0, 4800.0), pixel_size=1.5)
+SCORE = IMAGING.image_ctf(BOX, SIDE, defocus=200.0, pixel_size=0.1)
 ATOMS = worlds.ball(SIDE, 1.5, b=40.0)
 RNG = np.random.default_rng(8)
 ROTATION = sim.random_rotations(COUNT, RNG)
@@ -33,35 +33,37 @@ GRID = jr.local_grid(
     np.array([-50.0, 0.0, 50.0]),
 )
 FREE = jr.Polish(bound_to_cell=False)
-ALL = tuple(coordinates.PARAMETERS)
+ALL = PARAMETERS
 
 
 @functools.cache
 def template():
-    volume = sim.potential_volume(ATOMS, SIDE, LENS.pixel_size)
+    volume = sim.potential_volume(ATOMS, SIDE, IMAGING.pixel_size)
     return jr.make_template(volume, "cubic")
 
 
 @functools.cache
 def clean(index):
     """A cut without noise, its ideal SNR 1."""
-    return worlds.signal_cut(
+    return worlds.signal_in_padded_box(
         SCORE, ATOMS, replace_defocus(index), ROTATION[index], 200, tuple(PLACE[index])
     )
 
 
 def replace_defocus(index):
-    u, v = LENS.defocus
-    return replace(LENS, defocus=(u + DEFOCUS[index], v + DEFOCUS[index]))
+    u, v = IMAGING.defocus
+    return replace(IMAGING, defocus=(u + DEFOCUS[index], v + DEFOCUS[index]))
 
 
 @functools.cache
 def particles(snr=16.0, noise=1.0, seed=0):
     rng = np.random.default_rng(seed)
-    cuts = [snr * clean(i) + noise * rng.standard_normal(SCORE.cut) for i in range(COUNT)]
+    cuts = [
+        snr * clean(i) + noise * rng.standard_normal(SCORE.padded_box) for i in range(COUNT)
+    ]
     return batch_of(
         [
-            one_particle(SCORE, cut, LENS, rotation=start)
+            one_particle(SCORE, cut, IMAGING, rotation=start)
             for cut, start in zip(cuts, ROTATION @ np.swapaxes(TURN, 1, 2), strict=True)
         ]
     )
@@ -115,14 +117,14 @@ def test_the_truth_is_found_between_the_grid_s_points():
     assert np.abs(errors_deg(there.rotation)).max() < 0.1
     place = np.asarray(there.position_px) - [100.0, 200.0]
     assert np.abs(place - PLACE).max() < 0.02
-    defocus = np.asarray(there.defocus_angstrom) - np.array(LENS.defocus)
+    defocus = np.asarray(there.defocus_angstrom) - np.array(IMAGING.defocus)
     assert np.abs(defocus - DEFOCUS[:, None]).max() < 6.0
     # nearly the ideal 16, where the start had lost a tenth of it
     assert np.all(result.refined.z_score > 15.8)
     assert np.mean(start.z_score) < 15.0
     # Beyond what was free nothing moves.
-    np.testing.assert_array_equal(there.pixel_size_angstrom, LENS.pixel_size)
-    np.testing.assert_array_equal(there.astigmatism_deg, LENS.angle)
+    np.testing.assert_array_equal(there.pixel_size_angstrom, IMAGING.pixel_size)
+    np.testing.assert_array_equal(there.astigmatism_deg, IMAGING.angle)
     for name in ("rotation_deg", "largest_rotation_deg", "defocus_angstrom", "shift_px"):
         assert np.all(np.isfinite(getattr(result.errors, name))), name
     assert np.all(np.isnan(result.errors.pixel_size_angstrom))
@@ -279,7 +281,7 @@ def test_standard_errors_of_many_particles():
     for seed in range(8):
         result = polished(particles(seed=seed))
         there, sigma = result.refined.alignment, result.errors
-        defocus = np.mean(there.defocus_angstrom, axis=1) - np.mean(LENS.defocus)
+        defocus = np.mean(there.defocus_angstrom, axis=1) - np.mean(IMAGING.defocus)
         ratios.append(
             np.column_stack(
                 [
@@ -302,8 +304,8 @@ def test_standard_errors_of_many_particles():
 
 def test_information_is_the_curvature():
     """Without noise, at the truth, minus the score's Hessian is z JᵀJ."""
-    lens = replace_defocus(0)
-    one = one_particle(SCORE, 20 * clean(0), lens, rotation=ROTATION[0])
+    imaging = replace_defocus(0)
+    one = one_particle(SCORE, 20 * clean(0), imaging, rotation=ROTATION[0])
     at = jnp.zeros(9).at[3:5].set(single(PLACE[0]))
 
     def z(at):
@@ -347,7 +349,7 @@ def test_errors_are_of_the_summit_s_own_curvature():
 def test_noise_makes_errors_of_their_own():
     """With cubic slices alone; others' second derivatives leave the kinks out."""
     batch = particles()
-    volume = sim.potential_volume(ATOMS, SIDE, LENS.pixel_size)
+    volume = sim.potential_volume(ATOMS, SIDE, IMAGING.pixel_size)
     linear = jr.make_template(volume, "padded")
     differ = []
     for smooth in (template(), linear):
@@ -412,7 +414,7 @@ class Weighted(Score):
 
     box = property(lambda self: self.inner.box)
     side = property(lambda self: self.inner.side)
-    cut = property(lambda self: self.inner.cut)
+    cut = property(lambda self: self.inner.padded_box)
     filter_grid = property(lambda self: self.inner.filter_grid)
 
     def weighted(self, particle):
@@ -424,7 +426,7 @@ class Weighted(Score):
             lambda p: (p.filter_image, p.filter_template),
             particle,
             (
-                weigh(particle.filter_image, self.cut),
+                weigh(particle.filter_image, self.padded_box),
                 weigh(particle.filter_template, self.filter_grid),
             ),
         )

@@ -3,18 +3,18 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracles import boxes, filters
-from worlds import Lens, single
 
 from jaxrefine.data import Alignment
 from jaxrefine.physics.filters import Bandpass, Curve, Filters, Whitening
 from jaxrefine.refine.prepare import OUTSIDE_STD, cut_particles, prepare_micrograph
 from jaxrefine.refine.template_ctf import TemplateCTF
+from tests.oracles import boxes, filters
+from tests.worlds import Imaging, single
 
 SIDE, BOX = 16, (20, 24)
 SCORE = TemplateCTF(BOX, SIDE)
-LENS = Lens(defocus=(1200.0, 1000.0), pixel_size=2.5)
-WIDE = LENS.image_ctf(BOX, SIDE)
+IMAGING = Imaging(defocus=(1200.0, 1000.0), pixel_size=2.5)
+WIDE = IMAGING.image_ctf(BOX, SIDE)
 FILTERS = {
     "whitening": (Filters(), dict(whitening={})),
     "all": (
@@ -51,9 +51,9 @@ def alignment_at(corners):
     return Alignment(
         rotation=single(np.tile(np.eye(3), (n, 1, 1))),
         position_px=single(corners),
-        defocus_angstrom=single(np.tile(LENS.defocus, (n, 1))),
-        astigmatism_deg=single(np.full(n, LENS.angle)),
-        pixel_size_angstrom=single(np.full(n, LENS.pixel_size)),
+        defocus_angstrom=single(np.tile(IMAGING.defocus, (n, 1))),
+        astigmatism_deg=single(np.full(n, IMAGING.angle)),
+        pixel_size_angstrom=single(np.full(n, IMAGING.pixel_size)),
     )
 
 
@@ -65,9 +65,9 @@ def cut_at(corners, filters, score=SCORE, image=IMAGE, std=STD_MAP, **more):
         jnp.asarray(image), jnp.asarray(MEAN_MAP), jnp.asarray(std), filters, **prepare
     )
     n = len(corners)
-    pixel_sizes = single(np.full(n, LENS.pixel_size))
+    pixel_sizes = single(np.full(n, IMAGING.pixel_size))
     return cut_particles(
-        micrograph, alignment_at(corners), LENS.optics(n), pixel_sizes, score, **more
+        micrograph, alignment_at(corners), IMAGING.optics(n), pixel_sizes, score, **more
     )
 
 
@@ -80,7 +80,7 @@ def rfft(image):
 def box_corner(corner, score):
     return [
         boxes.box_corner(int(at), box, SIDE) - (cut - box) // 2
-        for at, box, cut in zip(corner, score.box, score.cut, strict=True)
+        for at, box, cut in zip(corner, score.box, score.padded_box, strict=True)
     ]
 
 
@@ -105,11 +105,11 @@ def test_global_filtering(name, score):
     # The peer's boxes have pixel variance 1/(H W), ours 1.
     expected = np.fft.irfft2(normalised, s=IMAGE.shape) * np.sqrt(BOX[0] * BOX[1])
     for index, corner in enumerate(CORNERS):
-        cut = boxes.reflect_cut(expected, *box_corner(corner, score), score.cut)
+        cut = boxes.reflect_cut(expected, *box_corner(corner, score), score.padded_box)
         # values up to 4; float32 transforms of numbers with mean 40
         np.testing.assert_allclose(particles.image[index], cut, rtol=0, atol=5e-5)
     for got, shape in (
-        (particles.filter_image, score.cut),
+        (particles.filter_image, score.padded_box),
         (particles.filter_template, score.filter_grid),
     ):
         grid = filters.combined_filter(transform, IMAGE.shape, shape, **switches)
@@ -141,12 +141,14 @@ def test_local_filtering(name, score):
             expected = np.fft.irfft2(normalised, s=BOX) * np.sqrt(BOX[0] * BOX[1])
         else:
             # the box's filter and factor on the whole cut, about the box's mean
-            cut = boxes.reflect_cut(IMAGE, *box_corner(corner, score), score.cut)
-            own = filters.combined_filter(transform, BOX, score.cut, **switches)
+            cut = boxes.reflect_cut(IMAGE, *box_corner(corner, score), score.padded_box)
+            own = filters.combined_filter(transform, BOX, score.padded_box, **switches)
             some = np.abs(transform * total) > 1e-6
             factor = np.median(np.abs(normalised[some] / (transform * total)[some]))
             spectrum = np.fft.rfft2(cut - box.mean()) * own * factor
-            expected = np.fft.irfft2(spectrum, s=score.cut) * np.sqrt(BOX[0] * BOX[1])
+            expected = np.fft.irfft2(spectrum, s=score.padded_box) * np.sqrt(
+                BOX[0] * BOX[1]
+            )
         # A box whitened by itself: values up to 4, its filter good to 2e-5 of 1.
         np.testing.assert_allclose(particles.image[index], expected, rtol=0, atol=2e-4)
 
@@ -155,7 +157,7 @@ def test_local_filtering(name, score):
 def test_the_wide_cut_holds_the_box_in_its_middle(global_filtering):
     narrow = cut_at(CORNERS[:1], Filters(None), global_filtering=global_filtering)
     wide = cut_at(CORNERS[:1], Filters(None), WIDE, global_filtering=global_filtering)
-    top, left = ((c - b) // 2 for c, b in zip(WIDE.cut, BOX, strict=True))
+    top, left = ((c - b) // 2 for c, b in zip(WIDE.padded_box, BOX, strict=True))
     assert top > 0 and left > 0
     middle = wide.image[0, top : top + BOX[0], left : left + BOX[1]]
     np.testing.assert_allclose(middle, narrow.image[0], rtol=0, atol=2e-5)

@@ -7,8 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracles import ctf, rotations
-from worlds import Lens, ball, matrix_products, one_particle, single
 
 from jaxrefine import simulate as sim
 from jaxrefine.physics.slices import central_slice, make_template
@@ -22,11 +20,13 @@ from jaxrefine.refine.layout import (
 )
 from jaxrefine.refine.search import pose_rotations, z_scores
 from jaxrefine.refine.template_ctf import TemplateCTF
+from tests.oracles import ctf, rotations
+from tests.worlds import Imaging, ball, matrix_products, one_particle, single
 
 SIDE, BOX = 16, (20, 22)
-LENS = Lens(defocus=(3000.0, 2800.0), angle=20.0, pixel_size=2.0, b=0.0)
+IMAGING = Imaging(defocus=(3000.0, 2800.0), angle=20.0, pixel_size=2.0, b=0.0)
 SCORES = {
-    "image": LENS.image_ctf(BOX, SIDE, defocus=600.0, pixel_size=0.1),
+    "image": IMAGING.image_ctf(BOX, SIDE, defocus=600.0, pixel_size=0.1),
     "template": TemplateCTF(BOX, SIDE),
     "peer": TemplateCTF(BOX, SIDE, pixel_size_changes_cs=True),
 }
@@ -41,11 +41,11 @@ def uneven(k):
 def setting(kind):
     """Score, a particle of noise with an uneven filter, and a template."""
     score = SCORES[kind]
-    cut = np.random.default_rng(0).standard_normal(score.cut) + 0.3
+    cut = np.random.default_rng(0).standard_normal(score.padded_box) + 0.3
     particle = one_particle(
-        score, cut, LENS, rotation=START, template_pixel_size=1.9, curve=uneven
+        score, cut, IMAGING, rotation=START, template_pixel_size=1.9, curve=uneven
     )
-    volume = sim.potential_volume(ball(SIDE, LENS.pixel_size, b=100.0), SIDE, 2.0)
+    volume = sim.potential_volume(ball(SIDE, IMAGING.pixel_size, b=100.0), SIDE, 2.0)
     return score, particle, make_template(volume, "padded")
 
 
@@ -65,7 +65,7 @@ def test_slices_times_columns_are_the_correlation(kind):
         prepared = score.prepare(particle, grid)
         exact = score.correlate(prepared, template, pose)
         norms = score.norms(prepared, template, pose)
-        pixel_size = LENS.pixel_size + grid.pixel_size_angstrom[m]
+        pixel_size = IMAGING.pixel_size + grid.pixel_size_angstrom[m]
         central = central_slice(template, pose, score.scale(particle, grid)[m])
         defocus = grid.defocus_angstrom[l]
         columns = score.columns(particle, pixel_size, defocus, corners)
@@ -283,20 +283,20 @@ def test_what_is_promised_is_nearly_so():
     def both(particle):
         prepared = score.prepare(particle, grid)
         poses = pose_rotations(particle, grid.rotation, grid)
-        promise = promised(score, particle, template, grid, layout)
+        approximate_z = promised(score, particle, template, grid, layout)
 
         def exactly(pose):
             return jnp.max(z_scores(score.correlate(prepared, template, pose), particle))
 
-        return *promise, jax.lax.map(exactly, poses, batch_size=16)
+        return *approximate_z, jax.lax.map(exactly, poses, batch_size=16)
 
-    promise, norm_error, exact = both(particle)
-    assert promise.shape == (len(orientations[0]),)
+    approximate_z, norm_error, exact = both(particle)
+    assert approximate_z.shape == (len(orientations[0]),)
     # Norms are fitted to some 1e-3 and the nodes are good to 5e-3 of the highest
     # frequencies; z is about 3.
-    np.testing.assert_allclose(promise, exact, rtol=0, atol=0.02)
+    np.testing.assert_allclose(approximate_z, exact, rtol=0, atol=0.02)
     assert 0 < norm_error < 0.01
-    assert np.abs(np.asarray(promise) - np.asarray(exact)).max() > 1e-7
+    assert np.abs(np.asarray(approximate_z) - np.asarray(exact)).max() > 1e-7
 
 
 def test_more_of_everything_than_a_block():
@@ -311,10 +311,10 @@ def test_more_of_everything_than_a_block():
     particle = eqx.tree_at(lambda p: p.corr_std, particle, single(std))
 
     @functools.partial(jax.jit, static_argnums=0)
-    def promise(layout):
+    def approximate_z(layout):
         return promised(score, particle, template, grid, layout)[0]
 
-    whole = promise(Layout(1))
+    whole = approximate_z(Layout(1))
     column = 8 * SIDE * (SIDE // 2 + 1)
     for layout in (
         # 144 frequencies in three chunks of 48; 195 poses in four
@@ -324,7 +324,7 @@ def test_more_of_everything_than_a_block():
         # one position at a time
         Layout(1, orientations=1000, frequencies=1000, column_bytes=1),
     ):
-        np.testing.assert_allclose(promise(layout), whole, rtol=0, atol=2e-5)
+        np.testing.assert_allclose(approximate_z(layout), whole, rtol=0, atol=2e-5)
 
 
 @pytest.mark.parametrize(("precision", "worst"), [("float16", 2e-3), ("bfloat16", 2e-2)])
@@ -340,9 +340,9 @@ def test_half_precision_promises_nearly_the_same(precision, worst):
         scaled = jax.tree.map(lambda leaf, f=factor: leaf * f, template)
 
         @functools.partial(jax.jit, static_argnums=0)
-        def promise(layout, scaled):
+        def approximate_z(layout, scaled):
             return promised(score, particle, scaled, grid, layout)[0]
 
-        exact = np.asarray(promise(Layout(5), scaled))
-        rounded = np.asarray(promise(Layout(5, precision=precision), scaled))
+        exact = np.asarray(approximate_z(Layout(5), scaled))
+        rounded = np.asarray(approximate_z(Layout(5, precision=precision), scaled))
         assert 0 < np.abs(rounded - exact).max() < worst

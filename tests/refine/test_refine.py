@@ -9,8 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracles import rotations
-from worlds import make_world, single
 
 from jaxrefine.data import Status
 from jaxrefine.physics.filters import Filters
@@ -26,11 +24,13 @@ from jaxrefine.refine.refine import (
 )
 from jaxrefine.refine.sharding import device_mesh, replicate
 from jaxrefine.refine.template_ctf import TemplateCTF
+from tests.oracles import rotations
+from tests.worlds import make_world, single
 
 WORLD = make_world()  # 12 particles, 36 px apart
 COUNT = 12
 BOX = (20, 22)  # 5 x 7 positions
-LENS = WORLD.lens
+IMAGING = WORLD.imaging
 TRACES = []
 
 
@@ -43,7 +43,7 @@ class CountedTemplateCTF(TemplateCTF):
 
 
 SCORES = {
-    "image": LENS.image_ctf(BOX, WORLD.side, defocus=400.0),
+    "image": IMAGING.image_ctf(BOX, WORLD.side, defocus=400.0),
     "template": CountedTemplateCTF(BOX, WORLD.side),
 }
 SCORE = SCORES["image"]
@@ -55,7 +55,7 @@ INSIDE = np.flatnonzero(~ORIENTATIONS[1])
 DEFOCI = np.array([-400.0, -200.0, 0.0, 200.0, 400.0])
 GRID = local_grid(ORIENTATIONS, DEFOCI)
 LAYOUT = plan_layout(
-    GRID, SCORES["image"], voltage_kv=LENS.kv, pixel_size_angstrom=LENS.pixel_size
+    GRID, SCORES["image"], voltage_kv=IMAGING.kv, pixel_size_angstrom=IMAGING.pixel_size
 )
 RNG = np.random.default_rng(7)
 # Where the truth lies in each particle's grid.
@@ -79,11 +79,11 @@ def cut(score=SCORE, shift_px=(0, 0), defocus=0.0, seen=None, alignment=None):
     if alignment is None:
         alignment = WORLD.alignment(START, shift_px, defocus)
     n = len(alignment.rotation)
-    pixel_sizes = single([LENS.pixel_size] * n)
+    pixel_sizes = single([IMAGING.pixel_size] * n)
     return cut_particles(
         micrograph() if seen is None else seen,
         alignment,
-        LENS.optics(n),
+        IMAGING.optics(n),
         pixel_sizes,
         score,
     )
@@ -111,7 +111,9 @@ def assert_same(one, other, keep=slice(None)):
 def assert_same_best(one, other):
     """But for the error of the products, of which different ones were seen."""
     error = np.zeros(len(one.status), np.float32)
-    assert_same(*(eqx.tree_at(lambda r: r.promise_error, r, error) for r in (one, other)))
+    assert_same(
+        *(eqx.tree_at(lambda r: r.approximation_error, r, error) for r in (one, other))
+    )
 
 
 def some(tree, index):
@@ -130,7 +132,7 @@ def test_planted_particles_are_found(kind):
     np.testing.assert_array_equal(result.grid_index[:, 3:], np.tile([1, 1], (COUNT, 1)))
     # The start was 200 Å too high; a CTF that slow takes it to the neighbour at times.
     np.testing.assert_allclose(
-        result.alignment.defocus_angstrom, np.tile(LENS.defocus, (COUNT, 1)), atol=200.5
+        result.alignment.defocus_angstrom, np.tile(IMAGING.defocus, (COUNT, 1)), atol=200.5
     )
     np.testing.assert_allclose(result.alignment.rotation, WORLD.rotation, rtol=0, atol=1e-6)
     # Of the ideal 40. Twelve strong particles in a small micrograph make most of its
@@ -146,9 +148,10 @@ def test_scores_of_the_result():
     np.testing.assert_array_equal(result.grid_index[:, 0], 0)
     offsets = single(DEFOCI)[result.grid_index[:, 1]]
     np.testing.assert_allclose(
-        result.alignment.defocus_angstrom, single(LENS.defocus) + 200.0 + offsets[:, None]
+        result.alignment.defocus_angstrom,
+        single(IMAGING.defocus) + 200.0 + offsets[:, None],
     )
-    np.testing.assert_array_equal(result.alignment.astigmatism_deg, LENS.angle)
+    np.testing.assert_array_equal(result.alignment.astigmatism_deg, IMAGING.angle)
 
 
 def test_statistics_enter_the_scores():
@@ -210,7 +213,7 @@ def test_fewer_particles_than_devices(particles, devices):
     result = compiled(*arguments)
     assert_same_best(result, some(found(), slice(count)))
     # Each share scores orientations of its own again.
-    assert np.all(result.promise_error > 0)
+    assert np.all(result.approximation_error > 0)
     text = compiled.compiled.as_text()
     for word in ("all-reduce", "all-to-all", "collective-permute"):
         assert word not in text
@@ -392,7 +395,7 @@ def test_an_image_without_variance_is_not_refined():
     """All through the preparation: local filtering of a box that is flat."""
     image = WORLD.image.copy()
     y, x = WORLD.corner_px[3]
-    wide = SCORE.cut[0]
+    wide = SCORE.padded_box[0]
     image[max(0, y - wide) : y + wide, x - 20 : x + 40] = 40.0
     seen = prepare_micrograph(single(image), *WORLD.maps, Filters(), global_filtering=False)
     result = refined(cut(seen=seen))

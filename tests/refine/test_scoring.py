@@ -5,16 +5,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import worlds
-from frozen import frozen, settings
-from oracles import ctf, rotations, scores, slices
-from worlds import Lens, one_particle, single
 
 from jaxrefine import simulate as sim
 from jaxrefine.physics.slices import make_template
 from jaxrefine.refine.grids import local_grid
 from jaxrefine.refine.image_ctf import ImageCTF
 from jaxrefine.refine.template_ctf import TemplateCTF
+from tests import worlds
+from tests.leopard_em_reference import frozen, settings
+from tests.oracles import ctf, rotations, scores, slices
+from tests.worlds import Imaging, one_particle, single
 
 PEER = frozen("correlation")
 SIDE = 16
@@ -35,21 +35,21 @@ def uneven(k):
     return 0.4 + 1.2 * k
 
 
-def transfer_of(lens, curve, pixel_size, defocus):
+def transfer_of(imaging, curve, pixel_size, defocus):
     """F·CTF·B on any grid, float64."""
 
     def transfer(shape):
         return curve(worlds.radial_frequency(shape)) * ctf.ctf_2d(
             shape,
             pixel_size,
-            lens.defocus[0] + defocus,
-            lens.defocus[1] + defocus,
-            lens.angle,
-            lens.kv,
-            lens.cs,
-            lens.contrast,
-            lens.phase,
-            lens.b,
+            imaging.defocus[0] + defocus,
+            imaging.defocus[1] + defocus,
+            imaging.angle,
+            imaging.kv,
+            imaging.cs,
+            imaging.contrast,
+            imaging.phase,
+            imaging.b,
             signed_astigmatism=True,
         )
 
@@ -60,24 +60,24 @@ def noise(shape, seed=0):
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
-LENSES = {
-    "astigmatic": Lens(),
-    "u below v": Lens(defocus=(4700.0, 5400.0), angle=75.0, phase=30.0, b=0.0),
+IMAGINGS = {
+    "astigmatic": Imaging(),
+    "u below v": Imaging(defocus=(4700.0, 5400.0), angle=75.0, phase=30.0, b=0.0),
 }
 
 
-@pytest.mark.parametrize("lens", LENSES.values(), ids=LENSES)
+@pytest.mark.parametrize("imaging", IMAGINGS.values(), ids=IMAGINGS)
 @pytest.mark.parametrize("kind", ["image", "template"])
-def test_correlations_are_the_oracle_s(kind, lens):
+def test_correlations_are_the_oracle_s(kind, imaging):
     box = (26, 28)
     defoci, pixel_sizes = np.array([-300.0, 0.0, 150.0]), np.array([-0.06, 0.0, 0.03])
     if kind == "image":
-        score = lens.image_ctf(box, SIDE, defocus=300.0, pixel_size=0.06)
+        score = imaging.image_ctf(box, SIDE, defocus=300.0, pixel_size=0.06)
     else:
         score = TemplateCTF(box, SIDE)
     assert score.positions == (11, 13)
-    cut = noise(score.cut)
-    particle = one_particle(score, cut, lens, template_pixel_size=1.47, curve=uneven)
+    cut = noise(score.padded_box)
+    particle = one_particle(score, cut, imaging, template_pixel_size=1.47, curve=uneven)
     grid = local_grid(None, defoci, pixel_sizes)
     template = make_template(VOLUME, "trilinear")
     ours = correlations(score, particle, template, grid, single(POSES))
@@ -87,8 +87,8 @@ def test_correlations_are_the_oracle_s(kind, lens):
     for m, l, k in np.ndindex(3, 3, 3):
         if m != 1 and l != 1:
             continue  # each offset alone and with one other is enough
-        pixel_size = lens.pixel_size + pixel_sizes[m]
-        transfer = transfer_of(lens, uneven, pixel_size, defoci[l])
+        pixel_size = imaging.pixel_size + pixel_sizes[m]
+        transfer = transfer_of(imaging, uneven, pixel_size, defoci[l])
         scale = 1.47 / pixel_size
         # The unit is the standard deviation of noise, 1. float32: sums of 256 products of
         # order 1, after two transforms, are good to some 1e-5 of it.
@@ -114,7 +114,7 @@ def test_correlations_are_the_oracle_s(kind, lens):
 def test_template_ctf_is_the_peer_s():
     """Its pixel-size search too, which changes Cs and nothing else."""
     optics = settings(PEER, "optics")
-    lens = Lens(
+    imaging = Imaging(
         defocus=(optics["defocus_u"], optics["defocus_v"]),
         angle=optics["astigmatism_angle"],
         pixel_size=optics["pixel_size"],
@@ -122,7 +122,7 @@ def test_template_ctf_is_the_peer_s():
     )
     score = TemplateCTF((24, 24), SIDE, pixel_size_changes_cs=True)
     box = np.fft.irfft2(PEER["box_rfft"].astype(np.complex128), s=(24, 24))
-    particle = one_particle(score, box * 24, lens)  # ours has pixel variance 1
+    particle = one_particle(score, box * 24, imaging)  # ours has pixel variance 1
     particle = eqx.tree_at(
         lambda p: p.filter_template, particle, single(PEER["projective_filter"])
     )
@@ -149,14 +149,14 @@ def test_template_ctf_is_the_peer_s():
 @pytest.mark.parametrize("defocus", [(8200.0, 7800.0), (20200.0, 19800.0)])
 def test_the_norm_is_the_unwrapped_one(defocus):
     """In a tight box, where the CTF's spread is many times the template."""
-    lens = Lens(defocus=defocus, angle=40.0, pixel_size=1.2, b=0.0)
+    imaging = Imaging(defocus=defocus, angle=40.0, pixel_size=1.2, b=0.0)
     side = 32
-    score = lens.image_ctf((side + 4, side + 4), side)
-    particle = one_particle(score, np.zeros(score.cut), lens, curve=uneven)
+    score = imaging.image_ctf((side + 4, side + 4), side)
+    particle = one_particle(score, np.zeros(score.padded_box), imaging, curve=uneven)
     prepared = eqx.filter_jit(score.prepare)(particle, local_grid())
     weights = np.asarray(prepared.norm_weights[0, 0], np.float64)
     half = slices.half_volume(sim.potential_volume(worlds.ball(side, 1.2), side, 1.2))
-    transfer = transfer_of(lens, uneven, lens.pixel_size, 0.0)
+    transfer = transfer_of(imaging, uneven, imaging.pixel_size, 0.0)
     # Twice the spread at the corner of the Fourier plane, 116 or 280 px, and the template.
     large = 605 if max(defocus) > 1e4 else 275
     for rotation in POSES:
@@ -172,15 +172,17 @@ def test_the_norm_is_the_unwrapped_one(defocus):
 
 def test_the_grids_of_the_image_score():
     """The cut holds the box and twice the CTF's spread at 4 Å, on fast sizes."""
-    lens = Lens(defocus=(10000.0, 9000.0), pixel_size=1.0)
-    score = lens.image_ctf((40, 36), 32)
+    imaging = Imaging(defocus=(10000.0, 9000.0), pixel_size=1.0)
+    score = imaging.image_ctf((40, 36), 32)
     # λΔk + Cs λ³ k³ at 1/4 Å = 49.2 + 3.2 px
-    assert score.cut == (150, 144) and score.box == (40, 36)
+    assert score.padded_box == (150, 144) and score.box == (40, 36)
     assert score.norm_side % 2 == 1
     # At pixels of 3 Å it is Nyquist that is kept, 6 Å: 10.9 + 0.3 px.
-    assert Lens(defocus=(1e4, 1e4), pixel_size=3.0).image_ctf((40, 36), 32).cut == (64, 60)
+    assert Imaging(defocus=(1e4, 1e4), pixel_size=3.0).image_ctf(
+        (40, 36), 32
+    ).padded_box == (64, 60)
     # Underfocus or overfocus, it spreads the same.
-    over = Lens(defocus=(-10000.0, -9000.0), pixel_size=1.0).image_ctf((40, 36), 32)
+    over = Imaging(defocus=(-10000.0, -9000.0), pixel_size=1.0).image_ctf((40, 36), 32)
     assert over == score
     wide = ImageCTF.for_particles(
         (40, 36),
@@ -190,12 +192,12 @@ def test_the_grids_of_the_image_score():
         spherical_aberration_mm=0.0,
         pixel_size_angstrom=1.0,
     )
-    assert wide.cut == (40, 36) and wide.norm_side >= 64
+    assert wide.padded_box == (40, 36) and wide.norm_side >= 64
 
 
 # --- noise and signal ------------------------------------------------------------------
 
-TIGHT = Lens(defocus=(12000.0, 12000.0), angle=0.0, pixel_size=1.2, b=0.0)
+TIGHT = Imaging(defocus=(12000.0, 12000.0), angle=0.0, pixel_size=1.2, b=0.0)
 TIGHT_SCORES = {
     "image": TIGHT.image_ctf((36, 36), 32),
     "template": TemplateCTF((36, 36), 32),
@@ -213,7 +215,7 @@ def test_snr_in_a_tight_box(kind):
     atoms = worlds.ball(32, 1.2)
     rotation = sim.random_rotations(1, np.random.default_rng(1))[0]
     template = make_template(sim.potential_volume(atoms, 32, 1.2), "padded")
-    cut = worlds.signal_cut(score, atoms, TIGHT, rotation, grid=400)
+    cut = worlds.signal_in_padded_box(score, atoms, TIGHT, rotation, grid=400)
     particle = one_particle(score, cut, TIGHT)
 
     @eqx.filter_jit
@@ -244,10 +246,10 @@ def test_matrix_products_are_exact_on_accelerators(kind):
     score = (
         TemplateCTF((24, 24), SIDE)
         if kind == "template"
-        else Lens().image_ctf((24, 24), SIDE)
+        else Imaging().image_ctf((24, 24), SIDE)
     )
     template = make_template(VOLUME, "trilinear")
-    particle = one_particle(score, np.zeros(score.cut), Lens())
+    particle = one_particle(score, np.zeros(score.padded_box), Imaging())
 
     def whole(rotation):
         return correlations(score, particle, template, local_grid(), rotation[None])

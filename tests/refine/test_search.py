@@ -10,10 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from oracles import local_grid as oracle
-from oracles import rotations
-from oracles.plain_search import plain_search
-from worlds import Lens, ball, batch_of, one_particle, signal_cut, single
 
 from jaxrefine import simulate as sim
 from jaxrefine.data import SearchGrid
@@ -24,6 +20,10 @@ from jaxrefine.refine.layout import Layout
 from jaxrefine.refine.scoring import Score
 from jaxrefine.refine.search import pose_rotations, search_particle, z_scores
 from jaxrefine.refine.template_ctf import TemplateCTF
+from tests.oracles import local_grid as oracle
+from tests.oracles import rotations
+from tests.oracles.plain_search import plain_search
+from tests.worlds import Imaging, ball, batch_of, one_particle, signal_in_padded_box, single
 
 # --- a score that reads from a table: ties and counts are exact --------------------------
 
@@ -41,14 +41,14 @@ class TableScore(Score):
     """
 
     table: jax.Array
-    promise: jax.Array
+    approximate_z: jax.Array
     norm_error: jax.Array
     box: tuple[int, int] = eqx.field(static=True, default=(17, 19))
     side: int = eqx.field(static=True, default=16)
     visits: object = eqx.field(static=True, default=None)
 
     @property
-    def cut(self):
+    def padded_box(self):
         return self.box
 
     @property
@@ -81,21 +81,21 @@ GRID = SearchGrid(
     pixel_size_angstrom=jnp.arange(2.0),
 )
 NO_TEMPLATE = make_template(np.zeros((16, 16, 16), np.float32), "trilinear")
-ANYONE = one_particle(TemplateCTF((17, 19), 16), np.zeros((17, 19)), Lens())
+ANYONE = one_particle(TemplateCTF((17, 19), 16), np.zeros((17, 19)), Imaging())
 
 
 @pytest.fixture(scope="module")
 def promised():
     """The product's place is taken by what the table's score promises."""
-    product = search._promises
+    product = search._approximate_scores
 
-    def promise(score, particle, template, grid, prepared, *more):
+    def approximate_z(score, particle, template, grid, prepared, *more):
         if isinstance(score, TableScore):
-            return prepared.promise, prepared.norm_error
+            return prepared.approximate_z, prepared.norm_error
         return product(score, particle, template, grid, prepared, *more)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(search, "_promises", promise)
+        patch.setattr(search, "_approximate_scores", approximate_z)
         yield eqx.filter_jit(
             lambda score, particle: search_particle(
                 score, particle, NO_TEMPLATE, GRID, Layout(3)
@@ -103,10 +103,14 @@ def promised():
         )
 
 
-def table_score(table, promise=None, norm_error=0.0, visits=None):
-    if promise is None:
-        promise = np.max(np.where(np.isfinite(table), table, -np.inf), axis=(0, 1, 3, 4))
-    return TableScore(single(table), single(promise), single(norm_error), visits=visits)
+def table_score(table, approximate_z=None, norm_error=0.0, visits=None):
+    if approximate_z is None:
+        approximate_z = np.max(
+            np.where(np.isfinite(table), table, -np.inf), axis=(0, 1, 3, 4)
+        )
+    return TableScore(
+        single(table), single(approximate_z), single(norm_error), visits=visits
+    )
 
 
 def best_of(promised, score, particle=ANYONE):
@@ -136,9 +140,11 @@ def test_the_best_is_exact_though_the_promise_is_not(promised, seed, error):
     rng = np.random.default_rng(seed)
     table = rng.integers(0, 5, SHAPE) + rng.integers(0, 2) * rng.uniform(size=SHAPE)
     exact = table.max(axis=(0, 1, 3, 4))
-    promise = exact + error * rng.uniform(-1, 1, 21)
+    approximate_z = exact + error * rng.uniform(-1, 1, 21)
     # Of 16 such errors the largest is above half the bound, but for 1 in 65,000.
-    assert best_of(promised, table_score(table, promise))[2] == first_best(single(table))
+    assert best_of(promised, table_score(table, approximate_z))[2] == first_best(
+        single(table)
+    )
 
 
 def test_the_norms_error_counts_from_the_start(promised):
@@ -146,20 +152,20 @@ def test_the_norms_error_counts_from_the_start(promised):
     table = np.zeros(SHAPE)
     table[0, 0, :16] = 9.0
     table[1, 1, 20, 1, 1] = 10.0
-    promise = np.append(np.full(16, 9.0), np.full(5, 8.0))
-    assert best_of(promised, table_score(table, promise))[2] == (0, 0, 0, 0, 0)
+    approximate_z = np.append(np.full(16, 9.0), np.full(5, 8.0))
+    assert best_of(promised, table_score(table, approximate_z))[2] == (0, 0, 0, 0, 0)
     # 2 · 0.06 · (9 + 1) is more than the 1 by which the promise falls short
-    assert best_of(promised, table_score(table, promise, 0.06))[2] == (1, 1, 20, 1, 1)
+    assert best_of(promised, table_score(table, approximate_z, 0.06))[2] == (1, 1, 20, 1, 1)
 
 
 def test_how_far_off_the_products_were(promised):
     """Of the 16 orientations that are scored again, and of no others."""
     table = np.zeros(SHAPE)
     table[1, 1, :, 1, 1] = np.arange(21.0)
-    promise = np.arange(21.0)
-    promise[12] -= 0.25
-    promise[2] -= 0.5  # not among them
-    best, error = promised(table_score(table, promise), ANYONE)
+    approximate_z = np.arange(21.0)
+    approximate_z[12] -= 0.25
+    approximate_z[2] -= 0.5  # not among them
+    best, error = promised(table_score(table, approximate_z), ANYONE)
     assert int(best[2][2]) == 20 and float(error) == 0.25
 
 
@@ -167,10 +173,10 @@ def test_products_that_fail_altogether(promised):
     """Nothing is promised, and something is there: the error is infinite."""
     table = np.zeros(SHAPE)
     table[1, 1, 3, 1, 1] = 5.0
-    promise = np.full(21, -np.inf)
-    (z, _, index), error = promised(table_score(table, promise), ANYONE)
+    approximate_z = np.full(21, -np.inf)
+    (z, _, index), error = promised(table_score(table, approximate_z), ANYONE)
     assert float(z) == 5.0 and int(index[2]) == 3 and float(error) == np.inf
-    nothing = table_score(np.full(SHAPE, np.nan), promise)
+    nothing = table_score(np.full(SHAPE, np.nan), approximate_z)
     assert float(promised(nothing, ANYONE)[1]) == 0.0
 
 
@@ -183,12 +189,12 @@ def test_two_equal_peaks(promised):
         ((1, 1, 2, 0, 3), (1, 1, 2, 1, 0)),
         ((1, 1, 2, 1, 1), (1, 1, 2, 1, 2)),
     ):
-        for promise in (None, np.arange(21.0), -np.arange(21.0)):
+        for approximate_z in (None, np.arange(21.0), -np.arange(21.0)):
             table = np.zeros(SHAPE, np.float32)
             table[first] = table[second] = 5.0
-            if promise is not None:  # everything is open, in either order
-                promise = 5.0 + promise
-            assert best_of(promised, table_score(table, promise))[2] == first
+            if approximate_z is not None:  # everything is open, in either order
+                approximate_z = 5.0 + approximate_z
+            assert best_of(promised, table_score(table, approximate_z))[2] == first
 
 
 def test_every_point_of_the_grid_can_win(promised):
@@ -199,8 +205,8 @@ def test_every_point_of_the_grid_can_win(promised):
     def all_of_them(numbers):
         def one(number):
             table = (jnp.arange(count) == number).astype(jnp.float32).reshape(SHAPE)
-            promise = jnp.max(table, axis=(0, 1, 3, 4))
-            score = TableScore(table, promise, jnp.float32(0))
+            approximate_z = jnp.max(table, axis=(0, 1, 3, 4))
+            score = TableScore(table, approximate_z, jnp.float32(0))
             return search_particle(score, ANYONE, NO_TEMPLATE, GRID, Layout(3))[0][2]
 
         return jax.lax.map(one, numbers)
@@ -230,8 +236,8 @@ def test_an_adaptive_search_scores_no_more_than_the_promising(promised):
     seen = []
     table = np.zeros(SHAPE, np.float32)
     table[1, 1, :, 1, 1] = [5.0] * 20 + [6.0]
-    promise = np.arange(21.0)[::-1] / 100 + 4.5
-    score = table_score(table, promise, visits=lambda k: seen.append(int(k)))
+    approximate_z = np.arange(21.0)[::-1] / 100 + 4.5
+    score = table_score(table, approximate_z, visits=lambda k: seen.append(int(k)))
     assert best_of(promised, score)[2] == (1, 1, 20, 1, 1)
     seen.clear()
     layout = Layout(3, thorough=False)
@@ -272,9 +278,9 @@ def test_the_best_z_is_not_the_best_correlation(promised):
     particle = eqx.tree_at(
         lambda p: (p.corr_mean, p.corr_std), ANYONE, (single(mean), single(std))
     )
-    promise = np.zeros(21)
-    promise[:2] = 2.5, 8.0
-    z, correlation, index = best_of(promised, table_score(table, promise), particle)
+    approximate_z = np.zeros(21)
+    approximate_z[:2] = 2.5, 8.0
+    z, correlation, index = best_of(promised, table_score(table, approximate_z), particle)
     assert index == (1, 1, 1, 1, 1)
     assert z == 8.0 and correlation == 6.0
 
@@ -308,8 +314,8 @@ def test_offsets_turn_in_the_image_s_frame_or_in_the_volume_s():
 # --- real scores, against a loop over the grid ------------------------------------------
 
 SIDE = 16
-LENS = Lens(defocus=(3000.0, 2800.0), angle=20.0, pixel_size=2.0, b=0.0)
-SCORE = LENS.image_ctf((20, 22), SIDE, defocus=600.0, pixel_size=0.05)
+IMAGING = Imaging(defocus=(3000.0, 2800.0), angle=20.0, pixel_size=2.0, b=0.0)
+SCORE = IMAGING.image_ctf((20, 22), SIDE, defocus=600.0, pixel_size=0.05)
 ORIENTATIONS = uniform_orientations(
     psi_coarse=6.0, psi_fine=6.0, theta_coarse=9.0, theta_fine=3.0
 )
@@ -323,18 +329,22 @@ REAL_GRID = local_grid(TWICE, np.repeat(DEFOCI, 2), PIXEL_SIZES)
 @functools.cache
 def real():
     """Template, and six particles: three in noise, three of noise alone."""
-    atoms = ball(SIDE, LENS.pixel_size, b=100.0)
+    atoms = ball(SIDE, IMAGING.pixel_size, b=100.0)
     rng = np.random.default_rng(0)
     particles = []
     for snr in (8.0, 8.0, 40.0, 0.0, 0.0, 0.0):
         start = sim.random_rotations(1, rng)[0]
         truth = start @ ORIENTATIONS[0][58]
-        cut = signal_cut(SCORE, atoms, LENS, truth, grid=128, offset_px=(1, -2))
+        cut = signal_in_padded_box(
+            SCORE, atoms, IMAGING, truth, grid=128, offset_px=(1, -2)
+        )
         cut = snr * cut + rng.standard_normal(cut.shape)
-        particle = one_particle(SCORE, cut, LENS, rotation=start)
+        particle = one_particle(SCORE, cut, IMAGING, rotation=start)
         std = rng.uniform(0.9, 1.1, SCORE.positions)
         particles.append(eqx.tree_at(lambda p: p.corr_std, particle, single(std)))
-    template = make_template(sim.potential_volume(atoms, SIDE, LENS.pixel_size), "padded")
+    template = make_template(
+        sim.potential_volume(atoms, SIDE, IMAGING.pixel_size), "padded"
+    )
     return template, batch_of(particles)
 
 

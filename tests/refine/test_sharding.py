@@ -43,11 +43,11 @@ def test_an_absent_device(wanted):
     with pytest.raises(InputError) as error:
         sharding.select_devices(wanted)
     names = wanted if isinstance(wanted, list) else [wanted]
-    assert len(error.value.faults) == len(names)  # every one of them, at once
-    for name, fault in zip(names, error.value.faults, strict=True):
-        assert f"gpu_ids: {name}:" in fault
-        assert "it sees: none" in fault
-        assert "`gpu_ids: cpu`" in fault and "jaxrefine[cuda" in fault
+    assert len(error.value.errors) == len(names)  # every one of them, at once
+    for name, message in zip(names, error.value.errors, strict=True):
+        assert f"gpu_ids: {name}:" in message
+        assert "it sees: none" in message
+        assert "`gpu_ids: cpu`" in message and "jaxrefine[cuda" in message
 
 
 # --- with two --------------------------------------------------------------------------
@@ -83,8 +83,8 @@ def test_the_cpu_in_spite_of_accelerators(two_gpus):
 def test_what_is_there_is_named(two_gpus, wanted):
     with pytest.raises(InputError) as error:
         sharding.select_devices(wanted)
-    (fault,) = error.value.faults
-    assert "0 (Imaginary X100), 1 (Imaginary X100)" in fault
+    (message,) = error.value.errors
+    assert "0 (Imaginary X100), 1 (Imaginary X100)" in message
 
 
 @pytest.mark.parametrize("wanted", [[0, 0], [1, "cuda:1"], ["gpu:0", "0"]])

@@ -179,7 +179,9 @@ def test_ctf_envelope_and_phase_shift():
 
 def micrograph(atoms, seed=1, shape=(96, 80), **keywords):
     particles = (
-        sim.Planted(np.eye(3), (50.3, 39.8), (6000.0, 5500.0), 20.0, snr_ideal=12.0),
+        sim.SimulatedParticle(
+            np.eye(3), (50.3, 39.8), (6000.0, 5500.0), 20.0, snr_ideal=12.0
+        ),
     )
     rng = np.random.default_rng(seed)
     return sim.simulate_micrograph(
@@ -217,8 +219,8 @@ def test_matched_filter_reaches_the_wanted_snr(globule, width):
 
 
 def test_amplitude_does_not_depend_on_the_place(globule):
-    particle = sim.Planted(np.eye(3), (50.0, 40.0), (6000.0, 6000.0))
-    moved = sim.Planted(np.eye(3), (31.4, 52.7), (6000.0, 6000.0))
+    particle = sim.SimulatedParticle(np.eye(3), (50.0, 40.0), (6000.0, 6000.0))
+    moved = sim.SimulatedParticle(np.eye(3), (31.4, 52.7), (6000.0, 6000.0))
     norms = [
         np.linalg.norm(sim.particle_rfft(globule, p, (96, 80), 2.0, MICROSCOPE))
         for p in (particle, moved)
@@ -227,7 +229,7 @@ def test_amplitude_does_not_depend_on_the_place(globule):
 
 
 def test_a_margin_stops_the_wrap_around(globule):
-    particles = [sim.Planted(np.eye(3), (2.0, 2.0), (9000.0, 9000.0))]
+    particles = [sim.SimulatedParticle(np.eye(3), (2.0, 2.0), (9000.0, 9000.0))]
     periodic, cut = (
         sim.simulate_micrograph(
             globule,

@@ -18,7 +18,7 @@ _SLURM = (
 
 
 @dataclass(frozen=True)
-class Place:
+class ProcessInfo:
     """Where a process stands.
 
     Attributes:
@@ -34,12 +34,12 @@ class Place:
     local_device_ids: tuple[int, ...] = ()
 
 
-def find_place(
+def detect_process(
     coordinator: str | None,
     count: int | None,
     index: int | None,
     environ: Mapping[str, str],
-) -> Place | None:
+) -> ProcessInfo | None:
     """Where this process stands; None where it is alone.
 
     Args:
@@ -49,7 +49,7 @@ def find_place(
         environ: Environment; under `srun` SLURM tells all three.
 
     Raises:
-        InputError: The options are faulty, or not all of them are there.
+        InputError: The options are invalid, or not all of them are there.
     """
     under_slurm = all(name in environ for name in _SLURM)
     devices = _slurm_devices(environ) if under_slurm else ()
@@ -58,23 +58,23 @@ def find_place(
         tasks = environ.get("SLURM_STEP_NUM_TASKS", environ.get("SLURM_NTASKS", "1"))
         if not under_slurm or int(tasks) == 1:
             return None
-        return Place(None, int(tasks), int(environ["SLURM_PROCID"]), devices)
+        return ProcessInfo(None, int(tasks), int(environ["SLURM_PROCID"]), devices)
     if coordinator is None or count is None or index is None:
         raise InputError(
             "--coordinator, --num-processes and --process-id: name all three, or none"
         )
-    faults = []
+    errors = []
     if count < 1:
-        faults.append(f"--num-processes: {count} — must be 1 or more")
+        errors.append(f"--num-processes: {count} — must be 1 or more")
     elif not 0 <= index < count:
-        faults.append(f"--process-id: {index} — must be 0 … {count - 1}")
-    faults += _address_faults(coordinator, serves=index == 0)
-    if faults:
-        raise InputError(faults)
-    return Place(coordinator, count, index, devices) if count > 1 else None
+        errors.append(f"--process-id: {index} — must be 0 … {count - 1}")
+    errors += _address_errors(coordinator, serves=index == 0)
+    if errors:
+        raise InputError(errors)
+    return ProcessInfo(coordinator, count, index, devices) if count > 1 else None
 
 
-def _address_faults(address: str, *, serves: bool) -> list[str]:
+def _address_errors(address: str, *, serves: bool) -> list[str]:
     """What is wrong with HOST:PORT, in one sentence, if anything."""
     key = f"--coordinator: {address}"
     host, _, port = address.rpartition(":")

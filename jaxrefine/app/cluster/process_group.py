@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 import jax
 
 from jaxrefine.app.cluster import coordination
-from jaxrefine.app.cluster.environment import Place
-from jaxrefine.app.console.exit_codes import EXIT_BROKEN_OFF
+from jaxrefine.app.cluster.environment import ProcessInfo
+from jaxrefine.app.console.exit_codes import EXIT_FAILED
 from jaxrefine.app.console.interrupts import Stop, Stopped
 from jaxrefine.data import InputError
 
@@ -31,7 +31,7 @@ _POLL_S = 1.0
 T = TypeVar("T")
 
 
-class Team:
+class ProcessGroup:
     """The processes of a run; by itself, a run in one process.
 
     Attributes:
@@ -49,7 +49,7 @@ class Team:
         """Whether this process speaks for all."""
         return self.index == 0
 
-    def agree(self, name: str, work: Callable[[], T]) -> T:
+    def on_all(self, name: str, work: Callable[[], T]) -> T:
         """Do something in every process, and go on when all have done it.
 
         Args:
@@ -57,25 +57,25 @@ class Team:
             work: What to do.
 
         Raises:
-            InputError: In every process if `work` found faults in any. Process 0's error
+            InputError: In every process if `work` found errors in any. Process 0's error
                 has them all, the others' none, so that they are printed once.
         """
         if self.count == 1:
             return work()
-        result, faults = _attempt(work)
-        coordination.put(f"{name}/{self.index}", json.dumps([socket.gethostname(), faults]))
-        self.first(f"{name}/all", lambda: self._raise_faults(name))
+        result, errors = _attempt(work)
+        coordination.put(f"{name}/{self.index}", json.dumps([socket.gethostname(), errors]))
+        self.first(f"{name}/all", lambda: self._raise_errors(name))
         return result
 
-    def _raise_faults(self, name: str) -> None:
-        faults: dict[str, str] = {}
+    def _raise_errors(self, name: str) -> None:
+        errors: dict[str, str] = {}
         for index in range(self.count):
             host, theirs = json.loads(self._wait_for(f"{name}/{index}"))
             where = f"process {index} on {host}: " if index else ""
-            for fault in theirs or ():
-                faults.setdefault(fault, f"{where}{fault}")
-        if faults:
-            raise InputError(faults.values())
+            for message in theirs or ():
+                errors.setdefault(message, f"{where}{message}")
+        if errors:
+            raise InputError(errors.values())
 
     def first(self, name: str, work: Callable[[], T]) -> T:
         """Do something in process 0, and tell all what came of it.
@@ -85,15 +85,15 @@ class Team:
             work: What to do; what it returns must be fit for JSON.
 
         Raises:
-            InputError: In every process if `work` found faults; only process 0's has them.
+            InputError: In every process if `work` found errors; only process 0's has them.
         """
         if self.count == 1:
             return work()
         if self.is_first:
-            result, faults = _attempt(work)
-            coordination.put(name, json.dumps([result, bool(faults)]))
-            if faults:
-                raise InputError(faults)
+            result, errors = _attempt(work)
+            coordination.put(name, json.dumps([result, bool(errors)]))
+            if errors:
+                raise InputError(errors)
             return result
         result, failed = json.loads(self._wait_for(name))
         if failed:
@@ -109,14 +109,14 @@ class Team:
 
 
 def _attempt(work: Callable[[], T]) -> tuple[Any, Sequence[str] | None]:
-    """What the work returns, or its faults."""
+    """What the work returns, or its errors."""
     try:
         return work(), None
     except InputError as error:
-        return None, error.faults
+        return None, error.errors
 
 
-def deal(sizes: Sequence[int], count: int) -> list[list[int]]:
+def balance_loads(sizes: Sequence[int], count: int) -> list[list[int]]:
     """Share things out evenly: the largest first, each to whoever has least so far.
 
     Args:
@@ -137,7 +137,7 @@ def deal(sizes: Sequence[int], count: int) -> list[list[int]]:
 
 
 @contextmanager
-def joined(place: Place | None, stop: Stop) -> Iterator[Team]:
+def join_processes(process: ProcessInfo | None, stop: Stop) -> Iterator[ProcessGroup]:
     """The processes of this run, from their meeting until they part.
 
     To be entered before JAX computes anything, or asks for its devices.
@@ -146,31 +146,33 @@ def joined(place: Place | None, stop: Stop) -> Iterator[Team]:
         place: Where this process stands; None: it is alone.
         stop: Is told when a process is lost.
     """
-    if place is None:
-        yield Team(stop)
+    if process is None:
+        yield ProcessGroup(stop)
         return
-    _meet(place)
-    team = Team(stop, index=place.index, count=place.count)
+    _initialize(process)
+    processes = ProcessGroup(stop, index=process.index, count=process.count)
     parting = threading.Event()
-    watch = threading.Thread(target=_watch, args=(team, parting), daemon=True)
+    watch = threading.Thread(
+        target=_monitor_liveness, args=(processes, parting), daemon=True
+    )
     watch.start()
     try:
-        yield team
+        yield processes
     except coordination.Unreachable:
         # JAX ends a process that has lost its coordinator; should it not, we do.
         text = "process 0 died or cannot be reached"
-        raise Stopped(text, EXIT_BROKEN_OFF) from None
+        raise Stopped(text, EXIT_FAILED) from None
     except BaseException:
-        _tell_all(f"process {team.index} on {socket.gethostname()} stopped")
+        _broadcast_stop(f"process {processes.index} on {socket.gethostname()} stopped")
         raise
     finally:
         parting.set()
-        if team.is_first:  # the service ends with this process: the others leave first
+        if processes.is_first:  # the service ends with this process: the others leave first
             watch.join(_LEAVING_TIMEOUT_S)
         jax.distributed.shutdown()
 
 
-def _meet(place: Place) -> None:
+def _initialize(process: ProcessInfo) -> None:
     """Start JAX's distributed runtime; returns when all processes are there."""
     # By default JAX aborts every process when one dies. Ours stop by themselves, between
     # two batches and with a word, for which the others' lives must be their own.
@@ -178,53 +180,55 @@ def _meet(place: Place) -> None:
     # It would take SIGTERM, which `stop_on_signals` answers.
     jax.config.update("jax_enable_preemption_service", False)
     # JAX aborts, with a stack trace, when the processes do not meet in time.
-    alarm = threading.Timer(MEETING_TIMEOUT_S, _give_up, [place])
+    alarm = threading.Timer(MEETING_TIMEOUT_S, _abort_on_timeout, [process])
     alarm.daemon = True
     alarm.start()
     jax.distributed.initialize(
-        coordinator_address=place.coordinator,
-        num_processes=place.count,
-        process_id=place.index,
-        local_device_ids=place.local_device_ids,
+        coordinator_address=process.coordinator,
+        num_processes=process.count,
+        process_id=process.index,
+        local_device_ids=process.local_device_ids,
         initialization_timeout=MEETING_TIMEOUT_S + 60,
         heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT_S,
     )
     alarm.cancel()
 
 
-def _give_up(place: Place) -> None:
-    where = f" at {place.coordinator}" if place.coordinator else ""
+def _abort_on_timeout(process: ProcessInfo) -> None:
+    where = f" at {process.coordinator}" if process.coordinator else ""
     print(
-        f"error: process {place.index}: the {place.count} processes did not meet{where} "
-        f"within {MEETING_TIMEOUT_S} s. Start all of them, with the same coordinator and "
-        "number of processes, on machines that reach one another",
+        f"error: process {process.index}: the {process.count} processes did not meet"
+        f"{where} within {MEETING_TIMEOUT_S} s. Start all of them, with the same "
+        "coordinator and number of processes, on machines that reach one another",
         file=sys.stderr,
         flush=True,
     )
-    os._exit(EXIT_BROKEN_OFF)
+    os._exit(EXIT_FAILED)
 
 
-def _watch(team: Team, parting: threading.Event) -> None:
+def _monitor_liveness(processes: ProcessGroup, parting: threading.Event) -> None:
     """Ask now and then who is alive; each asks, for the answer waits for all who are.
 
     Process 0 goes on asking until the others have left.
     """
-    everyone = set(range(team.count))
+    everyone = set(range(processes.count))
     try:
         while True:
             there = coordination.alive(everyone)
             if there != everyone:
                 lost = ", ".join(map(str, sorted(everyone - there)))
-                team.stop.request(f"process {lost} died or stopped", EXIT_BROKEN_OFF)
+                processes.stop.request(f"process {lost} died or stopped", EXIT_FAILED)
             elif word := coordination.get("stopped", 0.001):
-                team.stop.request(word, EXIT_BROKEN_OFF)
-            if there == {team.index} or (parting.wait(_POLL_S) and not team.is_first):
+                processes.stop.request(word, EXIT_FAILED)
+            if there == {processes.index} or (
+                parting.wait(_POLL_S) and not processes.is_first
+            ):
                 return
     except coordination.Unreachable:
         return
 
 
-def _tell_all(word: str) -> None:
+def _broadcast_stop(word: str) -> None:
     try:
         coordination.put("stopped", word)
     except coordination.Unreachable:

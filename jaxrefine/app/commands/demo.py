@@ -23,9 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Make the data set; with `--run` refine it, too."""
-    from jaxrefine.app.cluster.process_group import Team
+    from jaxrefine.app.cluster.process_group import ProcessGroup
     from jaxrefine.app.config import Config
-    from jaxrefine.app.console.summary import tell
+    from jaxrefine.app.console.summary import print_summary
     from jaxrefine.app.demo.dataset import compare_with_truth, make_demo
     from jaxrefine.app.run.devices import use_compilation_cache, use_cpu_cores
     from jaxrefine.app.run.pipeline import run as refine
@@ -48,9 +48,9 @@ def run(options: argparse.Namespace) -> int:
             quiet=options.quiet,
             json_progress=options.json_progress,
             fresh=True,
-            team=Team(stop),
+            processes=ProcessGroup(stop),
         )
     if summary is not None:
-        tell(summary, quiet=False, json_progress=options.json_progress)
+        print_summary(summary, quiet=False, json_progress=options.json_progress)
         print(compare_with_truth(options.folder, summary.output))
     return EXIT_WRITTEN

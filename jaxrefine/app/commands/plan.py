@@ -28,30 +28,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print what a run would do."""
     from jaxrefine.app.config import Config
-    from jaxrefine.app.run.checkpoint import Parts
+    from jaxrefine.app.run.checkpoint import Checkpoint
     from jaxrefine.app.run.devices import use_compilation_cache, use_cpu_cores
     from jaxrefine.app.run.estimate import (
         calibrate,
-        memory_lines,
-        output_lines,
+        format_memory,
+        format_output,
+        format_work,
         particles_left,
-        work_lines,
     )
-    from jaxrefine.app.run.inputs import describe, prepare_job
+    from jaxrefine.app.run.inputs import describe, load_inputs
     from jaxrefine.app.run.results import Results
 
     use_cpu_cores()
     config = Config.load(options.config)
     use_compilation_cache(config.computational_config.compilation_cache)
-    job = prepare_job(config, options.output)
-    parts, results = Parts(job), Results(job)
-    if not options.fresh and parts.left_behind():
-        results.load(parts, range(len(job.groups)))
-    print("\n".join(describe(job)))
-    print("\n".join(output_lines(job, parts, results, fresh=options.fresh)), flush=True)
+    inputs = load_inputs(config, options.output)
+    checkpoint, results = Checkpoint(inputs), Results(inputs)
+    if not options.fresh and checkpoint.left_behind():
+        results.load(checkpoint, range(len(inputs.groups)))
+    print("\n".join(describe(inputs)))
+    print(
+        "\n".join(format_output(inputs, checkpoint, results, fresh=options.fresh)),
+        flush=True,
+    )
     if not options.no_timing:
         print("refining one batch, for its time (--no-timing leaves it out)", flush=True)
-    measured = None if options.no_timing else calibrate(job)
-    print("\n".join(work_lines(job, particles_left(results), measured)))
-    print("\n".join(memory_lines(job)))
+    measured = None if options.no_timing else calibrate(inputs)
+    print("\n".join(format_work(inputs, particles_left(results), measured)))
+    print("\n".join(format_memory(inputs)))
     return EXIT_WRITTEN

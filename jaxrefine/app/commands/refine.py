@@ -62,28 +62,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Refine what the configuration names, and say what was done."""
-    from jaxrefine.app.cluster.environment import find_place
-    from jaxrefine.app.cluster.process_group import joined
+    from jaxrefine.app.cluster.environment import detect_process
+    from jaxrefine.app.cluster.process_group import join_processes
     from jaxrefine.app.config import Config
-    from jaxrefine.app.console.summary import not_refined_line, summary_lines, tell
+    from jaxrefine.app.console.summary import (
+        format_not_refined,
+        format_summary,
+        print_summary,
+    )
     from jaxrefine.app.run.devices import use_compilation_cache, use_cpu_cores
     from jaxrefine.app.run.pipeline import run as refine
 
     if options.report:
         need_packages()
-    place = find_place(
+    process = detect_process(
         options.coordinator, options.num_processes, options.process_id, os.environ
     )
-    if place is not None and place.index > 0:
-        set_up_logging(quiet=True, prefix=f"process {place.index}: ")
+    if process is not None and process.index > 0:
+        set_up_logging(quiet=True, prefix=f"process {process.index}: ")
         options.quiet, options.json_progress = True, False
     use_cpu_cores()
     stop = Stop()
     with (
-        joined(place, stop) as team,
-        stop_on_signals(stop, quiet=options.json_progress or not team.is_first),
+        join_processes(process, stop) as processes,
+        stop_on_signals(stop, quiet=options.json_progress or not processes.is_first),
     ):
-        config = team.agree("config", lambda: Config.load(options.config))
+        config = processes.on_all("config", lambda: Config.load(options.config))
         use_compilation_cache(config.computational_config.compilation_cache)
         summary = refine(
             config,
@@ -91,17 +95,17 @@ def run(options: argparse.Namespace) -> int:
             quiet=options.quiet,
             json_progress=options.json_progress,
             fresh=options.fresh,
-            team=team,
+            processes=processes,
         )
     if summary is None:
         return EXIT_WRITTEN
-    tell(summary, quiet=options.quiet, json_progress=options.json_progress)
+    print_summary(summary, quiet=options.quiet, json_progress=options.json_progress)
     if options.report:
-        page = _report(summary.output, config, summary_lines(summary))
+        page = _report(summary.output, config, format_summary(summary))
         if not options.quiet:
             print(f"report: {page}")
     if summary.not_refined:
-        log.warning("%s", not_refined_line(summary))
+        log.warning("%s", format_not_refined(summary))
         if options.strict:
             return EXIT_NOT_ALL_REFINED
     return EXIT_WRITTEN
@@ -109,6 +113,8 @@ def run(options: argparse.Namespace) -> int:
 
 def _report(table: Path, config: "Config", lines: list[str]) -> Path:
     """Make the report of a run that has ended."""
-    from jaxrefine.app.report.page import Wanted, default_folder, write_report
+    from jaxrefine.app.report.page import ReportOptions, default_folder, write_report
 
-    return write_report(table, default_folder(table), Wanted(config=config, run=lines))
+    return write_report(
+        table, default_folder(table), ReportOptions(config=config, run=lines)
+    )

@@ -6,7 +6,7 @@ from pathlib import Path
 from jaxrefine.app.console.exit_codes import EXIT_WRITTEN
 from jaxrefine.app.console.option_types import count, finite
 from jaxrefine.data import InputError
-from jaxrefine.io.optional import need
+from jaxrefine.io.optional import require_packages
 
 HELP = "show a refined table as a page with figures"
 
@@ -56,7 +56,7 @@ def need_packages() -> None:
     Raises:
         InputError: Something is not installed; says how to.
     """
-    need("a report", "matplotlib", "jinja2", extra="report")
+    require_packages("a report", "matplotlib", "jinja2", extra="report")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -65,19 +65,19 @@ def run(options: argparse.Namespace) -> int:
     if options.landscape and options.config is None:
         raise InputError("--landscape needs the run's configuration: name it with --config")
     from jaxrefine.app.config import Config
-    from jaxrefine.app.report.page import Wanted, default_folder, write_report
+    from jaxrefine.app.report.page import ReportOptions, default_folder, write_report
     from jaxrefine.app.run.devices import use_compilation_cache
 
-    wanted = Wanted(
+    report_options = ReportOptions(
         threshold=options.threshold,
         micrographs=options.micrographs,
         config=None if options.config is None else Config.load(options.config),
         landscape=options.landscape,
     )
-    if wanted.config is not None:
-        use_compilation_cache(wanted.config.computational_config.compilation_cache)
+    if report_options.config is not None:
+        use_compilation_cache(report_options.config.computational_config.compilation_cache)
     page = write_report(
-        options.table, options.output or default_folder(options.table), wanted
+        options.table, options.output or default_folder(options.table), report_options
     )
     if not options.quiet:
         print(f"written: {page}")

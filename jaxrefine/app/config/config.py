@@ -1,7 +1,7 @@
 """The configuration: every key, its default, unit and meaning, and what it must be.
 
 `Config.load` reads a YAML file, `Config.from_dict` plain data; both check types and
-rules and report all faults in one `InputError`. Constructors check the rules only.
+rules and report all errors in one `InputError`. Constructors check the rules only.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ import equinox as eqx
 
 from jaxrefine.app.config.filters import PreprocessingFiltersConfig
 from jaxrefine.app.config.polish import PolishConfig
-from jaxrefine.app.config.schema import Fault, Rule, Section, structure
+from jaxrefine.app.config.schema import ConfigError, Rule, Section, structure
 from jaxrefine.app.config.search import (
     DefocusRefinementConfig,
     OrientationRefinementConfig,
@@ -204,7 +204,7 @@ class MovieConfig(Section):
     )
 
 
-class _Implied(NamedTuple):
+class _PresetOverride(NamedTuple):
     """A choice that `reproduce: leopard_em` brings along."""
 
     key: str
@@ -222,10 +222,12 @@ class _Implied(NamedTuple):
 
 
 _IMPLIED = (
-    _Implied("scoring", "template_ctf"),
-    _Implied("template_sampling", "trilinear"),
+    _PresetOverride("scoring", "template_ctf"),
+    _PresetOverride("template_sampling", "trilinear"),
     # Leopard-EM calls its own grid uniform.
-    _Implied("orientation_refinement_config.base_grid_method", "leopard_em", ("uniform",)),
+    _PresetOverride(
+        "orientation_refinement_config.base_grid_method", "leopard_em", ("uniform",)
+    ),
 )
 
 
@@ -334,15 +336,15 @@ class Config(Section):
         """Reads a YAML file.
 
         Raises:
-            InputError: With every fault of the file.
+            InputError: With every error of the file.
         """
-        data, faults = read_yaml(path)
+        data, errors = read_yaml(path)
         if isinstance(data, dict) and "match_template_result" in data:
             raise InputError(
                 f"{path}: configures match_template; `jaxrefine init {path} --particles "
                 "TABLE.csv` makes a configuration to refine its particles"
             )
-        return _build(data, os.fspath(path), faults)
+        return _build(data, os.fspath(path), errors)
 
     @classmethod
     def from_dict(cls, data: Any, source: str = "config") -> "Config":
@@ -353,7 +355,7 @@ class Config(Section):
             source: What messages call the data; a path's folder becomes `folder`.
 
         Raises:
-            InputError: With every fault of the data.
+            InputError: With every error of the data.
         """
         return _build(data, source)
 
@@ -377,6 +379,6 @@ class Config(Section):
         return Path(self.output_path)
 
 
-def _build(data: Any, source: str, earlier: Iterable[Fault] = ()) -> Config:
+def _build(data: Any, source: str, earlier: Iterable[ConfigError] = ()) -> Config:
     config = structure(Config, _with_implied(data), source, earlier)
     return dataclasses.replace(config, source=source)

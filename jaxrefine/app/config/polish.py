@@ -3,7 +3,7 @@
 from typing import Annotated, ClassVar, Literal
 
 from jaxrefine.app.config.schema import Rule, Section
-from jaxrefine.refine.coordinates import PARAMETERS
+from jaxrefine.data import PARAMETERS
 
 _WORDS = f"a list of {', '.join(PARAMETERS)}"
 

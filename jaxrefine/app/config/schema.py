@@ -1,4 +1,4 @@
-"""From plain data to a tree of sections, with every fault of the data in one error.
+"""From plain data to a tree of sections, with every error of the data in one error.
 
 Knows the form (sections, keys, types, rules), not the keys: those are in `config`.
 """
@@ -34,8 +34,8 @@ class Rule(NamedTuple):
     """What the values of a section must satisfy, beyond their types.
 
     Attributes:
-        key: The key that a fault is reported at; dots lead into a section below.
-        holds: Takes the section. While others of its values are faulty it sees only
+        key: The key that an error is reported at; dots lead into a section below.
+        holds: Takes the section. While others of its values are invalid it sees only
             the sound ones, and is passed over when it reads another.
         remedy: What would be right; `{other_key}` stands for that key's value.
     """
@@ -56,23 +56,23 @@ class Section(eqx.Module):
     rules: ClassVar[tuple[Rule, ...]] = ()
 
     def __check_init__(self) -> None:
-        faults = _broken(self.rules, self)
-        if faults:
-            raise InputError(str(fault) for fault in faults)
+        errors = _broken(self.rules, self)
+        if errors:
+            raise InputError(str(message) for message in errors)
 
 
 SectionT = TypeVar("SectionT", bound=Section)
 
 
-class Fault(NamedTuple):
-    """One fault: where, what is there, and what would be right."""
+class ConfigError(NamedTuple):
+    """One error: where, what is there, and what would be right."""
 
     key: str
     found: str
     remedy: str
 
-    def below(self, parent: str) -> "Fault":
-        """The same fault, its key seen from one level further up."""
+    def below(self, parent: str) -> "ConfigError":
+        """The same error, its key seen from one level further up."""
         dot = "." if self.key and not self.key.startswith("[") else ""
         return self._replace(key=f"{parent}{dot}{self.key}")
 
@@ -80,19 +80,19 @@ class Fault(NamedTuple):
         return f"{self.key or 'top level'}: {self.found} — {self.remedy}"
 
 
-class _Faults(Exception):
-    """Faults on their way up the tree; `sound` holds the values that have none."""
+class _ConfigErrors(Exception):
+    """Errors on their way up the tree; `sound` holds the values that have none."""
 
-    def __init__(self, faults: Iterable[Fault], sound: Any = None):
+    def __init__(self, errors: Iterable[ConfigError], sound: Any = None):
         super().__init__()
-        self.faults = list(faults)
+        self.errors = list(errors)
         self.sound = sound
 
 
 # --- Values as messages show them -------------------------------------------------
 
 
-class _Shown(reprlib.Repr):
+class _ValueRepr(reprlib.Repr):
     """Values as YAML writes them, in one line, and never long."""
 
     def __init__(self):
@@ -113,7 +113,7 @@ class _Shown(reprlib.Repr):
         return super().repr_int(x, level) if abs(x) < 10**40 else "a very large number"
 
 
-_shown = _Shown()
+_shown = _ValueRepr()
 
 
 def show(value: Any) -> str:
@@ -149,27 +149,27 @@ def _describe(kind: Any) -> str:
 # --- Structure: plain data to sections --------------------------------------------
 
 
-def _broken(rules: Iterable[Rule], values: Any) -> list[Fault]:
-    """Faults of the rules that do not hold for the values present."""
+def _broken(rules: Iterable[Rule], values: Any) -> list[ConfigError]:
+    """Errors of the rules that do not hold for the values present."""
     if getattr(values, "enabled", True) is False:
         return []
-    faults = []
+    errors = []
     for rule in rules:
         try:
             if rule.holds(values):
                 continue
-        except AttributeError:  # it reads a value that is missing or faulty itself
+        except AttributeError:  # it reads a value that is missing or invalid itself
             if isinstance(values, Section):
                 raise
             continue
         shown = {name: show(value) for name, value in vars(values).items()}
         found = show(attrgetter(rule.key)(values))
-        faults.append(Fault(rule.key, found, rule.remedy.format_map(shown)))
-    return faults
+        errors.append(ConfigError(rule.key, found, rule.remedy.format_map(shown)))
+    return errors
 
 
-def _wrong(value: Any, kind: Any) -> _Faults:
-    return _Faults([Fault("", show(value), f"must be {_describe(kind)}")])
+def _wrong(value: Any, kind: Any) -> _ConfigErrors:
+    return _ConfigErrors([ConfigError("", show(value), f"must be {_describe(kind)}")])
 
 
 def _is_union(kind: Any) -> bool:
@@ -221,14 +221,14 @@ def _structure_tuple(value: Any, kind: Any) -> tuple:
         kinds = kinds[:1] * len(value)
     if len(kinds) != len(value):
         raise _wrong(value, kind)
-    items, faults = [], []
+    items, errors = [], []
     for index, (item, item_kind) in enumerate(zip(value, kinds, strict=True)):
         try:
             items.append(_converter.structure(item, item_kind))
-        except _Faults as error:
-            faults += [fault.below(f"[{index}]") for fault in error.faults]
-    if faults:
-        raise _Faults(faults)
+        except _ConfigErrors as error:
+            errors += [message.below(f"[{index}]") for message in error.errors]
+    if errors:
+        raise _ConfigErrors(errors)
     return tuple(items)
 
 
@@ -236,8 +236,8 @@ def _structure_union(value: Any, kind: Any) -> Any:
     for member in get_args(kind):
         try:
             return _converter.structure(value, member)
-        except _Faults as error:
-            if any(fault.key for fault in error.faults):  # a list with faulty items
+        except _ConfigErrors as error:
+            if any(message.key for message in error.errors):  # a list with invalid items
                 raise
     raise _wrong(value, kind)
 
@@ -246,43 +246,45 @@ def _structure_annotated(value: Any, kind: Any) -> Any:
     """The annotation says in words what the value must be."""
     try:
         return _converter.structure(value, get_args(kind)[0])
-    except _Faults as error:
-        if any(fault.key for fault in error.faults):
+    except _ConfigErrors as error:
+        if any(message.key for message in error.errors):
             raise
         raise _wrong(value, kind) from None
 
 
 def _structure_section(data: Any, kind: type[Section]) -> Section:
-    """All faults of a section: unknown keys, missing keys, values, then rules."""
+    """All errors of a section: unknown keys, missing keys, values, then rules."""
     data = {} if data is None else data
     hints = get_type_hints(kind, include_extras=True)
     fields = {field.name: field for field in _keys(kind)}
     if not isinstance(data, Mapping):
         known = ", ".join(fields)
-        raise _Faults([Fault("", show(data), f"must be a mapping with keys {known}")])
-    faults, sound = [], {}
+        raise _ConfigErrors(
+            [ConfigError("", show(data), f"must be a mapping with keys {known}")]
+        )
+    errors, sound = [], {}
     for key in data:
         if key not in fields:
             name = key_text(key)
             nearest = difflib.get_close_matches(name, fields, 1, cutoff=0.0)[0]
             remedy = f"unknown key; the nearest valid one is {nearest}"
-            faults.append(Fault(name, show(data[key]), remedy))
+            errors.append(ConfigError(name, show(data[key]), remedy))
     for name, field in fields.items():
         if name not in data and field.default is not dataclasses.MISSING:
             sound[name] = field.default
         elif name not in data and not _is_section(hints[name]):
             remedy = f"required: {_describe(hints[name])}"
-            faults.append(Fault(name, "missing", remedy))
+            errors.append(ConfigError(name, "missing", remedy))
         else:
             try:
                 sound[name] = _converter.structure(data.get(name), hints[name])
-            except _Faults as error:
-                faults += [fault.below(name) for fault in error.faults]
+            except _ConfigErrors as error:
+                errors += [message.below(name) for message in error.errors]
                 if error.sound is not None:
                     sound[name] = error.sound
-    faults += _broken(kind.rules, types.SimpleNamespace(**sound))
-    if faults:
-        raise _Faults(faults, types.SimpleNamespace(**sound))
+    errors += _broken(kind.rules, types.SimpleNamespace(**sound))
+    if errors:
+        raise _ConfigErrors(errors, types.SimpleNamespace(**sound))
     return kind(**sound)
 
 
@@ -301,7 +303,7 @@ for _applies, _hook in (
 
 
 def structure(
-    kind: type[SectionT], data: Any, source: str, earlier: Iterable[Fault] = ()
+    kind: type[SectionT], data: Any, source: str, earlier: Iterable[ConfigError] = ()
 ) -> SectionT:
     """Makes a section from plain data.
 
@@ -309,16 +311,16 @@ def structure(
         kind: The section's class.
         data: Mappings, lists and scalars, as a YAML file yields them.
         source: What messages call the data: the file's path.
-        earlier: Faults that were found in the file before.
+        earlier: Errors that were found in the file before.
 
     Raises:
-        InputError: With every fault, earlier ones first.
+        InputError: With every error, earlier ones first.
     """
-    faults, section = list(earlier), None
+    errors, section = list(earlier), None
     try:
         section = _converter.structure(data, kind)
-    except _Faults as error:
-        faults += error.faults
-    if faults or section is None:
-        raise InputError(f"{source}: {fault}" for fault in faults)
+    except _ConfigErrors as error:
+        errors += error.errors
+    if errors or section is None:
+        raise InputError(f"{source}: {message}" for message in errors)
     return section

@@ -8,7 +8,7 @@ import yaml
 
 from jaxrefine.app.config.config import Config
 from jaxrefine.app.config.yaml_reader import read_yaml
-from jaxrefine.data import Faults, InputError
+from jaxrefine.data import ErrorCollector, InputError
 from jaxrefine.io.mrc import read_volume
 from jaxrefine.io.paths import resolve_path
 from jaxrefine.io.table import ParticleTable, read_particle_table
@@ -38,15 +38,15 @@ def make_config(
         What was chosen, a line each.
 
     Raises:
-        InputError: With every fault of the files.
+        InputError: With every error of the files.
     """
-    faults = Faults()
+    errors = ErrorCollector()
     settings: dict[str, Any] = {}
-    with faults:
+    with errors:
         table = read_particle_table(particles)
-    with faults:
+    with errors:
         settings = _match_settings(match)
-    faults.raise_any()
+    errors.raise_any()
     if template is None:
         template = _named_template(settings, match, table)
     volume, _ = read_volume(template)
@@ -75,7 +75,7 @@ def make_config(
     )
     Config.from_dict(
         yaml.safe_load(text), str(match or output)
-    )  # a match's filters may be faulty
+    )  # a match's filters may be invalid
     try:
         with output.open("x", encoding="utf-8") as file:
             file.write(text)

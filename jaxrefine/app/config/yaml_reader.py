@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from jaxrefine.app.config.schema import Fault, key_text, show
+from jaxrefine.app.config.schema import ConfigError, key_text, show
 from jaxrefine.data import InputError
 
 # Far above any configuration. PyYAML is slow; and `<<: [*a, *a]` doubles at each level.
@@ -16,7 +16,7 @@ _MOST_KEYS = 10_000
 
 
 class _Loader(yaml.SafeLoader):
-    """A safe loader whose every fault has a line and a column."""
+    """A safe loader whose every error has a line and a column."""
 
     _keys = 0
 
@@ -40,7 +40,7 @@ class _Loader(yaml.SafeLoader):
             ) from error
 
 
-def _duplicates(node: yaml.Node | None) -> Iterator[Fault]:
+def _duplicates(node: yaml.Node | None) -> Iterator[ConfigError]:
     """Keys given more than once, of which PyYAML would keep the last."""
     waiting, seen = [("", node)], set()
     for path, node in waiting:  # which grows on the way
@@ -62,10 +62,10 @@ def _duplicates(node: yaml.Node | None) -> Iterator[Fault]:
                     name = key_text(text)
                     found = "given in lines " + " and ".join(map(str, where))
                     full = f"{path}.{name}" if path else name
-                    yield Fault(full, found, "duplicated key; keep one of them")
+                    yield ConfigError(full, found, "duplicated key; keep one of them")
 
 
-def _syntax_fault(error: yaml.YAMLError, text: str) -> str:
+def _syntax_error(error: yaml.YAMLError, text: str) -> str:
     if isinstance(error, yaml.reader.ReaderError):
         before = text[: error.position]
         line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
@@ -77,11 +77,11 @@ def _syntax_fault(error: yaml.YAMLError, text: str) -> str:
     return f"line {line}, column {column}: {problem} — the file must be valid YAML there"
 
 
-def read_yaml(path: str | os.PathLike[str]) -> tuple[Any, list[Fault]]:
+def read_yaml(path: str | os.PathLike[str]) -> tuple[Any, list[ConfigError]]:
     """Reads a YAML file, with a safe loader.
 
     Returns:
-        The file's content, and the faults of keys that it gives more than once.
+        The file's content, and the errors of keys that it gives more than once.
 
     Raises:
         InputError: The file cannot be read, is not UTF-8, or is not YAML.
@@ -121,7 +121,7 @@ def read_yaml(path: str | os.PathLike[str]) -> tuple[Any, list[Fault]]:
         duplicates = list(_duplicates(node))
         return (None if node is None else loader.construct_document(node)), duplicates
     except yaml.YAMLError as error:
-        raise InputError(f"{path}: {_syntax_fault(error, text)}") from None
+        raise InputError(f"{path}: {_syntax_error(error, text)}") from None
     except RecursionError:
         raise InputError(
             f"{path}: nested too deeply — a config has three levels at most"

@@ -4,8 +4,8 @@ EXIT_WRITTEN = 0
 # A check of the self-test failed.
 EXIT_CHECK_FAILED = 1
 # Out of memory, or a process of several died.
-EXIT_BROKEN_OFF = 1
-EXIT_FAULTY_INPUT = 2
+EXIT_FAILED = 1
+EXIT_INVALID_INPUT = 2
 # The table was written, but not every particle was refined; with --strict only.
 EXIT_NOT_ALL_REFINED = 3
 # As shells say it: 128 and the number of SIGINT.

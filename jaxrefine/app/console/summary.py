@@ -43,7 +43,7 @@ class Summary:
         return self.particles - self.refined
 
 
-def not_refined_line(summary: Summary) -> str:
+def format_not_refined(summary: Summary) -> str:
     """What the program warns of at its end."""
     bad = (Status.BOX_OUTSIDE, Status.NOT_FINITE, Status.UNREADABLE)
     counts = ((summary.statuses[status], status.name.lower()) for status in bad)
@@ -54,7 +54,7 @@ def not_refined_line(summary: Summary) -> str:
     )
 
 
-def summary_lines(summary: Summary) -> list[str]:
+def format_summary(summary: Summary) -> list[str]:
     """What the program prints at its end."""
     earlier = f" ({summary.continued} of them earlier)" if summary.continued else ""
     return [
@@ -73,7 +73,7 @@ def summary_lines(summary: Summary) -> list[str]:
     ]
 
 
-def tell(summary: Summary, *, quiet: bool, json_progress: bool) -> None:
+def print_summary(summary: Summary, *, quiet: bool, json_progress: bool) -> None:
     """Print a summary, and keep it in the log file.
 
     Args:
@@ -81,7 +81,7 @@ def tell(summary: Summary, *, quiet: bool, json_progress: bool) -> None:
         quiet: Do not print it.
         json_progress: Log it as an event, too.
     """
-    for line in summary_lines(summary):
+    for line in format_summary(summary):
         if not quiet:
             print(line)
         log.debug("%s", line)

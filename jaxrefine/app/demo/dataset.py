@@ -114,7 +114,7 @@ def _expose(
         relative = rng.uniform(-1.0, 1.0) * RELATIVE_DEFOCUS_MAX_ANGSTROM
         u, v = exposure.defocus_angstrom
         particles.append(
-            sim.Planted(
+            sim.SimulatedParticle(
                 rotation=sim.random_rotations(1, rng)[0],
                 centre_px=centre,
                 defocus_angstrom=(u + relative, v + relative),
@@ -204,7 +204,10 @@ def _pick_rows(
 
 
 def _truth_rows(
-    particles: tuple[sim.Planted, ...], number: int, exposure: _Exposure, first: int
+    particles: tuple[sim.SimulatedParticle, ...],
+    number: int,
+    exposure: _Exposure,
+    first: int,
 ) -> list[Row]:
     rows: list[Row] = []
     for particle in particles:

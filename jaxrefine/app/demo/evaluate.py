@@ -102,24 +102,24 @@ def compare_with_truth(folder: str | Path, refined_csv: str | Path) -> Compariso
 def _owner(row: dict[str, str], truth: list[dict[str, str]]) -> int | None:
     micrograph = Path(row["micrograph_path"]).name
     distances = [
-        _distance(planted, row, "")
-        if Path(planted["micrograph_path"]).name == micrograph
+        _distance(true_row, row, "")
+        if Path(true_row["micrograph_path"]).name == micrograph
         else np.inf
-        for planted in truth
+        for true_row in truth
     ]
     nearest = int(np.argmin(distances))
     return nearest if distances[nearest] < _SAME_PARTICLE_PX else None
 
 
-def _errors(planted: dict[str, str], row: dict[str, str]) -> ParticleErrors:
+def _errors(true_row: dict[str, str], row: dict[str, str]) -> ParticleErrors:
     states = ("", "refined_")
-    true_rotation = _rotation(planted, "")
-    defocus = _value(planted, "", "relative_defocus")
+    true_rotation = _rotation(true_row, "")
+    defocus = _value(true_row, "", "relative_defocus")
     angles, places, defoci, scores = zip(
         *(
             (
                 sim.angle_between_deg(_rotation(row, state), true_rotation),
-                _distance(planted, row, state),
+                _distance(true_row, row, state),
                 abs(_value(row, state, "relative_defocus") - defocus),
                 _value(row, state, "scaled_mip"),
             )
@@ -136,9 +136,9 @@ def _rotation(row: dict[str, str], state: str) -> sim.FloatArray:
     )
 
 
-def _distance(planted: dict[str, str], row: dict[str, str], state: str) -> float:
+def _distance(true_row: dict[str, str], row: dict[str, str], state: str) -> float:
     y, x = (
-        _value(row, state, name) - _value(planted, "", name) for name in ("pos_y", "pos_x")
+        _value(row, state, name) - _value(true_row, "", name) for name in ("pos_y", "pos_x")
     )
     return float(np.hypot(y, x))
 

@@ -53,7 +53,7 @@ def some_atoms() -> sim.Atoms:
     return sim.random_globule(300, radius, np.random.default_rng(0)).blurred(40.0)
 
 
-def plant(atoms: sim.Atoms) -> World:
+def make_problem(atoms: sim.Atoms) -> World:
     """Four particles in one micrograph, each at a point of the grid around its start."""
     rng = np.random.default_rng(1)
     score = ImageCTF.for_particles(
@@ -71,17 +71,17 @@ def plant(atoms: sim.Atoms) -> World:
 
     start = sim.random_rotations(_PARTICLES, rng)
     rotation = start @ _ORIENTATIONS[0][truth[:, 2]]
-    spacing = max(score.cut)
+    spacing = max(score.padded_box)
     corner = spacing * np.indices((2, 2)).reshape(2, -1).T + (spacing - SIDE) // 2
     defocus = np.asarray(DEFOCUS_ANGSTROM) + _DEFOCI[truth[:, 1], None]
-    planted = [
-        sim.Planted(turn, (float(y), float(x)), (u, v), ASTIGMATISM_DEG, _SNR)
+    simulated = [
+        sim.SimulatedParticle(turn, (float(y), float(x)), (u, v), ASTIGMATISM_DEG, _SNR)
         for turn, (y, x), (u, v) in zip(
             rotation, corner + SIDE // 2, defocus.tolist(), strict=True
         )
     ]
     made = sim.simulate_micrograph(
-        atoms, planted, (2 * spacing, 2 * spacing), PIXEL_SIZE_ANGSTROM, MICROSCOPE, rng
+        atoms, simulated, (2 * spacing, 2 * spacing), PIXEL_SIZE_ANGSTROM, MICROSCOPE, rng
     )
     maps = (2 * spacing - SIDE + 1,) * 2
     micrograph = prepare_micrograph(

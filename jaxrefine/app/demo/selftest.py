@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxrefine import simulate as sim
-from jaxrefine.app.demo import reference_problem as planted
+from jaxrefine.app.demo import reference_problem as problem
 from jaxrefine.app.demo.reference_problem import PIXEL_SIZE_ANGSTROM, SIDE, World
 from jaxrefine.data import Particles, SearchGrid
 from jaxrefine.physics.ctf import contrast_transfer
@@ -64,11 +64,11 @@ class Check:
 def run_checks(device: Device) -> Iterator[Check]:
     """Compute on a device what is known, one check after the other."""
     with jax.default_device(device):
-        atoms = planted.some_atoms()
+        atoms = problem.some_atoms()
         for sampling in ("padded", "cubic"):
             yield _central_slice(atoms, sampling)
         yield _ctf()
-        world = planted.plant(atoms)
+        world = problem.make_problem(atoms)
         z = _plain_scores(world)
         yield _score(world, atoms, z)
         lost = (_best(z) != world.truth).any(axis=-1).sum()
@@ -121,10 +121,10 @@ def _spline(distance: NDArray[np.float64], order: int) -> NDArray[np.float64]:
 
 def _ctf() -> Check:
     shape = (256, 240)
-    lens = planted.DEFOCUS_ANGSTROM, planted.ASTIGMATISM_DEG
-    exact = sim.ctf_rfft(shape, PIXEL_SIZE_ANGSTROM, *lens, planted.MICROSCOPE)
+    defocus_and_angle = problem.DEFOCUS_ANGSTROM, problem.ASTIGMATISM_DEG
+    exact = sim.ctf_rfft(shape, PIXEL_SIZE_ANGSTROM, *defocus_and_angle, problem.MICROSCOPE)
     ours = jax.jit(contrast_transfer, static_argnums=0)(
-        shape, PIXEL_SIZE_ANGSTROM, *map(jnp.asarray, lens), planted.optics()
+        shape, PIXEL_SIZE_ANGSTROM, *map(jnp.asarray, defocus_and_angle), problem.optics()
     )
     deviation = np.abs(np.asarray(ours) - exact).max()
     return Check("CTF: against the formula in float64", float(deviation), _CTF_BOUND)
@@ -174,7 +174,7 @@ def _matched_filter(
 ) -> float:
     """Correlation of the cut with the filtered, CTF-convolved projection of the atoms."""
     score = world.score
-    u, v = planted.DEFOCUS_ANGSTROM
+    u, v = problem.DEFOCUS_ANGSTROM
     offset = float(world.grid.defocus_angstrom[index[1]])
 
     def through_optics(image: NDArray, filter_: jax.Array) -> NDArray:
@@ -182,8 +182,8 @@ def _matched_filter(
             image.shape,
             PIXEL_SIZE_ANGSTROM,
             (u + offset, v + offset),
-            planted.ASTIGMATISM_DEG,
-            planted.MICROSCOPE,
+            problem.ASTIGMATISM_DEG,
+            problem.MICROSCOPE,
         )
         transfer = np.asarray(filter_, np.float64) * ctf
         return np.fft.irfft2(np.fft.rfft2(image) * transfer, s=image.shape)
@@ -203,7 +203,7 @@ def _matched_filter(
     seen = through_optics(np.asarray(particle.image, np.float64), particle.filter_image)
     top, left = (
         (cut - box) // 2 + int(at)
-        for cut, box, at in zip(score.cut, score.box, index[3:], strict=True)
+        for cut, box, at in zip(score.padded_box, score.box, index[3:], strict=True)
     )
     return float((dark * seen[top : top + SIDE, left : left + SIDE]).sum() / norm)
 
@@ -231,7 +231,7 @@ def _products(world: World, precision: Precision, z: NDArray[np.float32]) -> Che
     layout = _layout(world, grid, precision)
 
     @eqx.filter_jit
-    def promises(world: World, grid: SearchGrid) -> jax.Array:
+    def approximate_scores(world: World, grid: SearchGrid) -> jax.Array:
         score, template = world.score, world.template
 
         def of_one(particle: Particles) -> jax.Array:
@@ -244,7 +244,7 @@ def _products(world: World, precision: Precision, z: NDArray[np.float32]) -> Che
         return jax.lax.map(of_one, world.particles)
 
     exact = z[:, :, :, few].max(axis=(1, 2, 4, 5))
-    deviation = _z_deviation(promises(world, grid), exact)
+    deviation = _z_deviation(approximate_scores(world, grid), exact)
     return Check(f"products in {precision}: z-score", deviation, _PRODUCT_BOUND[precision])
 
 
@@ -253,7 +253,7 @@ def _layout(world: World, grid: SearchGrid, precision: Precision) -> Layout:
     return plan_layout(
         grid,
         world.score,
-        voltage_kv=planted.MICROSCOPE.voltage_kv,
+        voltage_kv=problem.MICROSCOPE.voltage_kv,
         pixel_size_angstrom=PIXEL_SIZE_ANGSTROM,
         accelerator=device.platform != "cpu",
         precision=precision,

@@ -16,7 +16,7 @@ def box_side(template_side_px: int) -> int:
     return 2 * round(0.75 * template_side_px)
 
 
-def cut_boxes(
+def extract_boxes(
     image: Float[np.ndarray, "Y X"], centre_px: Int[np.ndarray, "n 2"], side: int
 ) -> Iterator[Float[np.ndarray, "side side"]]:
     """Boxes whose pixel side // 2 is the centre; reflected beyond the image's edge.

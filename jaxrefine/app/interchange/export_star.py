@@ -8,16 +8,16 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int
 
-from jaxrefine.app.interchange.boxes import box_side, cut_boxes, normalised
+from jaxrefine.app.interchange.boxes import box_side, extract_boxes, normalised
 from jaxrefine.data import InputError
 from jaxrefine.io.atomic import refuse_no_file
 from jaxrefine.io.mrc import read_image
 from jaxrefine.io.mrc_stack import new_stack
-from jaxrefine.io.paths import rebased, resolve_path
+from jaxrefine.io.paths import rebase_relative_paths, resolve_path
 from jaxrefine.io.star.writer import (
     Stack,
     StarParticles,
-    refuse_odd_names,
+    refuse_unsafe_names,
     write_cistem,
     write_relion,
 )
@@ -73,7 +73,7 @@ def export(
         overwrite: Replace files that are there.
 
     Raises:
-        InputError: With the faults of the table; nothing in it was refined; a micrograph
+        InputError: With the errors of the table; nothing in it was refined; a micrograph
             cannot be read; or a file cannot be written.
     """
     if boxes and star.suffix != ".star":
@@ -97,11 +97,11 @@ def export(
     if program != "cistem":
         particles = _with_one_pixel_size(particles, start.nominal_pixel_size_angstrom[rows])
     stack = None
-    refuse_odd_names(star, particles.micrograph)
+    refuse_unsafe_names(star, particles.micrograph)
     if boxes:
         side = box_px or box_side(_template_side(table, rows))
         stack = Stack(str(star.with_suffix(".mrcs")), side)
-        refuse_odd_names(star, [stack.name])
+        refuse_unsafe_names(star, [stack.name])
         _write_boxes(table, rows, particles, stack, bright=program != "cistem")
     write = write_cistem if program == "cistem" else write_relion
     write(star, particles, stack)
@@ -124,7 +124,7 @@ def _particles(
 ) -> StarParticles:
     """Refined values of some rows; paths such that they are found from a folder."""
     centre = np.stack([table.numbers(f"refined_pos_{axis}_img") for axis in "xy"], -1)
-    moved = rebased(table.raw, table.path.absolute().parent, folder)
+    moved = rebase_relative_paths(table.raw, table.path.absolute().parent, folder)
     return StarParticles(
         micrograph=[moved["micrograph_path"].iloc[row] for row in rows],
         box_centre_px=centre[rows],
@@ -203,11 +203,11 @@ def _write_boxes(
         for text, places in images.items():
             path = resolve_path(text, beside=folder)
             try:
-                cut = cut_boxes(read_image(path), centre[places], stack.box_px)
+                cut = extract_boxes(read_image(path), centre[places], stack.box_px)
                 for place, box in zip(places, cut, strict=True):
                     array[place] = normalised(box, matter_is_bright=bright)
             except InputError as error:
-                named = (f if str(path) in f else f"{path}: {f}" for f in error.faults)
+                named = (f if str(path) in f else f"{path}: {f}" for f in error.errors)
                 raise InputError(named) from error
 
 

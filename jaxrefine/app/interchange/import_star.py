@@ -5,7 +5,7 @@ from pathlib import Path
 
 from jaxrefine.app.interchange.export_star import files_of, refuse_overwriting
 from jaxrefine.data import InputError
-from jaxrefine.io.paths import rebased, resolve_path
+from jaxrefine.io.paths import rebase_relative_paths, resolve_path
 from jaxrefine.io.star.reader import MOST_TEMPLATE_PX, imported_table, read_star
 from jaxrefine.io.table import (
     ParticleTable,
@@ -52,7 +52,7 @@ def import_star(
         overwrite: Replace a table that is there.
 
     Raises:
-        InputError: With the faults of the files.
+        InputError: With the errors of the files.
     """
     if not 0 < template_side_px <= MOST_TEMPLATE_PX:
         raise InputError(
@@ -62,7 +62,7 @@ def import_star(
     particles = read_star(star)
     named = None if maps_from is None else read_particle_table(maps_from)
     maps = {} if named is None else _maps_of(named)
-    statistics = None if named is None else _held(named)
+    statistics = None if named is None else _statistics_kind(named)
     # Links without end were refused where they were read: this would not.
     inputs = [star] if maps_from is None else [star, maps_from]
     inputs += [star.absolute().parent / name for name in set(particles.micrograph)]
@@ -78,12 +78,12 @@ def import_star(
     frame = imported_table(
         particles, template_side_px, [maps.get(name, ("", "")) for name in names]
     )
-    frame = rebased(frame, star.absolute().parent, output.absolute().parent)
+    frame = rebase_relative_paths(frame, star.absolute().parent, output.absolute().parent)
     write_table(frame, output)
     return Imported(len(frame), statistics)
 
 
-def _held(table: ParticleTable) -> MapKind | None:
+def _statistics_kind(table: ParticleTable) -> MapKind | None:
     """What the maps of a table hold; None where it does not tell, as tables may."""
     try:
         return decide_statistics(table)

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from jaxrefine.app.report.table_data import Numbers
+from jaxrefine.app.report.table_data import ReportData
 
 if TYPE_CHECKING:
     from matplotlib.typing import RcKeyType
@@ -47,7 +47,7 @@ _MOST_WITH_NAMES, _MOST_BINS = 40, 40
 
 
 @dataclass(frozen=True)
-class Picture:
+class RenderedFigure:
     """A figure of the page.
 
     Attributes:
@@ -82,43 +82,43 @@ def png_of(figure: Figure) -> bytes:
     return stream.getvalue()
 
 
-def scores(numbers: Numbers, threshold: float | None) -> Picture:
+def scores(data: ReportData, threshold: float | None) -> RenderedFigure:
     """z-score before against after, and the histogram of the gain."""
     with style():
         figure = Figure(figsize=(10, 4.4))
         left, right = figure.subplots(1, 2)
-        both = numbers.refined & np.isfinite(numbers.z_before)
+        both = data.refined & np.isfinite(data.z_before)
         if both.any():
-            alternative = _before_and_after(left, numbers, both, threshold)
-            gain = numbers.z_after[both] - numbers.z_before[both]
+            alternative = _before_and_after(left, data, both, threshold)
+            gain = data.z_after[both] - data.z_before[both]
             _histogram(right, gain, "gain in z (refined − match)", "Gain", "{:+.2f}")
         else:
-            after = numbers.z_after[numbers.refined]
+            after = data.z_after[data.refined]
             _histogram(left, after, "refined z-score", "Refined z-score", "{:.2f}")
             _mark_threshold(left, threshold, along="x")
             right.set_axis_off()
             alternative = "Histogram of refined z-scores; the match's are not in the table."
-        return Picture(
+        return RenderedFigure(
             "scores",
             "",
             "Left: each particle's z-score (2DTM SNR) in the match and refined; above the "
             "diagonal it gained. The match's is by the match's own score."
-            f"{_hollow(numbers)} Right: how much they gained.{_caveat(numbers, threshold)}",
+            f"{_hollow(data)} Right: how much they gained.{_caveat(data, threshold)}",
             alternative,
             png_of(figure),
         )
 
 
-def _hollow(numbers: Numbers, what_follows: str = "") -> str:
+def _hollow(data: ReportData, what_follows: str = "") -> str:
     """What hollow marks are, where there are any, and what follows from that."""
-    if np.all(numbers.converged[numbers.refined]):
+    if np.all(data.converged[data.refined]):
         return ""
     return f" Hollow marks ended at a limit of the search{what_follows}."
 
 
-def _caveat(numbers: Numbers, threshold: float | None) -> str:
+def _caveat(data: ReportData, threshold: float | None) -> str:
     """What a polish does to a threshold."""
-    if threshold is None or not numbers.sigma:
+    if threshold is None or not data.sigma:
         return ""
     return (
         " A polish lifts z-scores, of noise too (by about 0.3 at z = 10): a threshold that "
@@ -127,10 +127,10 @@ def _caveat(numbers: Numbers, threshold: float | None) -> str:
 
 
 def _before_and_after(
-    axes: Axes, numbers: Numbers, both: np.ndarray, threshold: float | None
+    axes: Axes, data: ReportData, both: np.ndarray, threshold: float | None
 ) -> str:
-    before, after = numbers.z_before[both], numbers.z_after[both]
-    _points(axes, before, after, hollow=~numbers.converged[both])
+    before, after = data.z_before[both], data.z_after[both]
+    _points(axes, before, after, hollow=~data.converged[both])
     values = np.concatenate([before, after, [] if threshold is None else [threshold]])
     low, high = values.min(), values.max()
     margin = 0.06 * (high - low) or 1.0
@@ -176,12 +176,12 @@ def _mark_threshold(axes: Axes, threshold: float | None, along: str) -> None:
     )
 
 
-def changes(numbers: Numbers) -> Picture:
+def changes(data: ReportData) -> RenderedFigure:
     """What the refinement changed: orientation, position, defocus."""
-    rows = numbers.refined
-    shift = numbers.shift_px[rows]
-    tilt, in_plane = numbers.tilt_deg[rows], numbers.in_plane_deg[rows]
-    defocus = numbers.defocus_change_angstrom[rows]
+    rows = data.refined
+    shift = data.shift_px[rows]
+    tilt, in_plane = data.tilt_deg[rows], data.in_plane_deg[rows]
+    defocus = data.defocus_change_angstrom[rows]
     with style():
         figure = Figure(figsize=(10, 7.2))
         (top_left, top_right), (low_left, low_right) = figure.subplots(2, 2)
@@ -189,10 +189,10 @@ def changes(numbers: Numbers) -> Picture:
         _histogram(
             top_right, in_plane, "in-plane rotation (°)", "In-plane rotation", "{:+.2f}°"
         )
-        _shifts(low_left, shift, ~numbers.converged[rows])
+        _shifts(low_left, shift, ~data.converged[rows])
         _histogram(low_right, defocus, "change of defocus (Å)", "Defocus", "{:+.0f} Å")
         median = np.median(np.hypot(*shift.T)) if len(shift) else np.nan
-        return Picture(
+        return RenderedFigure(
             "changes",
             "",
             "From the match to the refined values. Heaps at the ends of what was searched "
@@ -225,20 +225,20 @@ def _shifts(axes: Axes, shift: Float[np.ndarray, "n 2"], hollow: np.ndarray) -> 
     axes.set(xlabel="x (px)", ylabel="y (px, downwards)", title="Position")
 
 
-def errors(numbers: Numbers) -> Picture:
+def errors(data: ReportData) -> RenderedFigure:
     """Standard errors against the z-score, and defoci with their bars."""
     units = {"orientation": "°", "position": "px", "defocus": "Å"}
     with style():
         figure = Figure(figsize=(10, 3.4))
         medians = []
-        columns = figure.subplots(1, len(numbers.sigma), squeeze=False)[0]
-        for axes, (name, values) in zip(columns, numbers.sigma.items(), strict=True):
-            there = np.isfinite(values) & numbers.refined
+        columns = figure.subplots(1, len(data.sigma), squeeze=False)[0]
+        for axes, (name, values) in zip(columns, data.sigma.items(), strict=True):
+            there = np.isfinite(values) & data.refined
             _points(
                 axes,
-                numbers.z_after[there],
+                data.z_after[there],
                 values[there],
-                hollow=~numbers.converged[there],
+                hollow=~data.converged[there],
             )
             median, unit = _median(values[there]), units[name]
             axes.axhline(median, color=INK, linewidth=1, linestyle=(0, (4, 3)))
@@ -262,24 +262,24 @@ def errors(numbers: Numbers) -> Picture:
             axes.set_title(name.capitalize())
             axes.set_ylim(bottom=0)
             medians.append(f"{name} {_two_digits(median)} {unit}")
-        return Picture(
+        return RenderedFigure(
             "errors",
             "",
             "Standard errors of the polish: of the orientation about the axis known worst, "
             "of the position in the plane, of the defocus. They fall as the z-score rises."
-            f"{_hollow(numbers, ': their errors are not those of an optimum')}",
+            f"{_hollow(data, ': their errors are not those of an optimum')}",
             f"Median standard errors: {', '.join(medians)}.",
             png_of(figure),
         )
 
 
-def defocus_bars(numbers: Numbers) -> Picture:
+def defocus_bars(data: ReportData) -> RenderedFigure:
     """Defocus of each particle, match and refined, with standard errors where known."""
-    rows = np.flatnonzero(numbers.refined)
-    rows = rows[np.argsort(numbers.relative_defocus_angstrom[rows], kind="stable")]
-    before = numbers.table.numbers("relative_defocus")[rows]
-    after, place = numbers.relative_defocus_angstrom[rows], np.arange(len(rows))
-    sigma = numbers.sigma.get("defocus")
+    rows = np.flatnonzero(data.refined)
+    rows = rows[np.argsort(data.relative_defocus_angstrom[rows], kind="stable")]
+    before = data.table.numbers("relative_defocus")[rows]
+    after, place = data.relative_defocus_angstrom[rows], np.arange(len(rows))
+    sigma = data.sigma.get("defocus")
     with style():
         figure = Figure(figsize=(10, 3.2))
         axes = figure.subplots()
@@ -300,7 +300,7 @@ def defocus_bars(numbers: Numbers) -> Picture:
         )
         axes.set(ylabel="relative defocus (Å)", title="Relative defocus")
         if few:
-            names = [numbers.labels[row] for row in rows]
+            names = [data.labels[row] for row in rows]
             axes.set_xticks(place, names, parse_math=False)
             axes.set_xlabel("particle, by refined defocus")
         else:
@@ -309,7 +309,7 @@ def defocus_bars(numbers: Numbers) -> Picture:
             loc="lower right", bbox_to_anchor=(1, 0.98), ncols=2, markerscale=6 / size
         )
         bars = ", with one standard error either way" if sigma is not None else ""
-        return Picture(
+        return RenderedFigure(
             "defocus",
             "",
             f"Defocus over the micrograph's own, of the match (hollow) and refined{bars}.",

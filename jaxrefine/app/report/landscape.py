@@ -4,8 +4,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from jaxrefine.app.report.figures import BLUE, INK, PALE, Picture, png_of, style
-from jaxrefine.app.report.table_data import Numbers
+from jaxrefine.app.report.figures import BLUE, INK, PALE, RenderedFigure, png_of, style
+from jaxrefine.app.report.table_data import ReportData
 from jaxrefine.app.run.landscape import Landscape
 
 # z-scores are float32, and boxes lie elsewhere than in the search.
@@ -18,7 +18,7 @@ _ERRORS = (
 _TILTS = (("tilt about x", "-", BLUE), ("tilt about y", (0, (4, 2)), INK))
 
 
-def landscape_figure(numbers: Numbers, found: list[Landscape]) -> Picture:
+def landscape_figure(data: ReportData, found: list[Landscape]) -> RenderedFigure:
     """A row for each particle: z over tilts, in-plane rotation and defocus."""
     with style():
         figure = Figure(figsize=(10, 0.5 + 1.75 * len(found)))
@@ -31,10 +31,10 @@ def landscape_figure(numbers: Numbers, found: list[Landscape]) -> Picture:
             turn.plot(one.offset["in-plane"], one.z["in-plane"], color=BLUE)
             defocus.plot(one.offset["defocus"], one.z["defocus"], color=BLUE)
             for axes, names in zip((tilt, turn, defocus), _ERRORS, strict=True):
-                _mark_best(axes, [numbers.table.numbers(name)[one.row] for name in names])
+                _mark_best(axes, [data.table.numbers(name)[one.row] for name in names])
             tilt.set_ylabel("z-score")
             tilt.set_title(
-                f"particle {numbers.labels[one.row]}",
+                f"particle {data.labels[one.row]}",
                 fontsize=9,
                 parse_math=False,
                 pad=16 if tilt is grid[0, 0] else None,
@@ -48,12 +48,12 @@ def landscape_figure(numbers: Numbers, found: list[Landscape]) -> Picture:
             strict=True,
         ):
             axes.set_xlabel(f"{label}, from the refined value")
-        return Picture(
+        return RenderedFigure(
             "landscape",
             "",
             "The score around the refined values, one changed at a time, as far as was "
             "searched. Shaded: one standard error either way, where the table has it. "
-            f"{_agreement(numbers, found)}",
+            f"{_agreement(data, found)}",
             f"Lines of z-score over tilts, in-plane rotation and defocus, of {len(found)} "
             "particles; highest at zero where the refinement found the best.",
             png_of(figure),
@@ -68,9 +68,9 @@ def _mark_best(axes: Axes, sigmas: list[float]) -> None:
     axes.axvline(0.0, color=INK, linewidth=0.8)
 
 
-def _agreement(numbers: Numbers, found: list[Landscape]) -> str:
+def _agreement(data: ReportData, found: list[Landscape]) -> str:
     """Whether the configuration gives the table's own scores."""
-    off = max(abs(one.z_at_best - numbers.z_after[one.row]) for one in found)
+    off = max(abs(one.z_at_best - data.z_after[one.row]) for one in found)
     if off <= _AGREES:
         return f"At zero the scores are the table's, to {off:.1g}."
     return (

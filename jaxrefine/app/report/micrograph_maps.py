@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.collections import EllipseCollection
 from matplotlib.figure import Figure
 
-from jaxrefine.app.report.figures import INK, Picture, png_of, style
-from jaxrefine.app.report.table_data import Numbers
+from jaxrefine.app.report.figures import INK, RenderedFigure, png_of, style
+from jaxrefine.app.report.table_data import ReportData
 from jaxrefine.data import InputError
 from jaxrefine.io.mrc import read_image
 
@@ -23,7 +23,7 @@ _BLUR_ANGSTROM = 10.0  # standard deviation
 _PERCENT_KEPT = 98.0
 
 
-def micrograph_map(numbers: Numbers, text: str, path: Path, number: int) -> Picture:
+def micrograph_map(data: ReportData, text: str, path: Path, number: int) -> RenderedFigure:
     """Particles of one micrograph, over its image if that can be read.
 
     Args:
@@ -32,38 +32,38 @@ def micrograph_map(numbers: Numbers, text: str, path: Path, number: int) -> Pict
         path: Where it is.
         number: Of the picture; names its file.
     """
-    rows = numbers.micrographs[text]
-    pixel_size = float(numbers.table.numbers("pixel_size")[rows[0]])
+    rows = data.micrographs[text]
+    pixel_size = float(data.table.numbers("pixel_size")[rows[0]])
     image, shape, note = None, None, ""
     try:
         whole = read_image(path)
         image, shape = thumbnail(whole, pixel_size), whole.shape
     except InputError as error:
-        note = f" Drawn without its image: {'; '.join(error.faults)}."
-    centre = numbers.centre_px[rows]
-    shape = shape or _around(centre, numbers.template_side_px)
+        note = f" Drawn without its image: {'; '.join(error.errors)}."
+    centre = data.centre_px[rows]
+    shape = shape or _around(centre, data.template_side_px)
     with style(), matplotlib.rc_context({"axes.grid": False}):
         height = 3.7 * min(1.7, max(0.5, shape[0] / shape[1])) + 0.6
         figure = Figure(figsize=(10, height))
         panels = figure.subplots(1, 2)
-        z, defocus = numbers.z_after, numbers.relative_defocus_angstrom
+        z, defocus = data.z_after, data.relative_defocus_angstrom
         for axes, values, colours, label in (
             (panels[0], z, "viridis", "Refined z-score"),
             (panels[1], defocus, "plasma", "Refined relative defocus (Å)"),
         ):
             _background(axes, image, shape)
-            marks = _marks(axes, numbers, rows, values, colours)
+            marks = _marks(axes, data, rows, values, colours)
             axes.set_title(label)
-            if numbers.refined.any():
+            if data.refined.any():
                 figure.colorbar(marks, cax=axes.inset_axes((1.03, 0, 0.035, 1)))
         panels[0].set_ylabel("y (px)")
         _scale_bar(panels[0], shape, pixel_size)
-    count = int(numbers.refined[rows].sum())
+    count = int(data.refined[rows].sum())
     many = f"{len(rows)} particles, {count} refined"
     crosses = " Crosses were not refined." if count < len(rows) else ""
-    if not numbers.converged[rows][numbers.refined[rows]].all():
+    if not data.converged[rows][data.refined[rows]].all():
         crosses += " Dashed rings ended at a limit of the search."
-    return Picture(
+    return RenderedFigure(
         f"micrograph_{number:03d}",
         text,
         f"{many}.{crosses}{note}",
@@ -113,7 +113,7 @@ def _background(axes: Axes, image: np.ndarray | None, shape: tuple[int, int]) ->
 
 
 def _marks(
-    axes: Axes, numbers: Numbers, rows: np.ndarray, values: np.ndarray, colours: str
+    axes: Axes, data: ReportData, rows: np.ndarray, values: np.ndarray, colours: str
 ):
     """Particles; the colours' range is that of all micrographs, less the outermost."""
     some = values[np.isfinite(values)]
@@ -127,17 +127,17 @@ def _marks(
     thick = 2.2 if few else 1.2
     # Rings of the template's size, through which the particle is seen; white below, so
     # that they stand out from any image.
-    _rings(axes, numbers, good, linewidths=thick + 1.4).set_edgecolor("white")
-    limits = ["-" if numbers.converged[row] else (0, (1.5, 1)) for row in good]
-    marks = _rings(axes, numbers, good, linewidths=thick, linestyles=limits)
+    _rings(axes, data, good, linewidths=thick + 1.4).set_edgecolor("white")
+    limits = ["-" if data.converged[row] else (0, (1.5, 1)) for row in good]
+    marks = _rings(axes, data, good, linewidths=thick, linestyles=limits)
     marks.set(array=values[good], cmap=colours, clim=(low, high))
-    axes.scatter(*numbers.centre_px[bad].T, marker="x", color=INK, s=50 if few else 16)
+    axes.scatter(*data.centre_px[bad].T, marker="x", color=INK, s=50 if few else 16)
     if few:
-        out = 0.36 * numbers.template_side_px  # right and up, to the ring
+        out = 0.36 * data.template_side_px  # right and up, to the ring
         for row in rows:
             axes.annotate(
-                numbers.labels[row],
-                tuple(numbers.centre_px[row] + np.array([out, -out])),
+                data.labels[row],
+                tuple(data.centre_px[row] + np.array([out, -out])),
                 xytext=(3, 2),
                 textcoords="offset points",
                 fontsize=8,
@@ -153,14 +153,14 @@ def _marks(
     return marks
 
 
-def _rings(axes: Axes, numbers: Numbers, rows: np.ndarray, **look) -> EllipseCollection:
-    diameter = np.full(len(rows), float(numbers.template_side_px))
+def _rings(axes: Axes, data: ReportData, rows: np.ndarray, **look) -> EllipseCollection:
+    diameter = np.full(len(rows), float(data.template_side_px))
     rings = EllipseCollection(
         diameter,
         diameter,
         np.zeros(len(rows)),
         units="xy",
-        offsets=numbers.centre_px[rows],
+        offsets=data.centre_px[rows],
         offset_transform=axes.transData,
         facecolors="none",
         **look,

@@ -19,11 +19,11 @@ import numpy as np
 import jaxrefine
 from jaxrefine.app.config import Config
 from jaxrefine.app.report import figures as figures
-from jaxrefine.app.report.figures import Picture
+from jaxrefine.app.report.figures import RenderedFigure
 from jaxrefine.app.report.micrograph_maps import micrograph_map
-from jaxrefine.app.report.table_data import REASONS, Concern, Numbers, read_numbers
+from jaxrefine.app.report.table_data import REASONS, Concern, ReportData, load_report_data
 from jaxrefine.data import InputError
-from jaxrefine.io.atomic import replacing
+from jaxrefine.io.atomic import atomic_open
 from jaxrefine.io.paths import resolve_path
 
 PAGE, FIGURES = "report.html", "figures"
@@ -36,7 +36,7 @@ _MOST_CONCERNS, _MOST_MICROGRAPHS, _MOST_LANDSCAPES = 200, 50, 12
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ReportOptions:
     """What a report should hold.
 
     Attributes:
@@ -60,7 +60,7 @@ def default_folder(table: Path) -> Path:
     return table.with_name(f"{table.stem}_report")
 
 
-def write_report(table: Path, folder: Path, wanted: Wanted) -> Path:
+def write_report(table: Path, folder: Path, options: ReportOptions) -> Path:
     """Writes a report, in place of an older one.
 
     Args:
@@ -73,76 +73,78 @@ def write_report(table: Path, folder: Path, wanted: Wanted) -> Path:
         The page.
 
     Raises:
-        InputError: The table is faulty or was not refined, or the folder cannot be written.
+        InputError: The table is invalid or not refined, or the folder cannot be written.
     """
-    numbers = read_numbers(table)
+    data = load_report_data(table)
     _make(folder)
     sections = {
-        "scores": _if_refined(numbers, figures.scores, numbers, wanted.threshold),
-        "changes": _if_refined(numbers, figures.changes, numbers),
-        "defocus": _if_refined(numbers, figures.defocus_bars, numbers),
-        "errors": [figures.errors(numbers)] if numbers.sigma else [],
-        "landscape": _landscape(numbers, wanted, folder),
-        "micrographs": _maps(numbers, wanted.micrographs),
+        "scores": _if_refined(data, figures.scores, data, options.threshold),
+        "changes": _if_refined(data, figures.changes, data),
+        "defocus": _if_refined(data, figures.defocus_bars, data),
+        "errors": [figures.errors(data)] if data.sigma else [],
+        "landscape": _landscape(data, options, folder),
+        "micrographs": _maps(data, options.micrographs),
     }
     page = _template().render(
         title=table.name,
         table=str(table.absolute()),
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        tiles=_tiles(numbers, wanted.threshold),
-        statuses=_statuses(numbers),
+        tiles=_tiles(data, options.threshold),
+        statuses=_statuses(data),
         sections=sections,
         embedded=_embedded,
-        micrographs=_micrograph_rows(numbers)[:_MOST_MICROGRAPHS],
-        n_micrographs=len(numbers.micrographs),
-        concerns=[_concern_row(numbers, c) for c in numbers.concerns[:_MOST_CONCERNS]],
-        n_concerns=len(numbers.concerns),
-        config=_config_text(wanted.config),
-        run=wanted.run,
+        micrographs=_micrograph_rows(data)[:_MOST_MICROGRAPHS],
+        n_micrographs=len(data.micrographs),
+        concerns=[_concern_row(data, c) for c in data.concerns[:_MOST_CONCERNS]],
+        n_concerns=len(data.concerns),
+        config=_config_text(options.config),
+        run=options.run,
         versions=_versions(),
     )
     _write(folder, page, [picture for found in sections.values() for picture in found])
     return folder / PAGE
 
 
-def _if_refined(numbers: Numbers, draw, *arguments) -> list[Picture]:
-    return [draw(*arguments)] if numbers.refined.any() else []
+def _if_refined(data: ReportData, draw, *arguments) -> list[RenderedFigure]:
+    return [draw(*arguments)] if data.refined.any() else []
 
 
-def _landscape(numbers: Numbers, wanted: Wanted, folder: Path) -> list[Picture]:
+def _landscape(
+    data: ReportData, options: ReportOptions, folder: Path
+) -> list[RenderedFigure]:
     """Around particles from the highest z-score to the lowest, evenly spread."""
-    good = np.flatnonzero(numbers.refined)
-    if not (wanted.landscape and len(good)):
+    good = np.flatnonzero(data.refined)
+    if not (options.landscape and len(good)):
         return []
-    if wanted.config is None:
+    if options.config is None:
         raise InputError("a landscape needs the run's configuration: name it with --config")
     # It compiles a score: only where it is wanted.
     from jaxrefine.app.report.landscape import landscape_figure
     from jaxrefine.app.run.landscape import landscapes
 
-    best_first = good[np.argsort(-numbers.z_after[good], kind="stable")]
-    count = min(wanted.landscape, _MOST_LANDSCAPES, len(good))
+    best_first = good[np.argsort(-data.z_after[good], kind="stable")]
+    count = min(options.landscape, _MOST_LANDSCAPES, len(good))
     places = np.linspace(0, len(good) - 1, count)
     rows = best_first[np.rint(places).astype(int)].tolist()
-    shift = numbers.sub_pixel_px[:, ::-1]
-    found = landscapes(wanted.config, numbers.table.path, rows, shift, folder)
-    return [landscape_figure(numbers, found)]
+    shift = data.sub_pixel_px[:, ::-1]
+    found = landscapes(options.config, data.table.path, rows, shift, folder)
+    return [landscape_figure(data, found)]
 
 
-def _maps(numbers: Numbers, most: int) -> list[Picture]:
-    folder = numbers.table.path.absolute().parent
+def _maps(data: ReportData, most: int) -> list[RenderedFigure]:
+    folder = data.table.path.absolute().parent
     return [
-        micrograph_map(numbers, text, resolve_path(text, beside=folder), number)
-        for number, text in enumerate(list(numbers.micrographs)[:most])
+        micrograph_map(data, text, resolve_path(text, beside=folder), number)
+        for number, text in enumerate(list(data.micrographs)[:most])
     ]
 
 
-def _tiles(numbers: Numbers, threshold: float | None) -> list[tuple[str, str, str]]:
+def _tiles(data: ReportData, threshold: float | None) -> list[tuple[str, str, str]]:
     """(label, value, note) of what is read first."""
-    good = numbers.refined
-    both = good & np.isfinite(numbers.z_before)
-    before, after = numbers.z_before[both], numbers.z_after[both]
-    tiles = [("refined", f"{good.sum():,}", f"of {len(numbers):,} particles")]
+    good = data.refined
+    both = good & np.isfinite(data.z_before)
+    before, after = data.z_before[both], data.z_after[both]
+    tiles = [("refined", f"{good.sum():,}", f"of {len(data):,} particles")]
     if both.any():
         gained = int((after > before).sum())
         tiles += [
@@ -157,16 +159,16 @@ def _tiles(numbers: Numbers, threshold: float | None) -> list[tuple[str, str, st
         tiles.append(
             (
                 f"z above {threshold:g}",
-                f"{int((numbers.z_after[good] > threshold).sum()):,}",
-                f"{int((numbers.z_before > threshold).sum()):,} in the match",
+                f"{int((data.z_after[good] > threshold).sum()):,}",
+                f"{int((data.z_before > threshold).sum()):,} in the match",
             )
         )
     if good.any():
-        distance = np.hypot(*numbers.shift_px[good].T)
+        distance = np.hypot(*data.shift_px[good].T)
         tiles += [
             (
                 "median tilt",
-                f"{np.median(numbers.tilt_deg[good]):.2f}°",
+                f"{np.median(data.tilt_deg[good]):.2f}°",
                 "out of the plane",
             ),
             ("median shift", f"{np.median(distance):.2f} px", "of the position"),
@@ -174,34 +176,34 @@ def _tiles(numbers: Numbers, threshold: float | None) -> list[tuple[str, str, st
     return tiles
 
 
-def _statuses(numbers: Numbers) -> list[tuple[str, int, str]]:
+def _statuses(data: ReportData) -> list[tuple[str, int, str]]:
     """(word, count, meaning), the most frequent first."""
-    counts = Counter(word for word in numbers.status if word).most_common()
+    counts = Counter(word for word in data.status if word).most_common()
     return [(word, count, REASONS.get(word, "unknown status")) for word, count in counts]
 
 
-def _micrograph_rows(numbers: Numbers) -> list[tuple[str, ...]]:
+def _micrograph_rows(data: ReportData) -> list[tuple[str, ...]]:
     """(name, particles, refined, mean z, mean relative defocus) of each."""
     found = []
-    for text, rows in numbers.micrographs.items():
-        good = rows[numbers.refined[rows]]
+    for text, rows in data.micrographs.items():
+        good = rows[data.refined[rows]]
         means = ("—", "—")
         if len(good):
-            z, defocus = numbers.z_after[good], numbers.relative_defocus_angstrom[good]
+            z, defocus = data.z_after[good], data.relative_defocus_angstrom[good]
             means = (f"{z.mean():.2f}", figures.signed("{:+.0f}", float(defocus.mean())))
         found.append((text, f"{len(rows)}", f"{len(good)}", *means))
     return found
 
 
-def _concern_row(numbers: Numbers, concern: Concern) -> tuple[str, ...]:
+def _concern_row(data: ReportData, concern: Concern) -> tuple[str, ...]:
     """(particle, line, micrograph, z before, z after, words, reasons)."""
     row = concern.row
     return (
-        numbers.labels[row],
-        str(numbers.table.lines[row]),
-        numbers.table.micrograph_paths[row],
-        _score(numbers.z_before[row]),
-        _score(numbers.z_after[row]),
+        data.labels[row],
+        str(data.table.lines[row]),
+        data.table.micrograph_paths[row],
+        _score(data.z_before[row]),
+        _score(data.z_after[row]),
         concern.words,
         concern.reasons,
     )
@@ -242,7 +244,7 @@ def _template() -> jinja2.Template:
     return environment.get_template(PAGE)
 
 
-def _embedded(picture: Picture) -> str:
+def _embedded(picture: RenderedFigure) -> str:
     return f"data:image/png;base64,{base64.b64encode(picture.png).decode()}"
 
 
@@ -253,7 +255,7 @@ def _make(folder: Path) -> None:
         raise _unwritable(folder, error) from error
 
 
-def _write(folder: Path, page: str, pictures: list[Picture]) -> None:
+def _write(folder: Path, page: str, pictures: list[RenderedFigure]) -> None:
     try:
         if (folder / PAGE).exists():  # pictures of an older report are not this one's
             for name in _PICTURES:
@@ -263,7 +265,7 @@ def _write(folder: Path, page: str, pictures: list[Picture]) -> None:
             (folder / FIGURES / f"{picture.name}.png").write_bytes(picture.png)
     except OSError as error:
         raise _unwritable(folder, error) from error
-    with replacing(folder / PAGE, encoding="utf-8") as file:
+    with atomic_open(folder / PAGE, encoding="utf-8") as file:
         file.write(page)
 
 

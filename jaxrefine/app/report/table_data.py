@@ -48,7 +48,7 @@ class Concern:
 
 
 @dataclass(frozen=True, eq=False)
-class Numbers:
+class ReportData:
     """A refined table's numbers, n rows; NaN where there is none.
 
     "Before" is the match, whose columns stay, also where the table was refined more than
@@ -222,11 +222,11 @@ class Numbers:
         return raw[name].tolist() if name in raw.columns else [""] * len(self)
 
 
-def read_numbers(path: Path) -> Numbers:
+def load_report_data(path: Path) -> ReportData:
     """Reads a refined table, jaxrefine's or Leopard-EM's.
 
     Raises:
-        InputError: With every fault of the table, or if it holds no refined values.
+        InputError: With every error of the table, or if it holds no refined values.
     """
     table = read_particle_table(path)
     missing = [name for name in _FOUND if name not in table.raw.columns]
@@ -235,13 +235,13 @@ def read_numbers(path: Path) -> Numbers:
             f"{path}: columns that are missing: {', '.join(missing)}; name a refined "
             "table, as `jaxrefine CONFIG.yaml` writes it"
         )
-    faults = list(_faults(table))
-    if faults:
-        raise InputError(faults)
-    return Numbers(table)
+    errors = list(_errors(table))
+    if errors:
+        raise InputError(errors)
+    return ReportData(table)
 
 
-def _faults(table: ParticleTable) -> Iterator[str]:
+def _errors(table: ParticleTable) -> Iterator[str]:
     """Numbers that cannot be drawn: the first of each column."""
     for name in _DRAWN:
         values = table.numbers(name)

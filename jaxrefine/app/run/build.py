@@ -25,7 +25,7 @@ from jaxrefine.refine.scoring import Score
 from jaxrefine.refine.template_ctf import TemplateCTF
 
 
-def make_filters(config: Config) -> Filters:
+def build_filters(config: Config) -> Filters:
     """The preprocessing filters that are enabled."""
     chosen = config.preprocessing_filters
     whitening, bandpass = chosen.whitening_filter, chosen.bandpass_filter
@@ -51,7 +51,7 @@ def make_filters(config: Config) -> Filters:
     )
 
 
-def make_polish(config: Config) -> Polish | None:
+def build_polish(config: Config) -> Polish | None:
     """How the grid's best are polished; None where they are not."""
     chosen = config.polish
     if not chosen.enabled:
@@ -64,7 +64,7 @@ def make_polish(config: Config) -> Polish | None:
     )
 
 
-def make_grid(config: Config) -> SearchGrid:
+def build_grid(config: Config) -> SearchGrid:
     """The offsets of orientation, defocus and pixel size that are searched."""
     exact = config.reproduce == "leopard_em"
     return grids.local_grid(
@@ -114,7 +114,7 @@ def _orientations(config: Config):
     return grids.uniform_orientations(**axes)
 
 
-def make_score(
+def build_score(
     config: Config, start: StartingValues, grid: SearchGrid, lines: Sequence[int]
 ) -> Score:
     """The score, on grids that are wide enough for every particle of the table.
@@ -159,7 +159,7 @@ def make_score(
             f"voltage on {lines[int(start.voltage_kv.argmin())]}, the smallest pixel on "
             f"{lines[int(start.pixel_size_angstrom.argmin())]} of the particle table"
         )
-        raise InputError(f"{fault} ({where})" for fault in error.faults) from error
+        raise InputError(f"{message} ({where})" for message in error.errors) from error
 
 
 def starting_alignment(start: StartingValues, rows: Int[np.ndarray, " n"]) -> Alignment:

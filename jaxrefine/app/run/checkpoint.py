@@ -15,9 +15,9 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from jaxrefine.app.run import fingerprint as fp
-from jaxrefine.app.run.inputs import Job
+from jaxrefine.app.run.inputs import RunInputs
 from jaxrefine.data import InputError
-from jaxrefine.io.atomic import PARTIAL_SUFFIX, replacing
+from jaxrefine.io.atomic import PARTIAL_SUFFIX, atomic_open
 from jaxrefine.io.table.refined import RefinedColumns
 
 log = logging.getLogger("jaxrefine")
@@ -27,18 +27,18 @@ _RUN, _LOCK = "run.json", "lock"
 _ROWS, _MADE_FROM = "_rows", "_made_from"
 
 
-class Parts:
+class Checkpoint:
     """The folder of one output. Several processes may share it; the first one owns it.
 
     Args:
         job: The run that the results belong to.
     """
 
-    def __init__(self, job: Job):
-        self.folder = job.output.with_name(f"{job.output.name}.parts")
-        self._output = job.output
-        self._files, self._rows = list(job.groups), list(job.groups.values())
-        self._made_from = fp.fingerprint(job)
+    def __init__(self, inputs: RunInputs):
+        self.folder = inputs.output.with_name(f"{inputs.output.name}.parts")
+        self._output = inputs.output
+        self._files, self._rows = list(inputs.groups), list(inputs.groups.values())
+        self._made_from = fp.fingerprint(inputs)
         self._digest = fp.digest(self._made_from)
         # Now, before the images are read: one that changes later is not what was refined.
         self._stamps = [fp.image_stamp(files) for files in self._files]
@@ -65,7 +65,7 @@ class Parts:
             raise InputError(
                 f"{self.folder}: cannot be used: {error.strerror or error}"
             ) from error
-        with replacing(self.folder / _RUN, encoding="utf-8") as file:
+        with atomic_open(self.folder / _RUN, encoding="utf-8") as file:
             json.dump(self._made_from, file, indent=1)
 
     def left_behind(self) -> bool:
@@ -134,7 +134,7 @@ class Parts:
         made_from = {"run": self._digest, "images": self._stamps[number]}
         arrays = {name: np.asarray(column)[rows] for name, column in _per_row(columns)}
         arrays |= {_ROWS: rows, _MADE_FROM: np.asarray(json.dumps(made_from))}
-        with replacing(self._path(number)) as file:
+        with atomic_open(self._path(number)) as file:
             # numpy's types take any of the names for its flag allow_pickle.
             np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
 

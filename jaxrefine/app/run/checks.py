@@ -10,17 +10,17 @@ from pathlib import Path
 import numpy as np
 
 from jaxrefine.app.config import Config
-from jaxrefine.data import Faults, InputError
+from jaxrefine.data import ErrorCollector, InputError
 from jaxrefine.io.mrc import image_shape, read_volume, volume_shape
 
 log = logging.getLogger("jaxrefine")
 
 # Voxel sizes in headers are rounded; half a percent shifts nothing that can be seen.
 _VOXEL_SIZE_TOLERANCE = 0.005
-_MOST_IMAGE_FAULTS = 20
+_MAX_IMAGE_ERRORS = 20
 
 
-def check_found(path: Path, text: str, key: str, source: str) -> None:
+def check_exists(path: Path, text: str, key: str, source: str) -> None:
     """Refuse a file of the configuration that is nowhere.
 
     Args:
@@ -91,13 +91,13 @@ def check_images(
         side: Side of the template; maps have one position per template inside.
 
     Raises:
-        InputError: With every fault, or the first ones and how many more there are.
+        InputError: With every error, or the first ones and how many more there are.
     """
-    faults = Faults()
+    errors = ErrorCollector()
     for (micrograph, *maps), rows in groups.items():
         where = f" (first named on line {lines[rows[0]]} of the particle table)"
         expected = None
-        with faults, naming(after=where):
+        with errors, add_error_context(after=where):
             height, width = image_shape(micrograph)
             if min(height, width) < side:
                 raise InputError(
@@ -106,7 +106,7 @@ def check_images(
                 )
             expected = (height - side + 1, width - side + 1)
         for path in maps:
-            with faults, naming(after=where):
+            with errors, add_error_context(after=where):
                 found = image_shape(path)
                 if expected is not None and found != expected:
                     raise InputError(
@@ -114,23 +114,23 @@ def check_images(
                         f"a template of {side} px has shape {expected}"
                     )
     try:
-        faults.raise_any()
+        errors.raise_any()
     except InputError as error:  # a folder that was moved: all images of it
-        if len(error.faults) <= _MOST_IMAGE_FAULTS:
+        if len(error.errors) <= _MAX_IMAGE_ERRORS:
             raise
-        more = len(error.faults) - _MOST_IMAGE_FAULTS
+        more = len(error.errors) - _MAX_IMAGE_ERRORS
         raise InputError(
-            [*error.faults[:_MOST_IMAGE_FAULTS], f"… and {more} more faults of images"]
+            [*error.errors[:_MAX_IMAGE_ERRORS], f"… and {more} more errors of images"]
         ) from error
 
 
 @contextmanager
-def naming(*, before: str = "", after: str = "") -> Iterator[None]:
-    """Say of each fault where what is faulty is named."""
+def add_error_context(*, before: str = "", after: str = "") -> Iterator[None]:
+    """Say of each error where what is invalid is named."""
     try:
         yield
     except InputError as error:
-        raise InputError(f"{before}{fault}{after}" for fault in error.faults) from error
+        raise InputError(f"{before}{message}{after}" for message in error.errors) from error
 
 
 def check_output(output: Path, inputs: Iterable[Path], source: str) -> None:

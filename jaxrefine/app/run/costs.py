@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from jaxrefine.app.config import Config
-from jaxrefine.app.run.build import make_score
+from jaxrefine.app.run.build import build_score
 from jaxrefine.data import SearchGrid
 from jaxrefine.io.table import StartingValues
 from jaxrefine.refine.scoring import Score
@@ -63,8 +63,8 @@ def warn_of_defocus(
     if not far.any():
         return
     near = np.where(far[:, None], median, start.defocus_angstrom)
-    without = make_score(config, replace(start, defocus_angstrom=near), grid, lines)
-    if np.prod(score.cut) < _DEAR * np.prod(without.cut):
+    without = build_score(config, replace(start, defocus_angstrom=near), grid, lines)
+    if np.prod(score.padded_box) < _DEAR * np.prod(without.padded_box):
         return
     at = int(np.argmax(largest))
     others = f", and {far.sum() - 1} more rows" if far.sum() > 1 else ""
@@ -75,6 +75,6 @@ def warn_of_defocus(
         others,
         largest[at],
         median,
-        *score.cut,
-        *without.cut,
+        *score.padded_box,
+        *without.padded_box,
     )

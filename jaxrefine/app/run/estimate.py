@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import jax
 import psutil
 
-from jaxrefine.app.run.checkpoint import Parts
-from jaxrefine.app.run.inputs import Job
+from jaxrefine.app.run.checkpoint import Checkpoint
+from jaxrefine.app.run.inputs import RunInputs
 from jaxrefine.app.run.pipeline import micrographs, refine_batch
 from jaxrefine.app.run.results import Results
 from jaxrefine.data import InputError
@@ -32,30 +32,32 @@ class Calibration:
     batch_s: float
 
 
-def calibrate(job: Job) -> Calibration:
+def calibrate(inputs: RunInputs) -> Calibration:
     """Refine the first batch of the first micrograph, twice, and forget it.
 
     Raises:
         InputError: The micrograph or one of its maps cannot be read.
     """
-    rows = next(iter(job.groups.values()))[: job.mesh.shape[PARTICLES]]
+    rows = next(iter(inputs.groups.values()))[: inputs.mesh.shape[PARTICLES]]
     times = [time.perf_counter()]
-    with jax.default_device(job.mesh.devices.flat[0]):
+    with jax.default_device(inputs.mesh.devices.flat[0]):
         # The first time, preparing compiles too.
         for _ in range(2):
-            ((_, micrograph),) = micrographs(job, {0: rows})
+            ((_, micrograph),) = micrographs(inputs, {0: rows})
             times.append(time.perf_counter())
         if micrograph is None:
             raise InputError("the first micrograph cannot be read: no time was estimated")
-        layout = job.layout
+        layout = inputs.layout
         for _ in range(2):
-            _, layout = refine_batch(job, micrograph, rows, layout)
+            _, layout = refine_batch(inputs, micrograph, rows, layout)
             times.append(time.perf_counter())
     _, prepare_s, first_s, batch_s = (b - a for a, b in itertools.pairwise(times))
     return Calibration(prepare_s, first_s, batch_s)
 
 
-def work_lines(job: Job, left: dict[int, int], measured: Calibration | None) -> list[str]:
+def format_work(
+    inputs: RunInputs, left: dict[int, int], measured: Calibration | None
+) -> list[str]:
     """How much there is to do, and how long it may take.
 
     Args:
@@ -63,41 +65,41 @@ def work_lines(job: Job, left: dict[int, int], measured: Calibration | None) -> 
         left: Particles left in each micrograph.
         measured: None leaves the time out.
     """
-    at_once, particles = job.mesh.shape[PARTICLES], sum(left.values())
-    lines = [f"{particles * job.poses:,} correlations in all"]
+    at_once, particles = inputs.mesh.shape[PARTICLES], sum(left.values())
+    lines = [f"{particles * inputs.poses:,} correlations in all"]
     if measured is None:
         return lines
     batches = sum(math.ceil(count / at_once) for count in left.values())
     # Micrographs are prepared by threads while others are searched.
-    ahead = job.config.computational_config.num_cpus
+    ahead = inputs.config.computational_config.num_cpus
     preparing = sum(count > 0 for count in left.values()) * measured.prepare_s / ahead
     seconds = max(batches * measured.batch_s, preparing) + measured.first_s
-    device = job.mesh.devices.flat[0].device_kind
+    device = inputs.mesh.devices.flat[0].device_kind
     return [
         *lines,
         f"about {_duration(seconds)} on this machine: {batches:,} batches of "
         f"up to {at_once} particles, {measured.batch_s:.2g} s each, and "
         f"{measured.first_s:.2g} s for the first one",
-        f"  (measured on one batch, on {job.mesh.size} x {device}; a micrograph takes "
+        f"  (measured on one batch, on {inputs.mesh.size} x {device}; a micrograph takes "
         f"{measured.prepare_s:.2g} s to read and filter, meanwhile)",
     ]
 
 
-def memory_lines(job: Job) -> list[str]:
+def format_memory(inputs: RunInputs) -> list[str]:
     """What is in memory; measured, where a batch has been refined."""
-    templates = (job.template, job.smooth_template)
+    templates = (inputs.template, inputs.smooth_template)
     template = sum(leaf.nbytes for leaf in jax.tree.leaves(templates))
     largest = max(
-        sum(4 * math.prod(image_shape(path)) for path in files) for files in job.groups
+        sum(4 * math.prod(image_shape(path)) for path in files) for files in inputs.groups
     )
-    ahead = job.config.computational_config.num_cpus + 1
+    ahead = inputs.config.computational_config.num_cpus + 1
     lines = [
         f"template {_mib(template)} on each device, columns of a product up to "
-        f"{_mib(job.layout.column_bytes)}",
+        f"{_mib(inputs.layout.column_bytes)}",
         f"host: {_mib(psutil.Process().memory_info().rss)} now, and up to {ahead} "
         f"micrographs with maps, prepared ahead, of {_mib(largest)} (and some copies) each",
     ]
-    for device in job.mesh.devices.flat:
+    for device in inputs.mesh.devices.flat:
         stats = device.memory_stats() or {}
         if "peak_bytes_in_use" in stats:
             lines.append(
@@ -107,11 +109,13 @@ def memory_lines(job: Job) -> list[str]:
     return lines
 
 
-def output_lines(job: Job, parts: Parts, results: Results, *, fresh: bool) -> list[str]:
+def format_output(
+    inputs: RunInputs, checkpoint: Checkpoint, results: Results, *, fresh: bool
+) -> list[str]:
     """What would be written, and what an earlier run has left of it."""
-    verb = "overwrites" if job.output.exists() else "writes"
-    lines = [f"{verb} {job.output}"]
-    lines.append(f"keeps results in {parts.folder} until then")
+    verb = "overwrites" if inputs.output.exists() else "writes"
+    lines = [f"{verb} {inputs.output}"]
+    lines.append(f"keeps results in {checkpoint.folder} until then")
     done = int(results.done.sum())
     if fresh:
         lines.append("starts over")
@@ -127,7 +131,7 @@ def output_lines(job: Job, parts: Parts, results: Results, *, fresh: bool) -> li
 
 def particles_left(results: Results) -> dict[int, int]:
     """Of each micrograph, by its number."""
-    groups = results.job.groups.values()
+    groups = results.inputs.groups.values()
     return {n: int((~results.done[rows]).sum()) for n, rows in enumerate(groups)}
 
 

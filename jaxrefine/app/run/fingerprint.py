@@ -9,7 +9,7 @@ from typing import Any
 
 import jaxrefine
 from jaxrefine.app.config.schema import Section, show
-from jaxrefine.app.run.inputs import Files, Job
+from jaxrefine.app.run.inputs import Files, RunInputs
 from jaxrefine.data import InputError
 
 # Where files are and what computes does not change numbers; what the files hold does.
@@ -25,15 +25,15 @@ Fingerprint = dict[str, Any]
 Stamp = list[list[str | int]]
 
 
-def fingerprint(job: Job) -> Fingerprint:
+def fingerprint(inputs: RunInputs) -> Fingerprint:
     """What all particles of a run depend on; the images come with `image_stamp`."""
-    settings = dict(_settings(job.config))
+    settings = dict(_settings(inputs.config))
     made = {
         "jaxrefine": jaxrefine.__version__,
         "config": settings,
         "files": {
-            "particle table": _content(job.table.path),
-            "template": _content(job.template_path),
+            "particle table": _content(inputs.table.path),
+            "template": _content(inputs.template_path),
         },
     }
     return json.loads(json.dumps(made))  # tuples become lists, as in a file

@@ -7,18 +7,18 @@ import jax
 import numpy as np
 
 from jaxrefine.app.config import Config
-from jaxrefine.app.run.build import make_filters, make_grid, make_polish, make_score
+from jaxrefine.app.run.build import build_filters, build_grid, build_polish, build_score
 from jaxrefine.app.run.checks import (
-    check_found,
+    add_error_context,
+    check_exists,
     check_images,
     check_output,
-    naming,
     read_template,
     warn_of_voxel_size,
 )
 from jaxrefine.app.run.costs import warn_of_box, warn_of_defocus
 from jaxrefine.app.run.devices import free_bytes
-from jaxrefine.data import Faults, SearchGrid, Template
+from jaxrefine.data import ErrorCollector, SearchGrid, Template
 from jaxrefine.io.paths import resolve_path
 from jaxrefine.io.table import (
     ParticleTable,
@@ -38,7 +38,7 @@ Files = tuple[Path, Path, Path]
 
 
 @dataclass(frozen=True, eq=False)
-class Job:
+class RunInputs:
     """All that a run needs.
 
     Attributes:
@@ -94,7 +94,7 @@ class Job:
         return self.config.reproduce == "leopard_em"
 
 
-def prepare_job(config: Config, output: Path | None = None) -> Job:
+def load_inputs(config: Config, output: Path | None = None) -> RunInputs:
     """Read and check everything but the micrographs' values.
 
     Args:
@@ -102,45 +102,45 @@ def prepare_job(config: Config, output: Path | None = None) -> Job:
         output: Overrides the configuration's output path.
 
     Raises:
-        InputError: With every fault found.
+        InputError: With every error found.
     """
-    faults = Faults()
+    errors = ErrorCollector()
     table_path = resolve_path(config.particle_stack.df_path, beside=config.folder)
     template_path = resolve_path(config.template_volume_path, beside=config.folder)
     output = output or config.output_file(table_path)
-    with faults, naming(before=f"{config.source}: "):
+    with errors, add_error_context(before=f"{config.source}: "):
         devices = select_devices(config.computational_config.devices)
-    with faults:
+    with errors:
         text = config.template_volume_path
-        check_found(template_path, text, "template_volume_path", config.source)
+        check_exists(template_path, text, "template_volume_path", config.source)
         volume, voxel_size = read_template(template_path, config)
-    with faults:
+    with errors:
         text = config.particle_stack.df_path
-        check_found(table_path, text, "particle_stack.df_path", config.source)
+        check_exists(table_path, text, "particle_stack.df_path", config.source)
         table = read_particle_table(table_path)
-    with faults:
+    with errors:
         check_output(
             output, [table_path, template_path, Path(config.source)], config.source
         )
-    faults.raise_any()
+    errors.raise_any()
 
     start = table.start()
     if config.reproduce == "leopard_em":
         start = _as_leopard_em_reads(start)
-    grid = make_grid(config)
+    grid = build_grid(config)
     groups = _group_rows(table)
     statistics = config.statistics
-    with faults:
+    with errors:
         if statistics == "auto":
             statistics = decide_statistics(table)
-    with faults:
-        score = make_score(config, start, grid, table.lines)
-    with faults:
+    with errors:
+        score = build_score(config, start, grid, table.lines)
+    with errors:
         check_images(groups, table.lines, volume.shape[0])
-    with faults:
+    with errors:
         images = (path for files in groups for path in files)
         check_output(output, images, config.source)
-    faults.raise_any()
+    errors.raise_any()
 
     voxels = config.template_pixel_size
     template_pixel_size = (
@@ -153,10 +153,10 @@ def prepare_job(config: Config, output: Path | None = None) -> Job:
         template = make_template(volume, config.template_sampling)
         smooth = make_template(volume, "cubic") if config.polish.enabled else None
     templates = (template, smooth)
-    devices = _that_fit(devices, templates)
+    devices = _limit_devices_to_memory(devices, templates)
     mesh = device_mesh(devices, max(len(rows) for rows in groups.values()))
     template, smooth = replicate(templates, mesh)
-    return Job(
+    return RunInputs(
         config=config,
         table=table,
         start=start,
@@ -166,17 +166,17 @@ def prepare_job(config: Config, output: Path | None = None) -> Job:
         smooth_template=smooth,
         template_path=template_path,
         template_pixel_size_angstrom=template_pixel_size,
-        filters=make_filters(config),
+        filters=build_filters(config),
         grid=replicate(grid, mesh),
         score=score,
         layout=_plan(config, grid, score, start, devices),
-        polish=make_polish(config),
+        polish=build_polish(config),
         mesh=mesh,
         output=output,
     )
 
 
-def _that_fit(
+def _limit_devices_to_memory(
     devices: list[Device], templates: tuple[Template, Template | None]
 ) -> list[Device]:
     """Of CPU devices, which share one memory, as many as it has copies of the templates."""
@@ -240,32 +240,34 @@ def _kind(device: Device) -> str:
     return kind if kind.lower() == platform else f"{kind} ({platform})"
 
 
-def describe(job: Job) -> list[str]:
+def describe(inputs: RunInputs) -> list[str]:
     """What a run is about to do, a line each."""
-    pixel_sizes, defoci, orientations = job.grid.shape
-    height, width = job.score.box
-    device = job.mesh.devices.flat[0]
-    held = "variances" if job.maps_hold_variance else "standard deviations"
+    pixel_sizes, defoci, orientations = inputs.grid.shape
+    height, width = inputs.score.box
+    device = inputs.mesh.devices.flat[0]
+    held = "variances" if inputs.maps_hold_variance else "standard deviations"
     origin = (
-        "as configured" if job.config.statistics != "auto" else "by the table's z-scores"
+        "as configured" if inputs.config.statistics != "auto" else "by the table's z-scores"
     )
-    micrographs = "micrograph" if len(job.groups) == 1 else "micrographs"
+    micrographs = "micrograph" if len(inputs.groups) == 1 else "micrographs"
     lines = [
-        f"{len(job.table)} particles in {len(job.groups)} {micrographs}, "
-        f"{int(job.start.from_refined.sum())} of them refined before",
+        f"{len(inputs.table)} particles in {len(inputs.groups)} {micrographs}, "
+        f"{int(inputs.start.from_refined.sum())} of them refined before",
         f"{orientations:,} orientations x {defoci} defoci x {pixel_sizes} pixel sizes = "
-        f"{job.poses:,} correlations per particle ({job.config.search})",
-        f"template {job.score.side} px ({job.config.template_sampling}), box "
-        f"{height} x {width} px, score {job.config.scoring}",
+        f"{inputs.poses:,} correlations per particle ({inputs.config.search})",
+        f"template {inputs.score.side} px ({inputs.config.template_sampling}), box "
+        f"{height} x {width} px, score {inputs.config.scoring}",
         f"correlation_variance maps hold {held} ({origin})",
-        f"{job.mesh.size} x {_kind(device)}, "
-        f"{job.layout.orientations} orientations at once in {job.layout.precision}",
+        f"{inputs.mesh.size} x {_kind(device)}, "
+        f"{inputs.layout.orientations} orientations at once in {inputs.layout.precision}",
     ]
-    if job.start.n_rounded_positions:
-        lines.append(f"{job.start.n_rounded_positions} positions rounded to whole pixels")
-    if job.polish is not None:
-        free = ", ".join(job.polish.parameters)
+    if inputs.start.n_rounded_positions:
+        lines.append(
+            f"{inputs.start.n_rounded_positions} positions rounded to whole pixels"
+        )
+    if inputs.polish is not None:
+        free = ", ".join(inputs.polish.parameters)
         lines.append(f"the best are polished in {free}, with standard errors")
-    if job.reproduces_leopard_em:
+    if inputs.reproduces_leopard_em:
         lines.append("reproducing Leopard-EM: for comparison, not for results")
     return lines

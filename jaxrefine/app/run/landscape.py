@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxrefine.app.config import Config
-from jaxrefine.app.run.inputs import prepare_job
+from jaxrefine.app.run.inputs import load_inputs
 from jaxrefine.app.run.pipeline import particles_of
 from jaxrefine.data import Offsets, Particles, Template
 from jaxrefine.refine.differentiable import z_score
@@ -58,40 +58,42 @@ def landscapes(
         folder: One that can be written to; nothing is.
 
     Raises:
-        InputError: With every fault of the configuration's inputs or the table's images.
+        InputError: With every error of the configuration's inputs or the table's images.
     """
     stack = replace(config.particle_stack, df_path=str(table.absolute()))
     # The job's checks want an output that could be written.
-    job = prepare_job(replace(config, particle_stack=stack), folder / "no_output.csv")
+    inputs = load_inputs(replace(config, particle_stack=stack), folder / "no_output.csv")
     reach = _reach(config)
     offsets = {name: np.linspace(-r, r, _POINTS) for name, r in reach.items()}
     # One particle after another: one device does.
-    device = job.mesh.devices.flat[0]
-    scored_with = job.template if job.smooth_template is None else job.smooth_template
+    device = inputs.mesh.devices.flat[0]
+    scored_with = (
+        inputs.template if inputs.smooth_template is None else inputs.smooth_template
+    )
     template = jax.device_put(scored_with, device)
     found: dict[int, Landscape] = {}
-    for files, members in job.groups.items():
+    for files, members in inputs.groups.items():
         chosen = np.asarray([row for row in members if row in set(rows)], int)
         if not len(chosen):
             continue
-        particles = jax.device_put(particles_of(job, files, chosen), device)
+        particles = jax.device_put(particles_of(inputs, files, chosen), device)
         for i, row in enumerate(chosen):
             one = jax.tree.map(lambda leaf, i=i: leaf[i], particles)
             found[row] = _landscape(
-                one, template, job.score, int(row), shift_px[row], offsets
+                one, template, inputs.score, int(row), shift_px[row], offsets
             )
     return [found[row] for row in rows]
 
 
 def _reach(config: Config) -> dict[str, float]:
     """How far each line goes to either side: as far as was searched."""
-    turn, lens = config.orientation_refinement_config, config.defocus_refinement_config
+    turn, defocus = config.orientation_refinement_config, config.defocus_refinement_config
     reach = dict(LINES)
     if turn.enabled:
         reach["tilt about x"] = reach["tilt about y"] = turn.theta_step_coarse
         reach["in-plane"] = turn.psi_step_coarse
-    if lens.enabled:
-        reach["defocus"] = max(abs(lens.defocus_min), abs(lens.defocus_max))
+    if defocus.enabled:
+        reach["defocus"] = max(abs(defocus.defocus_min), abs(defocus.defocus_max))
     return {name: value or LINES[name] for name, value in reach.items()}
 
 

@@ -16,17 +16,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrefine.app.cluster.process_group import Team, deal
+from jaxrefine.app.cluster.process_group import ProcessGroup, balance_loads
 from jaxrefine.app.config import Config
-from jaxrefine.app.console.exit_codes import EXIT_BROKEN_OFF
+from jaxrefine.app.console.exit_codes import EXIT_FAILED
 from jaxrefine.app.console.interrupts import Stopped
 from jaxrefine.app.console.progress import Progress
 from jaxrefine.app.console.summary import Summary
-from jaxrefine.app.run.accuracy import Promises
+from jaxrefine.app.run.accuracy import ApproximationMonitor
 from jaxrefine.app.run.build import particle_optics, starting_alignment
-from jaxrefine.app.run.checkpoint import Parts
+from jaxrefine.app.run.checkpoint import Checkpoint
 from jaxrefine.app.run.images import read_images
-from jaxrefine.app.run.inputs import Files, Job, describe, prepare_job
+from jaxrefine.app.run.inputs import Files, RunInputs, describe, load_inputs
 from jaxrefine.app.run.results import Results
 from jaxrefine.data import InputError, Particles, Polished, Refined
 from jaxrefine.refine.layout import Layout
@@ -50,12 +50,12 @@ def run(
     quiet: bool = False,
     json_progress: bool = False,
     fresh: bool = False,
-    team: Team | None = None,
+    processes: ProcessGroup | None = None,
 ) -> Summary | None:
     """Refine the particles that a configuration names, and write the refined table.
 
-    What is finished is kept beside the output while the run goes on (see `parts`); a run
-    that finds such results of its own inputs continues from there.
+    What is finished is kept beside the output while the run goes on (see `checkpoint`); a
+    run that finds such results of its own inputs continues from there.
 
     Args:
         config: From `Config.load` or `Config.from_dict`.
@@ -69,37 +69,43 @@ def run(
         What was done; None in all processes but the first.
 
     Raises:
-        InputError: Before any long work, with every fault found.
+        InputError: Before any long work, with every error found.
         Stopped: The run was asked to stop, or lost a process; what it finished is kept.
     """
     started = time.monotonic()
-    team = team or Team()
-    job = team.agree("inputs", lambda: prepare_job(config, output))
-    for line in describe(job):
+    processes = processes or ProcessGroup()
+    inputs = processes.on_all("inputs", lambda: load_inputs(config, output))
+    for line in describe(inputs):
         log.info("%s", line)
-    parts = team.agree("fingerprint", lambda: Parts(job))
-    results = Results(job)
+    checkpoint = processes.on_all("fingerprint", lambda: Checkpoint(inputs))
+    results = Results(inputs)
     try:
-        shares = team.first("shares", lambda: _begin(results, parts, fresh, team.count))
-        mine = shares[team.index]
+        shares = processes.first(
+            "shares", lambda: _begin(results, checkpoint, fresh, processes.count)
+        )
+        mine = shares[processes.index]
         progress = partial(Progress, quiet=quiet, json_lines=json_progress)
-        team.agree("refined", lambda: _refine_share(results, parts, mine, team, progress))
-        team.first("written", lambda: _write(results, parts, team))
+        processes.on_all(
+            "refined", lambda: _refine_share(results, checkpoint, mine, processes, progress)
+        )
+        processes.first("written", lambda: _write(results, checkpoint, processes))
     except Stopped as stopped:
-        text = _how_to_continue(stopped, results, parts, team)
+        text = _how_to_continue(stopped, results, checkpoint, processes)
         raise Stopped(text, stopped.exit_code) from None
     except InputError as error:  # such as a full disk
-        raise _with_what_is_kept(error, parts, results) from error
+        raise _with_what_is_kept(error, checkpoint, results) from error
     finally:
-        parts.close(shared=team.count > 1)
-    return results.summary(time.monotonic() - started) if team.is_first else None
+        checkpoint.close(shared=processes.count > 1)
+    return results.summary(time.monotonic() - started) if processes.is_first else None
 
 
-def _begin(results: Results, parts: Parts, fresh: bool, count: int) -> list[list[int]]:
+def _begin(
+    results: Results, checkpoint: Checkpoint, fresh: bool, count: int
+) -> list[list[int]]:
     """Take the folder of parts with what is there; the micrographs of each process."""
-    groups = results.job.groups
-    parts.begin(fresh=fresh)
-    results.load(parts, range(len(groups)))
+    groups = results.inputs.groups
+    checkpoint.begin(fresh=fresh)
+    results.load(checkpoint, range(len(groups)))
     results.continued = int(results.done.sum())
     if results.continued:
         log.info(
@@ -109,97 +115,109 @@ def _begin(results: Results, parts: Parts, fresh: bool, count: int) -> list[list
             len(groups),
             results.continued,
         )
-    return deal([int((~results.done[rows]).sum()) for rows in groups.values()], count)
+    return balance_loads(
+        [int((~results.done[rows]).sum()) for rows in groups.values()], count
+    )
 
 
 def _refine_share(
     results: Results,
-    parts: Parts,
+    checkpoint: Checkpoint,
     numbers: list[int],
-    team: Team,
+    processes: ProcessGroup,
     new_progress: Callable[..., Progress],
 ) -> None:
     """Refine what is left of some micrographs, and save it as it comes."""
-    job = results.job
-    if not team.is_first:  # which has read all
-        results.load(parts, numbers)
-    files, groups = list(job.groups), list(job.groups.values())
+    inputs = results.inputs
+    if not processes.is_first:  # which has read all
+        results.load(checkpoint, numbers)
+    files, groups = list(inputs.groups), list(inputs.groups.values())
     left = {number: groups[number][~results.done[groups[number]]] for number in numbers}
     if left:
         log.info("compiling: up to a minute, unless an earlier run has left its programs")
     total = sum(map(len, left.values()))
-    of_all = f" of process {team.index} of {team.count}" if team.count > 1 else ""
-    progress = new_progress(total, job.poses, whose=of_all)
-    layout, promises = job.layout, Promises()
-    with progress, jax.default_device(job.mesh.devices.flat[0]):
-        for number, micrograph in micrographs(job, left):
-            team.stop.check()
+    of_all = (
+        f" of process {processes.index} of {processes.count}" if processes.count > 1 else ""
+    )
+    progress = new_progress(total, inputs.poses, whose=of_all)
+    layout, monitor = inputs.layout, ApproximationMonitor()
+    with progress, jax.default_device(inputs.mesh.devices.flat[0]):
+        for number, micrograph in micrographs(inputs, left):
+            processes.stop.check()
             saved, name = time.monotonic(), files[number][0].name
             try:
                 if micrograph is None:
                     results.store_unreadable(left[number])
                     progress.update(len(left[number]), name)
                     continue
-                for batch in in_batches(left[number], job.mesh.shape[PARTICLES]):
-                    found, layout = refine_batch(job, micrograph, batch, layout)
+                for batch in in_batches(left[number], inputs.mesh.shape[PARTICLES]):
+                    found, layout = refine_batch(inputs, micrograph, batch, layout)
                     results.store(batch, *found)
-                    promises.look_at(found[0])
+                    monitor.check(found[0])
                     progress.update(len(batch), name)
                     if time.monotonic() - saved > _SECONDS_BETWEEN_SAVES:
-                        results.save(parts, number, groups[number])
+                        results.save(checkpoint, number, groups[number])
                         saved = time.monotonic()
-                    team.stop.check()
+                    processes.stop.check()
             finally:  # also when asked to stop, or out of memory
-                results.save(parts, number, groups[number])
+                results.save(checkpoint, number, groups[number])
 
 
-def _write(results: Results, parts: Parts, team: Team) -> None:
+def _write(results: Results, checkpoint: Checkpoint, processes: ProcessGroup) -> None:
     """Write the table, from all processes' results, in the order of the input."""
-    job = results.job
-    if team.count > 1:
+    inputs = results.inputs
+    if processes.count > 1:
         patience = time.monotonic() + _SECONDS_FOR_PARTS_TO_APPEAR
-        while not results.load(parts, range(len(job.groups)), final=True):
+        while not results.load(checkpoint, range(len(inputs.groups)), final=True):
             if time.monotonic() > patience:
                 missing = int((~results.done).sum())
                 text = f"results of {missing} particles, which another process wrote, are "
-                text += f"not to be seen in {parts.folder} (do all machines share it?)"
-                raise Stopped(text, EXIT_BROKEN_OFF)
-            team.stop.check()
+                text += f"not to be seen in {checkpoint.folder} (do all machines share it?)"
+                raise Stopped(text, EXIT_FAILED)
+            processes.stop.check()
             time.sleep(1.0)
-    results.write(job.output)
-    parts.remove()
+    results.write(inputs.output)
+    checkpoint.remove()
 
 
-def _how_to_continue(stopped: Stopped, results: Results, parts: Parts, team: Team) -> str:
+def _how_to_continue(
+    stopped: Stopped, results: Results, checkpoint: Checkpoint, processes: ProcessGroup
+) -> str:
     """What a user is told of a run that ended early; process 0 tells it."""
-    if not team.is_first:
+    if not processes.is_first:
         return ""
     kept = f"{results.done.sum()} of {len(results.done)} particles are"
-    if team.count > 1:
+    if processes.count > 1:
         kept = "what all processes refined is"
     elif not results.done.any():
         return f"{stopped}: nothing was written"
-    return f"{stopped}: {kept} kept in {parts.folder}; the same command continues"
+    return f"{stopped}: {kept} kept in {checkpoint.folder}; the same command continues"
 
 
-def _with_what_is_kept(error: InputError, parts: Parts, results: Results) -> InputError:
-    """A fault in the middle of the work, and what it has not cost."""
-    if not (error.faults and results.done.any() and parts.any_saved()):
+def _with_what_is_kept(
+    error: InputError, checkpoint: Checkpoint, results: Results
+) -> InputError:
+    """An error in the middle of the work, and what it has not cost."""
+    if not (error.errors and results.done.any() and checkpoint.any_saved()):
         return error
-    kept = f"what was saved before is kept in {parts.folder}; the same command continues"
-    return InputError([*error.faults, kept])
+    kept = (
+        f"what was saved before is kept in {checkpoint.folder}; the same command continues"
+    )
+    return InputError([*error.errors, kept])
 
 
 def micrographs(
-    job: Job, left: Mapping[int, np.ndarray]
+    inputs: RunInputs, left: Mapping[int, np.ndarray]
 ) -> Iterator[tuple[int, Micrograph | None]]:
     """Number and micrograph of each group; `num_cpus` threads read and prepare ahead."""
-    workers = job.config.computational_config.num_cpus
-    files = list(job.groups)
+    workers = inputs.config.computational_config.num_cpus
+    files = list(inputs.groups)
     waiting: deque[tuple[int, int, Future[Micrograph]]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         for number, rows in left.items():
-            waiting.append((number, len(rows), pool.submit(_prepare, job, files[number])))
+            waiting.append(
+                (number, len(rows), pool.submit(_prepare, inputs, files[number]))
+            )
             if len(waiting) > workers:
                 yield _result(*waiting.popleft())
         while waiting:
@@ -217,19 +235,20 @@ def _result(
         return number, None
 
 
-def _prepare(job: Job, files: Files) -> Micrograph:
-    image, mean, std = read_images(*files, maps_hold_variance=job.maps_hold_variance)
-    expected = tuple(length - job.score.side + 1 for length in image.shape)
+def _prepare(inputs: RunInputs, files: Files) -> Micrograph:
+    image, mean, std = read_images(*files, maps_hold_variance=inputs.maps_hold_variance)
+    expected = tuple(length - inputs.score.side + 1 for length in image.shape)
     if not mean.shape == std.shape == expected:
         raise InputError(f"{files[0]}: it or its maps have another shape than when checked")
-    with jax.default_device(job.mesh.devices.flat[0]):  # each thread has its own
+    with jax.default_device(inputs.mesh.devices.flat[0]):  # each thread has its own
         return prepare_micrograph(
             jnp.asarray(image),
             jnp.asarray(mean),
             jnp.asarray(std),
-            job.filters,
-            global_filtering=job.config.apply_global_filtering,
-            second_square_root=job.reproduces_leopard_em and not job.maps_hold_variance,
+            inputs.filters,
+            global_filtering=inputs.config.apply_global_filtering,
+            second_square_root=inputs.reproduces_leopard_em
+            and not inputs.maps_hold_variance,
         )
 
 
@@ -239,15 +258,22 @@ def in_batches(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
 
 
 def refine_batch(
-    job: Job, micrograph: Micrograph, rows: np.ndarray, layout: Layout
+    inputs: RunInputs, micrograph: Micrograph, rows: np.ndarray, layout: Layout
 ) -> tuple[tuple[Refined, Polished | None], Layout]:
     """The grid's best of one batch, and polished; it is filled up to one size, so that one
     compilation serves the run. And the layout that the devices' memory had room for."""
-    missing = job.mesh.shape[PARTICLES] - len(rows)
+    missing = inputs.mesh.shape[PARTICLES] - len(rows)
     filled = np.concatenate([rows, np.repeat(rows[-1:], missing)])
-    particles = cut_rows(job, micrograph, filled, jnp.arange(len(filled)) < len(rows))
+    particles = extract_rows(
+        inputs, micrograph, filled, jnp.arange(len(filled)) < len(rows)
+    )
     refined, fitting = refine_within_memory(
-        particles, job.template, job.grid, job.score, mesh=job.mesh, layout=layout
+        particles,
+        inputs.template,
+        inputs.grid,
+        inputs.score,
+        mesh=inputs.mesh,
+        layout=layout,
     )
     if fitting != layout:
         log.warning(
@@ -256,40 +282,46 @@ def refine_batch(
             layout.orientations,
         )
     polished = None
-    if job.polish is not None and job.smooth_template is not None:
-        template, others = job.smooth_template, (job.grid, job.score, job.polish)
-        polished = polish_particles(particles, refined, template, *others, mesh=job.mesh)
+    if inputs.polish is not None and inputs.smooth_template is not None:
+        template, others = (
+            inputs.smooth_template,
+            (inputs.grid, inputs.score, inputs.polish),
+        )
+        polished = polish_particles(particles, refined, template, *others, mesh=inputs.mesh)
     found = jax.tree.map(lambda x: np.asarray(x)[: len(rows)], (refined, polished))
     return found, fitting
 
 
-def particles_of(job: Job, files: Files, rows: np.ndarray) -> Particles:
+def particles_of(inputs: RunInputs, files: Files, rows: np.ndarray) -> Particles:
     """Some particles of one micrograph, as the search gets them.
 
     Raises:
         InputError: A file cannot be read.
     """
-    return cut_rows(job, _prepare(job, files), rows)
+    return extract_rows(inputs, _prepare(inputs, files), rows)
 
 
-def cut_rows(
-    job: Job, micrograph: Micrograph, rows: np.ndarray, valid: jax.Array | None = None
+def extract_rows(
+    inputs: RunInputs,
+    micrograph: Micrograph,
+    rows: np.ndarray,
+    valid: jax.Array | None = None,
 ) -> Particles:
     """Some particles of one micrograph, out of it; all of them valid if nothing is said."""
     return cut_particles(
         micrograph,
-        starting_alignment(job.start, rows),
-        particle_optics(job.start, rows),
-        jnp.asarray(job.template_pixel_size_angstrom[rows], jnp.float32),
-        job.score,
-        image_scale=_leopard_em_scale(job) if job.reproduces_leopard_em else 1.0,
+        starting_alignment(inputs.start, rows),
+        particle_optics(inputs.start, rows),
+        jnp.asarray(inputs.template_pixel_size_angstrom[rows], jnp.float32),
+        inputs.score,
+        image_scale=_leopard_em_scale(inputs) if inputs.reproduces_leopard_em else 1.0,
         valid=jnp.ones(len(rows), bool) if valid is None else valid,
     )
 
 
-def _leopard_em_scale(job: Job) -> float:
+def _leopard_em_scale(inputs: RunInputs) -> float:
     """With global filtering Leopard-EM counts the box's area as (H + 1)(W + 1)."""
-    if not job.config.apply_global_filtering:
+    if not inputs.config.apply_global_filtering:
         return 1.0
-    height, width = job.score.box
+    height, width = inputs.score.box
     return float(np.sqrt(height * width / ((height + 1) * (width + 1))))

@@ -10,13 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrefine.app.console.summary import Summary
-from jaxrefine.app.run.checkpoint import Parts
-from jaxrefine.app.run.inputs import Job
+from jaxrefine.app.run.checkpoint import Checkpoint
+from jaxrefine.app.run.inputs import RunInputs
 from jaxrefine.data import Polished, Refined, Status
-from jaxrefine.io.paths import rebased
+from jaxrefine.io.paths import rebase_relative_paths
 from jaxrefine.io.table import write_table
 from jaxrefine.io.table.dataframe import DataFrame
-from jaxrefine.io.table.polished import mean_defocus, polish_words, polished_numbers
+from jaxrefine.io.table.polished import mean_defocus, polish_statuses, polished_numbers
 from jaxrefine.io.table.refined import RefinedColumns, refined_table
 from jaxrefine.io.table.schema import ANGLES, POLISHED
 from jaxrefine.physics.rotations import matrix_to_euler
@@ -33,17 +33,17 @@ class Results:
         continued: How many an earlier run had left.
     """
 
-    def __init__(self, job: Job):
-        n = len(job.table)
-        self.job = job
-        self._own_start = job.table.start()
-        self._defocus = np.asarray(job.grid.defocus_angstrom)
-        self._pixel_size = np.asarray(job.grid.pixel_size_angstrom)
+    def __init__(self, inputs: RunInputs):
+        n = len(inputs.table)
+        self.inputs = inputs
+        self._own_start = inputs.table.start()
+        self._defocus = np.asarray(inputs.grid.defocus_angstrom)
+        self._pixel_size = np.asarray(inputs.grid.pixel_size_angstrom)
         self.done = np.zeros(n, bool)
         self.continued = 0
         self._polished, self._polish = np.full((n, len(POLISHED)), np.nan), [""] * n
         self.columns = RefinedColumns(
-            template_side=job.score.side,
+            template_side=inputs.score.side,
             mip=np.full(n, np.nan, np.float32),
             scaled_mip=np.full(n, np.nan, np.float32),
             position_px=np.full((n, 2), np.nan),
@@ -53,11 +53,13 @@ class Results:
             snr=np.full(n, np.nan, np.float32),
             status=[""] * n,
             at_edge=[""] * n,
-            polished=self._polished if job.polish else None,
-            polish=self._polish if job.polish else None,
+            polished=self._polished if inputs.polish else None,
+            polish=self._polish if inputs.polish else None,
         )
 
-    def load(self, parts: Parts, numbers: Iterable[int], *, final: bool = False) -> bool:
+    def load(
+        self, checkpoint: Checkpoint, numbers: Iterable[int], *, final: bool = False
+    ) -> bool:
         """Take what was saved of some micrographs.
 
         Args:
@@ -69,17 +71,17 @@ class Results:
         Returns:
             Whether all rows of the table are there.
         """
-        found = parts.load(self.columns, numbers)
+        found = checkpoint.load(self.columns, numbers)
         if not final:
             unreadable = _name(Status.UNREADABLE)
             found &= np.array([status != unreadable for status in self.columns.status])
         self.done |= found
         return bool(self.done.all())
 
-    def save(self, parts: Parts, number: int, rows: np.ndarray) -> None:
+    def save(self, checkpoint: Checkpoint, number: int, rows: np.ndarray) -> None:
         """Save a micrograph's rows, as far as they are done."""
         if self.done[rows].any():
-            parts.save(number, rows[self.done[rows]], self.columns)
+            checkpoint.save(number, rows[self.done[rows]], self.columns)
 
     def store_unreadable(self, rows: np.ndarray) -> None:
         """Say that the files of these rows could not be read."""
@@ -119,7 +121,7 @@ class Results:
     def _edges(self, refined: Refined) -> list[str]:
         """Of each particle, what was found outermost of all that was searched."""
         index = jnp.asarray(refined.grid_index)
-        edges = at_edges(self.job.grid, self.job.score, index)
+        edges = at_edges(self.inputs.grid, self.inputs.score, index)
         flags = zip(*(np.asarray(flag).tolist() for flag in edges.values()), strict=True)
         return [" ".join(itertools.compress(edges, each)) for each in flags]
 
@@ -150,15 +152,17 @@ class Results:
             best.alignment.pixel_size_angstrom.astype(np.float64)
             - refined.alignment.pixel_size_angstrom
         )
-        lens = columns.relative_defocus_angstrom[rows]
-        numbers = grid | polished_numbers(polished, lens, self.job.config.polish.parameters)
+        relative_defocus = columns.relative_defocus_angstrom[rows]
+        numbers = grid | polished_numbers(
+            polished, relative_defocus, self.inputs.config.polish.parameters
+        )
         self._polished[rows] = np.stack([numbers[name] for name in POLISHED], axis=-1)
-        for row, word in zip(rows, polish_words(polished), strict=True):
+        for row, word in zip(rows, polish_statuses(polished), strict=True):
             self._polish[row] = word
 
     def table(self) -> DataFrame:
         """The refined table, all cells as text."""
-        return refined_table(self.job.table, self.columns)
+        return refined_table(self.inputs.table, self.columns)
 
     def write(self, output: Path) -> Path:
         """Write the refined table; paths in it are found from its folder, too.
@@ -166,19 +170,19 @@ class Results:
         Raises:
             InputError: The file cannot be written.
         """
-        folders = (path.absolute().parent for path in (self.job.table.path, output))
-        write_table(rebased(self.table(), *folders), output)
+        folders = (path.absolute().parent for path in (self.inputs.table.path, output))
+        write_table(rebase_relative_paths(self.table(), *folders), output)
         return output
 
     def summary(self, seconds: float) -> Summary:
         """Means over the particles that were refined."""
         refined = np.isfinite(self.columns.scaled_mip)
-        table, statuses = self.job.table, Counter(self.columns.status)
+        table, statuses = self.inputs.table, Counter(self.columns.status)
         earlier = table.numbers("refined_scaled_mip")
         again = self._own_start.from_refined & np.isfinite(earlier)
         before = np.where(again, earlier, table.numbers("scaled_mip"))
         return Summary(
-            output=self.job.output,
+            output=self.inputs.output,
             particles=len(refined),
             refined=int(refined.sum()),
             continued=self.continued,

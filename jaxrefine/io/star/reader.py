@@ -17,7 +17,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from jaxrefine.data.errors import InputError
-from jaxrefine.io.optional import need
+from jaxrefine.io.optional import require_packages
 from jaxrefine.io.star.writer import (
     CISTEM_NUMBERS,
     RELION_NUMBERS,
@@ -61,7 +61,7 @@ def read_star(path: Path) -> StarParticles:
         InputError: The file is missing, is of neither program or holds no particles; or a
             column is missing, or holds what is no number or in no unit of it.
     """
-    need("reading STAR files", "gemmi", extra="star")
+    require_packages("reading STAR files", "gemmi", extra="star")
     tables = _tables(path)
     if all(name in tables for name in _RELION_BLOCKS):
         return _from_relion(path, *(tables[name] for name in _RELION_BLOCKS))
@@ -141,11 +141,11 @@ def _from_relion(path: Path, optics: pd.DataFrame, table: pd.DataFrame) -> StarP
             f"{path}: particles are of optics groups that are not there: {_some(unknown)}"
         )
     rows = [where[group] for group in group_of]
-    lens = {
+    astigmatism = {
         name: values[rows] for name, values in _fields(path, optics, RELION_OPTICS).items()
     }
     origin = _places(path, table, "rlnOrigin{}Angst", default=0.0)
-    pixel_size = lens["pixel_size_angstrom"][:, None]
+    pixel_size = astigmatism["pixel_size_angstrom"][:, None]
     centre, shift = _places(path, table, "rlnCoordinate{}"), -origin / pixel_size
     _need_sane_places(path, centre, shift)
     return StarParticles(
@@ -153,7 +153,7 @@ def _from_relion(path: Path, optics: pd.DataFrame, table: pd.DataFrame) -> StarP
         box_centre_px=centre,
         shift_px=shift,
         **_fields(path, table, RELION_NUMBERS),
-        **lens,
+        **astigmatism,
     )
 
 

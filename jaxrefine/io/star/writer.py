@@ -14,8 +14,8 @@ import pandas as pd
 from jaxtyping import Float
 
 from jaxrefine.data.errors import InputError
-from jaxrefine.io.atomic import replacing
-from jaxrefine.io.optional import need
+from jaxrefine.io.atomic import atomic_open
+from jaxrefine.io.optional import require_packages
 
 Blocks = dict[str, pd.DataFrame]
 
@@ -120,7 +120,7 @@ def write_cistem(path: Path, particles: StarParticles, stack: Stack | None) -> N
     _write(path, {"": _to_cistem(particles, stack)})
 
 
-def refuse_odd_names(path: Path, names: Iterable[str]) -> None:
+def refuse_unsafe_names(path: Path, names: Iterable[str]) -> None:
     """Refuse names of files that a STAR file cannot hold for every program.
 
     Raises:
@@ -146,7 +146,7 @@ def need_starfile() -> None:
     Raises:
         InputError: It is not installed; says how to.
     """
-    need("a STAR file", "starfile", extra="star")
+    require_packages("a STAR file", "starfile", extra="star")
 
 
 # --- RELION -----------------------------------------------------------------------
@@ -222,6 +222,6 @@ def _write(path: Path, blocks: Blocks) -> None:
     need_starfile()
     import starfile
 
-    with replacing(path, encoding="utf-8") as file:
+    with atomic_open(path, encoding="utf-8") as file:
         # Its type of a dictionary wants blocks of every kind.
         file.write(starfile.to_string(blocks))  # pyright: ignore[reportArgumentType]

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from jaxrefine.data.errors import InputError
-from jaxrefine.io.atomic import replacing
+from jaxrefine.io.atomic import atomic_open
 
 _UNNAMED_INDEX = re.compile(r"(Unnamed: \d+)?")
 _NOTHING = frozenset({"", "{}", "[]", "null", "none", "nan"})
@@ -113,7 +113,7 @@ def write_table(table: pd.DataFrame, path: str | os.PathLike[str]) -> None:
     # Python's csv leaves a lone carriage return unquoted, and then reads two rows.
     returns = any("\r" in str(cell) for name in table for cell in (name, *table[name]))
     quoting = csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL
-    with replacing(path, encoding="utf-8", newline="") as file:
+    with atomic_open(path, encoding="utf-8", newline="") as file:
         table.to_csv(file, index=False, lineterminator="\n", quoting=quoting)
 
 

@@ -11,7 +11,7 @@ from jaxrefine.data import PoseErrors, Refined, Status
 DataFrame: TypeAlias = pd.DataFrame
 
 
-def refined_frame(
+def results_to_dataframe(
     refined: Refined, euler_deg: np.ndarray, errors: PoseErrors | None = None
 ) -> DataFrame:
     """A row per particle; units are in the columns' names.
@@ -55,6 +55,6 @@ def _numbered(values, *names: str) -> dict[str, np.ndarray]:
     return dict(zip(names, np.asarray(values).T, strict=True))
 
 
-def as_read(table: DataFrame) -> DataFrame:
+def roundtrip_csv(table: DataFrame) -> DataFrame:
     """A table of texts as pandas reads it from the file that it becomes."""
     return pd.read_csv(io.StringIO(table.to_csv(index=False)))

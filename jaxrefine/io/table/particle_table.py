@@ -28,7 +28,7 @@ _LIMITS: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray]]] = {
 }
 # Of all others: what is beyond is in no unit of theirs, and float32 would lose it.
 _LIMIT = (" within ±1e6", lambda x: abs(x) <= 1e6)
-_MAX_ROW_FAULTS = 20
+_MAX_ROW_ERRORS = 20
 _NEUTRAL = {"mag_matrix": np.array([1.0, 0.0, 0.0, 1.0])}
 
 
@@ -73,7 +73,7 @@ class StartingValues:
 
 @dataclass(frozen=True, eq=False)
 class ParticleTable:
-    """A particle table without faults.
+    """A particle table without errors.
 
     Attributes:
         path: The file it was read from.
@@ -127,14 +127,14 @@ class ParticleTable:
         pixel_size, nominal = self.numbers("refined_pixel_size"), self.numbers("pixel_size")
         use_refined = np.isfinite(pixel_size) & (pixel_size > 0)
         # Astigmatism is one thing: its two defoci and its angle.
-        lens, _ = self._preferred(*DEFOCUS, "astigmatism_angle")
+        astigmatism, _ = self._preferred(*DEFOCUS, "astigmatism_angle")
         whole = np.rint(position)
         return StartingValues(
             euler_deg=euler,
             position_px=whole,
-            defocus_angstrom=lens[:, :2] + relative,
+            defocus_angstrom=astigmatism[:, :2] + relative,
             relative_defocus_angstrom=relative[:, 0],
-            astigmatism_deg=lens[:, 2],
+            astigmatism_deg=astigmatism[:, 2],
             pixel_size_angstrom=np.where(use_refined, pixel_size, nominal),
             nominal_pixel_size_angstrom=nominal,
             voltage_kv=self.numbers("voltage"),
@@ -164,34 +164,34 @@ def read_particle_table(path: str | os.PathLike[str]) -> ParticleTable:
         The table.
 
     Raises:
-        InputError: With every fault of the file, rows by their line in it.
+        InputError: With every error of the file, rows by their line in it.
     """
     path = Path(path)
     content = cells.read_cells(path)
     header, width = content.header, len(content.header) + content.n_dropped
-    faults = list(_header_faults(path, header))
+    errors = list(_header_errors(path, header))
     rows = [
         (line, -1, f"{path}, line {line}: has {n} cells; it should have {width}")
         for line, n in content.odd_rows
     ]
     if not content.rows and not rows:
-        faults.append(f"{path}: holds no particles")
+        errors.append(f"{path}: holds no particles")
     raw = pd.DataFrame(content.rows, columns=pd.Index(header), dtype=object)
     table = ParticleTable(path, raw, tuple(content.lines))
     if raw.columns.is_unique:
-        rows.extend(_cell_faults(table))
-    faults += _shortened(path, rows, header)
-    if faults:
-        raise InputError(faults)
+        rows.extend(_cell_errors(table))
+    errors += _shortened(path, rows, header)
+    if errors:
+        raise InputError(errors)
     return table
 
 
 def _shortened(
     path: Path, rows: list[tuple[int, int, str]], header: list[str]
 ) -> Iterator[str]:
-    """Some faults of each column, by line, and how many more there are of each."""
+    """Some errors of each column, by line, and how many more there are of each."""
     counts = Counter(place for _, place, _ in rows)
-    share = max(1, _MAX_ROW_FAULTS // len(counts)) if counts else 0
+    share = max(1, _MAX_ROW_ERRORS // len(counts)) if counts else 0
     shown = Counter[int]()
     for _, place, sentence in sorted(rows):
         shown[place] += 1
@@ -203,7 +203,7 @@ def _shortened(
             yield f"{path}, {where}: … and {count - share} more lines"
 
 
-def _header_faults(path: Path, header: list[str]) -> Iterator[str]:
+def _header_errors(path: Path, header: list[str]) -> Iterator[str]:
     if len(header) == 1:
         yield f"{path}: has one column; cells should be separated by commas"
     twice = [name for name, n in Counter(header).items() if n > 1]
@@ -219,7 +219,7 @@ def _header_faults(path: Path, header: list[str]) -> Iterator[str]:
         yield f"{path}: columns that are missing: {', '.join(missing)}"
 
 
-def _cell_faults(table: ParticleTable) -> Iterator[tuple[int, int, str]]:
+def _cell_errors(table: ParticleTable) -> Iterator[tuple[int, int, str]]:
     """(line, place of the column, sentence) of each cell that cannot be used."""
     for place, name in enumerate(table.raw.columns):
         column = BY_NAME.get(name)

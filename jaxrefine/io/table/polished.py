@@ -20,7 +20,7 @@ def mean_defocus(alignment: Alignment) -> np.ndarray:
     return np.asarray(alignment.defocus_angstrom, np.float64).mean(axis=-1)
 
 
-def polish_words(polished: Polished) -> list[str]:
+def polish_statuses(polished: Polished) -> list[str]:
     """How the polish of each particle ended."""
     ended = zip(polished.at_limit, polished.converged, strict=True)
     return [
@@ -43,16 +43,16 @@ def polished_numbers(
     position = np.asarray(there.position_px, np.float64)
     shift = position - np.rint(position)
     # The micrograph's defocus: the rest is the relative one's.
-    lens = np.asarray(there.defocus_angstrom, np.float64)
-    lens = lens - relative_defocus_angstrom[:, None]
+    astigmatism = np.asarray(there.defocus_angstrom, np.float64)
+    astigmatism = astigmatism - relative_defocus_angstrom[:, None]
     angle = np.asarray(there.astigmatism_deg, np.float64)
     if "astigmatism" not in free:
-        lens, angle = np.full_like(lens, np.nan), np.full_like(angle, np.nan)
+        astigmatism, angle = np.full_like(astigmatism, np.nan), np.full_like(angle, np.nan)
     columns = {
         "refined_shift_x": shift[:, 1],
         "refined_shift_y": shift[:, 0],
-        "refined_defocus_u": lens[:, 0],
-        "refined_defocus_v": lens[:, 1],
+        "refined_defocus_u": astigmatism[:, 0],
+        "refined_defocus_v": astigmatism[:, 1],
         "refined_astigmatism_angle": angle,
         "refined_tilt_x_sigma": errors.rotation_deg[:, 0],
         "refined_tilt_y_sigma": errors.rotation_deg[:, 1],

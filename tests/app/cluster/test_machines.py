@@ -7,10 +7,10 @@ import sys
 
 import pytest
 
-from jaxrefine.app.cluster.environment import Place, find_place
-from jaxrefine.app.cluster.process_group import deal
+from jaxrefine.app.cluster.environment import ProcessInfo, detect_process
+from jaxrefine.app.cluster.process_group import balance_loads
 from jaxrefine.data import InputError
-from tests.app import runs
+from tests import subprocess_runs
 
 SLURM = {
     "SLURM_JOB_ID": "71",
@@ -26,28 +26,28 @@ SLURM = {
 
 def test_shares_are_even_and_whole():
     sizes = [5, 0, 100, 7, 40, 41, 12, 1]
-    shares = deal(sizes, 3)
+    shares = balance_loads(sizes, 3)
     assert shares == [[2], [0, 3, 5], [4, 6, 7]]
     assert sorted(n for share in shares for n in share) == [0, 2, 3, 4, 5, 6, 7]
-    assert deal([3, 3], 4) == [[0], [1], [], []]
-    assert deal([], 2) == [[], []]
+    assert balance_loads([3, 3], 4) == [[0], [1], [], []]
+    assert balance_loads([], 2) == [[], []]
 
 
 @pytest.mark.parametrize(
-    ("change", "place"),
+    ("change", "process"),
     [
-        ({}, Place(None, 3, 2)),
-        ({"SLURM_STEP_NUM_TASKS": "2"}, Place(None, 2, 2)),
+        ({}, ProcessInfo(None, 3, 2)),
+        ({"SLURM_STEP_NUM_TASKS": "2"}, ProcessInfo(None, 2, 2)),
         ({"SLURM_STEP_NUM_TASKS": "1"}, None),  # an interactive shell of a larger job
         ({"SLURM_NTASKS": "1"}, None),
         ({"SLURM_STEP_NODELIST": None}, None),  # a batch script, outside of srun
     ],
 )
-def test_slurm_is_known_by_its_environment(change, place):
+def test_slurm_is_known_by_its_environment(change, process):
     environ = {k: v for k, v in {**SLURM, **change}.items() if v is not None}
     environ["SLURM_STEP_TASKS_PER_NODE"] = "1(x3)"
     environ["SLURM_NODEID"] = "2"
-    assert find_place(None, None, None, environ) == place
+    assert detect_process(None, None, None, environ) == process
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_gpus_of_a_task(tasks, local, visible, on_node, ids):
     }
     if on_node:
         environ["SLURM_GPUS_ON_NODE"] = on_node
-    assert find_place(None, None, None, environ).local_device_ids == ids
+    assert detect_process(None, None, None, environ).local_device_ids == ids
 
 
 @pytest.mark.parametrize(
@@ -87,17 +87,17 @@ def test_gpus_of_a_task(tasks, local, visible, on_node, ids):
         (("no.such.host.invalid:4711", 2, 1), "no such machine"),
     ],
 )
-def test_faulty_options(options, words):
+def test_invalid_options(options, words):
     with pytest.raises(InputError, match=words):
-        find_place(*options, {})
+        detect_process(*options, {})
 
 
 def test_a_port_in_use():
-    with runs.socket.create_server(("", 0)) as server:
+    with subprocess_runs.socket.create_server(("", 0)) as server:
         address = f"localhost:{server.getsockname()[1]}"
         with pytest.raises(InputError, match="cannot use this port"):
-            find_place(address, 2, 0, {})
-        assert find_place(address, 2, 1, {}) == Place(address, 2, 1)
+            detect_process(address, 2, 0, {})
+        assert detect_process(address, 2, 1, {}) == ProcessInfo(address, 2, 1)
 
 
 # --- real processes ----------------------------------------------------------------------
@@ -106,8 +106,8 @@ def test_a_port_in_use():
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
     """The data, and the table that one process makes of it."""
-    folder = runs.several_micrographs(tmp_path_factory.mktemp("machines"))
-    (end,) = runs.ends([runs.start(folder, "--output", "alone.csv")])
+    folder = subprocess_runs.several_micrographs(tmp_path_factory.mktemp("machines"))
+    (end,) = subprocess_runs.ends([subprocess_runs.start(folder, "--output", "alone.csv")])
     assert end[0] == 0, end
     return folder, (folder / "alone.csv").read_bytes()
 
@@ -143,12 +143,14 @@ sys.exit(max(task.wait() for task in tasks))
 def test_job_scripts(alone, tmp_path, script, tasks_per_node):
     """The examples as they stand, up to srun: it sets what JAX itself finds the way by."""
     folder, expected = alone
-    path = runs.ROOT / "examples" / "slurm" / script
+    path = subprocess_runs.ROOT / "examples" / "slurm" / script
     subprocess.run(["bash", "-n", path], check=True)
     srun = tmp_path / "srun"
     srun.write_text(
         SRUN.format(
-            python=sys.executable, tasks_per_node=tasks_per_node, port=runs.free_port()
+            python=sys.executable,
+            tasks_per_node=tasks_per_node,
+            port=subprocess_runs.free_port(),
         )
     )
     srun.chmod(0o755)
@@ -159,7 +161,7 @@ def test_job_scripts(alone, tmp_path, script, tasks_per_node):
         ["bash", path, config],
         cwd=folder,
         env={
-            **runs.environment(),
+            **subprocess_runs.environment(),
             "PATH": f"{tmp_path}:{os.environ['PATH']}",
             "PYTHON": sys.executable,
         },
@@ -169,7 +171,7 @@ def test_job_scripts(alone, tmp_path, script, tasks_per_node):
     )
     assert done.returncode == 0, done.stderr
     assert output.read_bytes() == expected
-    assert not runs.parts_of(output)
+    assert not subprocess_runs.checkpoint_of(output)
     assert done.stdout.count("refined 12 of 12 particles") == 1
     assert len((done.stdout + done.stderr).splitlines()) < 30
 
@@ -177,7 +179,9 @@ def test_job_scripts(alone, tmp_path, script, tasks_per_node):
 @pytest.mark.slow
 def test_three_processes_write_what_one_writes(alone):
     folder, expected = alone
-    three = runs.ends(runs.start_many(folder, 3, "--output", "three.csv"))
+    three = subprocess_runs.ends(
+        subprocess_runs.start_many(folder, 3, "--output", "three.csv")
+    )
     assert [end[0] for end in three] == [0, 0, 0], three
     assert (folder / "three.csv").read_bytes() == expected
 
@@ -187,28 +191,30 @@ def test_one_of_two_is_killed(alone):
     """A loud end within the heartbeat's time; what is done stays; one process continues."""
     folder, expected = alone
     output = folder / "killed.csv"
-    two = runs.start_many(folder, 2, "--output", "killed.csv", pause_s=0.7)
-    runs.wait_until(lambda: len(runs.parts_of(output)) >= 2)
+    two = subprocess_runs.start_many(folder, 2, "--output", "killed.csv", pause_s=0.7)
+    subprocess_runs.wait_until(lambda: len(subprocess_runs.checkpoint_of(output)) >= 2)
     two[1].send_signal(signal.SIGKILL)
-    first, second = runs.ends(two)
+    first, second = subprocess_runs.ends(two)
     assert (first[0], second[0]) == (1, -signal.SIGKILL), first
     assert "process 1 died or stopped" in first[2]
     assert "killed.csv.parts; the same command continues" in first[2]
     assert "Traceback" not in first[2]
     assert not output.exists()
-    assert len(runs.parts_of(output)) >= 2
+    assert len(subprocess_runs.checkpoint_of(output)) >= 2
 
-    (end,) = runs.ends([runs.start(folder, "--output", "killed.csv")])
+    (end,) = subprocess_runs.ends([subprocess_runs.start(folder, "--output", "killed.csv")])
     assert end[0] == 0, end
     assert "were refined by an earlier run" in end[2]
     assert output.read_bytes() == expected
-    assert not runs.parts_of(output)
+    assert not subprocess_runs.checkpoint_of(output)
 
 
 @pytest.mark.slow
-def test_faults_are_told_once(alone, tmp_path):
+def test_errors_are_told_once(alone, tmp_path):
     folder, _ = alone
-    two = runs.ends(runs.start_many(folder, 2, "--output", "no/where.csv"))
+    two = subprocess_runs.ends(
+        subprocess_runs.start_many(folder, 2, "--output", "no/where.csv")
+    )
     assert [end[0] for end in two] == [2, 2]
     assert two[0][2].count("error: ") == 1 and "folder does not exist" in two[0][2]
     assert "error: " not in two[1][2]
@@ -219,15 +225,15 @@ def test_all_are_interrupted(alone):
     """SIGTERM, as at the end of a job's time: saved, said once, continued by one."""
     folder, expected = alone
     output = folder / "term.csv"
-    two = runs.start_many(folder, 2, "--output", "term.csv", pause_s=1.0)
-    runs.wait_until(lambda: runs.parts_of(output))
+    two = subprocess_runs.start_many(folder, 2, "--output", "term.csv", pause_s=1.0)
+    subprocess_runs.wait_until(lambda: subprocess_runs.checkpoint_of(output))
     for process in two:
         process.send_signal(signal.SIGTERM)
-    first, second = runs.ends(two)
+    first, second = subprocess_runs.ends(two)
     assert (first[0], second[0]) == (130, 130), (first, second)
     assert "interrupted: what all processes refined is kept in" in first[2]
     assert second[2] == ""
-    (end,) = runs.ends([runs.start(folder, "--output", "term.csv")])
+    (end,) = subprocess_runs.ends([subprocess_runs.start(folder, "--output", "term.csv")])
     assert end[0] == 0, end
     assert output.read_bytes() == expected
 
@@ -238,11 +244,11 @@ def test_who_never_meets_is_told(tmp_path):
         "import sys; from jaxrefine.app import distributed; from jaxrefine.app.cli import "
         "main; distributed.MEETING_TIMEOUT_S = 2; sys.exit(main(sys.argv[1:]))"
     )
-    where = f"127.0.0.1:{runs.free_port()}"
+    where = f"127.0.0.1:{subprocess_runs.free_port()}"
     options = ["--coordinator", where, "--num-processes", "2", "--process-id", "1"]
     done = subprocess.run(
         [sys.executable, "-c", program, "refine", "none.yaml", *options],
-        env=runs.environment(),
+        env=subprocess_runs.environment(),
         capture_output=True,
         text=True,
         timeout=60,

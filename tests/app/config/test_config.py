@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from config_data import REQUIRED, leaves, value_at, with_values
 
 from jaxrefine.app.config import Config, resolve_path
-
-ROOT = Path(__file__).parents[2]
+from tests.app.config.config_data import REQUIRED, leaves, value_at, with_values
+from tests.reference import ROOT
 
 LEOPARD_EM = """\
 template_volume_path: template.mrc

@@ -3,17 +3,17 @@
 from typing import Any
 
 import pytest
-from config_data import with_values
 
 from jaxrefine.app.config.config import Config, ParticleStackConfig
 from jaxrefine.app.config.search import DefocusRefinementConfig
 from jaxrefine.data import InputError
+from tests.app.config.config_data import with_values
 
 
-def faults_of(changes: dict[str, Any]) -> tuple[str, ...]:
+def errors_of(changes: dict[str, Any]) -> tuple[str, ...]:
     with pytest.raises(InputError) as error:
         Config.from_dict(with_values(changes), source="run.yaml")
-    return error.value.faults
+    return error.value.errors
 
 
 # --- What is refused --------------------------------------------------------------
@@ -125,17 +125,17 @@ ENABLED: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize(("key", "value", "found", "remedy"), FAULTS)
-def test_fault_names_key_value_and_remedy(key, value, found, remedy):
+def test_error_names_key_value_and_remedy(key, value, found, remedy):
     section = key.rpartition(".")[0]
     sound = {
         f"{section}.{name}": sound_value
         for name, sound_value in {"enabled": True, **ENABLED.get(section, {})}.items()
         if section in ENABLED
     }
-    (fault,) = faults_of({**sound, key: value})
+    (message,) = errors_of({**sound, key: value})
     start = f"run.yaml: {key}: {found} — "
-    assert fault.startswith(start)
-    assert remedy in fault.removeprefix(start)
+    assert message.startswith(start)
+    assert remedy in message.removeprefix(start)
 
 
 @pytest.mark.parametrize("section", ENABLED)
@@ -147,26 +147,28 @@ def test_section_switched_off_is_checked_for_types_only(section):
 
 def test_steps_that_are_fine_one_by_one_may_be_too_fine_together():
     fine = {f"{ORIENTATION}.{axis}_step_fine": 0.005 for axis in ("psi", "theta")}
-    (fault,) = faults_of(fine)
-    assert "psi_step_fine: 0.005 — with the other steps makes more than 10,000,000" in fault
-    assert faults_of({**fine, f"{ORIENTATION}.psi_step_fine": 0}) != (fault,)
+    (message,) = errors_of(fine)
+    assert (
+        "psi_step_fine: 0.005 — with the other steps makes more than 10,000,000" in message
+    )
+    assert errors_of({**fine, f"{ORIENTATION}.psi_step_fine": 0}) != (message,)
 
 
 def test_offsets_have_the_limits_of_the_table():
     far = {f"{DEFOCUS}.defocus_min": -2e6, f"{DEFOCUS}.defocus_step": 1e6}
-    (fault,) = faults_of(far)
-    assert "defocus_min: -2000000.0 — must be within ±1e+06 Å" in fault
+    (message,) = errors_of(far)
+    assert "defocus_min: -2000000.0 — must be within ±1e+06 Å" in message
 
 
-def test_faulty_list_items_are_named():
-    faults = faults_of(
+def test_invalid_list_items_are_named():
+    errors = errors_of(
         {
             BOX: [528.0, "528"],
             f"{CURVE}.frequencies": [0.1, "x"],
             f"{COMPUTATION}.gpu_ids": [0, None],
         }
     )
-    assert [fault.split(" — ")[0] for fault in faults] == [
+    assert [message.split(" — ")[0] for message in errors] == [
         "run.yaml: particle_stack.extracted_box_size[0]: 528.0",
         "run.yaml: particle_stack.extracted_box_size[1]: '528'",
         f"run.yaml: {CURVE}.frequencies[1]: 'x'",
@@ -174,8 +176,8 @@ def test_faulty_list_items_are_named():
     ]
 
 
-def test_all_faults_come_together():
-    faults = faults_of(
+def test_all_errors_come_together():
+    errors = errors_of(
         {
             "defocus_refinment_config": {},
             "template_volume_path": 3,
@@ -186,7 +188,7 @@ def test_all_faults_come_together():
             "movie_config.enabled": True,
         }
     )
-    assert [fault.split(": ")[1] for fault in faults] == [
+    assert [message.split(": ")[1] for message in errors] == [
         "defocus_refinment_config",
         "template_volume_path",
         "particle_stack.extracted_box_size",
@@ -208,21 +210,21 @@ def test_all_faults_come_together():
     ],
 )
 def test_reproduce_refuses_what_contradicts_it(key, value, needed):
-    (fault,) = faults_of({"reproduce": "leopard_em", key: value})
-    assert fault.startswith(f"run.yaml: {key}: {value!r} — ")
-    assert "reproduce: leopard_em" in fault
-    assert needed in fault
+    (message,) = errors_of({"reproduce": "leopard_em", key: value})
+    assert message.startswith(f"run.yaml: {key}: {value!r} — ")
+    assert "reproduce: leopard_em" in message
+    assert needed in message
 
 
-def test_reproduce_contradiction_shows_beside_other_faults():
-    faults = faults_of(
+def test_reproduce_contradiction_shows_beside_other_errors():
+    errors = errors_of(
         {
             "reproduce": "leopard_em",
             "orientation_refinement_config.base_grid_method": "cartesian",
             "orientation_refinement_config.psi_step_fine": "wide",
         }
     )
-    assert len(faults) == 2
+    assert len(errors) == 2
 
 
 def test_constructors_check_rules():
@@ -233,9 +235,9 @@ def test_constructors_check_rules():
         Config("t.mrc", stack, reproduce="leopard_em")
 
 
-def test_reproduce_hides_no_faulty_section():
-    (fault,) = faults_of({"reproduce": "leopard_em", ORIENTATION: False})
-    assert fault.startswith(f"run.yaml: {ORIENTATION}: false — must be a mapping")
+def test_reproduce_hides_no_invalid_section():
+    (message,) = errors_of({"reproduce": "leopard_em", ORIENTATION: False})
+    assert message.startswith(f"run.yaml: {ORIENTATION}: false — must be a mapping")
 
 
 def test_messages_stay_short_and_on_one_line():
@@ -248,5 +250,5 @@ def test_messages_stay_short_and_on_one_line():
     data = with_values({"scoring": "x\n" * 10_000}) | odd_keys
     with pytest.raises(InputError) as error:
         Config.from_dict(data)
-    assert len(error.value.faults) == 5
-    assert all(len(fault) < 300 and "\n" not in fault for fault in error.value.faults)
+    assert len(error.value.errors) == 5
+    assert all(len(message) < 300 and "\n" not in message for message in error.value.errors)

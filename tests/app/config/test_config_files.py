@@ -1,15 +1,15 @@
-"""Configuration files: faults of the file itself, and any file or data at all."""
+"""Configuration files: errors of the file itself, and any file or data at all."""
 
 from pathlib import Path
 
 import pytest
 import yaml
-from config_data import REQUIRED, leaves, with_values
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jaxrefine.app.config import Config
 from jaxrefine.data import InputError
+from tests.app.config.config_data import REQUIRED, leaves, with_values
 
 
 @pytest.mark.parametrize("text", ["", "# nothing but a comment\n", "---\n", "null\n"])
@@ -18,17 +18,17 @@ def test_empty_file_lacks_every_required_key(tmp_path, text):
     path.write_text(text)
     with pytest.raises(InputError) as error:
         Config.load(path)
-    assert [fault.split(" — ")[0] for fault in error.value.faults] == [
+    assert [message.split(" — ")[0] for message in error.value.errors] == [
         f"{path}: template_volume_path: missing",
         f"{path}: particle_stack.df_path: missing",
         f"{path}: particle_stack.extracted_box_size: missing",
         f"{path}: particle_stack.original_template_size: missing",
     ]
-    assert "required: the path of the template volume" in error.value.faults[0]
+    assert "required: the path of the template volume" in error.value.errors[0]
 
 
 @pytest.mark.parametrize(
-    ("text", "fault"),
+    ("text", "message"),
     [
         ("- a\n- b\n", "top level: ['a', 'b'] — must be a mapping"),
         ("just words\n", "top level: 'just words' — must be a mapping"),
@@ -45,15 +45,15 @@ def test_empty_file_lacks_every_required_key(tmp_path, text):
         ("a: " + "[" * 1200, "nested too deeply"),
     ],
 )
-def test_file_that_is_no_mapping(tmp_path, text, fault):
+def test_file_that_is_no_mapping(tmp_path, text, message):
     path = tmp_path / "c.yaml"
     path.write_text(text)
     with pytest.raises(InputError) as error:
         Config.load(path)
-    assert error.value.faults[0].startswith(f"{path}: {fault}")
+    assert error.value.errors[0].startswith(f"{path}: {message}")
 
 
-def test_duplicated_keys_are_faults_with_their_lines(tmp_path):
+def test_duplicated_keys_are_errors_with_their_lines(tmp_path):
     path = tmp_path / "c.yaml"
     path.write_text(
         yaml.safe_dump(REQUIRED)
@@ -65,7 +65,7 @@ def test_duplicated_keys_are_faults_with_their_lines(tmp_path):
     with pytest.raises(InputError) as error:
         Config.load(path)
     keep = "duplicated key; keep one of them"
-    assert error.value.faults == (
+    assert error.value.errors == (
         f"{path}: scoring: given in lines {first} and {first + 1} and {first + 2} — {keep}",
         f"{path}: defocus_refinement_config.defocus_step: "
         f"given in lines {first - 2} and {first - 1} — {keep}",
@@ -112,9 +112,9 @@ def test_unreadable_files(tmp_path, monkeypatch):
     ]:
         with pytest.raises(InputError) as error:
             Config.load(path)
-        (fault,) = error.value.faults
-        assert fault.startswith(f"{path}: {problem}")
-        assert " — " in fault
+        (message,) = error.value.errors
+        assert message.startswith(f"{path}: {problem}")
+        assert " — " in message
 
 
 def test_byte_order_mark_and_windows_lines_are_fine(tmp_path):
@@ -157,8 +157,8 @@ def is_refused_properly(make):
     try:
         config = make()
     except InputError as error:
-        assert error.faults
-        assert all(fault and "\n" not in fault for fault in error.faults)
+        assert error.errors
+        assert all(message and "\n" not in message for message in error.errors)
     else:
         assert isinstance(config, Config)
         assert config.computational_config.devices

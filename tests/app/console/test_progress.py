@@ -12,7 +12,7 @@ from jaxrefine.app.cli import main
 from jaxrefine.app.console import progress
 from jaxrefine.app.console.logs import set_up_logging
 from jaxrefine.app.console.progress import Progress
-from jaxrefine.app.console.summary import Summary, tell
+from jaxrefine.app.console.summary import Summary, print_summary
 from jaxrefine.data import Status
 
 log = logging.getLogger("jaxrefine")
@@ -65,7 +65,7 @@ def test_progress_as_json(clock, capsys):
     summary = Summary(
         Path("out.csv"), 10, 9, 0, 1.0, 2.0, 3.0, {Status.NOT_FINITE: 1}, 12.34
     )
-    tell(summary, quiet=True, json_progress=True)
+    print_summary(summary, quiet=True, json_progress=True)
     first, *steps, last = map(json.loads, capsys.readouterr().err.splitlines())
     assert first == {"event": "warning", "message": "beware of this"}
     assert [step["done"] for step in steps] == [2, 4, 6, 8, 10]
@@ -89,7 +89,7 @@ def test_the_log_file_has_everything(tmp_path, capsys):
         set_up_logging(quiet=True, log_file=path)
         log.info("first")
         log.warning("second")
-        tell(
+        print_summary(
             Summary(Path("out.csv"), 1, 1, 0, 1.0, 2.0, 3.0, {}, 1.0),
             quiet=True,
             json_progress=False,
@@ -106,7 +106,7 @@ def test_the_log_file_has_everything(tmp_path, capsys):
     assert "written: out.csv" in words
 
 
-def test_faults_are_kept_and_told_as_json(tmp_path, capsys):
+def test_errors_are_kept_and_told_as_json(tmp_path, capsys):
     path = tmp_path / "run.log"
     missing = str(tmp_path / "none.yaml")
     assert main([missing, "--json-progress", "--log-file", str(path)]) == 2

@@ -126,8 +126,10 @@ def test_match_finds_a_planted_particle_in_units_of_noise():
     atoms = sim.random_globule(150, 20.0, rng).blurred(30.0)
     rotations = sim.random_rotations(12, rng)
     microscope = sim.Microscope()
-    planted = sim.Planted(rotations[7], (70.0, 61.0), (4000.0, 4000.0), snr_ideal=20.0)
-    made = sim.simulate_micrograph(atoms, [planted], (144, 128), 2.0, microscope, rng)
+    simulated = sim.SimulatedParticle(
+        rotations[7], (70.0, 61.0), (4000.0, 4000.0), snr_ideal=20.0
+    )
+    made = sim.simulate_micrograph(atoms, [simulated], (144, 128), 2.0, microscope, rng)
     projections = demo_match.projections_rfft(atoms, rotations, 32, 2.0)
     ctf = sim.ctf_rfft((32, 32), 2.0, (4000.0, 4000.0), 0.0, microscope)
     maps = demo_match.match(made.image, projections, rotations, ctf, 7)

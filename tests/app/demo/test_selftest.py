@@ -1,4 +1,4 @@
-"""The self-test: it passes here, and says which check a fault of the device fails."""
+"""The self-test: it passes here, and says which check an error of the device fails."""
 
 import contextlib
 import io
@@ -51,8 +51,8 @@ def test_it_passes_here(passed):
 
 
 def test_a_failed_check_is_named(monkeypatch, capsys):
-    faulty = [Check("first", 0.1, 0.2), Check("second", 0.3, 0.2), Check("third", 0, 0)]
-    monkeypatch.setattr(selftest, "run_checks", lambda device: iter(faulty))
+    invalid = [Check("first", 0.1, 0.2), Check("second", 0.3, 0.2), Check("third", 0, 0)]
+    monkeypatch.setattr(selftest, "run_checks", lambda device: iter(invalid))
     assert main(CPU) == 1
     printed = capsys.readouterr().out
     assert "FAILED  second" in printed and "passed  third" in printed
@@ -81,7 +81,7 @@ def test_an_absent_device(capsys):
 
 def test_slices_and_ctfs_that_are_off(monkeypatch):
     """By a ten-thousandth, as a reduced precision would have them."""
-    atoms = selftest.planted.some_atoms()
+    atoms = selftest.simulated.some_atoms()
     monkeypatch.setattr(
         selftest,
         "sample_slice",

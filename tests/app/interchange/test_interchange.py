@@ -17,7 +17,7 @@ import starfile
 
 from jaxrefine import simulate as sim
 from jaxrefine.app.cli import main
-from jaxrefine.app.interchange.boxes import cut_boxes, normalised
+from jaxrefine.app.interchange.boxes import extract_boxes, normalised
 from jaxrefine.app.interchange.export_star import export
 from jaxrefine.data import InputError
 from jaxrefine.io.mrc import read_image, write_image
@@ -40,8 +40,8 @@ def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("hand_over")
     rng = np.random.default_rng(5)
     atoms = sim.random_globule(300, 0.42 * SIDE * PIXEL, rng).blurred(150.0)
-    planted = [
-        sim.Planted(
+    simulated = [
+        sim.SimulatedParticle(
             rotation=rotation,
             centre_px=centre,
             defocus_angstrom=(DEFOCUS[0] + offset, DEFOCUS[1] + offset),
@@ -54,10 +54,10 @@ def world(tmp_path_factory):
     ]
     noise = sim.NoiseSpectrum(low=0.0)
     made = sim.simulate_micrograph(
-        atoms, planted, (192, 176), PIXEL, MICROSCOPE, rng, noise=noise, margin_px=32
+        atoms, simulated, (192, 176), PIXEL, MICROSCOPE, rng, noise=noise, margin_px=32
     )
     write_image(folder / "image.mrc", made.image)
-    rows = [refined_row(particle, number) for number, particle in enumerate(planted)]
+    rows = [refined_row(particle, number) for number, particle in enumerate(simulated)]
     failed = {name: "" for name in rows[0] if name.startswith("refined_")}
     rows.insert(1, rows[0] | failed | {"refined_status": "box_outside"})
     write_table(pd.DataFrame(rows), folder / "refined.csv")
@@ -384,10 +384,10 @@ def test_left_out_particles_are_said_and_paths_are_found(world, tmp_path, capsys
     assert read_stack(tmp_path / "x.mrcs").shape == (3, 60, 60)  # 1.5 times the template
 
 
-# --- faults -----------------------------------------------------------------------
+# --- errors -----------------------------------------------------------------------
 
 
-def faulty(world, tmp_path, **changed):
+def invalid(world, tmp_path, **changed):
     """The world's table, one row, with a cell changed."""
     folder, _ = world
     rows = pd.read_csv(folder / "refined.csv", dtype=str, keep_default_na=False)
@@ -409,8 +409,8 @@ def faulty(world, tmp_path, **changed):
         ),
     ],
 )
-def test_faults_of_a_table(world, tmp_path, changed, message):
-    table = faulty(world, tmp_path, **changed)
+def test_errors_of_a_table(world, tmp_path, changed, message):
+    table = invalid(world, tmp_path, **changed)
     with pytest.raises(InputError, match=message):
         export(table, "relion", tmp_path / "x.star", boxes=True, box_px=BOX)
     assert not (tmp_path / "x.star").exists()
@@ -424,7 +424,7 @@ def test_a_table_that_was_not_refined_is_refused(world, tmp_path):
 
 
 def test_inputs_are_not_overwritten(world, tmp_path):
-    table = faulty(world, tmp_path)
+    table = invalid(world, tmp_path)
     with pytest.raises(InputError, match="is an input"):
         export(table, "relion", table)
     with pytest.raises(InputError, match="should end in"):
@@ -468,7 +468,7 @@ def test_the_missing_package_is_named(monkeypatch, capsys):
 def test_names_may_begin_as_blocks_do(world, tmp_path, program):
     """They would be taken for blocks, and the particles would be lost."""
     star = tmp_path / "x.star"
-    export(faulty(world, tmp_path, micrograph_path="data_1.mrc"), program, star)
+    export(invalid(world, tmp_path, micrograph_path="data_1.mrc"), program, star)
     assert read_star(star).micrograph == ["./data_1.mrc"]
     blocks = starfile.read(star, always_dict=True)
     assert [len(block) for block in blocks.values()] == [1] * len(blocks)
@@ -534,7 +534,7 @@ def test_what_an_import_cannot_find(world, written, tmp_path, capsys):
     text = written["relion"].read_text()
     (tmp_path / "loop.star").symlink_to(tmp_path / "loop.star")
     (tmp_path / "sub").mkdir()
-    other = faulty(world, tmp_path, micrograph_path="other.mrc")
+    other = invalid(world, tmp_path, micrograph_path="other.mrc")
     maps = ["--maps-from", str(other)]
     for name, words, message in (
         ("image.mrc", maps, f"{other}: names no maps of image.mrc; add them, or leave"),
@@ -555,11 +555,11 @@ def test_what_an_import_cannot_find(world, written, tmp_path, capsys):
 def test_boxes_at_the_edge_are_reflected():
     image = np.arange(48.0).reshape(6, 8)
     image[3, 3] = np.nan
-    (box,) = cut_boxes(image, np.array([[0, 5]]), 4)
+    (box,) = extract_boxes(image, np.array([[0, 5]]), 4)
     assert box.shape == (4, 4)
     assert box[2, 2] == image[5, 0]  # the centre
     assert box[2, 1] == image[5, 1] and box[3, 2] == image[4, 0]
-    (other,) = cut_boxes(image, np.array([[3, 3]]), 2)
+    (other,) = extract_boxes(image, np.array([[3, 3]]), 2)
     assert np.isfinite(other).all()
 
 

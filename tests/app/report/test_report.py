@@ -5,7 +5,6 @@ import re
 import shutil
 import sys
 from html.parser import HTMLParser
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -17,14 +16,14 @@ from jaxrefine.app.console.summary import Summary
 from jaxrefine.app.report.figures import _bins
 from jaxrefine.app.report.landscape import landscape_figure
 from jaxrefine.app.report.micrograph_maps import thumbnail
-from jaxrefine.app.report.page import Wanted, write_report
-from jaxrefine.app.report.table_data import read_numbers
+from jaxrefine.app.report.page import ReportOptions, write_report
+from jaxrefine.app.report.table_data import load_report_data
 from jaxrefine.app.run import landscape, pipeline
 from jaxrefine.app.run.landscape import LINES, Landscape, landscapes
 from jaxrefine.data import InputError, Status
 from jaxrefine.io.mrc import write_image
 from jaxrefine.io.table import write_table
-from tests.reference import reference_set
+from tests.reference import ROOT, reference_set
 from tests.tables import ROW, save
 
 REFINED = ROW | {
@@ -85,7 +84,7 @@ def report(tmp_path, *rows, **wanted):
     table = tmp_path / "refined.csv"
     write_table(pd.DataFrame(list(rows)), table)
     folder = tmp_path / "shown"
-    return Page(write_report(table, folder, Wanted(**wanted))), folder
+    return Page(write_report(table, folder, ReportOptions(**wanted))), folder
 
 
 @pytest.fixture
@@ -119,7 +118,7 @@ def test_what_is_read_first(tmp_path):
 
 
 def test_numbers_are_those_of_the_table(tmp_path):
-    numbers = read_numbers(save(tmp_path / "polished.csv", POLISHED, POLISHED | FAILED))
+    data = load_report_data(save(tmp_path / "polished.csv", POLISHED, POLISHED | FAILED))
     first = {
         "tilt_deg": 2.0,
         "in_plane_deg": -3.0,
@@ -128,11 +127,11 @@ def test_numbers_are_those_of_the_table(tmp_path):
         "centre_px": [53.25, 39.5],
     }
     for name, expected in first.items():
-        np.testing.assert_allclose(getattr(numbers, name)[0], expected, atol=1e-9)
-    assert numbers.refined.tolist() == [True, False]
-    assert numbers.template_side_px == 64
-    assert numbers.sigma["position"][0] == pytest.approx(0.05)
-    np.testing.assert_array_equal(numbers.centre_px[1], [52, 42])  # the match's
+        np.testing.assert_allclose(getattr(data, name)[0], expected, atol=1e-9)
+    assert data.refined.tolist() == [True, False]
+    assert data.template_side_px == 64
+    assert data.sigma["position"][0] == pytest.approx(0.05)
+    np.testing.assert_array_equal(data.centre_px[1], [52, 42])  # the match's
 
 
 def test_table_without_standard_errors_status_or_match_scores(tmp_path):
@@ -180,7 +179,9 @@ def test_ten_thousand_particles_make_no_larger_page(tmp_path, rng):
         for i in range(n)
     ]
     write_table(pd.DataFrame(rows), tmp_path / "many.csv")
-    path = write_report(tmp_path / "many.csv", tmp_path / "shown", Wanted(micrographs=2))
+    path = write_report(
+        tmp_path / "many.csv", tmp_path / "shown", ReportOptions(micrographs=2)
+    )
     assert path.stat().st_size < 3e6
     page = Page(path)
     assert len(page.pictures) == 6
@@ -217,12 +218,12 @@ def test_an_older_report_is_replaced(tmp_path):
 def test_landscape_is_that_of_the_search(tmp_path):
     """Through a kept table's best: its scores at zero, and nothing much better around."""
     folder = reference_set("basic", tmp_path)
-    kept = Path(__file__).parents[1] / "data/peer/refined_by_jaxrefine.csv"
+    kept = ROOT / "tests/data/peer/refined_by_jaxrefine.csv"
     shutil.copy(kept, folder / "kept.csv")
     config = Config.load(folder / "refine.yaml")
-    numbers = read_numbers(folder / "kept.csv")
-    (found,) = landscapes(config, folder / "kept.csv", [2], numbers.sub_pixel_px, folder)
-    assert found.z_at_best == pytest.approx(numbers.z_after[2], abs=0.01)
+    data = load_report_data(folder / "kept.csv")
+    (found,) = landscapes(config, folder / "kept.csv", [2], data.sub_pixel_px, folder)
+    assert found.z_at_best == pytest.approx(data.z_after[2], abs=0.01)
     for name, z in found.z.items():
         assert z[0] < z[20] and z[-1] < z[20] and z.max() < z[20] + 0.1, name
         assert found.offset[name][20] == 0
@@ -238,8 +239,8 @@ def test_landscape_says_whether_it_is_the_table_s(tmp_path, monkeypatch):
     config = Config.load(reference_set("basic", tmp_path) / "refine.yaml")
     page, _ = report(tmp_path, POLISHED, micrographs=0, landscape=3, config=config)
     assert "Around the best" in page.text and "scores are the table's" in page.text
-    numbers = read_numbers(tmp_path / "refined.csv")
-    caption = landscape_figure(numbers, [other]).caption
+    data = load_report_data(tmp_path / "refined.csv")
+    caption = landscape_figure(data, [other]).caption
     assert "differ from the table's by up to 1.00" in caption
 
 
@@ -271,7 +272,7 @@ def test_thumbnail_is_small_and_finite():
 
 def test_a_table_that_was_not_refined_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"refined_scaled_mip.*name a refined table"):
-        read_numbers(save(tmp_path / "match.csv"))
+        load_report_data(save(tmp_path / "match.csv"))
 
 
 @pytest.mark.parametrize("missing", ["matplotlib", "jinja2"])

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrefine.app.run.accuracy import PROMISE_BOUND, Promises
+from jaxrefine.app.run.accuracy import MAX_APPROXIMATION_ERROR, ApproximationMonitor
 from jaxrefine.data import Alignment, Refined
 
 
@@ -27,24 +27,24 @@ def warned(caplog):
 
 
 def test_nothing_is_said_within_the_bound(warned):
-    bound = PROMISE_BOUND * np.array([1.0, 11.0, 6.0])
+    bound = MAX_APPROXIMATION_ERROR * np.array([1.0, 11.0, 6.0])
     errors = 0.99 * bound
-    promises = Promises()
-    promises.look_at(refined((0.0, errors[0]), (10.0, errors[1]), (-5.0, errors[2])))
-    promises.look_at(refined((np.nan, np.nan)))
+    monitor = ApproximationMonitor()
+    monitor.check(refined((0.0, errors[0]), (10.0, errors[1]), (-5.0, errors[2])))
+    monitor.check(refined((np.nan, np.nan)))
     assert warned() == []
 
 
 def test_the_worst_is_named_once(warned):
-    promises = Promises()
-    promises.look_at(refined((10.0, 0.001), (np.nan, np.nan), (10.0, 0.5), (9.0, 1.5)))
-    promises.look_at(refined((10.0, 9.0)))
+    monitor = ApproximationMonitor()
+    monitor.check(refined((10.0, 0.001), (np.nan, np.nan), (10.0, 0.5), (9.0, 1.5)))
+    monitor.check(refined((10.0, 9.0)))
     (said,) = warned()
     assert "differ by 1.5 from exact z-scores" in said and "(0.2 at z = 9.0)" in said
     assert "jaxrefine selftest" in said
 
 
 def test_products_that_fail_altogether(warned):
-    Promises().look_at(refined((10.0, 0.001), (10.0, np.inf)))
+    ApproximationMonitor().check(refined((10.0, 0.001), (10.0, np.inf)))
     (said,) = warned()
     assert "differ by inf" in said

@@ -9,18 +9,18 @@ import time
 
 import numpy as np
 import pytest
-from tests.app.runs import change
 
 import jaxrefine
 from jaxrefine.app.cli import main
-from jaxrefine.app.cluster.process_group import Team
+from jaxrefine.app.cluster.process_group import ProcessGroup
 from jaxrefine.app.config import Config
 from jaxrefine.app.console.interrupts import Stop, Stopped
-from jaxrefine.app.run import checkpoint as parts_module
+from jaxrefine.app.run import checkpoint as checkpoint_module
 from jaxrefine.app.run import images, pipeline
 from jaxrefine.app.run.results import Results
 from jaxrefine.io.mrc import read_image, write_image
-from tests.app import runs
+from tests import subprocess_runs
+from tests.subprocess_runs import change
 
 # Tests run on four devices: batches of four.
 PER_MICROGRAPH = 5
@@ -29,7 +29,7 @@ PER_MICROGRAPH = 5
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """The data, and the table that an undisturbed run makes of it."""
-    folder = runs.several_micrographs(
+    folder = subprocess_runs.several_micrographs(
         tmp_path_factory.mktemp("parts"), copies=1, particles=PER_MICROGRAPH
     )
     assert main([str(folder / "refine.yaml"), "--output", str(folder / "whole.csv")]) == 0
@@ -69,7 +69,12 @@ def interrupt_after(monkeypatch, batches):
     with monkeypatch.context() as patch, pytest.raises(Stopped) as stopped:
         patch.setattr(Results, "store", counting)
         config = Config.load("refine.yaml")
-        pipeline.run(config, output=pipeline.Path("out.csv"), quiet=True, team=Team(stop))
+        pipeline.run(
+            config,
+            output=pipeline.Path("out.csv"),
+            quiet=True,
+            processes=ProcessGroup(stop),
+        )
     assert stopped.value.exit_code == 130
     return str(stopped.value)
 
@@ -110,13 +115,13 @@ def test_only_what_is_left_is_refined(data, monkeypatch):
 def test_within_a_micrograph_too_results_are_saved(data, monkeypatch):
     """All but the last seconds' work survives, however it ends."""
     monkeypatch.setattr(pipeline, "_SECONDS_BETWEEN_SAVES", 0.0)
-    saved, save = [], parts_module.Parts.save
+    saved, save = [], checkpoint_module.Checkpoint.save
 
     def noting(self, number, rows, columns):
         saved.append(len(rows))
         save(self, number, rows, columns)
 
-    monkeypatch.setattr(parts_module.Parts, "save", noting)
+    monkeypatch.setattr(checkpoint_module.Checkpoint, "save", noting)
     assert refine("-q") == 0
     assert saved == [4, 5, 5, 4, 5, 5]
 
@@ -143,7 +148,9 @@ def test_a_changed_configuration_is_refused_by_name(data, monkeypatch, capsys):
     assert "pixel_size_min was -0.005 and is -0.1" in error
     assert "pixel_size_max" not in error
     assert "out.csv.parts" in error and "--fresh" in error
-    assert len(runs.parts_of(folder / "out.csv")) == 1  # refusing deletes nothing
+    assert (
+        len(subprocess_runs.checkpoint_of(folder / "out.csv")) == 1
+    )  # refusing deletes nothing
     assert refine("--fresh", "-q") == 0
     assert (folder / "out.csv").read_bytes() != expected
 
@@ -223,7 +230,7 @@ def _short(path):
 def test_a_damaged_part_is_refined_anew(data, monkeypatch, capsys, damage):
     folder, expected = data
     interrupt_after(monkeypatch, 2)
-    (path,) = runs.parts_of(folder / "out.csv")
+    (path,) = subprocess_runs.checkpoint_of(folder / "out.csv")
     damage(path)
     assert refine() == 0
     printed = capsys.readouterr()
@@ -258,9 +265,9 @@ def test_unreadable_files_are_tried_once_more(data, monkeypatch):
                 Config.load("refine.yaml"),
                 output=pipeline.Path("out.csv"),
                 quiet=True,
-                team=Team(stop),
+                processes=ProcessGroup(stop),
             )
-    assert runs.parts_of(folder / "out.csv")
+    assert subprocess_runs.checkpoint_of(folder / "out.csv")
     assert refine("-q") == 0
     assert (folder / "out.csv").read_bytes() == expected
 
@@ -293,22 +300,24 @@ def test_strangers_files_are_left_alone(data, capsys):
 @pytest.mark.slow
 def test_one_output_has_one_run_and_a_killed_one_continues(tmp_path):
     """The system takes a dead run's lock back; no Python ran at its end."""
-    folder = runs.several_micrographs(tmp_path, particles=1)
+    folder = subprocess_runs.several_micrographs(tmp_path, particles=1)
     output = folder / "out.csv"
     # Time enough for the second to start, on a busy machine too.
-    first = runs.start(folder, "--output", "out.csv", pause_s=10.0)
-    runs.wait_until(lambda: runs.parts_of(output))
-    (second,) = runs.ends([runs.start(folder, "--output", "out.csv")])
+    first = subprocess_runs.start(folder, "--output", "out.csv", pause_s=10.0)
+    subprocess_runs.wait_until(lambda: subprocess_runs.checkpoint_of(output))
+    (second,) = subprocess_runs.ends([subprocess_runs.start(folder, "--output", "out.csv")])
     assert second[0] == 2
     assert "out.csv: another run is writing this output" in second[2]
     first.kill()
     first.communicate()
-    kept = len(runs.parts_of(output))
+    kept = len(subprocess_runs.checkpoint_of(output))
     assert 1 <= kept < 4
-    (third,) = runs.ends([runs.start(folder, "--output", "out.csv")])
+    (third,) = subprocess_runs.ends([subprocess_runs.start(folder, "--output", "out.csv")])
     assert third[0] == 0, third
     assert f"continuing: {kept} of 4 micrographs" in third[2]
-    (whole,) = runs.ends([runs.start(folder, "--output", "whole.csv")])
+    (whole,) = subprocess_runs.ends(
+        [subprocess_runs.start(folder, "--output", "whole.csv")]
+    )
     assert whole[0] == 0
     assert output.read_bytes() == (folder / "whole.csv").read_bytes()
 
@@ -317,11 +326,11 @@ def test_one_output_has_one_run_and_a_killed_one_continues(tmp_path):
 def test_kill_study(made):
     """The study of benchmarks/, with two kills."""
     folder, _ = made
-    study = runs.ROOT / "benchmarks" / "kill_study.py"
+    study = subprocess_runs.ROOT / "benchmarks" / "kill_study.py"
     done = subprocess.run(
         [sys.executable, study, "refine.yaml", "--kills", "2"],
         cwd=folder,
-        env=runs.environment(),
+        env=subprocess_runs.environment(),
         capture_output=True,
         text=True,
         timeout=200,
@@ -336,25 +345,25 @@ def test_kill_study(made):
 @pytest.mark.slow
 def test_ctrl_c(tmp_path):
     """Once: saved, and how to continue. Twice: at once."""
-    folder = runs.several_micrographs(tmp_path)
+    folder = subprocess_runs.several_micrographs(tmp_path)
     output = folder / "out.csv"
-    run = runs.start(folder, "--output", "out.csv", pause_s=0.5)
-    runs.wait_until(lambda: runs.parts_of(output))
+    run = subprocess_runs.start(folder, "--output", "out.csv", pause_s=0.5)
+    subprocess_runs.wait_until(lambda: subprocess_runs.checkpoint_of(output))
     run.send_signal(signal.SIGINT)
-    ((code, _, error),) = runs.ends([run])
+    ((code, _, error),) = subprocess_runs.ends([run])
     assert code == 130
     assert re.search(r"interrupted: \d+ of 12 particles are kept in out\.csv\.parts", error)
     assert "Traceback" not in error
 
-    run = runs.start(folder, "--output", "twice.csv", pause_s=60.0)
-    runs.wait_until(lambda: (folder / "twice.csv.parts" / "run.json").exists())
+    run = subprocess_runs.start(folder, "--output", "twice.csv", pause_s=60.0)
+    subprocess_runs.wait_until(lambda: (folder / "twice.csv.parts" / "run.json").exists())
     time.sleep(1.0)
     run.send_signal(signal.SIGINT)
     time.sleep(1.0)
     assert run.poll() is None  # busy with its batch
     run.send_signal(signal.SIGINT)
     asked = time.monotonic()
-    ((code, _, error),) = runs.ends([run])
+    ((code, _, error),) = subprocess_runs.ends([run])
     assert code == -signal.SIGINT and time.monotonic() - asked < 5.0
     assert "once more kills at once" in error
 
@@ -372,7 +381,7 @@ def test_ctrl_c_while_loading(delay_s):
         capture_output=True,
         text=True,
         timeout=60,
-        cwd=runs.ROOT,
+        cwd=subprocess_runs.ROOT,
     )
     if done.returncode == 2:
         pytest.skip("loaded sooner than that")

@@ -9,8 +9,8 @@ import yaml
 
 from jaxrefine.app.cli import main
 from jaxrefine.app.config import Config
-from jaxrefine.app.run.checkpoint import Parts
-from jaxrefine.app.run.inputs import prepare_job
+from jaxrefine.app.run.checkpoint import Checkpoint
+from jaxrefine.app.run.inputs import load_inputs
 from jaxrefine.app.run.results import Results
 from jaxrefine.io.mrc import write_volume
 from tests.reference import reference_set
@@ -73,7 +73,7 @@ def test_a_table_alone(folder, capsys):
         assert getattr(config, name) == getattr(default, name)
     assert config.preprocessing_filters == default.preprocessing_filters
     assert config.computational_config == default.computational_config
-    assert prepare_job(config).score.box == (72, 72)
+    assert load_inputs(config).score.box == (72, 72)
 
 
 def test_a_match(folder, tmp_path, capsys):
@@ -93,7 +93,7 @@ def test_a_match(folder, tmp_path, capsys):
     assert (orientation.psi_step_coarse, orientation.theta_step_coarse) == (2.0, 3.0)
     defocus = config.defocus_refinement_config
     assert (defocus.defocus_min, defocus.defocus_max) == (-80.0, 80.0)
-    assert prepare_job(config).output == folder / "match_results_refined.csv"
+    assert load_inputs(config).output == folder / "match_results_refined.csv"
 
 
 def test_nothing_is_overwritten(folder, capsys):
@@ -104,41 +104,41 @@ def test_nothing_is_overwritten(folder, capsys):
 
 
 def test_what_cannot_be_made(folder, capsys):
-    def fault(*options, source="match_results.csv"):
+    def message(*options, source="match_results.csv"):
         assert initialise(folder, *options, source=source) == 2
         assert not (folder / "new.yaml").exists()
         return capsys.readouterr().err
 
     write_volume(folder / "flat.mrc", np.zeros((4, 8, 8), np.float32))
-    assert "leave --particles out" in fault("--particles", "other.csv")
-    assert "a cube of even side" in fault("--template", str(folder / "flat.mrc"))
+    assert "leave --particles out" in message("--particles", "other.csv")
+    assert "a cube of even side" in message("--template", str(folder / "flat.mrc"))
     (folder / "match.yaml").write_text(MATCH.replace("match_template_result", "result"))
     needs = ("--particles", str(folder / "match_results.csv"))
-    assert "has no match_template_result" in fault(*needs, source="match.yaml")
+    assert "has no match_template_result" in message(*needs, source="match.yaml")
     (folder / "match.yaml").write_text(MATCH.replace("max_freq: 1.0", "max_freq: -1.0"))
-    assert "must be larger than 0" in fault(*needs, source="match.yaml")
+    assert "must be larger than 0" in message(*needs, source="match.yaml")
     table = pd.read_csv(folder / "match_results.csv", index_col=0)
     table.loc[3:, "template_path"] = "other.mrc"
     table.to_csv(folder / "match_results.csv")
-    assert "it names: other.mrc, template.mrc" in fault()
+    assert "it names: other.mrc, template.mrc" in message()
 
 
 def test_a_run_that_was_interrupted(folder, capsys):
     initialise(folder)
-    job = prepare_job(Config.load(folder / "new.yaml"))
-    parts, results = Parts(job), Results(job)
-    parts.begin(fresh=False)
+    inputs = load_inputs(Config.load(folder / "new.yaml"))
+    checkpoint, results = Checkpoint(inputs), Results(inputs)
+    checkpoint.begin(fresh=False)
     results.store_unreadable(np.arange(3))
     results.columns.status[:3] = ["converged"] * 3
-    results.save(parts, 0, np.arange(7))
-    parts.close(shared=False)
-    before = sorted(path.name for path in parts.folder.iterdir())
+    results.save(checkpoint, 0, np.arange(7))
+    checkpoint.close(shared=False)
+    before = sorted(path.name for path in checkpoint.folder.iterdir())
     capsys.readouterr()
     assert plan(folder, "--no-timing") == 0
     printed = capsys.readouterr().out
     assert "continues an interrupted run: 3 of 7 particles" in printed
     assert f"{4 * 118_327:,} correlations in all" in printed
-    assert sorted(path.name for path in parts.folder.iterdir()) == before
+    assert sorted(path.name for path in checkpoint.folder.iterdir()) == before
     assert plan(folder, "--no-timing", "--fresh") == 0
     assert "starts over" in capsys.readouterr().out
     text = (folder / "new.yaml").read_text()

@@ -35,17 +35,17 @@ def refine(folder, yaml_name, **changes):
 
 def truth_errors(table, truth):
     """Angle (deg) to the truth and refined_snr, for each planted particle within 5 px."""
-    found, planted = [], []
+    found, simulated = [], []
     for index, row in table.iterrows():
         there = truth[truth.micrograph_path == row.micrograph_path]
         distance = np.hypot(there.pos_y - row.pos_y, there.pos_x - row.pos_x)
         if distance.min() <= 5:  # else it is the set's false pick
             found.append(index)
-            planted.append(distance.idxmin())
-    found, planted = table.loc[found], truth.loc[planted]
+            simulated.append(distance.idxmin())
+    found, simulated = table.loc[found], truth.loc[simulated]
     angle = angle_between_deg(
         euler_to_matrix(found[REFINED_EULER].to_numpy(float)),
-        euler_to_matrix(planted[EULER].to_numpy(float)),
+        euler_to_matrix(simulated[EULER].to_numpy(float)),
     )
     return angle, found.refined_snr.to_numpy()
 

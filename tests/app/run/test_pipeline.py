@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from jaxrefine.app.config import Config
-from jaxrefine.app.run import accuracy as promises
+from jaxrefine.app.run import accuracy as monitor
 from jaxrefine.app.run.pipeline import run
 from jaxrefine.physics.rotations import euler_to_matrix
 from jaxrefine.refine import refine as refining
@@ -87,7 +87,7 @@ def test_products_that_are_off_are_said_once(folder, monkeypatch, caplog):
     with caplog.at_level("WARNING", "jaxrefine"):
         refine(folder)
         assert caplog.records == []
-        monkeypatch.setattr(promises, "PROMISE_BOUND", 0.0)
+        monkeypatch.setattr(monitor, "MAX_APPROXIMATION_ERROR", 0.0)
         refine(folder)
     (record,) = caplog.records
     assert "fast products differ" in record.getMessage()

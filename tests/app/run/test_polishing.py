@@ -143,7 +143,7 @@ def test_every_word_is_documented():
 
 
 @pytest.mark.parametrize(
-    ("value", "fault"),
+    ("value", "message"),
     [
         ({"parameters": ["angle"]}, "a list of orientation, shift, defocus"),
         ({"parameters": ["shift", "shift"]}, "each once"),
@@ -152,8 +152,8 @@ def test_every_word_is_documented():
         ({"method": "newton"}, "must be gauss_newton or adam"),
     ],
 )
-def test_faults(value, fault):
-    with pytest.raises(InputError, match=fault):
+def test_errors(value, message):
+    with pytest.raises(InputError, match=message):
         Config.from_dict(
             {
                 "template_volume_path": "t.mrc",

@@ -2,7 +2,6 @@
 
 import os
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,12 +17,12 @@ from jaxrefine.io.table import (
 )
 from jaxrefine.io.table.refined import RefinedColumns, refined_table
 from jaxrefine.io.table.schema import COLUMNS
-from tests.reference import REFERENCE
+from tests.reference import REFERENCE, ROOT
 from tests.tables import ROW, read
 
 BASIC = REFERENCE / "basic" / "match_results.csv"
 REFINED = REFERENCE / "basic" / "refined.csv"
-DOCUMENT = Path(__file__).parents[2] / "docs" / "data_formats.md"
+DOCUMENT = ROOT / "docs" / "data_formats.md"
 ANGLES = ("refined_phi", "refined_theta", "refined_psi")
 
 
@@ -162,10 +161,10 @@ def test_nothing_stays_of_an_earlier_polish_but_where_this_one_began(tmp_path):
         "refined_polish": "converged",
         "grid_phi": "1.0",
     }
-    lens = {"refined_defocus_u": "5000.0", "refined_astigmatism_angle": "20.0"}
-    frame = refined_table(read(tmp_path, earlier | lens), results(1))
+    imaging = {"refined_defocus_u": "5000.0", "refined_astigmatism_angle": "20.0"}
+    frame = refined_table(read(tmp_path, earlier | imaging), results(1))
     assert not set(earlier) & set(frame.columns)
-    assert set(lens) <= set(frame.columns)
+    assert set(imaging) <= set(frame.columns)
 
 
 def test_digits(tmp_path):

@@ -1,4 +1,4 @@
-"""The particle table: reading, its faults, starting values, and the statistics."""
+"""The particle table: reading, its errors, starting values, and the statistics."""
 
 import numpy as np
 import pandas as pd
@@ -18,11 +18,11 @@ BASIC = REFERENCE / "basic" / "match_results.csv"
 REFINED = REFERENCE / "basic" / "refined.csv"
 
 
-def faults(path) -> tuple[str, ...]:
+def errors(path) -> tuple[str, ...]:
     with pytest.raises(InputError) as caught:
         read_particle_table(path)
-    assert all(str(path) in fault for fault in caught.value.faults)
-    return caught.value.faults
+    assert all(str(path) in message for message in caught.value.errors)
+    return caught.value.errors
 
 
 # ------------------------------------------------------------------ reference sets
@@ -112,19 +112,19 @@ def test_duplicate_particle_index_is_allowed(tmp_path):
     assert table.raw["particle_index"].tolist() == ["3", "3"]
 
 
-# ------------------------------------------------------------------ faults
+# ------------------------------------------------------------------ errors
 
 
 def test_missing_file(tmp_path):
-    assert "no such file" in faults(tmp_path / "absent.csv")[0]
+    assert "no such file" in errors(tmp_path / "absent.csv")[0]
 
 
 def test_folder(tmp_path):
-    assert "is a folder" in faults(tmp_path)[0]
+    assert "is a folder" in errors(tmp_path)[0]
 
 
 def test_path_through_a_file():
-    assert "cannot be read" in faults(BASIC / "more.csv")[0]
+    assert "cannot be read" in errors(BASIC / "more.csv")[0]
 
 
 @pytest.mark.parametrize(
@@ -139,39 +139,39 @@ def test_path_through_a_file():
 def test_no_csv(tmp_path, content, words):
     path = tmp_path / "particles.csv"
     path.write_bytes(content)
-    (fault,) = faults(path)
-    assert words in fault
+    (message,) = errors(path)
+    assert words in message
 
 
 def test_header_only(tmp_path):
     path = save(tmp_path / "particles.csv")
     path.write_text(path.read_text().splitlines()[0] + "\n")
-    (fault,) = faults(path)
-    assert "no particles" in fault
+    (message,) = errors(path)
+    assert "no particles" in message
 
 
 def test_missing_columns_are_all_named(tmp_path):
     path = tmp_path / "particles.csv"
     row = {name: text for name, text in ROW.items() if name not in ("pos_x", "defocus_u")}
     write_table(pd.DataFrame([row | {"posx": "1", "colour": "red"}]), path)
-    (fault,) = faults(path)
-    assert "missing: pos_x (is 'posx' meant?), defocus_u" in fault
-    assert "defocus_v" not in fault  # near, but a column of its own
+    (message,) = errors(path)
+    assert "missing: pos_x (is 'posx' meant?), defocus_u" in message
+    assert "defocus_v" not in message  # near, but a column of its own
 
 
 def test_duplicate_columns(tmp_path):
     path = save(tmp_path / "particles.csv")
     header, row = path.read_text().splitlines()
     path.write_text(f"{header},phi,note,note\n{row},1,2,3\n")
-    (fault,) = faults(path)
-    assert "more than once: 'phi', 'note'" in fault
+    (message,) = errors(path)
+    assert "more than once: 'phi', 'note'" in message
 
 
 def test_rows_of_another_width(tmp_path):
     path = save(tmp_path / "particles.csv", {}, {"phi": "x"}, {})
     lines = path.read_text().splitlines()
     path.write_text("\n".join([lines[0], lines[1] + ",1", lines[2], "1,2"]))
-    wide, text, narrow = faults(path)
+    wide, text, narrow = errors(path)
     assert "line 2: has 19 cells; it should have 18" in wide
     assert "line 3, column phi: 'x'" in text
     assert "line 4: has 2 cells" in narrow
@@ -202,11 +202,11 @@ def test_rows_of_another_width(tmp_path):
         ("mag_matrix", "[[1.0], [0.0, 1.0]]", "not supported yet: leave empty"),
     ],
 )
-def test_faulty_cell(tmp_path, column, text, right):
+def test_invalid_cell(tmp_path, column, text, right):
     path = save(tmp_path / "particles.csv", {column: ROW.get(column, "")}, {column: text})
-    (fault,) = faults(path)
-    assert f"line 3, column {column}: " in fault
-    assert right in fault
+    (message,) = errors(path)
+    assert f"line 3, column {column}: " in message
+    assert right in message
 
 
 @pytest.mark.parametrize("column", ["spherical_aberration", "amplitude_contrast_ratio"])
@@ -229,27 +229,27 @@ def test_neutral_aberrations(tmp_path):
     )
 
 
-def test_all_faults_in_one_error(tmp_path):
+def test_all_errors_in_one_error(tmp_path):
     path = tmp_path / "particles.csv"
     row = {name: text for name, text in ROW.items() if name != "psi"}
     rows = [row | {"phi": "x", "voltage": "0"}, row, row | {"theta": "y" * 100}]
     write_table(pd.DataFrame(rows), path)
-    found = faults(path)
+    found = errors(path)
     assert len(found) == 4
     assert "missing: psi" in found[0]
     places = [("line 2", "phi"), ("line 2", "voltage"), ("line 4", "theta")]
-    for fault, (line, column) in zip(found[1:], places, strict=True):
-        assert f"{line}, column {column}" in fault
-        assert len(fault) < len(str(path)) + 120  # a long cell is cut
+    for message, (line, column) in zip(found[1:], places, strict=True):
+        assert f"{line}, column {column}" in message
+        assert len(message) < len(str(path)) + 120  # a long cell is cut
 
 
-def test_number_of_row_faults_is_capped(tmp_path):
+def test_number_of_row_errors_is_capped(tmp_path):
     """Each column has its share, so that none hides another."""
     rows = [*[{"phi": "x"}] * 13, *[{"psi": "y"}] * 12, {"voltage": "0"}]
     path = save(tmp_path / "particles.csv", *rows)
-    found = faults(path)
-    assert [fault.count("column phi: 'x'") for fault in found] == [1] * 6 + [0] * 9
-    assert [fault.count("column psi: 'y'") for fault in found] == [0] * 6 + [1] * 6 + [
+    found = errors(path)
+    assert [message.count("column phi: 'x'") for message in found] == [1] * 6 + [0] * 9
+    assert [message.count("column psi: 'y'") for message in found] == [0] * 6 + [1] * 6 + [
         0
     ] * 3
     assert "line 27, column voltage: '0'" in found[12]
@@ -377,7 +377,7 @@ def test_statistics_that_cannot_be_told(tmp_path, rows, words):
     table = read(tmp_path, *rows)
     with pytest.raises(InputError) as caught:
         decide_statistics(table)
-    (fault,) = caught.value.faults
-    assert str(table.path) in fault
-    assert words in fault
-    assert "`statistics: variance` or `statistics: standard_deviation`" in fault
+    (message,) = caught.value.errors
+    assert str(table.path) in message
+    assert words in message
+    assert "`statistics: variance` or `statistics: standard_deviation`" in message

@@ -13,9 +13,8 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from tests.reference import reference_set
+from tests.reference import ROOT, reference_set
 
-ROOT = Path(__file__).parents[2]
 _PATHS = ("micrograph_path", "correlation_average_path", "correlation_variance_path")
 
 # The program, with a pause after every batch, so that it can be caught at work; and dead
@@ -140,6 +139,6 @@ def wait_until(condition: Callable[[], object], timeout_s: float = 100.0) -> Non
         time.sleep(0.02)
 
 
-def parts_of(output: Path) -> list[Path]:
+def checkpoint_of(output: Path) -> list[Path]:
     """The files of results that a run has left so far."""
     return sorted(output.with_name(f"{output.name}.parts").glob("*.npz"))

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import mrcfile
 import numpy as np
-from tests.app.bad_input import IMAGE, MEAN, SPREAD, rows_of, set_keys, write_rows
 
 from jaxrefine.io.mrc import read_image, write_image
+from tests.app.run.invalid_input import IMAGE, MEAN, SPREAD, rows_of, set_keys, write_rows
 
 QUICK = {
     "orientation_refinement_config.psi_step_coarse": 1.0,
@@ -86,7 +86,7 @@ def _top(values: np.ndarray) -> np.ndarray:
     return values[: len(values) - 48]
 
 
-ODD: dict[str, Odd] = {
+UNUSUAL: dict[str, Odd] = {
     "plain": Odd(),
     "gzip": _packed(gzip.compress),
     "bzip2": _packed(bz2.compress),
@@ -129,13 +129,13 @@ ODD: dict[str, Odd] = {
 }
 
 
-def odd_folder(folder: Path) -> Path:
+def unusual_folder(folder: Path) -> Path:
     """Turns the reference set `basic` into odd data, searched in no time."""
     set_keys(folder, QUICK)
     plain = rows_of(folder)[0]
     plain["my_note"] = ""
     rows = []
-    for number, (name, odd) in enumerate(ODD.items()):
+    for number, (name, odd) in enumerate(UNUSUAL.items()):
         row = {**plain, "particle_index": str(number), **odd.cells}
         for source, write in odd.files.items():
             path = folder / f"{name}_{source}"

@@ -2,10 +2,10 @@
 
 Searches simulated particles of several sizes in each precision of the products, and prints
 the largest difference between a product's z-score and the exact one, of all orientations
-whose scores are computed both ways (`Refined.promise_error`): in z, and relative to
+whose scores are computed both ways (`Refined.approximation_error`): in z, and relative to
 |z| + 1, for which the program has a bound.
 
-    python benchmarks/promises.py --sizes 64/72 128/136 --particles 6
+    python benchmarks/approximation.py --sizes 64/72 128/136 --particles 6
 """
 
 import argparse
@@ -48,18 +48,18 @@ def some_particles(side: int, box: int, count: int):
     )
     atoms = sim.random_globule(500, 0.4 * side * PIXEL_SIZE_ANGSTROM, rng).blurred(20.0)
     volume = sim.potential_volume(atoms, side, PIXEL_SIZE_ANGSTROM)
-    ny = max(score.cut) + side
+    ny = max(score.padded_box) + side
     each = []
     for number in range(count):
         start = sim.random_rotations(1, rng)
-        planted = sim.Planted(
+        simulated = sim.SimulatedParticle(
             sim.perturbed_rotation(start[0], rng),
             (ny / 2 + rng.uniform(-1, 1), ny / 2 + rng.uniform(-1, 1)),
             (DEFOCUS_ANGSTROM + 30, DEFOCUS_ANGSTROM - 270),
             snr_ideal=SNRS[number % len(SNRS)],
         )
         made = sim.simulate_micrograph(
-            atoms, [planted], (ny, ny), PIXEL_SIZE_ANGSTROM, sim.Microscope(), rng
+            atoms, [simulated], (ny, ny), PIXEL_SIZE_ANGSTROM, sim.Microscope(), rng
         )
         maps = (ny - side + 1,) * 2
         micrograph = jr.prepare_micrograph(
@@ -107,7 +107,7 @@ def main() -> None:
                     precision=precision,
                 )
                 found = jr.refine_particles(particles, template, grid, score, layout=layout)
-                z, error = np.asarray(found.z_score), np.asarray(found.promise_error)
+                z, error = np.asarray(found.z_score), np.asarray(found.approximation_error)
                 print(
                     f"{size:8} {name:13} {precision:9} z {z.min():4.1f} ... {z.max():4.1f}"
                     f"  largest error {error.max():.5f}"

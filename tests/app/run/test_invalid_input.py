@@ -8,15 +8,15 @@ import jax
 import numpy as np
 import pandas as pd
 import pytest
-from tests.app.bad_input import REFUSED, WARNED, rows_of, set_keys, write_rows
-from tests.app.odd_data import ODD, QUICK, odd_folder
-from tests.app.runs import ROOT, parts_of
 
 from jaxrefine.app.cli import main
-from jaxrefine.app.run import inputs as job_module
+from jaxrefine.app.run import inputs as inputs_module
 from jaxrefine.data import Status
 from jaxrefine.io import atomic as replace
+from tests.app.run.invalid_input import REFUSED, WARNED, rows_of, set_keys, write_rows
+from tests.app.run.unusual_data import QUICK, UNUSUAL, unusual_folder
 from tests.reference import reference_set
+from tests.subprocess_runs import ROOT, checkpoint_of
 
 DOCUMENT = (ROOT / "docs" / "errors.md").read_text()
 TABLE_ROW = re.compile(r"^\| (?P<what>.*?) \| (?P<rest>.*) \| `(?P<test>[^`]+)` \|$", re.M)
@@ -53,9 +53,9 @@ def folder(tmp_path, monkeypatch):
 
 def test_every_row_has_a_test_and_every_test_a_row():
     named = Counter(row["test"] for row in ROWS if "::" not in row["test"])
-    assert named == Counter([*REFUSED, *WARNED, *ODD])
-    assert len(REFUSED) > 55 and len(ODD) > 20
-    assert int(re.search(r"(\d+) kinds of faulty and odd input", DOCUMENT)[1]) == len(ROWS)
+    assert named == Counter([*REFUSED, *WARNED, *UNUSUAL])
+    assert len(REFUSED) > 55 and len(UNUSUAL) > 20
+    assert int(re.search(r"(\d+) kinds of invalid and odd input", DOCUMENT)[1]) == len(ROWS)
     for row in ROWS:
         if "::" in row["test"]:
             path, function = row["test"].split("::")
@@ -78,7 +78,7 @@ def test_refused(folder, monkeypatch, capsys, name):
     def too_late(*arguments):
         raise AssertionError("the template is transformed after all checks")
 
-    monkeypatch.setattr(job_module, "make_template", too_late)
+    monkeypatch.setattr(inputs_module, "make_template", too_late)
     REFUSED[name](folder)
     before = contents(folder)
     assert main(["refine", "refine.yaml"]) == 2
@@ -102,7 +102,7 @@ def test_warned_of(folder, monkeypatch, capsys, name):
     def enough(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("jaxrefine.app.run.pipeline.Parts", enough)
+    monkeypatch.setattr("jaxrefine.app.run.pipeline.Checkpoint", enough)
     WARNED[name](folder)
     assert main(["refine", "refine.yaml", "--quiet"]) == 130
     lines = capsys.readouterr().err.splitlines()
@@ -117,7 +117,7 @@ def test_warned_of(folder, monkeypatch, capsys, name):
 @pytest.fixture(scope="module")
 def odd(tmp_path_factory):
     """One run over all odd rows: exit code, what it said, and its table by row."""
-    folder = odd_folder(reference_set("basic", tmp_path_factory.mktemp("odd")))
+    folder = unusual_folder(reference_set("basic", tmp_path_factory.mktemp("odd")))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         said: list[str] = []
@@ -126,10 +126,10 @@ def odd(tmp_path_factory):
             code = main(["refine", "refine.yaml", "--strict"])
         said = Path("said").read_text().splitlines()
     table = pd.read_csv(folder / "match_results_refined.csv")
-    return code, said, dict(zip(ODD, table.itertuples(), strict=True))
+    return code, said, dict(zip(UNUSUAL, table.itertuples(), strict=True))
 
 
-@pytest.mark.parametrize("name", ODD)
+@pytest.mark.parametrize("name", UNUSUAL)
 def test_accepted(odd, name):
     _, said, rows = odd
     words = MESSAGES[name]
@@ -189,7 +189,7 @@ def test_strict_ends_with_its_own_code_and_the_warning_counts(odd):
     )
     assert bad == {"box_outside": 1, "not_finite": 6, "unreadable": 1}
     assert said[-1] == (
-        f"warning: 8 of {len(ODD)} particles were not refined (1 box_outside, "
+        f"warning: 8 of {len(UNUSUAL)} particles were not refined (1 box_outside, "
         "6 not_finite, 1 unreadable): see refined_status in match_results_refined.csv"
     )
     assert not any("Traceback" in line for line in said)
@@ -232,7 +232,7 @@ def test_a_full_disk_loses_nothing(folder, monkeypatch, capsys):
         "is kept in match_results_refined.csv.parts; the same command continues" in second
     )
     output = Path("match_results_refined.csv")
-    assert not output.exists() and len(parts_of(output)) == 1
+    assert not output.exists() and len(checkpoint_of(output)) == 1
     assert not list(folder.glob(".*.partial"))
     assert main(["refine.yaml"]) == 0
     assert "continuing: 1 of 1 micrographs (7 particles)" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Faults that a user can make: each spoils one thing in a folder that was sound.
+"""Errors that a user can make: each spoils one thing in a folder that was sound.
 
 Their names are those of docs/errors.md, which says what the program answers.
 """
@@ -143,7 +143,7 @@ def pipe(folder: Path) -> None:
     set_keys(folder, {"output_path": "pipe"})
 
 
-def many_faulty_cells(folder: Path) -> None:
+def many_invalid_cells(folder: Path) -> None:
     rows = [dict(row, phi="x", psi="y") for row in rows_of(folder) * 4]
     write_rows(folder, rows)
 
@@ -226,7 +226,7 @@ REFUSED: dict[str, Spoil] = {
     "paths_all_empty": column("correlation_average_path", ""),
     "path_obeyed_by_terminals": cell("micrograph_path", "\x1b[31mred.mrc"),
     "aberrations": cell("even_zernikes", '{"Z40": 0.1}'),
-    "many_faulty_cells": many_faulty_cells,
+    "many_faulty_cells": many_invalid_cells,
     "statistics_unknown": without_column("mip"),
     # micrographs and maps
     "micrograph_missing": gone(IMAGE),
