@@ -47,7 +47,7 @@ def bounds(truth, shift_px, snr, template, score, parameters) -> jr.PoseErrors:
     def one(each):
         particle, shift, snr = each
         at = jnp.zeros(coordinates.count(parameters))
-        at = at.at[coordinates.places(parameters)["shift"]].set(shift)
+        at = at.at[coordinates.parameter_slices(parameters)["shift"]].set(shift)
         information = polishing.pose_information(at, particle, template, score, parameters)
         return polishing.errors_at_strength(information, snr**2, parameters)
 
@@ -64,7 +64,7 @@ def expected(particles, refined, template, score, parameters) -> jr.PoseErrors:
         start = eqx.tree_at(lambda p: p.alignment, particle, refined.alignment)
 
         at = jnp.zeros(coordinates.count(parameters))
-        at = at.at[coordinates.places(parameters)["shift"]].set(shift)
+        at = at.at[coordinates.parameter_slices(parameters)["shift"]].set(shift)
         information = polishing.pose_information(at, start, template, score, parameters)
         return polishing.standard_errors(information, refined.snr, parameters)
 

@@ -49,7 +49,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from jaxrefine.app.run import pipeline
-from jaxrefine.io.paths import rebased
+from jaxrefine.io.paths import rebase_relative_paths
 from jaxrefine.io.table.refined import RefinedColumns, refined_table
 from jaxrefine.io.table import read_particle_table, write_table
 table = read_particle_table(Path(sys.argv[1]))
@@ -60,7 +60,7 @@ columns = RefinedColumns(
     ["converged"] * n,
 )
 here = Path().absolute()
-write_table(rebased(refined_table(table, columns), here, here), Path("alone.csv"))
+write_table(rebase_relative_paths(refined_table(table, columns), here, here), Path("alone.csv"))
 """
 
 

@@ -49,7 +49,7 @@ class ImageCTF(Score):
     Attributes:
         box: (H, W) of the box.
         side: Side of the template.
-        cut_shape: (Qh, Qw) of the cut, from `for_particles`.
+        padded_shape: (Qh, Qw) of the padded box, from `for_particles`.
         norm_side: Side of the grid on which |F·CTF|² is sampled; odd is more accurate.
     """
 

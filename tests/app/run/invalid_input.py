@@ -189,7 +189,7 @@ REFUSED: dict[str, Spoil] = {
     "box_not_larger": keys(**{BOX: [64, 80]}),
     "side_odd": keys(**{SIDE: [63, 63]}),
     "side_not_square": keys(**{SIDE: [64, 62]}),
-    "several_faults": keys(
+    "several_errors": keys(
         scorng="x", apply_global_filtering="no", computational_config__num_cpus=0
     ),
     # template
@@ -226,7 +226,7 @@ REFUSED: dict[str, Spoil] = {
     "paths_all_empty": column("correlation_average_path", ""),
     "path_obeyed_by_terminals": cell("micrograph_path", "\x1b[31mred.mrc"),
     "aberrations": cell("even_zernikes", '{"Z40": 0.1}'),
-    "many_faulty_cells": many_invalid_cells,
+    "many_invalid_cells": many_invalid_cells,
     "statistics_unknown": without_column("mip"),
     # micrographs and maps
     "micrograph_missing": gone(IMAGE),
