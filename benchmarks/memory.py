@@ -60,7 +60,8 @@ columns = RefinedColumns(
     ["converged"] * n,
 )
 here = Path().absolute()
-write_table(rebase_relative_paths(refined_table(table, columns), here, here), Path("alone.csv"))
+refined = rebase_relative_paths(refined_table(table, columns), here, here)
+write_table(refined, Path("alone.csv"))
 """
 
 

@@ -76,7 +76,7 @@ def one_particle(
     Args:
         score: Whose cut and filter grids to use.
         image: The filtered cut.
-        lens: Optics and defocus.
+        imaging: Optics and defocus.
         rotation: Start.
         template_pixel_size: Default: the image's.
         curve: The filter as a function of |k| in cycles per pixel.
@@ -165,7 +165,7 @@ class World:
     """A micrograph with particles on a grid of places, and the truth about them.
 
     Attributes:
-        lens: What all particles share.
+        imaging: What all particles share.
         side: Side of the template.
         atoms: What every particle is made of.
         image: Raw micrograph.

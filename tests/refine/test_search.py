@@ -35,7 +35,7 @@ class TableScore(Score):
 
     Attributes:
         table: (m, l, k, Y, X).
-        promise: What the fast product says of each orientation, (k,).
+        approximate_z: What the fast product says of each orientation, (k,).
         norm_error: Its estimate of its error.
         visits: Called with the number of each orientation that is scored exactly.
     """

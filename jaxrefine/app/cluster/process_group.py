@@ -143,7 +143,7 @@ def join_processes(process: ProcessInfo | None, stop: Stop) -> Iterator[ProcessG
     To be entered before JAX computes anything, or asks for its devices.
 
     Args:
-        place: Where this process stands; None: it is alone.
+        process: Where this process stands; None: it is alone.
         stop: Is told when a process is lost.
     """
     if process is None:

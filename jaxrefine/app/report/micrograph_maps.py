@@ -27,7 +27,7 @@ def micrograph_map(data: ReportData, text: str, path: Path, number: int) -> Rend
     """Particles of one micrograph, over its image if that can be read.
 
     Args:
-        numbers: The table.
+        data: The table.
         text: The micrograph, as the table writes it.
         path: Where it is.
         number: Of the picture; names its file.

@@ -67,7 +67,7 @@ def write_report(table: Path, folder: Path, options: ReportOptions) -> Path:
         table: A refined table.
         folder: Takes `report.html`, which needs no other file, and the pictures in a
             folder of their own; made if it is not there.
-        wanted: What the report should hold.
+        options: What the report should hold.
 
     Returns:
         The page.

@@ -31,7 +31,7 @@ class Checkpoint:
     """The folder of one output. Several processes may share it; the first one owns it.
 
     Args:
-        job: The run that the results belong to.
+        inputs: The run that the results belong to.
     """
 
     def __init__(self, inputs: RunInputs):

@@ -61,7 +61,7 @@ def format_work(
     """How much there is to do, and how long it may take.
 
     Args:
-        job: The run.
+        inputs: The run.
         left: Particles left in each micrograph.
         measured: None leaves the time out.
     """

@@ -63,7 +63,7 @@ def run(
         quiet: Show no progress.
         json_progress: Log it as events, for `--json-progress`.
         fresh: Delete what an earlier run left, and start over.
-        team: The processes that share the work, from `distributed.joined`; None: alone.
+        processes: The processes that share the work, from `join_processes`; None: alone.
 
     Returns:
         What was done; None in all processes but the first.

@@ -27,7 +27,7 @@ class Results:
     """Results of the rows, as they come.
 
     Attributes:
-        job: The run.
+        inputs: The run.
         columns: What was found; NaN where nothing was, or not yet.
         done: Which rows need no more work.
         continued: How many an earlier run had left.
@@ -63,7 +63,7 @@ class Results:
         """Take what was saved of some micrographs.
 
         Args:
-            parts: Where it was saved.
+            checkpoint: Where it was saved.
             numbers: Of the micrographs.
             final: Also take rows whose files could not be read; before, they are tried
                 once more.

@@ -81,7 +81,7 @@ def test_an_absent_device(capsys):
 
 def test_slices_and_ctfs_that_are_off(monkeypatch):
     """By a ten-thousandth, as a reduced precision would have them."""
-    atoms = selftest.simulated.some_atoms()
+    atoms = selftest.problem.some_atoms()
     monkeypatch.setattr(
         selftest,
         "sample_slice",
