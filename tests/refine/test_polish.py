@@ -414,7 +414,7 @@ class Weighted(Score):
 
     box = property(lambda self: self.inner.box)
     side = property(lambda self: self.inner.side)
-    cut = property(lambda self: self.inner.padded_box)
+    padded_box = property(lambda self: self.inner.padded_box)
     filter_grid = property(lambda self: self.inner.filter_grid)
 
     def weighted(self, particle):
