@@ -242,7 +242,8 @@ def test_who_never_meets_is_told(tmp_path):
     """Process 1 without a process 0: an error in words, and no stack of JAX's."""
     program = (
         "import sys; from jaxrefine.app.cluster import process_group; "
-        "from jaxrefine.app.cli import main; process_group.MEETING_TIMEOUT_S = 2; sys.exit(main(sys.argv[1:]))"
+        "from jaxrefine.app.cli import main; process_group.MEETING_TIMEOUT_S = 2; "
+        "sys.exit(main(sys.argv[1:]))"
     )
     where = f"127.0.0.1:{subprocess_runs.free_port()}"
     options = ["--coordinator", where, "--num-processes", "2", "--process-id", "1"]
