@@ -1,12 +1,12 @@
 """Settings of the whole test run."""
 
 import os
-import tempfile
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from jaxrefine.app.demo.dataset import make_demo
 
@@ -14,14 +14,25 @@ from jaxrefine.app.demo.dataset import make_demo
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 4)
 
-# The program keeps what it compiles: here, and in the programs that tests start, for the
-# time of the run and not in the user's own cache.
-_compiled = tempfile.TemporaryDirectory(prefix="jaxrefine-tests-")
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _compiled.name)
-
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seed", type=int, default=0, help="seed of the random worlds")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """One folder of compiled programs, of all workers and of the programs they start.
+
+    It is in pytest's cache, not the user's, and serves the next run too: a program's key is
+    a hash of the program, the compiler and the kind of processor. Without that cache
+    (`-p no:cacheprovider`) every process compiles for itself.
+    """
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ and hasattr(config, "cache"):
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(config.cache.mkdir("compiled"))
+    folder = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    jax.config.update("jax_compilation_cache_dir", folder)
+    # Also what compiles in no time: a test run has some thousands of small programs.
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 @pytest.fixture
@@ -31,8 +42,13 @@ def rng(request: pytest.FixtureRequest) -> np.random.Generator:
 
 
 @pytest.fixture(scope="session")
-def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo's data set, made once; tests leave its files as they are."""
-    folder = tmp_path_factory.mktemp("demo") / "made"
-    make_demo(folder)
+def demo_folder(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """The demo's data set, made once for all workers; tests leave its files as they are."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "demo"
+    with FileLock(folder.with_suffix(".lock")):
+        if not folder.exists():
+            unfinished = folder.with_suffix(".unfinished")
+            make_demo(unfinished)
+            unfinished.rename(folder)
     return folder

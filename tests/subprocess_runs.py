@@ -20,7 +20,9 @@ _PATHS = ("micrograph_path", "correlation_average_path", "correlation_variance_p
 # The program, with a pause after every batch, so that it can be caught at work; and dead
 # processes are noticed sooner.
 SLOW = """
-import sys, time
+import signal, sys, time
+# As in a terminal: what a shell runs in the background inherits that Ctrl-C is ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from jaxrefine.app.cluster import process_group as distributed
 from jaxrefine.app.run import results
 from jaxrefine.app.cli import main

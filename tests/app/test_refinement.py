@@ -1,5 +1,6 @@
 """A run step by step gives what the program gives."""
 
+import dataclasses
 import shutil
 
 import jax
@@ -64,17 +65,32 @@ def test_it_gives_what_the_program_gives(folder):
     pd.testing.assert_frame_equal(ours, theirs, check_exact=True)
 
 
+def some_result(alignment):
+    """As a search and a polish give it, where only its place in a table matters."""
+    numbers = single(9 + np.arange(len(alignment.rotation)))
+    ones = jnp.ones(len(numbers))
+    refined = jr.Refined(
+        alignment,
+        *(numbers, numbers, numbers),
+        jnp.zeros((len(numbers), 5), jnp.int32),
+        jnp.full(len(numbers), jr.Status.CONVERGED, jnp.int32),
+        numbers,
+    )
+    vectors = [ones[:, None] * single(values) for values in ([1, 2, 3], [6, 7], [8, 9])]
+    turn, astigmatism, shift = vectors
+    errors = jr.PoseErrors(turn, 4 * ones, 5 * ones, astigmatism, shift, 10 * ones)
+    flags = ones > 0
+    return refined, jr.Polished(refined, errors, jnp.int32(ones), flags, flags)
+
+
 def test_rows_that_were_not_stored_are_empty(folder):
     run = Refinement.load(config_file(folder, polish={"enabled": False}))
     rows, particles = next(run.particles())
-    refined = jr.refine_particles(particles, run.template, jr.local_grid(), run.score)
+    refined, polished = some_result(particles.alignment)
     run.store(rows, refined)
     z = run.to_pandas().refined_scaled_mip.to_numpy()
     np.testing.assert_allclose(z[rows], refined.z_score, rtol=1e-6)
     assert len(rows) < len(z) and np.isnan(np.delete(z, rows)).all()
-    polished = jr.polish_particles(
-        particles, refined, run.template, jr.local_grid(), run.score
-    )
     with pytest.raises(jr.InputError, match=r"steps.yaml: polish.enabled: false"):
         run.store(rows, refined, polished)
 
@@ -140,16 +156,9 @@ def test_results_as_a_frame():
         astigmatism_deg=single([7, 8]),
         pixel_size_angstrom=single([1.1, 1.2]),
     )
-    numbers = single([9, np.nan])
-    refined = jr.Refined(
-        alignment,
-        numbers,
-        numbers,
-        numbers,
-        jnp.zeros((2, 5), jnp.int32),
-        jnp.int32([jr.Status.CONVERGED, jr.Status.NOT_FINITE]),
-        numbers,
-    )
+    refined, polished = some_result(alignment)
+    status = jnp.int32([jr.Status.CONVERGED, jr.Status.NOT_FINITE])
+    refined = dataclasses.replace(refined, status=status)
     frame = to_pandas(refined)
     assert frame.status.tolist() == ["converged", "not_finite"]
     angles = frame[["phi_deg", "theta_deg", "psi_deg"]]
@@ -158,17 +167,7 @@ def test_results_as_a_frame():
     assert frame.defocus_v_angstrom.tolist() == [5000, 5100]
     assert not [name for name in frame if "sigma" in name]
 
-    ones = jnp.ones(2)
-    errors = jr.PoseErrors(
-        single([[1, 2, 3]] * 2),
-        4 * ones,
-        5 * ones,
-        single([[6, 7]] * 2),
-        single([[8, 9]] * 2),
-        10 * ones,
-    )
-    flags = jnp.array([True, False])
-    polished = to_pandas(jr.Polished(refined, errors, jnp.int32([5, 0]), flags, flags))
+    polished = to_pandas(dataclasses.replace(polished, refined=refined))
     pd.testing.assert_frame_equal(polished[frame.columns], frame)
     sigma = polished.filter(like="sigma").iloc[0].to_dict()
     assert sigma == {
