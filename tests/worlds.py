@@ -94,8 +94,8 @@ def one_particle(
         image=single(image),
         filter_image=single(curve(radial_frequency(score.padded_box))),
         filter_template=single(curve(radial_frequency(score.filter_grid))),
-        corr_mean=jnp.zeros(score.positions),
-        corr_std=jnp.ones(score.positions),
+        corr_mean=single(np.zeros(score.positions)),
+        corr_std=single(np.ones(score.positions)),
         background_mean=single(0.0),
         background_std=single(1.0),
         valid=jnp.asarray(True),
@@ -104,7 +104,8 @@ def one_particle(
 
 def batch_of(particles: Sequence[Particles]) -> Particles:
     """One leading axis."""
-    return jax.tree.map(lambda *each: jnp.stack(each), *particles)
+    # By numpy: nothing is compiled.
+    return jax.tree.map(lambda *each: jnp.asarray(np.stack(each)), *particles)
 
 
 def ball(

@@ -173,6 +173,7 @@ def test_every_offset_is_tested():
     assert set(STEP) == {field.name for field in fields(Offsets)}
 
 
+@pytest.mark.slow
 @KINDS
 def test_slopes(kind, double):
     """Of everything, against finite differences.
@@ -230,6 +231,7 @@ def test_slopes(kind, double):
                 assert ours != 0
 
 
+@pytest.mark.slow
 def test_second_derivatives(double):
     """Along a direction, under vmap, against differences of the slopes; cubic slices."""
     one, there = in_double((particle("template"), template("cubic")))

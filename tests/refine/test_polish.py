@@ -131,6 +131,7 @@ def test_the_truth_is_found_between_the_grid_s_points():
     assert np.all(np.isnan(result.errors.astigmatism_angstrom))
 
 
+@pytest.mark.slow
 def test_the_length_on_the_cut_leads_to_the_score_s_own_optimum():
     """The climb's shortcut, against the z-score itself as the objective."""
 
@@ -249,6 +250,7 @@ def test_a_bad_particle_spoils_only_itself():
     assert_same(result, found(), ~bad)
 
 
+@pytest.mark.slow
 def test_four_devices_need_not_talk():
     """The same results, and no collective in the compiled program."""
     mesh = device_mesh(jax.devices())
@@ -302,6 +304,7 @@ def test_standard_errors_of_many_particles():
     assert np.sqrt(np.mean(ratios**2)) == pytest.approx(1.03, abs=0.1)
 
 
+@pytest.mark.slow
 def test_information_is_the_curvature():
     """Without noise, at the truth, minus the score's Hessian is z JᵀJ."""
     imaging = replace_defocus(0)
@@ -346,6 +349,7 @@ def test_errors_are_of_the_summit_s_own_curvature():
     np.testing.assert_array_equal(known(jnp.nan * bend), expected)
 
 
+@pytest.mark.slow
 def test_noise_makes_errors_of_their_own():
     """With cubic slices alone; others' second derivatives leave the kinks out."""
     batch = particles()
@@ -447,6 +451,7 @@ class Weighted(Score):
         return self.inner.matched_filter(self.weighted(particle), template, pixel_size)
 
 
+@pytest.mark.slow
 def test_an_own_score_is_searched_and_polished():
     """And offsets of zero at the grid's best, wherever that is, are the grid's score."""
     score = Weighted(SCORE)
@@ -474,6 +479,7 @@ def test_an_own_score_is_searched_and_polished():
     )
 
 
+@pytest.mark.slow
 def test_an_own_objective_by_adam():
     """The score with a prior on the shift; a callback in it counts its calls."""
     seen = []

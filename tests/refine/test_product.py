@@ -299,6 +299,7 @@ def test_what_is_promised_is_nearly_so():
     assert np.abs(np.asarray(approximate_z) - np.asarray(exact)).max() > 1e-7
 
 
+@pytest.mark.slow
 def test_more_of_everything_than_a_block():
     """Blocks are filled up; what fills them must not count."""
     score, particle, template = setting("template")
@@ -327,6 +328,7 @@ def test_more_of_everything_than_a_block():
         np.testing.assert_allclose(approximate_z(layout), whole, rtol=0, atol=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("precision", "worst"), [("float16", 2e-3), ("bfloat16", 2e-2)])
 def test_half_precision_promises_nearly_the_same(precision, worst):
     """Inputs of 11 and 8 bits, sums in float32."""

@@ -383,17 +383,23 @@ def test_the_plain_search_is_a_loop_over_the_grid():
     assert float(correlation) == pytest.approx(float(best_z) * std, abs=1e-5)
 
 
+# One is enough for a quick look.
+OTHER_LAYOUTS = [
+    Layout(2),  # nodes in defocus, far too few of them
+    Layout(3, precision="float16"),
+    Layout(3, precision="bfloat16"),
+    Layout(3, orientations=7, frequencies=40, column_bytes=1 << 14),
+    # Nodes first: then more candidates than are left to try, or one at a time.
+    Layout(3, (4, 4, 3), candidates=40),
+    Layout(3, (2, 2, 2), candidates=1),
+]
+
+
 @pytest.mark.parametrize(
     "layout",
     [
-        Layout(2),  # nodes in defocus, far too few of them
-        Layout(3, precision="float16"),
-        Layout(3, precision="bfloat16"),
-        Layout(3, orientations=7, frequencies=40, column_bytes=1 << 14),
-        # Nodes first: then more candidates than are left to try, or one at a time.
-        Layout(3, (4, 4, 3), candidates=40),
-        Layout(3, (2, 2, 2), candidates=1),
         Layout(3, (4, 4, 3), candidates=40, thorough=False),
+        *(pytest.param(layout, marks=pytest.mark.slow) for layout in OTHER_LAYOUTS),
     ],
 )
 def test_the_search_finds_what_the_plain_search_finds(layout):

@@ -13,11 +13,14 @@ from tests.reference import reference_set
 REFINED_EULER = ["refined_phi", "refined_theta", "refined_psi"]
 EULER = ["phi", "theta", "psi"]
 
+SLOW = pytest.mark.slow
 # (set, its configuration, Leopard-EM's output)
 PEER_RUNS = [
     ("basic", "refine.yaml", "refined.csv"),
-    ("two_micrographs", "refine.yaml", "refined.csv"),
-    ("disabled", "refine_defocus_only.yaml", "refined_defocus_only.csv"),
+    pytest.param("two_micrographs", "refine.yaml", "refined.csv", marks=SLOW),
+    pytest.param(
+        *("disabled", "refine_defocus_only.yaml", "refined_defocus_only.csv"), marks=SLOW
+    ),
     ("disabled", "refine_orientation_only.yaml", "refined_orientation_only.csv"),
     ("rerefine", "refine.yaml", "refined.csv"),
 ]
@@ -75,6 +78,7 @@ def test_reproduces_leopard_em(name, config, peer, tmp_path):
     assert np.mean(np.abs(ours.refined_mip - theirs.refined_mip) <= 2e-3) > 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["basic", "two_micrographs"])
 def test_defaults_come_nearer_the_truth_than_leopard_em(name, tmp_path):
     folder = reference_set(name, tmp_path)

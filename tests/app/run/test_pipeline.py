@@ -9,6 +9,7 @@ import yaml
 from jaxrefine.app.config import Config
 from jaxrefine.app.run import accuracy as monitor
 from jaxrefine.app.run.pipeline import run
+from jaxrefine.io.mrc import read_image, write_image
 from jaxrefine.physics.rotations import euler_to_matrix
 from jaxrefine.refine import refine as refining
 from jaxrefine.refine.refine import search_batch
@@ -28,6 +29,12 @@ QUICK = {
 @pytest.fixture
 def folder(tmp_path):
     return reference_set("two_micrographs", tmp_path)
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    """The table of the set as it is."""
+    return refine(reference_set("two_micrographs", tmp_path_factory.mktemp("straight")))
 
 
 def refine(folder, table=None, **changes):
@@ -53,34 +60,33 @@ def test_one_compilation_whatever_the_numbers_of_particles(folder):
     assert search_batch._cached._cache_size() == before + 1
 
 
-def test_a_device_without_memory_for_the_plan(folder, monkeypatch, caplog):
+@pytest.mark.slow
+def test_a_device_without_memory_for_the_plan(folder, straight, monkeypatch, caplog):
     """Halved once, said once, kept for the rest of the run; and the same table."""
-    plain = refine(folder, computational_config={"batch_size": 64})
     asked = []
 
     def search(particles, template, grid, score, mesh, layout):
         asked.append(layout.orientations)
-        if layout.orientations > 32:
+        if layout.orientations > 10:
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory.")
         return search_batch(particles, template, grid, score, mesh, layout)
 
     monkeypatch.setattr(refining, "search_batch", search)
     with caplog.at_level("WARNING", "jaxrefine"):
-        halved = refine(folder, computational_config={"batch_size": 64})
-    assert asked[:2] == [64, 32] and set(asked[1:]) == {32} and len(asked) > 3
+        halved = refine(folder, computational_config={"batch_size": 20})
+    assert asked[:2] == [20, 10] and set(asked[1:]) == {10} and len(asked) > 3
     assert [
         r.getMessage() for r in caplog.records if "out of memory" in r.getMessage()
-    ] == ["a device ran out of memory: 32 orientations at once from here on, of 64"]
-    pd.testing.assert_frame_equal(halved, plain)
+    ] == ["a device ran out of memory: 10 orientations at once from here on, of 20"]
+    pd.testing.assert_frame_equal(halved, straight)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "computing", [{"batch_size": 10}, {"batch_size": 1, "precision": "bfloat16"}]
 )
-def test_the_batch_size_and_the_precision_make_no_difference(folder, computing):
-    pd.testing.assert_frame_equal(
-        refine(folder, computational_config=computing), refine(folder)
-    )
+def test_the_batch_size_and_the_precision_make_no_difference(folder, straight, computing):
+    pd.testing.assert_frame_equal(refine(folder, computational_config=computing), straight)
 
 
 def test_products_that_are_off_are_said_once(folder, monkeypatch, caplog):
@@ -93,9 +99,8 @@ def test_products_that_are_off_are_said_once(folder, monkeypatch, caplog):
     assert "fast products differ" in record.getMessage()
 
 
-def test_order_of_rows_makes_no_difference(folder):
+def test_order_of_rows_makes_no_difference(folder, straight):
     table = pd.read_csv(folder / "match_results.csv", index_col=0)
-    straight = refine(folder)
     order = np.random.default_rng(0).permutation(len(table))
     shuffled = refine(folder, table.iloc[order])
     pd.testing.assert_frame_equal(
@@ -109,10 +114,10 @@ def test_reading_ahead_makes_no_difference(folder):
     pd.testing.assert_frame_equal(one, three)
 
 
-def test_each_particle_has_its_own_optics_and_pixel_size(folder):
+@pytest.mark.slow
+def test_each_particle_has_its_own_optics_and_pixel_size(folder, straight):
     """A micrograph described by other optics gets other scores, the other keeps its own."""
     table = pd.read_csv(folder / "match_results.csv", index_col=0)
-    straight = refine(folder)
     other = table.micrograph_path == "micrograph_1.mrc"
     table.loc[other, "voltage"] = 200.0
     table.loc[other, "amplitude_contrast_ratio"] = 0.1
@@ -126,7 +131,9 @@ def test_each_particle_has_its_own_optics_and_pixel_size(folder):
     assert (changed.refined_scaled_mip < straight.refined_scaled_mip)[~same].mean() > 0.5
 
 
-@pytest.mark.parametrize("scoring", ["image_ctf", "template_ctf"])
+@pytest.mark.parametrize(
+    "scoring", ["image_ctf", pytest.param("template_ctf", marks=pytest.mark.slow)]
+)
 def test_local_filtering(folder, scoring):
     """Filters measured in each box: nearly the scores of the whole micrograph's."""
     whole = refine(folder, scoring=scoring)
@@ -138,8 +145,7 @@ def test_local_filtering(folder, scoring):
     assert 0.75 < ratio.mean() < 1.05
 
 
-def test_random_phases_lower_the_score(folder):
-    straight = refine(folder)
+def test_random_phases_lower_the_score(folder, straight):
     randomized = refine(
         folder,
         preprocessing_filters={
@@ -150,6 +156,7 @@ def test_random_phases_lower_the_score(folder):
     assert (randomized.refined_mip[true] < 0.8 * straight.refined_mip[true]).all()
 
 
+@pytest.mark.slow
 def test_pixel_size_search(folder):
     """The truth is the nominal pixel size; a table 2 % off is led back."""
     table = pd.read_csv(folder / "match_results.csv", index_col=0)
@@ -165,11 +172,8 @@ def test_pixel_size_search(folder):
     assert found.refined_pixel_size[true].mean() == pytest.approx(2.0, abs=0.02)
 
 
-def test_bright_micrograph_in_other_units(folder):
+def test_bright_micrograph_in_other_units(folder, straight):
     """Gain and offset of the micrograph change nothing."""
-    from jaxrefine.io.mrc import read_image, write_image
-
-    straight = refine(folder)
     for number in (0, 1):
         path = folder / f"micrograph_{number}.mrc"
         write_image(path, 250.0 * read_image(path) - 3000.0, 2.0)

@@ -46,6 +46,7 @@ def polished(folder):
     return refine(folder, "polished.csv", polish={"enabled": True})
 
 
+@pytest.mark.slow
 def test_an_adaptive_search_finds_the_same(folder, plain):
     """This grid is small: nothing is interpolated, and the last steps are left out."""
     adaptive = refine(folder, "adaptive.csv", search="adaptive")
@@ -92,6 +93,7 @@ def test_it_is_nearer_the_truth(folder, plain, polished):
     assert np.all(after < 4 * sigma)
 
 
+@pytest.mark.slow
 def test_columns_of_what_was_free(folder, polished):
     assert set(polished.refined_polish) <= set(POLISH_MEANING)
     sigma = polished.filter(like="_sigma")
