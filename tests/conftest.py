@@ -1,6 +1,7 @@
 """Settings of the whole test run."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -33,6 +34,19 @@ def pytest_configure(config: pytest.Config) -> None:
     # Also what compiles in no time: a test run has some thousands of small programs.
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+@pytest.fixture(scope="module")
+def compiled_in_less_time() -> Iterator[None]:
+    """A third less time to compile: for small worlds, and runs that only meet each other.
+
+    What users compile is run by the tests of a whole run, of Leopard-EM's output, and of
+    the examples.
+    """
+    before = jax.config.values["jax_disable_most_optimizations"]
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture

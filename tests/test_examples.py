@@ -1,10 +1,8 @@
 """Every example, every configuration and the README's own words are run."""
 
-import os
 import re
+import runpy
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import matplotlib.image
@@ -12,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from jaxrefine.app.cli import main
 from jaxrefine.app.config import Config
 from jaxrefine.io.mrc import read_volume
 from jaxrefine.io.table import read_particle_table
@@ -36,32 +35,30 @@ EXAMPLES = {
 }
 
 
-def run_python(*arguments, cwd=ROOT):
-    """Run this Python; its output. One device, as on a user's machine."""
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        cwd=cwd,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+@pytest.fixture
+def run_example(monkeypatch, capsys):
+    """Runs an example, and sees that it ends in a figure; what it printed before.
 
+    In this process, as `python examples/NAME ARGUMENTS` would: what one example has
+    compiled serves the next.
+    """
+    monkeypatch.syspath_prepend(ROOT / "examples")
 
-def run_example(name, *arguments):
-    """Run an example, and see that it ends in a figure; what it printed before."""
-    printed, _, end = run_python(f"examples/{name}", *arguments).rpartition("written: ")
-    picture = Path(end.strip())
-    assert picture.read_bytes().startswith(b"\x89PNG\r\n")
-    pixels = matplotlib.image.imread(picture)
-    assert min(pixels.shape[:2]) > 300
-    colours = np.unique(pixels.reshape(-1, pixels.shape[-1]), axis=0)
-    drawn = np.any(pixels[..., :3] < 1, axis=-1).mean()
-    assert len(colours) > 20 and drawn > 0.02
-    return printed
+    def run(name, *arguments):
+        path = str(ROOT / "examples" / name)
+        monkeypatch.setattr("sys.argv", [path, *map(str, arguments)])
+        runpy.run_path(path, run_name="__main__")
+        printed, _, end = capsys.readouterr().out.rpartition("written: ")
+        picture = Path(end.strip())
+        assert picture.read_bytes().startswith(b"\x89PNG\r\n")
+        pixels = matplotlib.image.imread(picture)
+        assert min(pixels.shape[:2]) > 300
+        colours = np.unique(pixels.reshape(-1, pixels.shape[-1]), axis=0)
+        drawn = np.any(pixels[..., :3] < 1, axis=-1).mean()
+        assert len(colours) > 20 and drawn > 0.02
+        return printed
+
+    return run
 
 
 def readme_blocks(language):
@@ -80,7 +77,7 @@ def test_demo_config_is_the_one_shipped(demo_folder):
 
 
 @pytest.mark.slow
-def test_own_run_example(demo_folder, tmp_path):
+def test_own_run_example(run_example, demo_folder, tmp_path):
     """Search and polish gain; the table is there, and says what the errors are."""
     folder = tmp_path / "copy"  # the table is written beside the demo's
     shutil.copytree(demo_folder, folder)
@@ -96,7 +93,7 @@ def test_own_run_example(demo_folder, tmp_path):
 
 
 @pytest.mark.slow
-def test_library_example(demo_folder, tmp_path):
+def test_library_example(run_example, demo_folder, tmp_path):
     printed = run_example("library.py", demo_folder, tmp_path / "library.png")
     before, after = (
         np.array(re.search(rf"z {when}:\s+\[(.*?)\]", printed)[1].split(), float)
@@ -114,7 +111,7 @@ def measured(printed, name):
 
 
 @pytest.mark.slow
-def test_pixel_size_example(demo_folder, tmp_path):
+def test_pixel_size_example(run_example, demo_folder, tmp_path):
     """The demo was made at the table's pixel size."""
     printed = run_example("pixel_size.py", demo_folder, tmp_path / "pixel_size.png")
     value, sigma, truth = measured(printed, "pixel size")
@@ -122,7 +119,7 @@ def test_pixel_size_example(demo_folder, tmp_path):
 
 
 @pytest.mark.slow
-def test_b_factor_example(demo_folder, tmp_path):
+def test_b_factor_example(run_example, demo_folder, tmp_path):
     """The demo was made with the table's B-factor and amplitude contrast."""
     printed = run_example("b_factor.py", demo_folder, tmp_path / "b_factor.png")
     for name, most in (("B-factor", 20.0), ("amplitude contrast", 10.0)):
@@ -132,7 +129,7 @@ def test_b_factor_example(demo_folder, tmp_path):
 
 
 @pytest.mark.slow
-def test_defocus_plane_example(tmp_path):
+def test_defocus_plane_example(run_example, tmp_path):
     """The tilt is found, and with it each defocus better than by its particle alone."""
     printed = run_example("defocus_plane.py", tmp_path / "plane.png")
     for name in ("mean defocus", "tilt along y", "tilt along x"):
@@ -146,7 +143,7 @@ def test_defocus_plane_example(tmp_path):
 
 
 @pytest.mark.slow
-def test_own_score_example(demo_folder, tmp_path):
+def test_own_score_example(run_example, demo_folder, tmp_path):
     """Both scores are best where the particles are; the coarser one has the wider peak."""
     printed = run_example("own_score.py", demo_folder, tmp_path / "own_score.png")
     fine, coarse = (
@@ -158,7 +155,7 @@ def test_own_score_example(demo_folder, tmp_path):
 
 
 @pytest.mark.slow
-def test_template_gradient_example(demo_folder, tmp_path):
+def test_template_gradient_example(run_example, demo_folder, tmp_path):
     printed = run_example("template_gradient.py", demo_folder, tmp_path / "gradient.mrc")
     # A piece that is left out is asked for.
     whole, less = measured(printed, "slope of Σz along the piece")
@@ -191,8 +188,8 @@ def readme_blocks_indented(language):
 
 
 @pytest.mark.slow
-def test_demo_refines_from_its_own_folder(demo_folder, tmp_path):
-    """`python -m jaxrefine config.yaml`, in a copy, with its search cut down."""
+def test_demo_refines_from_its_own_folder(demo_folder, tmp_path, monkeypatch, capsys):
+    """`jaxrefine config.yaml`, in a copy, with its search cut down."""
     folder = tmp_path / "copy"
     shutil.copytree(demo_folder, folder)
     config = (folder / "config.yaml").read_text()
@@ -200,8 +197,9 @@ def test_demo_refines_from_its_own_folder(demo_folder, tmp_path):
         "theta_step_fine: 0.5", "theta_step_fine: 2.5"
     )
     (folder / "config.yaml").write_text(quick)
-    printed = run_python("-m", "jaxrefine", "config.yaml", cwd=folder)
-    assert "written: match_results_refined.csv" in printed
+    monkeypatch.chdir(folder)
+    assert main(["config.yaml"]) == 0
+    assert "written: match_results_refined.csv" in capsys.readouterr().out
     table = read_particle_table(folder / "match_results_refined.csv")
     z = table.numbers("refined_scaled_mip")
     assert np.all(np.isfinite(z))

@@ -17,7 +17,7 @@ CPU = ["selftest", "--device", "cpu"]
 
 
 @pytest.fixture(scope="module")
-def passed():
+def passed(compiled_in_less_time):
     """One run: its exit code, what it printed, its world and the plain search's scores."""
     kept, printed = [], io.StringIO()
     plain_scores = selftest._plain_scores
@@ -28,12 +28,7 @@ def passed():
 
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
         patch.setattr(selftest, "_plain_scores", keep)
-        before = jax.config.values["jax_disable_most_optimizations"]
-        jax.config.update("jax_disable_most_optimizations", True)  # compiles sooner
-        try:
-            code = main(CPU)
-        finally:
-            jax.config.update("jax_disable_most_optimizations", before)
+        code = main(CPU)
     return code, printed.getvalue(), *kept[0]
 
 

@@ -4,7 +4,6 @@ import re
 from collections import Counter
 from pathlib import Path
 
-import jax
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,6 +17,7 @@ from tests.app.run.unusual_data import QUICK, UNUSUAL, unusual_folder
 from tests.reference import reference_set
 from tests.subprocess_runs import ROOT, checkpoint_of
 
+pytestmark = pytest.mark.usefixtures("compiled_in_less_time")
 DOCUMENT = (ROOT / "docs" / "errors.md").read_text()
 TABLE_ROW = re.compile(r"^\| (?P<what>.*?) \| (?P<rest>.*) \| `(?P<test>[^`]+)` \|$", re.M)
 ROWS = [match.groupdict() for match in TABLE_ROW.finditer(DOCUMENT)]
@@ -30,14 +30,6 @@ def is_said(message: str, lines: list[str]) -> bool:
     pieces = [re.escape(piece.strip()) for piece in message.split("…")]
     # A limit such as 0.01 … 100 has real dots.
     return any(re.search(".*".join(pieces), line) for line in lines)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled_in_less_time():
-    """No run here is compared with another module's."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture
