@@ -36,6 +36,7 @@ def test_package_and_examples():
     assert not complaints("jaxrefine", *(f"examples/{name}.py" for name in programs))
 
 
+@pytest.mark.slow
 def test_a_wrong_type_is_seen(tmp_path):
     """The checker knows the package's names, and shapes do not confuse it."""
     path = tmp_path / "wrong.py"

@@ -1,5 +1,7 @@
 """Filters against the peer's frozen numbers and the plain formulas."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,12 +29,14 @@ SHAPES = {name: tuple(shape) for name, shape in SETTINGS["shapes"].items()}
 UNUSUAL = {"odd": (31, 45)}
 
 
+@partial(jax.jit, static_argnums=(1, 2, 3))
 def filter_of(transform, shape, filters, grids):
     """The filter measured on an image, on several grids."""
     radial = measure_filter(transform, shape, filters)
     return [radial.on_grid(grid) for grid in grids]
 
 
+@partial(jax.jit, static_argnums=(1, 2))
 def unit_noise(transform, shape, filters):
     """Filtered to unit noise power."""
     filtered = transform * measure_filter(transform, shape, filters).on_grid(shape)
@@ -102,16 +106,18 @@ def test_whitening_on_grids(name, index):
     setting = SETTINGS["whitening"][index]
     image = image_of(name)
     transform, shape = rfft(image), image.shape
-    radial = measure_filter(single(transform), shape, Filters(Whitening(**setting)))
-    for grid, own in SETTINGS["grids"].items():
-        grid_shape = tuple(own or shape)
-        got = np.asarray(radial.on_grid(grid_shape))
+    whitening = Whitening(**setting)
+    last = jitted_values(single(transform), shape, whitening)[-1]
+    grids = tuple(tuple(own or shape) for own in SETTINGS["grids"].values())
+    on_grids = filter_of(single(transform), shape, Filters(whitening), grids)
+    for grid, grid_shape, got in zip(SETTINGS["grids"], grids, on_grids, strict=True):
+        got = np.asarray(got)
         # The corner (1/2, 1/2) is the last frequency itself: 1 in the peer, the curve's
         # last value here, which is the limit from below.
         corner = oracle.radial_frequency(grid_shape) > oracle.CORNER - 1e-9
         expected = oracle.whitening_filter(transform, shape, grid_shape, **setting)
         np.testing.assert_allclose(got[~corner], expected[~corner], rtol=0, atol=2e-5)
-        np.testing.assert_allclose(got[corner], radial.whitening_values[-1], atol=1e-6)
+        np.testing.assert_allclose(got[corner], last, atol=1e-6)
         if name in SHAPES:
             peer = PEER[f"whitening_{name}_{grid}_{index}"]
             np.testing.assert_allclose(got[~corner], peer[~corner], rtol=0, atol=2e-5)
@@ -131,9 +137,8 @@ def test_whitening_flattens_noise():
     shape = (256, 192)
     transform = rfft(coloured(shape, seed=4))
     filters = Filters(whitening=Whitening(max_freq=None))
-    white = np.abs(
-        transform * measure_filter(single(transform), shape, filters).on_grid(shape)
-    )
+    (on_grid,) = filter_of(single(transform), shape, filters, (shape,))
+    white = np.abs(transform * on_grid)
     k = oracle.radial_frequency(shape)
     rings = [
         np.mean(white[(k >= low) & (k < low + 0.05)] ** 2)

@@ -91,8 +91,12 @@ def test_offsets_mean_what_they_say(kind):
     )
     grid = jr.local_grid(None, np.array([150.0]), np.array([0.02]))
     rotation = single(ROTATION @ turn)
-    prepared = score.prepare(one, grid)
-    correlation = score.correlate(prepared, template(), rotation)[0, 0]
+
+    @eqx.filter_jit
+    def correlate(particle, template, grid, rotation):
+        return score.correlate(score.prepare(particle, grid), template, rotation)[0, 0]
+
+    correlation = correlate(one, template(), grid, rotation)
     y, x = score.margin
     expected = (correlation[y + 2, x - 1] - 0.2) / 1.1
     z = compiled(kind)(offsets, one, template())

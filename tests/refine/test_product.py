@@ -30,6 +30,9 @@ SCORES = {
     "template": TemplateCTF(BOX, SIDE),
     "peer": TemplateCTF(BOX, SIDE, pixel_size_changes_cs=True),
 }
+# One score is enough for a quick look.
+SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("template", "peer")]
+KINDS = pytest.mark.parametrize("kind", ["image", *SLOW])
 START = rotations.euler_matrix(30.0, 70.0, 110.0)
 
 
@@ -52,7 +55,7 @@ def setting(kind):
 # --- columns ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", SCORES)
+@KINDS
 def test_slices_times_columns_are_the_correlation(kind):
     """At every position, and at offsets of pixel size and defocus."""
     score, particle, template = setting(kind)
@@ -195,7 +198,7 @@ def test_nodes_of_orientation():
     offsets = uniform_orientations(
         psi_coarse=4.0, psi_fine=2.0, theta_coarse=6.0, theta_fine=2.0
     )[0]
-    around = nodes.OrientationNodes.around(single(offsets), (3, 4, 2))
+    around = eqx.filter_jit(nodes.OrientationNodes.around)(single(offsets), (3, 4, 2))
     assert around.rotation.shape == (24, 3, 3)
     np.testing.assert_allclose(
         around.rotation @ jnp.swapaxes(around.rotation, 1, 2),
@@ -203,7 +206,8 @@ def test_nodes_of_orientation():
         rtol=0,
         atol=1e-6,
     )
-    weights = np.asarray(around.weights(single(offsets)), float)
+    weights = eqx.filter_jit(type(around).weights)(around, single(offsets))
+    weights = np.asarray(weights, float)
     at_nodes = np.asarray(nodes.turn(around.rotation), float)
     at_offsets = np.asarray(nodes.turn(single(offsets)), float)
     assert np.all(np.abs(at_nodes) < np.abs(at_offsets).max(axis=0))
@@ -221,13 +225,13 @@ def test_an_axis_about_which_nothing_turns():
     offsets = uniform_orientations(
         psi_coarse=4.0, psi_fine=1.0, theta_coarse=0.0, theta_fine=1.0
     )[0]
-    around = nodes.OrientationNodes.around(single(offsets), (1, 1, 9))
+    around = eqx.filter_jit(nodes.OrientationNodes.around)(single(offsets), (1, 1, 9))
     assert around.rotation.shape == (9, 3, 3)
     back = around.weights(single(offsets)) @ around.rotation.reshape(9, 9)
     np.testing.assert_allclose(back, offsets.reshape(-1, 9), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", SCORES)
+@KINDS
 def test_interpolated_promises(kind):
     """Few nodes for many orientations, to what trilinear slices are off by themselves."""
     score, particle, template = setting(kind)

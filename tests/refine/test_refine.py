@@ -47,6 +47,9 @@ SCORES = {
     "template": CountedTemplateCTF(BOX, WORLD.side),
 }
 SCORE = SCORES["image"]
+KINDS = pytest.mark.parametrize(
+    "kind", ["image", pytest.param("template", marks=pytest.mark.slow)]
+)
 # 4 px of tilt at a radius of 6 px: steps that a particle of 25 Å can tell apart.
 ORIENTATIONS = uniform_orientations(
     psi_coarse=30.0, psi_fine=15.0, theta_coarse=30.0, theta_fine=15.0
@@ -123,7 +126,7 @@ def some(tree, index):
 # --- the truth -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", SCORES)
+@KINDS
 def test_planted_particles_are_found(kind):
     result = found(kind)
     assert np.all(result.status == Status.CONVERGED)
@@ -295,6 +298,7 @@ def test_a_batch_that_does_not_divide_is_filled_up():
     assert_same_best(odd, some(found(), slice(COUNT - 1)))
 
 
+@pytest.mark.slow
 def test_one_compilation_serves_every_batch():
     score = SCORES["template"]
     found("template")
@@ -495,7 +499,7 @@ def test_the_start_moves_with_the_particle():
     np.testing.assert_allclose(result.z_score[inner], found().z_score[inner], rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", SCORES)
+@KINDS
 @pytest.mark.parametrize("shift_px", [(0, 0), (1, 2)])
 def test_refining_again_never_lowers_the_score(kind, shift_px):
     """The grid holds its own middle, so the second round starts at the first's best."""
@@ -532,6 +536,7 @@ def test_scoring_is_refining_on_a_grid_of_one_pose():
     np.testing.assert_array_equal(result.alignment.position_px, WORLD.corner_px)
 
 
+@pytest.mark.slow
 def test_scoring_is_refining_on_a_box_of_one_position():
     score = TemplateCTF((WORLD.side, WORLD.side), WORLD.side)
     particles = cut(score, alignment=WORLD.alignment())
@@ -545,7 +550,7 @@ def test_scoring_is_refining_on_a_box_of_one_position():
     assert np.all(result.status == Status.CONVERGED)
 
 
-@pytest.mark.parametrize("kind", SCORES)
+@KINDS
 def test_gradients(kind):
     """Finite everywhere, on the lattice too; and right, where z bends slowly."""
     score = SCORES[kind]

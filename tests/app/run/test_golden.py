@@ -21,7 +21,10 @@ PEER_RUNS = [
     pytest.param(
         *("disabled", "refine_defocus_only.yaml", "refined_defocus_only.csv"), marks=SLOW
     ),
-    ("disabled", "refine_orientation_only.yaml", "refined_orientation_only.csv"),
+    pytest.param(
+        *("disabled", "refine_orientation_only.yaml", "refined_orientation_only.csv"),
+        marks=SLOW,
+    ),
     ("rerefine", "refine.yaml", "refined.csv"),
 ]
 
@@ -93,6 +96,7 @@ def test_defaults_come_nearer_the_truth_than_leopard_em(name, tmp_path):
     assert our_snr.mean() > peer_snr.mean()
 
 
+@pytest.mark.slow
 def test_nothing_searched_gives_back_the_match(tmp_path):
     """With every search off and the match's own score, z is the match's.
 
