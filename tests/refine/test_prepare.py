@@ -84,14 +84,21 @@ def box_corner(corner, score):
     ]
 
 
+# The filters one by one, which are a part of all, are left out of a quick look.
+FILTERED = pytest.mark.parametrize(
+    ("name", "score"),
+    [
+        pytest.param("none", SCORE, marks=pytest.mark.slow),
+        pytest.param("whitening", SCORE, marks=pytest.mark.slow),
+        ("all", SCORE),
+        ("all", WIDE),
+    ],
+)
 # inside; beyond two edges; in a corner; wholly outside of the map on one side
 CORNERS = np.array([[20, 22], [0, 0], [54, 48], [-3, 30], [30, 60]])
 
 
-@pytest.mark.parametrize(
-    ("name", "score"),
-    [("none", SCORE), ("whitening", SCORE), ("all", SCORE), ("all", WIDE)],
-)
+@FILTERED
 def test_global_filtering(name, score):
     ours, switches = FILTERS[name]
     particles = cut_at(CORNERS, ours, score)
@@ -117,10 +124,7 @@ def test_global_filtering(name, score):
             np.testing.assert_allclose(each, grid, rtol=0, atol=2e-5)
 
 
-@pytest.mark.parametrize(
-    ("name", "score"),
-    [("none", SCORE), ("whitening", SCORE), ("all", SCORE), ("all", WIDE)],
-)
+@FILTERED
 def test_local_filtering(name, score):
     """Filter and scale are measured in each box; a wider cut gets the same."""
     ours, switches = FILTERS[name]

@@ -189,6 +189,7 @@ def test_devices_make_no_difference(devices):
     assert_same(result, found())
 
 
+@pytest.mark.slow
 def test_four_devices_need_not_talk():
     """The same results once more, and no collective in the compiled program."""
     mesh = device_mesh(jax.devices())

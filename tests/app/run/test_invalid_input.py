@@ -187,6 +187,7 @@ def test_strict_ends_with_its_own_code_and_the_warning_counts(odd):
     assert not any("Traceback" in line for line in said)
 
 
+@pytest.mark.slow
 def test_one_particle_with_every_search_disabled(folder, capsys):
     """Scored where it is; and strict has nothing to say."""
     off = {
