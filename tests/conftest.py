@@ -1,6 +1,7 @@
 """Settings of the whole test run."""
 
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,11 +26,16 @@ def pytest_configure(config: pytest.Config) -> None:
 
     It is in pytest's cache, not the user's, and serves the next run too: a program's key is
     a hash of the program, the compiler and the kind of processor. Without that cache
-    (`-p no:cacheprovider`) every process compiles for itself.
+    (`-p no:cacheprovider`) it is a temporary one.
     """
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ and hasattr(config, "cache"):
-        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(config.cache.mkdir("compiled"))
     folder = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    if folder is None and hasattr(config, "cache"):
+        folder = str(config.cache.mkdir("compiled"))
+    elif folder is None:
+        temporary = tempfile.TemporaryDirectory(prefix="jaxrefine-tests-")
+        config.add_cleanup(temporary.cleanup)
+        folder = temporary.name
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder  # workers are started after this
     jax.config.update("jax_compilation_cache_dir", folder)
     # Also what compiles in no time: a test run has some thousands of small programs.
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
