@@ -45,7 +45,7 @@ with atheris.instrument_imports(include=["jaxrefine", "yaml", "mrcfile"]):
     from jaxrefine.io.star.writer import CISTEM_NUMBERS, RELION_NUMBERS, RELION_OPTICS
     from jaxrefine.io.table import decide_statistics, read_particle_table, write_table
     from jaxrefine.io.table.refined import refined_table
-    from jaxrefine.io.table.schema import COLUMNS, POLISHED
+    from jaxrefine.io.table.schema import COLUMNS
 
 REFERENCE = Path(__file__).resolve().parents[1] / "tests" / "data" / "reference" / "basic"
 PEER = REFERENCE.parents[1] / "peer" / "refined_by_jaxrefine.csv"
@@ -289,8 +289,9 @@ def star_files(folder: Path) -> list[str]:
 def refined_tables() -> list[str]:
     """Tables of three particles: refined, also polished, and of Leopard-EM."""
     header, *rows = PEER.read_text().splitlines()[:4]
-    polished = [f"{header},{','.join(POLISHED)},refined_polish"]
-    polished += [f"{row},{'0.25,' * len(POLISHED)}no_optimum" for row in rows]
+    numbers = [c.name for c in COLUMNS if c.use == "polished" and c.kind != "text"]
+    polished = [f"{header},{','.join(numbers)},refined_polish"]
+    polished += [f"{row},{'0.25,' * len(numbers)}no_optimum" for row in rows]
     leopard = [",".join(line.split(",")[:-2]) for line in (header, *rows)]
     return ["\n".join(lines) for lines in ([header, *rows], polished, leopard)]
 

@@ -54,11 +54,9 @@ from jaxrefine.io.table.refined import RefinedColumns, refined_table
 from jaxrefine.io.table import read_particle_table, write_table
 table = read_particle_table(Path(sys.argv[1]))
 n = len(table)
-columns = RefinedColumns(
-    32,
-    *(np.zeros(shape) for shape in (n, n, (n, 2), (n, 3), n, n, n)),
-    ["converged"] * n,
-)
+columns = RefinedColumns.empty(n, 32, polished=False)
+for name, column in columns.values.items():
+    columns.store(slice(None), {name: "converged" if column.dtype == object else 0.0})
 here = Path().absolute()
 refined = rebase_relative_paths(refined_table(table, columns), here, here)
 write_table(refined, Path("alone.csv"))

@@ -37,8 +37,8 @@ score = jr.ImageCTF.for_particles(
     (n + 12, n + 12),
     n,
     max_defocus_angstrom=float(start.defocus_angstrom.max()) + 200,
-    voltage_kv=float(start.voltage_kv.min()),
-    spherical_aberration_mm=float(start.spherical_aberration_mm.max()),
+    voltage_kv=float(start.optics.voltage_kv.min()),
+    spherical_aberration_mm=float(start.optics.spherical_aberration_mm.max()),
     pixel_size_angstrom=float(start.pixel_size_angstrom.min()),
 )
 micrograph = jr.prepare_micrograph(

@@ -10,8 +10,8 @@ from jax.sharding import Mesh
 from jaxtyping import Int
 
 from jaxrefine.app.config import Config
-from jaxrefine.app.run.checks import check_output
-from jaxrefine.app.run.inputs import load_inputs
+from jaxrefine.app.run.inputs import load_run
+from jaxrefine.app.run.output import check_output
 from jaxrefine.app.run.pipeline import extract_rows, in_batches, micrographs
 from jaxrefine.app.run.results import Results
 from jaxrefine.data import InputError, Particles, Polished, Refined, SearchGrid, Template
@@ -52,9 +52,7 @@ class Refinement:
     """
 
     def __init__(self, config: Config, *, output: str | os.PathLike[str] | None = None):
-        self._inputs = inputs = load_inputs(
-            config, None if output is None else Path(output)
-        )
+        self._inputs = inputs = load_run(config, None if output is None else Path(output))
         self._results = Results(inputs)
         self.config: Config = config
         self.template: Template = inputs.template

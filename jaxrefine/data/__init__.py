@@ -2,6 +2,7 @@
 
 from jaxrefine.data.errors import ErrorCollector as ErrorCollector
 from jaxrefine.data.errors import InputError as InputError
+from jaxrefine.data.errors import add_error_context as add_error_context
 from jaxrefine.data.grid import SearchGrid as SearchGrid
 from jaxrefine.data.offsets import COORDINATES as COORDINATES
 from jaxrefine.data.offsets import PARAMETERS as PARAMETERS
@@ -9,6 +10,7 @@ from jaxrefine.data.offsets import Offsets as Offsets
 from jaxrefine.data.optics import Optics as Optics
 from jaxrefine.data.particles import Alignment as Alignment
 from jaxrefine.data.particles import Particles as Particles
+from jaxrefine.data.polished import POLISH_MEANING as POLISH_MEANING
 from jaxrefine.data.polished import Polished as Polished
 from jaxrefine.data.polished import PoseErrors as PoseErrors
 from jaxrefine.data.refined import STATUS_MEANING as STATUS_MEANING

@@ -1,6 +1,7 @@
 """The one exception for what a user can mend."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 
@@ -56,3 +57,12 @@ class ErrorCollector:
         """Raise an `InputError` if any step had one."""
         if self._sentences:
             raise InputError(dict.fromkeys(self._sentences))
+
+
+@contextmanager
+def add_error_context(*, before: str = "", after: str = "") -> Iterator[None]:
+    """Say of each error where what is invalid is named."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{before}{message}{after}" for message in error.errors) from error

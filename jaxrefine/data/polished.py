@@ -5,6 +5,14 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxrefine.data.refined import Refined
 
+# How a polish may end, and what that means.
+POLISH_MEANING = {
+    "converged": "an optimum: no further step promised a gain",
+    "at_limit": "it stopped where the grid's cell ends: search a finer grid, or set "
+    "bound_to_cell: false; the standard errors are not those of an optimum",
+    "not_converged": "max_steps were not enough: the best so far",
+}
+
 
 class PoseErrors(eqx.Module):
     """Standard errors, each with all the other free parameters unknown as well.

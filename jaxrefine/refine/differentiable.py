@@ -4,13 +4,16 @@ At offsets of zero it is the score that the search gives to the particle's own a
 Written for one particle; use `jax.vmap`, `jax.grad`, `jax.hessian` and `jax.jit` at will.
 """
 
+from collections.abc import Iterable
+from dataclasses import fields, replace
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float, Int
 
-from jaxrefine.data import Offsets, Particles, Template
+from jaxrefine.data import Alignment, Offsets, Optics, Particles, Template
 from jaxrefine.physics.fourier import frequency_grid, half_plane_weights
 from jaxrefine.physics.rotations import rotation_vector_to_matrix
 from jaxrefine.refine.scoring import Score
@@ -21,30 +24,25 @@ def moved(particle: Particles, offsets: Offsets) -> Particles:
 
     These two say how the image is looked at: `matched_filter` and its caller apply them.
     """
-    alignment, optics = particle.alignment, particle.optics
     turn = rotation_vector_to_matrix(offsets.rotation_deg)
     high = jax.lax.Precision.HIGHEST
-    return eqx.tree_at(
-        lambda p: (
-            p.alignment.rotation,
-            p.alignment.defocus_angstrom,
-            p.alignment.astigmatism_deg,
-            p.optics.phase_shift_deg,
-            p.optics.spherical_aberration_mm,
-            p.optics.amplitude_contrast,
-            p.optics.b_factor_angstrom2,
-        ),
-        particle,
-        (
-            jnp.matmul(alignment.rotation, turn, precision=high),
-            alignment.defocus_angstrom + offsets.defocus_angstrom,
-            alignment.astigmatism_deg + offsets.astigmatism_deg,
-            optics.phase_shift_deg + offsets.phase_shift_deg,
-            optics.spherical_aberration_mm + offsets.spherical_aberration_mm,
-            optics.amplitude_contrast + offsets.amplitude_contrast,
-            optics.b_factor_angstrom2 + offsets.b_factor_angstrom2,
-        ),
+    alignment = replace(
+        particle.alignment,
+        rotation=jnp.matmul(particle.alignment.rotation, turn, precision=high),
+        **_sums(particle.alignment, offsets, ("defocus_angstrom", "astigmatism_deg")),
     )
+    optics = replace(particle.optics, **_sums(particle.optics, offsets, _OF_OPTICS))
+    return replace(particle, alignment=alignment, optics=optics)
+
+
+# Optics that may be changed: all that `Offsets` has.
+_OF_OPTICS = tuple(f.name for f in fields(Optics) if f.name in Offsets.__dataclass_fields__)
+
+
+def _sums(
+    values: Alignment | Optics, offsets: Offsets, names: Iterable[str]
+) -> dict[str, Array]:
+    return {name: getattr(values, name) + getattr(offsets, name) for name in names}
 
 
 def feature(

@@ -226,8 +226,7 @@ def _polish_one(
             there.pixel_size_angstrom + offsets.pixel_size_angstrom,
         ),
     )
-    of_search = refined.grid_index, refined.status, refined.approximation_error
-    new = Refined(there, z, correlation, snr, *of_search)
+    new = replace(refined, alignment=there, z_score=z, correlation=correlation, snr=snr)
     new = jax.tree.map(lambda a, b: jnp.where(better, a, b), new, refined)
     strength = jnp.where(jnp.isfinite(summit.value), new.snr, jnp.nan)
     if template.order == 3:

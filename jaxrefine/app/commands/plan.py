@@ -37,13 +37,13 @@ def run(options: argparse.Namespace) -> int:
         format_work,
         particles_left,
     )
-    from jaxrefine.app.run.inputs import describe, load_inputs
+    from jaxrefine.app.run.inputs import describe, load_run
     from jaxrefine.app.run.results import Results
 
     use_cpu_cores()
     config = Config.load(options.config)
     use_compilation_cache(config.computational_config.compilation_cache)
-    inputs = load_inputs(config, options.output)
+    inputs = load_run(config, options.output)
     checkpoint, results = Checkpoint(inputs), Results(inputs)
     if not options.fresh and checkpoint.left_behind():
         results.load(checkpoint, range(len(inputs.groups)))

@@ -5,6 +5,7 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import jax
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -132,12 +133,8 @@ def _particles(
         euler_deg=start.euler_deg[rows],
         defocus_angstrom=start.defocus_angstrom[rows],
         astigmatism_deg=start.astigmatism_deg[rows],
-        phase_shift_deg=start.phase_shift_deg[rows],
-        voltage_kv=start.voltage_kv[rows],
-        spherical_aberration_mm=start.spherical_aberration_mm[rows],
-        amplitude_contrast=start.amplitude_contrast[rows],
         pixel_size_angstrom=start.pixel_size_angstrom[rows],
-        b_factor_angstrom2=start.b_factor_angstrom2[rows],
+        optics=jax.tree.map(lambda values: values[rows], start.optics),
         z_score=table.numbers("refined_scaled_mip")[rows],
     )
 
@@ -150,7 +147,7 @@ def _shift(table: ParticleTable, centre: np.ndarray) -> Float[np.ndarray, "n 2"]
     odd = np.flatnonzero((np.abs(shift) > _LARGEST_SHIFT_PX).any(axis=-1))
     if len(odd):
         raise InputError(
-            f"{table.path}, line {table.lines[odd[0]]}: refined_pos_x_img_angstrom and "
+            f"{table.path}, {table.locate(odd[0])}: refined_pos_x_img_angstrom and "
             "refined_pos_y_img_angstrom are more than half a pixel from "
             "refined_pos_x_img and refined_pos_y_img times pixel_size; they should be the "
             "same place"

@@ -82,7 +82,7 @@ def write_report(table: Path, folder: Path, options: ReportOptions) -> Path:
         "changes": _if_refined(data, figures.changes, data),
         "defocus": _if_refined(data, figures.defocus_bars, data),
         "errors": [figures.errors(data)] if data.sigma else [],
-        "landscape": _landscape(data, options, folder),
+        "landscape": _landscape(data, options),
         "micrographs": _maps(data, options.micrographs),
     }
     page = _template().render(
@@ -109,9 +109,7 @@ def _if_refined(data: ReportData, draw, *arguments) -> list[RenderedFigure]:
     return [draw(*arguments)] if data.refined.any() else []
 
 
-def _landscape(
-    data: ReportData, options: ReportOptions, folder: Path
-) -> list[RenderedFigure]:
+def _landscape(data: ReportData, options: ReportOptions) -> list[RenderedFigure]:
     """Around particles from the highest z-score to the lowest, evenly spread."""
     good = np.flatnonzero(data.refined)
     if not (options.landscape and len(good)):
@@ -127,7 +125,7 @@ def _landscape(
     places = np.linspace(0, len(good) - 1, count)
     rows = best_first[np.rint(places).astype(int)].tolist()
     shift = data.sub_pixel_px[:, ::-1]
-    found = landscapes(options.config, data.table.path, rows, shift, folder)
+    found = landscapes(options.config, data.table.path, rows, shift)
     return [landscape_figure(data, found)]
 
 
@@ -200,7 +198,7 @@ def _concern_row(data: ReportData, concern: Concern) -> tuple[str, ...]:
     row = concern.row
     return (
         data.labels[row],
-        str(data.table.lines[row]),
+        str(data.table.row_numbers[row]),
         data.table.micrograph_paths[row],
         _score(data.z_before[row]),
         _score(data.z_after[row]),

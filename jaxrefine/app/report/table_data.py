@@ -9,9 +9,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from jaxrefine.app.console.logs import printable
-from jaxrefine.data import STATUS_MEANING, InputError
+from jaxrefine.data import POLISH_MEANING, STATUS_MEANING, InputError
 from jaxrefine.io.table import ParticleTable, read_particle_table
-from jaxrefine.io.table.polished import POLISH_MEANING
 from jaxrefine.io.table.schema import ANGLES
 from jaxrefine.physics.rotations import euler_to_matrix
 
@@ -247,9 +246,9 @@ def _errors(table: ParticleTable) -> Iterator[str]:
         values = table.numbers(name)
         rows = np.flatnonzero(np.isfinite(values) & (abs(values) > _LIMIT))
         if len(rows):
-            more = f" (and {len(rows) - 1} more lines)" if len(rows) > 1 else ""
+            more = f" (and {len(rows) - 1} more {table.row_word}s)" if len(rows) > 1 else ""
             yield (
-                f"{table.path}, line {table.lines[rows[0]]}, column {name}: "
+                f"{table.path}, {table.locate(rows[0])}, column {name}: "
                 f"{table.raw[name].iloc[rows[0]][:60]!r}: should be empty or a number "
                 f"within ±1e6{more}"
             )

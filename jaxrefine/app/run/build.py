@@ -3,8 +3,7 @@
 Plain numbers cross the border here; below this module nobody knows the configuration.
 """
 
-from collections.abc import Sequence
-
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -14,7 +13,7 @@ from jaxrefine.app.config.search import (
     DefocusRefinementConfig,
     PixelSizeRefinementConfig,
 )
-from jaxrefine.data import Alignment, InputError, Optics, SearchGrid
+from jaxrefine.data import Alignment, Optics, SearchGrid
 from jaxrefine.io.table import StartingValues
 from jaxrefine.physics.filters import Bandpass, Curve, Filters, Whitening
 from jaxrefine.physics.rotations import euler_to_matrix
@@ -114,52 +113,37 @@ def _orientations(config: Config):
     return grids.uniform_orientations(**axes)
 
 
-def build_score(
-    config: Config, start: StartingValues, grid: SearchGrid, lines: Sequence[int]
-) -> Score:
+def build_score(config: Config, start: StartingValues, grid: SearchGrid) -> Score:
     """The score, on grids that are wide enough for every particle of the table.
 
     Args:
         config: The configuration.
         start: Starting values of all rows.
         grid: Offsets that are searched.
-        lines: Line of each row in the table, for messages.
 
     Raises:
-        InputError: If an offset would make a pixel size zero or negative, or the CTF would
-            spread a particle over thousands of pixels.
+        InputError: If the CTF would spread a particle over thousands of pixels.
     """
     height, width = config.particle_stack.extracted_box_size
     side = config.particle_stack.original_template_size[0]
-    smallest_offset = float(np.min(grid.pixel_size_angstrom))
-    smallest_pixel = float(start.pixel_size_angstrom.min()) + smallest_offset
-    if smallest_pixel <= 0:
-        raise InputError(
-            f"{config.source}: pixel_size_refinement_config: pixel_size_min: "
-            f"{smallest_offset} — takes the pixel size to {smallest_pixel:g} Å; offsets "
-            "are relative to each particle's pixel size, which must stay positive"
-        )
     if config.scoring == "template_ctf":
         return TemplateCTF(
             (height, width), side, pixel_size_changes_cs=config.reproduce is not None
         )
-    defocus = np.abs(start.defocus_angstrom).max(axis=-1)
-    try:
-        return ImageCTF.for_particles(
-            (height, width),
-            side,
-            max_defocus_angstrom=float(defocus.max() + np.abs(grid.defocus_angstrom).max()),
-            voltage_kv=float(start.voltage_kv.min()),
-            spherical_aberration_mm=float(start.spherical_aberration_mm.max()),
-            pixel_size_angstrom=smallest_pixel,
-        )
-    except InputError as error:
-        where = (
-            f"the largest defocus is on line {lines[int(defocus.argmax())]}, the lowest "
-            f"voltage on {lines[int(start.voltage_kv.argmin())]}, the smallest pixel on "
-            f"{lines[int(start.pixel_size_angstrom.argmin())]} of the particle table"
-        )
-        raise InputError(f"{message} ({where})" for message in error.errors) from error
+    defocus = np.abs(start.defocus_angstrom).max()
+    return ImageCTF.for_particles(
+        (height, width),
+        side,
+        max_defocus_angstrom=float(defocus + np.abs(grid.defocus_angstrom).max()),
+        voltage_kv=float(start.optics.voltage_kv.min()),
+        spherical_aberration_mm=float(start.optics.spherical_aberration_mm.max()),
+        pixel_size_angstrom=smallest_pixel_angstrom(start, grid),
+    )
+
+
+def smallest_pixel_angstrom(start: StartingValues, grid: SearchGrid) -> float:
+    """The smallest pixel size that is searched."""
+    return float(start.pixel_size_angstrom.min()) + float(np.min(grid.pixel_size_angstrom))
 
 
 def starting_alignment(start: StartingValues, rows: Int[np.ndarray, " n"]) -> Alignment:
@@ -175,13 +159,7 @@ def starting_alignment(start: StartingValues, rows: Int[np.ndarray, " n"]) -> Al
 
 def particle_optics(start: StartingValues, rows: Int[np.ndarray, " n"]) -> Optics:
     """The microscope of some rows of a table."""
-    return Optics(
-        voltage_kv=_float32(start.voltage_kv[rows]),
-        spherical_aberration_mm=_float32(start.spherical_aberration_mm[rows]),
-        amplitude_contrast=_float32(start.amplitude_contrast[rows]),
-        phase_shift_deg=_float32(start.phase_shift_deg[rows]),
-        b_factor_angstrom2=_float32(start.b_factor_angstrom2[rows]),
-    )
+    return jax.tree.map(lambda values: _float32(values[rows]), start.optics)
 
 
 def _float32(values: Float[np.ndarray, "..."]) -> Float[Array, "..."]:

@@ -4,10 +4,9 @@ A file per micrograph, with the exact values of those of its particles that are 
 run that was interrupted, in whatever way, continues from there.
 """
 
-import dataclasses
 import json
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +91,7 @@ class Checkpoint:
         Raises:
             InputError: They were made from other images.
         """
-        found = np.zeros(len(columns.status), bool)
+        found = np.zeros(sum(map(len, self._rows)), bool)
         changes: list[str] = []
         for number in numbers:
             path = self._path(number)
@@ -110,12 +109,7 @@ class Checkpoint:
                 )
                 if was != now
             ]
-            for name, column in _per_row(columns):
-                if isinstance(column, np.ndarray):
-                    column[rows] = values[name]
-                else:
-                    for row, value in zip(rows, values[name].tolist(), strict=True):
-                        column[row] = value
+            columns.store(rows, values)
             found[rows] = True
         self._refuse(changes)
         return found
@@ -132,7 +126,7 @@ class Checkpoint:
             InputError: The file cannot be written.
         """
         made_from = {"run": self._digest, "images": self._stamps[number]}
-        arrays = {name: np.asarray(column)[rows] for name, column in _per_row(columns)}
+        arrays = {name: _storable(c[rows]) for name, c in columns.values.items()}
         arrays |= {_ROWS: rows, _MADE_FROM: np.asarray(json.dumps(made_from))}
         with atomic_open(self._path(number)) as file:
             # numpy's types take any of the names for its flag allow_pickle.
@@ -228,13 +222,13 @@ class Checkpoint:
             or not np.isin(rows, self._rows[number]).all()
         ):
             raise ValueError("rows of another micrograph")
-        for name, column in _per_row(columns):
-            expected, value = np.asarray(column), values[name]
-            texts = value.dtype.kind == expected.dtype.kind == "U"
-            same_type = texts or value.dtype == expected.dtype
-            if not same_type or value.shape != (len(rows), *expected.shape[1:]):
+        for name, column in columns.values.items():
+            value, expected = values[name], _storable(column[rows]).dtype
+            texts = value.dtype.kind == expected.kind == "U"
+            same_type = texts or value.dtype == expected
+            if not same_type or value.shape != rows.shape:
                 raise ValueError(f"{name} of another form")
-        return rows, values, stamp
+        return rows, {name: values[name] for name in columns.values}, stamp
 
     def _path(self, number: int) -> Path:
         return self.folder / f"{number:06d}.npz"
@@ -244,9 +238,6 @@ class Checkpoint:
             path.unlink(missing_ok=True)
 
 
-def _per_row(columns: RefinedColumns) -> Iterator[tuple[str, Any]]:
-    """Name and values of all columns, whichever they are; not what all rows share."""
-    for field in dataclasses.fields(columns):
-        column = getattr(columns, field.name)
-        if np.ndim(column):
-            yield field.name, column
+def _storable(column: np.ndarray) -> np.ndarray:
+    """Texts as numpy's own: as objects they would be pickled."""
+    return column.astype(str) if column.dtype == object else column

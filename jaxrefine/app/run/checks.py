@@ -1,70 +1,119 @@
-"""Checks of the files that a run will read, all before any long work."""
+"""Second pass over a run's inputs: check together what was read, before any long work."""
 
 import logging
-import os
-import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float
 
 from jaxrefine.app.config import Config
-from jaxrefine.data import ErrorCollector, InputError
-from jaxrefine.io.mrc import image_shape, read_volume, volume_shape
+from jaxrefine.app.run.build import build_grid, build_score, smallest_pixel_angstrom
+from jaxrefine.app.run.costs import warn_of_box, warn_of_defocus
+from jaxrefine.app.run.read import NamedInputs
+from jaxrefine.data import ErrorCollector, InputError, SearchGrid, add_error_context
+from jaxrefine.io.mrc import image_shape
+from jaxrefine.io.paths import resolve_path
+from jaxrefine.io.table import ParticleTable, StartingValues, decide_statistics
+from jaxrefine.refine.scoring import Score
 
 log = logging.getLogger("jaxrefine")
+
+# A micrograph, the map of the correlation's mean, and the map of its spread.
+Files = tuple[Path, Path, Path]
+# Files -> rows of the table that need them, in order of appearance.
+Groups = dict[Files, np.ndarray]
 
 # Voxel sizes in headers are rounded; half a percent shifts nothing that can be seen.
 _VOXEL_SIZE_TOLERANCE = 0.005
 _MAX_IMAGE_ERRORS = 20
 
 
-def check_exists(path: Path, text: str, key: str, source: str) -> None:
-    """Refuse a file of the configuration that is nowhere.
+@dataclass(frozen=True, eq=False)
+class CheckedInputs:
+    """What the configuration and what it names make together, without errors.
 
-    Args:
-        path: Where `resolve_path` looked last.
-        text: The path as the configuration has it.
-        key: Its key.
-        source: The configuration.
+    Attributes:
+        start: Starting values of the table's rows, as they are scored.
+        groups: Rows of the table by the images that they need.
+        maps_hold_variance: Otherwise they hold the standard deviation.
+        template_pixel_size_angstrom: Taken as the template's voxel size, per row.
+        grid: Offsets that are searched.
+        score: How to correlate.
+    """
+
+    start: StartingValues
+    groups: Groups
+    maps_hold_variance: bool
+    template_pixel_size_angstrom: Float[np.ndarray, " n"]
+    grid: SearchGrid
+    score: Score
+
+
+def check_together(config: Config, named: NamedInputs) -> CheckedInputs:
+    """Check all that was read, and that its images exist and fit; and warn of oddities.
 
     Raises:
-        InputError: If so.
+        InputError: With every error found.
     """
-    if not os.path.exists(path):
-        raise InputError(
-            f"{source}: {key}: {text} — no such file in the current folder, nor beside "
-            "the configuration"
-        )
+    table, errors = named.table, ErrorCollector()
+    start = table.start()
+    if config.reproduce == "leopard_em":
+        start = _as_leopard_em_reads(start)
+    grid, groups = build_grid(config), _group_rows(table)
+    statistics = config.statistics
+    with errors:
+        if statistics == "auto":
+            statistics = decide_statistics(table)
+    with errors:
+        _check_pixel_sizes(config, start, grid)
+        with add_error_context(after=_extreme_rows(table, start)):
+            score = build_score(config, start, grid)
+    with errors:
+        _check_images(groups, table, named.volume.shape[0])
+    errors.raise_any()
+
+    voxels = config.template_pixel_size
+    template_pixel_size = (
+        start.nominal_pixel_size_angstrom if voxels is None else np.full(len(table), voxels)
+    )
+    _warn_of_voxel_size(named.voxel_size_angstrom, template_pixel_size)
+    warn_of_box(config)
+    warn_of_defocus(config, table, start, grid, score)
+    return CheckedInputs(
+        start=start,
+        groups=groups,
+        maps_hold_variance=statistics == "variance",
+        template_pixel_size_angstrom=template_pixel_size,
+        grid=grid,
+        score=score,
+    )
 
 
-def read_template(path: Path, config: Config) -> tuple[np.ndarray, float | None]:
-    """The template volume and its header's voxel size in Å, checked.
-
-    Raises:
-        InputError: If it is no cube of the configured even side, not finite, or constant.
-    """
-    shape = volume_shape(path)  # before its values take memory
-    side = config.particle_stack.original_template_size[0]
-    key = f"{config.source}: template_volume_path: {path}"
-    if len(set(shape)) != 1:
-        raise InputError(f"{key} — has shape {shape}; it must be a cube")
-    if shape[0] != side:
-        raise InputError(
-            f"{key} — has side {shape[0]} px, but particle_stack.original_"
-            f"template_size says {side}; the two must be equal (and even)"
-        )
-    volume, voxel_size = read_volume(path)
-    if not np.isfinite(volume).all():
-        count = int((~np.isfinite(volume)).sum())
-        raise InputError(f"{key} — {count} voxels are NaN or infinite; all must be finite")
-    if volume.min() == volume.max():
-        raise InputError(f"{key} — is constant ({volume.min():g}); it holds no structure")
-    return volume, voxel_size
+def _group_rows(table: ParticleTable) -> Groups:
+    """Rows by the files that they need; relative paths as `resolve_path` finds them."""
+    groups: dict[Files, list[int]] = {}
+    columns = zip(
+        table.micrograph_paths,
+        table.correlation_mean_paths,
+        table.correlation_variance_paths,
+        strict=True,
+    )
+    folder = table.path.absolute().parent
+    for row, texts in enumerate(columns):
+        image, mean, spread = (resolve_path(text, beside=folder) for text in texts)
+        groups.setdefault((image, mean, spread), []).append(row)
+    return {files: np.asarray(rows) for files, rows in groups.items()}
 
 
-def warn_of_voxel_size(
+def _as_leopard_em_reads(start: StartingValues) -> StartingValues:
+    """One mean pixel size for every CTF, and u the larger defocus whatever the angle."""
+    mean = np.full_like(start.pixel_size_angstrom, start.pixel_size_angstrom.mean())
+    larger_first = -np.sort(-start.defocus_angstrom, axis=-1)
+    return replace(start, pixel_size_angstrom=mean, defocus_angstrom=larger_first)
+
+
+def _warn_of_voxel_size(
     voxel_size_angstrom: float | None, template_pixel_size_angstrom: np.ndarray
 ) -> None:
     """Warn where the template's header disagrees with the size it is taken to have."""
@@ -80,14 +129,12 @@ def warn_of_voxel_size(
             )
 
 
-def check_images(
-    groups: dict[tuple[Path, Path, Path], np.ndarray], lines: tuple[int, ...], side: int
-) -> None:
+def _check_images(groups: Groups, table: ParticleTable, side: int) -> None:
     """Check that every micrograph and its maps exist and fit together.
 
     Args:
-        groups: (micrograph, mean map, variance map) -> rows.
-        lines: Line of each row in the table, for messages.
+        groups: Files -> rows.
+        table: Whose rows they are.
         side: Side of the template; maps have one position per template inside.
 
     Raises:
@@ -95,7 +142,7 @@ def check_images(
     """
     errors = ErrorCollector()
     for (micrograph, *maps), rows in groups.items():
-        where = f" (first named on line {lines[rows[0]]} of the particle table)"
+        where = f" (first named on {table.locate(rows[0])} of the particle table)"
         expected = None
         with errors, add_error_context(after=where):
             height, width = image_shape(micrograph)
@@ -124,38 +171,29 @@ def check_images(
         ) from error
 
 
-@contextmanager
-def add_error_context(*, before: str = "", after: str = "") -> Iterator[None]:
-    """Say of each error where what is invalid is named."""
-    try:
-        yield
-    except InputError as error:
-        raise InputError(f"{before}{message}{after}" for message in error.errors) from error
-
-
-def check_output(output: Path, inputs: Iterable[Path], source: str) -> None:
-    """Refuse an output that cannot be written or would overwrite an input.
+def _check_pixel_sizes(config: Config, start: StartingValues, grid: SearchGrid) -> None:
+    """Refuse a search that would come to pixel sizes of zero or less.
 
     Raises:
         InputError: If so.
     """
-    key = f"{source}: output_path: {output}"
-    try:
-        real = Path(os.path.realpath(output))  # resolve() has no word for circles
-        if os.path.lexists(output) and not os.path.exists(output):
-            raise InputError(f"{key} — is a broken link; name a file")
-        if not real.parent.is_dir():
-            raise InputError(f"{key} — its folder does not exist; make it first")
-        if real.is_dir():
-            raise InputError(f"{key} — is a folder; name a file")
-        if real.exists() and not real.is_file():  # it would be replaced
-            raise InputError(f"{key} — is a device or a pipe; name a file")
-        with tempfile.TemporaryFile(dir=real.parent):
-            pass  # the folder can be written to
-        if os.path.realpath(output) in map(os.path.realpath, inputs):
-            raise InputError(f"{key} — is an input of the run; name another file")
-    except (OSError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{key} — cannot be written: {reason}") from error
+    smallest = smallest_pixel_angstrom(start, grid)
+    if smallest <= 0:
+        offset = float(np.min(grid.pixel_size_angstrom))
+        raise InputError(
+            f"{config.source}: pixel_size_refinement_config: pixel_size_min: "
+            f"{offset} — takes the pixel size to {smallest:g} Å; offsets "
+            "are relative to each particle's pixel size, which must stay positive"
+        )
+
+
+def _extreme_rows(table: ParticleTable, start: StartingValues) -> str:
+    """Where the rows are by which the grids of a score are made."""
+    defocus = np.abs(start.defocus_angstrom).max(axis=-1)
+    rows = defocus.argmax(), start.optics.voltage_kv.argmin()
+    of_defocus, of_voltage = (table.locate(int(row)) for row in rows)
+    of_pixel = table.locate(int(start.pixel_size_angstrom.argmin()))
+    return (
+        f" (the largest defocus is on {of_defocus}, the lowest voltage on {of_voltage}, "
+        f"the smallest pixel on {of_pixel} of the particle table)"
+    )

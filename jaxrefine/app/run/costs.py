@@ -1,7 +1,6 @@
 """Warnings of what makes a run much slower than it need be."""
 
 import logging
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +8,7 @@ import numpy as np
 from jaxrefine.app.config import Config
 from jaxrefine.app.run.build import build_score
 from jaxrefine.data import SearchGrid
-from jaxrefine.io.table import StartingValues
+from jaxrefine.io.table import ParticleTable, StartingValues
 from jaxrefine.refine.scoring import Score
 
 log = logging.getLogger("jaxrefine")
@@ -43,8 +42,8 @@ def warn_of_box(config: Config) -> None:
 
 def warn_of_defocus(
     config: Config,
+    table: ParticleTable,
     start: StartingValues,
-    lines: Sequence[int],
     grid: SearchGrid,
     score: Score,
 ) -> None:
@@ -52,8 +51,8 @@ def warn_of_defocus(
 
     Args:
         config: The configuration.
-        start: Starting values of all rows.
-        lines: Line of each row in the table.
+        table: The particle table.
+        start: Starting values of its rows.
         grid: Offsets that are searched.
         score: As wide as all rows ask for.
     """
@@ -63,15 +62,15 @@ def warn_of_defocus(
     if not far.any():
         return
     near = np.where(far[:, None], median, start.defocus_angstrom)
-    without = build_score(config, replace(start, defocus_angstrom=near), grid, lines)
+    without = build_score(config, replace(start, defocus_angstrom=near), grid)
     if np.prod(score.padded_box) < _DEAR * np.prod(without.padded_box):
         return
     at = int(np.argmax(largest))
     others = f", and {far.sum() - 1} more rows" if far.sum() > 1 else ""
     log.warning(
-        "line %d%s: a defocus of %g Å, where the median is %g Å, makes the cut of every "
+        "%s%s: a defocus of %g Å, where the median is %g Å, makes the cut of every "
         "particle %d x %d px instead of %d x %d: check it, or refine such rows apart",
-        lines[at],
+        table.locate(at),
         others,
         largest[at],
         median,

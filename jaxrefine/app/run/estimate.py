@@ -71,7 +71,7 @@ def format_work(
         return lines
     batches = sum(math.ceil(count / at_once) for count in left.values())
     # Micrographs are prepared by threads while others are searched.
-    ahead = inputs.config.computational_config.num_cpus
+    ahead = inputs.threads
     preparing = sum(count > 0 for count in left.values()) * measured.prepare_s / ahead
     seconds = max(batches * measured.batch_s, preparing) + measured.first_s
     device = inputs.mesh.devices.flat[0].device_kind
@@ -92,7 +92,7 @@ def format_memory(inputs: RunInputs) -> list[str]:
     largest = max(
         sum(4 * math.prod(image_shape(path)) for path in files) for files in inputs.groups
     )
-    ahead = inputs.config.computational_config.num_cpus + 1
+    ahead = inputs.threads + 1
     lines = [
         f"template {_mib(template)} on each device, columns of a product up to "
         f"{_mib(inputs.layout.column_bytes)}",

@@ -9,7 +9,8 @@ from typing import Any
 
 import jaxrefine
 from jaxrefine.app.config.schema import Section, show
-from jaxrefine.app.run.inputs import Files, RunInputs
+from jaxrefine.app.run.checks import Files
+from jaxrefine.app.run.inputs import RunInputs
 from jaxrefine.data import InputError
 
 # Where files are and what computes does not change numbers; what the files hold does.

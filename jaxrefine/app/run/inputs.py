@@ -1,40 +1,29 @@
-"""A run that has passed every check, with all but the micrographs in memory."""
+"""A run that has passed every check, with all but the micrographs in memory.
 
-from dataclasses import dataclass, replace
+Three passes: read what the configuration names, check it together, build the objects of
+the core. Below these nobody asks the configuration what to compute.
+"""
+
+from dataclasses import dataclass
 from pathlib import Path
 
 import jax
 import numpy as np
 
 from jaxrefine.app.config import Config
-from jaxrefine.app.run.build import build_filters, build_grid, build_polish, build_score
-from jaxrefine.app.run.checks import (
-    add_error_context,
-    check_exists,
-    check_images,
-    check_output,
-    read_template,
-    warn_of_voxel_size,
-)
-from jaxrefine.app.run.costs import warn_of_box, warn_of_defocus
+from jaxrefine.app.run.build import build_filters, build_polish
+from jaxrefine.app.run.checks import CheckedInputs, Groups, check_together
 from jaxrefine.app.run.devices import free_bytes
+from jaxrefine.app.run.output import check_output
+from jaxrefine.app.run.read import NamedInputs, read_named, table_path, template_path
 from jaxrefine.data import ErrorCollector, SearchGrid, Template
-from jaxrefine.io.paths import resolve_path
-from jaxrefine.io.table import (
-    ParticleTable,
-    StartingValues,
-    decide_statistics,
-    read_particle_table,
-)
+from jaxrefine.io.table import ParticleTable, StartingValues
 from jaxrefine.physics.filters import Filters
 from jaxrefine.physics.slices import make_template
 from jaxrefine.refine.layout import Layout, plan_layout
 from jaxrefine.refine.polish import Polish
 from jaxrefine.refine.scoring import Score
-from jaxrefine.refine.sharding import Device, device_mesh, replicate, select_devices
-
-# A micrograph, the map of the correlation's mean, and the map of its spread.
-Files = tuple[Path, Path, Path]
+from jaxrefine.refine.sharding import Device, device_mesh, replicate
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,36 +34,40 @@ class RunInputs:
         config: The configuration.
         table: The particle table.
         start: Starting values of its rows, as they are scored.
-        groups: Files -> rows of the table, in order of appearance.
+        groups: Rows of the table by the images that they need.
         maps_hold_variance: Otherwise they hold the standard deviation.
         template_path: File of the template.
         template: The template, on every device.
         smooth_template: The same for the polish, with cubic slices; None without polish.
         template_pixel_size_angstrom: Voxel size that it is taken to have, per row.
         filters: Filters of the micrograph.
+        global_filtering: Whether they are applied to it as a whole.
         grid: Offsets that are searched, on every device.
         score: How to correlate.
         layout: Of the search, for the memory of the devices.
         polish: How the grid's best are polished; None where they are not.
         mesh: The devices.
-        output: Where the refined table goes.
+        threads: How many read and prepare micrographs.
+        output: Where the refined table goes, if it is written.
     """
 
     config: Config
     table: ParticleTable
     start: StartingValues
-    groups: dict[Files, np.ndarray]
+    groups: Groups
     maps_hold_variance: bool
     template_path: Path
     template: Template
     smooth_template: Template | None
     template_pixel_size_angstrom: np.ndarray
     filters: Filters
+    global_filtering: bool
     grid: SearchGrid
     score: Score
     layout: Layout
     polish: Polish | None
     mesh: jax.sharding.Mesh
+    threads: int
     output: Path
 
     @property
@@ -94,84 +87,69 @@ class RunInputs:
         return self.config.reproduce == "leopard_em"
 
 
-def load_inputs(config: Config, output: Path | None = None) -> RunInputs:
-    """Read and check everything but the micrographs' values.
-
-    Args:
-        config: What to do.
-        output: Overrides the configuration's output path.
+def load_run(config: Config, output: Path | None = None) -> RunInputs:
+    """`load_inputs` for a run that writes: its output, too, is checked.
 
     Raises:
         InputError: With every error found.
     """
     errors = ErrorCollector()
-    table_path = resolve_path(config.particle_stack.df_path, beside=config.folder)
-    template_path = resolve_path(config.template_volume_path, beside=config.folder)
-    output = output or config.output_file(table_path)
-    with errors, add_error_context(before=f"{config.source}: "):
-        devices = select_devices(config.computational_config.devices)
+    table = table_path(config)
+    output = output or config.output_file(table)
     with errors:
-        text = config.template_volume_path
-        check_exists(template_path, text, "template_volume_path", config.source)
-        volume, voxel_size = read_template(template_path, config)
+        named = [table, template_path(config), Path(config.source)]
+        check_output(output, named, config.source)
     with errors:
-        text = config.particle_stack.df_path
-        check_exists(table_path, text, "particle_stack.df_path", config.source)
-        table = read_particle_table(table_path)
-    with errors:
-        check_output(
-            output, [table_path, template_path, Path(config.source)], config.source
-        )
+        inputs = load_inputs(config, output)
+        check_output(output, inputs.inputs, config.source)
     errors.raise_any()
+    return inputs
 
-    start = table.start()
-    if config.reproduce == "leopard_em":
-        start = _as_leopard_em_reads(start)
-    grid = build_grid(config)
-    groups = _group_rows(table)
-    statistics = config.statistics
-    with errors:
-        if statistics == "auto":
-            statistics = decide_statistics(table)
-    with errors:
-        score = build_score(config, start, grid, table.lines)
-    with errors:
-        check_images(groups, table.lines, volume.shape[0])
-    with errors:
-        images = (path for files in groups for path in files)
-        check_output(output, images, config.source)
-    errors.raise_any()
 
-    voxels = config.template_pixel_size
-    template_pixel_size = (
-        start.nominal_pixel_size_angstrom if voxels is None else np.full(len(table), voxels)
-    )
-    warn_of_voxel_size(voxel_size, template_pixel_size)
-    warn_of_box(config)
-    warn_of_defocus(config, start, table.lines, grid, score)
-    with jax.default_device(devices[0]):
-        template = make_template(volume, config.template_sampling)
-        smooth = make_template(volume, "cubic") if config.polish.enabled else None
+def load_inputs(config: Config, output: Path | None = None) -> RunInputs:
+    """Read and check everything but the micrographs' values.
+
+    Args:
+        config: What to do.
+        output: Overrides the configuration's output path; `load_run` checks it.
+
+    Raises:
+        InputError: With every error found.
+    """
+    named = read_named(config)
+    checked = check_together(config, named)
+    return _build(config, named, checked, output or config.output_file(named.table.path))
+
+
+def _build(
+    config: Config, named: NamedInputs, checked: CheckedInputs, output: Path
+) -> RunInputs:
+    """Third pass: the objects of the core, on the devices."""
+    with jax.default_device(named.devices[0]):
+        template = make_template(named.volume, config.template_sampling)
+        smooth = make_template(named.volume, "cubic") if config.polish.enabled else None
     templates = (template, smooth)
-    devices = _limit_devices_to_memory(devices, templates)
-    mesh = device_mesh(devices, max(len(rows) for rows in groups.values()))
+    devices = _limit_devices_to_memory(named.devices, templates)
+    mesh = device_mesh(devices, max(len(rows) for rows in checked.groups.values()))
     template, smooth = replicate(templates, mesh)
     return RunInputs(
         config=config,
-        table=table,
-        start=start,
-        groups=groups,
-        maps_hold_variance=statistics == "variance",
+        table=named.table,
+        start=checked.start,
+        groups=checked.groups,
+        maps_hold_variance=checked.maps_hold_variance,
+        template_path=named.template_path,
         template=template,
         smooth_template=smooth,
-        template_path=template_path,
-        template_pixel_size_angstrom=template_pixel_size,
+        template_pixel_size_angstrom=checked.template_pixel_size_angstrom,
         filters=build_filters(config),
-        grid=replicate(grid, mesh),
-        score=score,
-        layout=_plan(config, grid, score, start, devices),
+        global_filtering=config.apply_global_filtering,
+        grid=replicate(checked.grid, mesh),
+        score=checked.score,
+        layout=_plan(config, checked, devices),
         polish=build_polish(config),
         mesh=mesh,
+        threads=config.computational_config.num_cpus,
         output=output,
     )
 
@@ -187,21 +165,15 @@ def _limit_devices_to_memory(
     return devices[: 1 + int(free_bytes(devices[0]) / 4 / copy)]
 
 
-def _plan(
-    config: Config,
-    grid: SearchGrid,
-    score: Score,
-    start: StartingValues,
-    devices: list[Device],
-) -> Layout:
+def _plan(config: Config, checked: CheckedInputs, devices: list[Device]) -> Layout:
     """A layout for every particle of the run and the fullest of its devices."""
-    wanted = config.computational_config
+    wanted, start = config.computational_config, checked.start
     on_cpu = devices[0].platform == "cpu"
     free = min(free_bytes(device) for device in devices)
     return plan_layout(
-        grid,
-        score,
-        voltage_kv=float(start.voltage_kv.min()),
+        checked.grid,
+        checked.score,
+        voltage_kv=float(start.optics.voltage_kv.min()),
         pixel_size_angstrom=float(start.pixel_size_angstrom.min()),
         free_bytes=free / len(devices) if on_cpu else free,
         accelerator=not on_cpu,
@@ -209,29 +181,6 @@ def _plan(
         precision=None if wanted.precision == "auto" else wanted.precision,
         thorough=config.search == "exhaustive",
     )
-
-
-def _group_rows(table: ParticleTable) -> dict[Files, np.ndarray]:
-    """Rows by the files that they need; relative paths as `resolve_path` finds them."""
-    groups: dict[Files, list[int]] = {}
-    columns = zip(
-        table.micrograph_paths,
-        table.correlation_mean_paths,
-        table.correlation_variance_paths,
-        strict=True,
-    )
-    folder = table.path.absolute().parent
-    for row, texts in enumerate(columns):
-        image, mean, spread = (resolve_path(text, beside=folder) for text in texts)
-        groups.setdefault((image, mean, spread), []).append(row)
-    return {files: np.asarray(rows) for files, rows in groups.items()}
-
-
-def _as_leopard_em_reads(start: StartingValues) -> StartingValues:
-    """One mean pixel size for every CTF, and u the larger defocus whatever the angle."""
-    mean = np.full_like(start.pixel_size_angstrom, start.pixel_size_angstrom.mean())
-    larger_first = -np.sort(-start.defocus_angstrom, axis=-1)
-    return replace(start, pixel_size_angstrom=mean, defocus_angstrom=larger_first)
 
 
 def _kind(device: Device) -> str:

@@ -46,7 +46,6 @@ def landscapes(
     table: Path,
     rows: Sequence[int],
     shift_px: Float[np.ndarray, "n 2"],
-    folder: Path,
 ) -> list[Landscape]:
     """Score particles around their refined values.
 
@@ -55,14 +54,12 @@ def landscapes(
         table: The refined table.
         rows: Which of its particles.
         shift_px: Sub-pixel rest (y, x) of all rows' positions.
-        folder: One that can be written to; nothing is.
 
     Raises:
         InputError: With every error of the configuration's inputs or the table's images.
     """
     stack = replace(config.particle_stack, df_path=str(table.absolute()))
-    # The job's checks want an output that could be written.
-    inputs = load_inputs(replace(config, particle_stack=stack), folder / "no_output.csv")
+    inputs = load_inputs(replace(config, particle_stack=stack))
     reach = _reach(config)
     offsets = {name: np.linspace(-r, r, _POINTS) for name, r in reach.items()}
     # One particle after another: one device does.

@@ -25,8 +25,9 @@ from jaxrefine.app.console.summary import Summary
 from jaxrefine.app.run.accuracy import ApproximationMonitor
 from jaxrefine.app.run.build import particle_optics, starting_alignment
 from jaxrefine.app.run.checkpoint import Checkpoint
+from jaxrefine.app.run.checks import Files
 from jaxrefine.app.run.images import read_images
-from jaxrefine.app.run.inputs import Files, RunInputs, describe, load_inputs
+from jaxrefine.app.run.inputs import RunInputs, describe, load_run
 from jaxrefine.app.run.results import Results
 from jaxrefine.data import InputError, Particles, Polished, Refined
 from jaxrefine.refine.layout import Layout
@@ -74,7 +75,7 @@ def run(
     """
     started = time.monotonic()
     processes = processes or ProcessGroup()
-    inputs = processes.on_all("inputs", lambda: load_inputs(config, output))
+    inputs = processes.on_all("inputs", lambda: load_run(config, output))
     for line in describe(inputs):
         log.info("%s", line)
     checkpoint = processes.on_all("fingerprint", lambda: Checkpoint(inputs))
@@ -209,9 +210,8 @@ def _with_what_is_kept(
 def micrographs(
     inputs: RunInputs, left: Mapping[int, np.ndarray]
 ) -> Iterator[tuple[int, Micrograph | None]]:
-    """Number and micrograph of each group; `num_cpus` threads read and prepare ahead."""
-    workers = inputs.config.computational_config.num_cpus
-    files = list(inputs.groups)
+    """Number and micrograph of each group; threads read and prepare ahead."""
+    workers, files = inputs.threads, list(inputs.groups)
     waiting: deque[tuple[int, int, Future[Micrograph]]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         for number, rows in left.items():
@@ -246,7 +246,7 @@ def _prepare(inputs: RunInputs, files: Files) -> Micrograph:
             jnp.asarray(mean),
             jnp.asarray(std),
             inputs.filters,
-            global_filtering=inputs.config.apply_global_filtering,
+            global_filtering=inputs.global_filtering,
             second_square_root=inputs.reproduces_leopard_em
             and not inputs.maps_hold_variance,
         )
@@ -321,7 +321,7 @@ def extract_rows(
 
 def _leopard_em_scale(inputs: RunInputs) -> float:
     """With global filtering Leopard-EM counts the box's area as (H + 1)(W + 1)."""
-    if not inputs.config.apply_global_filtering:
+    if not inputs.global_filtering:
         return 1.0
     height, width = inputs.score.box
     return float(np.sqrt(height * width / ((height + 1) * (width + 1))))

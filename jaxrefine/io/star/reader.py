@@ -16,16 +16,17 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from jaxrefine.data.errors import InputError
+from jaxrefine.data import InputError, Optics
 from jaxrefine.io.optional import require_packages
 from jaxrefine.io.star.writer import (
     CISTEM_NUMBERS,
+    OPTICS,
     RELION_NUMBERS,
     RELION_OPTICS,
     StarParticles,
 )
-from jaxrefine.io.table import csv_text as cells
-from jaxrefine.io.table.schema import BY_NAME
+from jaxrefine.io.table import cells
+from jaxrefine.io.table.schema import BY_NAME, OPTICS_FIELDS
 
 if TYPE_CHECKING:
     from gemmi import cif
@@ -107,13 +108,12 @@ def imported_table(
         "defocus_v": (particles.defocus_angstrom[:, 1], 4),
         "astigmatism_angle": (particles.astigmatism_deg, 4),
         "pixel_size": (particles.pixel_size_angstrom, 6),
-        "voltage": (particles.voltage_kv, 6),
-        "spherical_aberration": (particles.spherical_aberration_mm, 6),
-        "amplitude_contrast_ratio": (particles.amplitude_contrast, 6),
-        "phase_shift": (particles.phase_shift_deg, 6),
-        "ctf_B_factor": (particles.b_factor_angstrom2, 6),
         "scaled_mip": (particles.z_score, 6),
     }
+    for field, column in OPTICS_FIELDS.items():
+        values = getattr(particles.optics, field)
+        if values is not None:  # as further parameters are, which the file does not hold
+            numbers[column.name] = (values, 6)
     for name, (values, decimals) in numbers.items():
         columns[name] = cells.rounded_texts(values, decimals)
     columns["micrograph_path"] = list(particles.micrograph)
@@ -141,19 +141,17 @@ def _from_relion(path: Path, optics: pd.DataFrame, table: pd.DataFrame) -> StarP
             f"{path}: particles are of optics groups that are not there: {_some(unknown)}"
         )
     rows = [where[group] for group in group_of]
-    astigmatism = {
-        name: values[rows] for name, values in _fields(path, optics, RELION_OPTICS).items()
-    }
+    of_groups = _fields(path, optics, RELION_OPTICS)
+    values = {name: of_group[rows] for name, of_group in of_groups.items()}
     origin = _places(path, table, "rlnOrigin{}Angst", default=0.0)
-    pixel_size = astigmatism["pixel_size_angstrom"][:, None]
+    pixel_size = values["pixel_size_angstrom"][:, None]
     centre, shift = _places(path, table, "rlnCoordinate{}"), -origin / pixel_size
     _need_sane_places(path, centre, shift)
     return StarParticles(
         micrograph=_names(path, table, "rlnMicrographName"),
         box_centre_px=centre,
         shift_px=shift,
-        **_fields(path, table, RELION_NUMBERS),
-        **astigmatism,
+        **_by_owner(values | _fields(path, table, RELION_NUMBERS)),
     )
 
 
@@ -171,8 +169,7 @@ def _from_cistem(path: Path, table: pd.DataFrame) -> StarParticles:
         micrograph=_names(path, table, "cisTEMOriginalImageFilename"),
         box_centre_px=centre,
         shift_px=shift,
-        b_factor_angstrom2=np.zeros(len(table)),
-        **values,
+        **_by_owner(values | {"b_factor_angstrom2": np.zeros(len(table))}),
     )
 
 
@@ -189,6 +186,12 @@ def _fields(path: Path, table: pd.DataFrame, names: dict) -> dict[str, np.ndarra
             columns = [_numbers(path, table, one, limit) for one in theirs]
             found[name] = np.stack(columns, axis=-1)
     return found
+
+
+def _by_owner(values: dict[str, np.ndarray]) -> dict[str, Any]:
+    """The fields of `StarParticles`: those of the optics are one of them."""
+    of_optics = {name: values.pop(name) for name in OPTICS & set(values)}
+    return values | {"optics": Optics(**of_optics)}
 
 
 def _required(names: dict) -> Iterator[str]:

@@ -6,14 +6,14 @@ differ in the sign of the shift, in units, and in what they hold at all.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from jaxrefine.data.errors import InputError
+from jaxrefine.data import InputError, Optics
 from jaxrefine.io.atomic import atomic_open
 from jaxrefine.io.optional import require_packages
 
@@ -48,6 +48,9 @@ CISTEM_NUMBERS = {
 }
 
 
+OPTICS = frozenset(field.name for field in fields(Optics))
+
+
 @dataclass(frozen=True, eq=False)
 class StarParticles:
     """What a STAR file says of n particles, in our units and conventions.
@@ -59,12 +62,8 @@ class StarParticles:
         euler_deg: phi, theta, psi.
         defocus_angstrom: Absolute defocus (u, v).
         astigmatism_deg: Direction of u.
-        phase_shift_deg: Additional phase shift.
-        voltage_kv: Acceleration voltage.
-        spherical_aberration_mm: Cs.
-        amplitude_contrast: Fraction of amplitude contrast.
         pixel_size_angstrom: Pixel size.
-        b_factor_angstrom2: B of the envelope; cisTEM holds none.
+        optics: Optics; cisTEM holds no B-factor, which is 0 then.
         z_score: 2DTM SNR; NaN where the file holds none.
     """
 
@@ -74,12 +73,8 @@ class StarParticles:
     euler_deg: Float[np.ndarray, "n 3"]
     defocus_angstrom: Float[np.ndarray, "n 2"]
     astigmatism_deg: Float[np.ndarray, " n"]
-    phase_shift_deg: Float[np.ndarray, " n"]
-    voltage_kv: Float[np.ndarray, " n"]
-    spherical_aberration_mm: Float[np.ndarray, " n"]
-    amplitude_contrast: Float[np.ndarray, " n"]
     pixel_size_angstrom: Float[np.ndarray, " n"]
-    b_factor_angstrom2: Float[np.ndarray, " n"]
+    optics: Optics
     z_score: Float[np.ndarray, " n"]
 
     def __len__(self) -> int:
@@ -153,9 +148,7 @@ def need_starfile() -> None:
 
 
 def _to_relion(particles: StarParticles, stack: Stack | None) -> Blocks:
-    keys = pd.DataFrame(
-        {name: getattr(particles, field) for field, name in RELION_OPTICS.items()}
-    )
+    keys = pd.DataFrame(_columns(particles, RELION_OPTICS))
     group = keys.groupby(list(keys), sort=False).ngroup().to_numpy() + 1
     optics = keys.drop_duplicates().reset_index(drop=True)
     numbers = np.arange(1, len(optics) + 1)
@@ -210,7 +203,7 @@ def _columns(particles: StarParticles, names: dict) -> dict[str, np.ndarray]:
     """Numbers of the particles, by the names of a program."""
     found = {}
     for field, name in names.items():
-        values = getattr(particles, field)
+        values = getattr(particles.optics if field in OPTICS else particles, field)
         if isinstance(name, str):
             found[name] = values
         else:

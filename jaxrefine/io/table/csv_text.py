@@ -1,47 +1,19 @@
-"""CSV files as cells of text: reading, writing, and numbers to and from text.
-
-What the columns mean is the business of `jaxrefine.io.table.particle_table`.
-"""
+"""Tables in CSV files: reading and writing."""
 
 import csv
-import json
-import os
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from jaxrefine.data.errors import InputError
 from jaxrefine.io.atomic import atomic_open
+from jaxrefine.io.table.cells import Cells
 
 _UNNAMED_INDEX = re.compile(r"(Unnamed: \d+)?")
-_NOTHING = frozenset({"", "{}", "[]", "null", "none", "nan"})
 
 
-@dataclass(frozen=True)
-class Cells:
-    """A CSV file as it is written.
-
-    Attributes:
-        header: Names of the columns, less leading unnamed ones (an index, as pandas
-            writes it).
-        rows: Rows with as many cells as the header.
-        lines: Line of the file on which each of `rows` ends; the header is line 1.
-        odd_rows: (line, number of cells) of the rows that have more or fewer.
-        n_dropped: Number of leading unnamed columns that were dropped.
-    """
-
-    header: list[str]
-    rows: list[list[str]]
-    lines: list[int]
-    odd_rows: list[tuple[int, int]]
-    n_dropped: int
-
-
-def read_cells(path: Path) -> Cells:
+def read_csv(path: Path) -> Cells:
     """Reads a CSV file; empty lines are skipped.
 
     Args:
@@ -87,17 +59,18 @@ def read_cells(path: Path) -> Cells:
     return Cells(
         header=rows[0][n_dropped:],
         rows=[rows[i][n_dropped:] for i in sound],
-        lines=[lines[i] for i in sound],
+        numbers=[lines[i] for i in sound],
         odd_rows=[
             (line, len(row))
             for line, row in zip(lines[1:], rows[1:], strict=True)
             if len(row) != width
         ],
         n_dropped=n_dropped,
+        row_word="line",
     )
 
 
-def write_table(table: pd.DataFrame, path: str | os.PathLike[str]) -> None:
+def write_csv(table: pd.DataFrame, path: Path) -> None:
     """Writes a table as CSV, all of it or nothing; an older file is replaced at once.
 
     Args:
@@ -107,7 +80,6 @@ def write_table(table: pd.DataFrame, path: str | os.PathLike[str]) -> None:
     Raises:
         InputError: The folder is missing or cannot be written.
     """
-    path = Path(path)
     if not path.parent.is_dir():
         raise InputError(f"{path}: cannot be written: no folder {path.parent}")
     # Python's csv leaves a lone carriage return unquoted, and then reads two rows.
@@ -115,70 +87,3 @@ def write_table(table: pd.DataFrame, path: str | os.PathLike[str]) -> None:
     quoting = csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL
     with atomic_open(path, encoding="utf-8", newline="") as file:
         table.to_csv(file, index=False, lineterminator="\n", quoting=quoting)
-
-
-def number(text: str) -> float:
-    """The number in a cell; NaN where there is none."""
-    try:
-        return np.nan if "_" in text else float(text)
-    except ValueError:
-        return np.nan
-
-
-def is_neutral(text: str, neutral: np.ndarray | float) -> bool:
-    """Whether a cell holds nothing, or JSON numbers that change nothing.
-
-    Args:
-        text: The cell: empty, a name of nothing, or a JSON list or dictionary.
-        neutral: The numbers that change nothing, in order.
-    """
-    if text.strip().lower() in _NOTHING:
-        return True
-    try:
-        value = json.loads(text)
-        if isinstance(value, dict):
-            value = list(value.values())
-        values = np.asarray(value, np.float64).ravel()
-        return bool(np.all(values == neutral))
-    except (ValueError, TypeError, RecursionError):
-        return False
-
-
-def float32_texts(values: np.ndarray) -> list[str]:
-    """The shortest texts that give the same float32; empty where not finite."""
-    return [str(np.float32(x)) if np.isfinite(x) else "" for x in _floats(values)]
-
-
-def rounded_texts(values: np.ndarray, decimals: int) -> list[str]:
-    """Texts with so many decimals at most; empty where not finite."""
-    rounded = np.round(np.asarray(values, np.float64), decimals) + 0.0  # no -0.0
-    return [repr(x) if np.isfinite(x) else "" for x in _floats(rounded)]
-
-
-def whole_texts(values: np.ndarray) -> list[str]:
-    """Whole numbers without a decimal point; empty where not finite."""
-    return [str(round(x)) if np.isfinite(x) else "" for x in _floats(values)]
-
-
-def normalised_euler_deg(euler_deg: np.ndarray, decimals: int) -> np.ndarray:
-    """The same rotations with phi, psi in [0, 360) and theta in [0, 180].
-
-    Uses (phi, theta, psi) = (phi + 180, -theta, psi + 180).
-
-    Args:
-        euler_deg: (n, 3): phi, theta, psi, intrinsic ZYZ.
-        decimals: Angles are rounded to so many decimals, and stay in range.
-    """
-    phi, theta, psi = np.asarray(euler_deg, np.float64).T
-    theta = np.mod(theta, 360.0)
-    flipped = theta > 180.0
-    turn = np.where(flipped, 180.0, 0.0)
-    theta = np.where(flipped, 360.0 - theta, theta)
-    euler = np.stack([phi + turn, theta, psi + turn], axis=-1)
-    euler = np.round(euler, decimals)
-    euler[:, [0, 2]] = np.mod(euler[:, [0, 2]], 360.0)
-    return euler
-
-
-def _floats(values: np.ndarray) -> Iterable[float]:
-    return np.asarray(values, np.float64).tolist()

@@ -1,14 +1,18 @@
 """Results as pandas frames of numbers, for research code."""
 
 import io
+from dataclasses import fields
 from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
 
 from jaxrefine.data import PoseErrors, Refined, Status
+from jaxrefine.io.table.schema import REFINED_FIELDS
 
 DataFrame: TypeAlias = pd.DataFrame
+
+_FIELDS = [field.name for field in fields(Refined) if field.name in REFINED_FIELDS]
 
 
 def results_to_dataframe(
@@ -24,9 +28,7 @@ def results_to_dataframe(
     there = refined.alignment
     columns = {
         "status": [Status(int(status)).name.lower() for status in refined.status],
-        "z_score": refined.z_score,
-        "correlation": refined.correlation,
-        "snr": refined.snr,
+        **{name: getattr(refined, name) for name in _FIELDS},
         **_numbered(euler_deg, "phi_deg", "theta_deg", "psi_deg"),
         **_numbered(there.position_px, "position_y_px", "position_x_px"),
         **_numbered(there.defocus_angstrom, "defocus_u_angstrom", "defocus_v_angstrom"),

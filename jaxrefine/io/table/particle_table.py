@@ -1,4 +1,4 @@
-"""The particle table: a CSV file with one particle per row, as Leopard-EM writes it.
+"""The particle table: one particle per row, with the columns that Leopard-EM writes.
 
 Cells are kept as text, so that what the program does not change is written as it was read.
 """
@@ -9,14 +9,15 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import SupportsIndex
 
 import numpy as np
 import pandas as pd
 
-from jaxrefine.data.errors import InputError
-from jaxrefine.io.table import csv_text as cells
-from jaxrefine.io.table.csv_text import write_table as write_table
-from jaxrefine.io.table.schema import ANGLES, BY_NAME, COLUMNS, DEFOCUS
+from jaxrefine.data import InputError, Optics
+from jaxrefine.io.table import cells
+from jaxrefine.io.table.readers import read_cells
+from jaxrefine.io.table.schema import ANGLES, BY_NAME, COLUMNS, DEFOCUS, OPTICS_FIELDS
 from jaxrefine.io.table.statistic_maps import ADVICE, MapKind, decide_map_kind
 
 _LIMITS: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray]]] = {
@@ -45,11 +46,7 @@ class StartingValues:
         astigmatism_deg: Direction of u.
         pixel_size_angstrom: Pixel size to start from.
         nominal_pixel_size_angstrom: Pixel size before any refinement.
-        voltage_kv: Acceleration voltage.
-        spherical_aberration_mm: Cs.
-        amplitude_contrast: Fraction of amplitude contrast.
-        phase_shift_deg: Additional phase shift.
-        b_factor_angstrom2: B of the envelope exp(-B k²/4).
+        optics: Optics, with leaves of float64.
         from_refined: True where angles, position or defocus are refined ones. (A refined
             pixel size does not count: match tables hold one as well.)
         n_rounded_positions: Number of rows whose position was no whole number.
@@ -62,11 +59,7 @@ class StartingValues:
     astigmatism_deg: np.ndarray
     pixel_size_angstrom: np.ndarray
     nominal_pixel_size_angstrom: np.ndarray
-    voltage_kv: np.ndarray
-    spherical_aberration_mm: np.ndarray
-    amplitude_contrast: np.ndarray
-    phase_shift_deg: np.ndarray
-    b_factor_angstrom2: np.ndarray
+    optics: Optics
     from_refined: np.ndarray
     n_rounded_positions: int
 
@@ -78,15 +71,22 @@ class ParticleTable:
     Attributes:
         path: The file it was read from.
         raw: All cells as text; columns as in the file, less an unnamed index.
-        lines: Line of the file on which each row ends; the header is line 1.
+        row_numbers: Where in the file each row is; of CSV the line on which it ends, the
+            header being line 1.
+        row_word: What these numbers count, for messages.
     """
 
     path: Path
     raw: pd.DataFrame
-    lines: tuple[int, ...]
+    row_numbers: tuple[int, ...]
+    row_word: str = "line"
 
     def __len__(self) -> int:
         return len(self.raw)
+
+    def locate(self, row: SupportsIndex) -> str:
+        """Where in the file a row is, for messages: "line 12"."""
+        return f"{self.row_word} {self.row_numbers[row]}"
 
     def numbers(self, name: str) -> np.ndarray:
         """One column as float64; NaN where the cell, or a known column, is not there."""
@@ -137,14 +137,19 @@ class ParticleTable:
             astigmatism_deg=astigmatism[:, 2],
             pixel_size_angstrom=np.where(use_refined, pixel_size, nominal),
             nominal_pixel_size_angstrom=nominal,
-            voltage_kv=self.numbers("voltage"),
-            spherical_aberration_mm=self.numbers("spherical_aberration"),
-            amplitude_contrast=self.numbers("amplitude_contrast_ratio"),
-            phase_shift_deg=self.numbers("phase_shift"),
-            b_factor_angstrom2=self.numbers("ctf_B_factor"),
+            optics=self._optics(),
             from_refined=refined_euler | refined_position | refined_defocus,
             n_rounded_positions=int(np.any(whole != position, axis=-1).sum()),
         )
+
+    def _optics(self) -> Optics:
+        """The optics; a field whose column is not there keeps its default."""
+        there = {
+            field: self.numbers(column.name)
+            for field, column in OPTICS_FIELDS.items()
+            if column.name in self.raw.columns
+        }
+        return Optics(**there)
 
     def _preferred(self, *names: str) -> tuple[np.ndarray, np.ndarray]:
         """The refined_ columns where all are finite, else the plain ones; and where."""
@@ -158,38 +163,41 @@ def read_particle_table(path: str | os.PathLike[str]) -> ParticleTable:
     """Reads a particle table and checks all that the computation reads.
 
     Args:
-        path: CSV file, with or without an unnamed index column.
+        path: Of a kind that `jaxrefine.io.table.readers` knows; CSV with or without an
+            unnamed index column.
 
     Returns:
         The table.
 
     Raises:
-        InputError: With every error of the file, rows by their line in it.
+        InputError: With every error of the file, rows by where they are in it.
     """
     path = Path(path)
-    content = cells.read_cells(path)
+    content = read_cells(path)
     header, width = content.header, len(content.header) + content.n_dropped
     errors = list(_header_errors(path, header))
     rows = [
-        (line, -1, f"{path}, line {line}: has {n} cells; it should have {width}")
-        for line, n in content.odd_rows
+        (
+            number,
+            -1,
+            f"{path}, {content.row_word} {number}: has {n} cells; it should have {width}",
+        )
+        for number, n in content.odd_rows
     ]
     if not content.rows and not rows:
         errors.append(f"{path}: holds no particles")
     raw = pd.DataFrame(content.rows, columns=pd.Index(header), dtype=object)
-    table = ParticleTable(path, raw, tuple(content.lines))
+    table = ParticleTable(path, raw, tuple(content.numbers), content.row_word)
     if raw.columns.is_unique:
         rows.extend(_cell_errors(table))
-    errors += _shortened(path, rows, header)
+    errors += _shortened(table, rows)
     if errors:
         raise InputError(errors)
     return table
 
 
-def _shortened(
-    path: Path, rows: list[tuple[int, int, str]], header: list[str]
-) -> Iterator[str]:
-    """Some errors of each column, by line, and how many more there are of each."""
+def _shortened(table: ParticleTable, rows: list[tuple[int, int, str]]) -> Iterator[str]:
+    """Some errors of each column, row by row, and how many more there are of each."""
     counts = Counter(place for _, place, _ in rows)
     share = max(1, _MAX_ROW_ERRORS // len(counts)) if counts else 0
     shown = Counter[int]()
@@ -199,8 +207,9 @@ def _shortened(
             yield sentence
     for place, count in sorted(counts.items()):
         if count > share:
-            where = f"column {header[place]}" if place >= 0 else "number of cells"
-            yield f"{path}, {where}: … and {count - share} more lines"
+            column = f"column {table.raw.columns[place]}"
+            where = f"{table.path}, {column if place >= 0 else 'number of cells'}"
+            yield f"{where}: … and {count - share} more {table.row_word}s"
 
 
 def _header_errors(path: Path, header: list[str]) -> Iterator[str]:
@@ -220,7 +229,7 @@ def _header_errors(path: Path, header: list[str]) -> Iterator[str]:
 
 
 def _cell_errors(table: ParticleTable) -> Iterator[tuple[int, int, str]]:
-    """(line, place of the column, sentence) of each cell that cannot be used."""
+    """(number of the row, place of the column, sentence) of each unusable cell."""
     for place, name in enumerate(table.raw.columns):
         column = BY_NAME.get(name)
         if column is None:
@@ -230,7 +239,7 @@ def _cell_errors(table: ParticleTable) -> Iterator[tuple[int, int, str]]:
             neutral, right = _NEUTRAL.get(name, 0.0), "not supported yet: leave empty"
             accepted = {text for text in set(texts) if cells.is_neutral(text, neutral)}
             good = [text in accepted for text in texts]
-        elif not column.required:
+        elif not (column.required or column in OPTICS_FIELDS.values()):
             continue
         elif column.kind == "text":
             good, right = [bool(text.strip()) for text in texts], "should be a path"
@@ -242,9 +251,9 @@ def _cell_errors(table: ParticleTable) -> Iterator[tuple[int, int, str]]:
             yield 0, place, f"{table.path}, column {name}: every cell is empty: {right}"
             continue
         for row in np.flatnonzero(~np.asarray(good, bool)):
-            line, text = table.lines[row], texts[row]
-            what = f"{text[:60]!r}" if text.strip() else "an empty cell"
-            yield line, place, f"{table.path}, line {line}, column {name}: {what}: {right}"
+            what = f"{texts[row][:60]!r}" if texts[row].strip() else "an empty cell"
+            where = f"{table.path}, {table.locate(row)}, column {name}"
+            yield table.row_numbers[row], place, f"{where}: {what}: {right}"
 
 
 def decide_statistics(table: ParticleTable) -> MapKind:
@@ -267,4 +276,4 @@ def decide_statistics(table: ParticleTable) -> MapKind:
             f"deviation without the columns {', '.join(missing)}: {ADVICE}"
         )
     mip, scaled_mip, mean, variance = map(table.numbers, names)
-    return decide_map_kind(mip, scaled_mip, mean, variance, table.lines, str(table.path))
+    return decide_map_kind(mip, scaled_mip, mean, variance, table.locate, str(table.path))

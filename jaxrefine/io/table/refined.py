@@ -1,14 +1,15 @@
 """The results of a refinement as columns of the particle table."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from jaxrefine.io.table import csv_text as cells
+from jaxrefine.io.table import cells
 from jaxrefine.io.table.particle_table import ParticleTable
-from jaxrefine.io.table.schema import ANGLES, BY_NAME, COLUMNS, DEFOCUS, OURS, POLISHED
+from jaxrefine.io.table.schema import ANGLES, BY_NAME, COLUMNS, DEFOCUS, WRITTEN, Column
 
 # Refined astigmatism stays: it is where this refinement began.
 _OF_AN_EARLIER_POLISH = [
@@ -17,39 +18,49 @@ _OF_AN_EARLIER_POLISH = [
     if column.use == "polished"
     and column.name not in {f"refined_{name}" for name in (*DEFOCUS, "astigmatism_angle")}
 ]
+_CENTRE, _CENTRE_ANGSTROM = "refined_pos_{}_img", "refined_pos_{}_img_angstrom"
+_DERIVED = {name.format(axis) for name in (_CENTRE, _CENTRE_ANGSTROM) for axis in "xy"}
 
 
 @dataclass(frozen=True, eq=False)
 class RefinedColumns:
-    """What a refinement found, n rows; NaN where a particle was not refined.
+    """What a refinement found, n rows.
 
     Attributes:
         template_side: Side of the template in px.
-        mip: Correlation at the best.
-        scaled_mip: z-score at the best.
-        position_px: (n, 2): y, x of the template's top-left corner, whole numbers.
-        euler_deg: (n, 3): phi, theta, psi, of any range.
-        relative_defocus_angstrom: Relative defocus.
-        pixel_size_angstrom: Pixel size.
-        snr: Correlation above the background, in its standard deviations.
-        status: Name of the particle's status.
-        at_edge: The quantities whose best is the outermost that was searched.
-        polished: (n, c): the columns `POLISHED`; None without a polish.
-        polish: How each particle's polish ended; None without one.
+        values: Name of a column -> what was found; NaN, or "", where nothing was. All that
+            the schema says are written, but for the centres, which follow from the corners;
+            those of a polish only where there was one. Angles are of any range.
     """
 
     template_side: int
-    mip: np.ndarray
-    scaled_mip: np.ndarray
-    position_px: np.ndarray
-    euler_deg: np.ndarray
-    relative_defocus_angstrom: np.ndarray
-    pixel_size_angstrom: np.ndarray
-    snr: np.ndarray
-    status: list[str]
-    at_edge: list[str]
-    polished: np.ndarray | None = None
-    polish: Sequence[str] | None = None
+    values: dict[str, np.ndarray]
+
+    @classmethod
+    def empty(cls, n: int, template_side: int, *, polished: bool) -> "RefinedColumns":
+        """Columns in which nothing was found yet."""
+        return cls(
+            template_side,
+            {
+                column.name: _empty(column, n)
+                for column in WRITTEN
+                if column.name not in _DERIVED and (polished or column.use != "polished")
+            },
+        )
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.values[name]
+
+    def store(self, rows: Any, found: Mapping[str, Any]) -> None:
+        """Put values into some rows, by the names of their columns."""
+        for name, values in found.items():
+            self.values[name][rows] = values
+
+
+def _empty(column: Column, n: int) -> np.ndarray:
+    if column.written == "text":
+        return np.full(n, "", object)
+    return np.full(n, np.nan, np.float32 if column.written == "float32" else np.float64)
 
 
 def refined_table(table: ParticleTable, results: RefinedColumns) -> pd.DataFrame:
@@ -64,55 +75,32 @@ def refined_table(table: ParticleTable, results: RefinedColumns) -> pd.DataFrame
         input, then our own.
     """
     frame = table.raw.drop(columns=_OF_AN_EARLIER_POLISH, errors="ignore")
-    corner = np.asarray(results.position_px, np.float64)
-    centre = corner + results.template_side // 2
-    centre_angstrom = (centre + _shift(results)) * table.numbers("pixel_size")[:, None]
-    for i, axis in enumerate("yx"):
-        frame[f"refined_pos_{axis}"] = cells.whole_texts(corner[:, i])
-        frame[f"refined_pos_{axis}_img"] = cells.whole_texts(centre[:, i])
-        texts = cells.rounded_texts(centre_angstrom[:, i], 4)
-        frame[f"refined_pos_{axis}_img_angstrom"] = texts
-    euler = cells.normalised_euler_deg(results.euler_deg, 4)
-    for i, name in enumerate(ANGLES):
-        frame[f"refined_{name}"] = cells.rounded_texts(euler[:, i], 4)
-    # Fewer decimals than float32 holds: 60.0 and not 60.000488 from 5260.0005 - 5200.
-    defocus = cells.rounded_texts(results.relative_defocus_angstrom, 2)
-    frame["refined_relative_defocus"] = defocus
-    frame["refined_pixel_size"] = cells.rounded_texts(results.pixel_size_angstrom, 6)
-    frame["refined_mip"] = cells.float32_texts(results.mip)
-    frame["refined_scaled_mip"] = cells.float32_texts(results.scaled_mip)
-    frame["refined_snr"] = cells.float32_texts(results.snr)
-    frame["refined_status"] = list(results.status)
-    frame["refined_at_edge"] = list(results.at_edge)
-    for name, texts in _polished_texts(results):
-        frame[name] = texts
-    known = [name for name in BY_NAME if name in frame.columns and name not in OURS]
+    values = _with_derived(table, results)
+    for column in WRITTEN:
+        if column.name in values and _says_something(column, values[column.name]):
+            frame[column.name] = cells.texts(values[column.name], column.written)
+    there = [column for column in COLUMNS if column.name in frame.columns]
+    known = [column.name for column in there if not column.ours]
     unknown = [name for name in frame.columns if name not in BY_NAME]
-    ours = [name for name in OURS if name in frame.columns]
+    ours = [column.name for column in there if column.ours]
     return frame.reindex(columns=[*known, *unknown, *ours])
 
 
-def _shift(results: RefinedColumns) -> np.ndarray:
-    """Sub-pixel rest (y, x) of the positions."""
-    if results.polished is None:
-        return np.zeros(2)
-    at = [POLISHED.index(f"refined_shift_{axis}") for axis in "yx"]
-    return results.polished[:, at]
+def _with_derived(table: ParticleTable, results: RefinedColumns) -> dict[str, np.ndarray]:
+    """All columns: with the centres of the particles, and angles in their range."""
+    values = dict(results.values)
+    pixel_size = table.numbers("pixel_size")
+    for axis in "xy":
+        centre = values[f"refined_pos_{axis}"] + results.template_side // 2
+        exact = centre + values.get(f"refined_shift_{axis}", 0.0)
+        values[_CENTRE.format(axis)] = centre
+        values[_CENTRE_ANGSTROM.format(axis)] = exact * pixel_size
+    names = [f"refined_{name}" for name in ANGLES]
+    euler = np.stack([values[name] for name in names], axis=-1)
+    return values | dict(zip(names, cells.normalised_euler_deg(euler, 4).T, strict=True))
 
 
-def _polished_texts(results: RefinedColumns) -> Iterator[tuple[str, Sequence[str]]]:
-    """Columns of a polish; one that has no value in any row is left out."""
-    if results.polished is None:
-        return
-    for name, values in zip(POLISHED, results.polished.T, strict=True):
-        if not np.isfinite(values).any():
-            continue
-        column = BY_NAME[name]
-        if column.kind == "integer":
-            yield name, cells.whole_texts(values)
-        elif column.unit == "-":
-            yield name, cells.float32_texts(values.astype(np.float32))
-        else:
-            decimals = 6 if "pixel_size" in name else 4
-            yield name, cells.rounded_texts(values, decimals)
-    yield "refined_polish", list(results.polish or ())
+def _says_something(column: Column, values: np.ndarray) -> bool:
+    """A number of a polish that has no value in any row is left out."""
+    left_out = column.use == "polished" and column.written != "text"
+    return not left_out or bool(np.isfinite(values).any())

@@ -1,4 +1,7 @@
-"""The columns of the particle table: the only list of their names, units and meanings."""
+"""The columns of the particle table: the only list of their names, units and meanings.
+
+Reading, writing, the results of a run and its checkpoint go by this list.
+"""
 
 from dataclasses import dataclass
 
@@ -16,6 +19,11 @@ class Column:
             where particles were polished. "carried": copied unread. "refused": must be
             empty.
         meaning: What it holds.
+        written: As "float32" (the shortest text that gives it), "whole" (number),
+            "N decimals" (at most) or "text"; "" if not.
+        field: Whose values it holds: "optics.NAME" for a field of `Optics`, which is read
+            from it, "refined.NAME" for one of `Refined`, which is written to it.
+        ours: Whether it is none of Leopard-EM's.
     """
 
     name: str
@@ -23,6 +31,9 @@ class Column:
     kind: str
     use: str
     meaning: str
+    written: str = ""
+    field: str = ""
+    ours: bool = False
 
     @property
     def required(self) -> bool:
@@ -30,13 +41,14 @@ class Column:
         return self.use == "required"
 
 
-# Leopard-EM's order of a refined table, then our own columns.
-_COLUMNS = """
+# In the order in which Leopard-EM writes a refined table. One column a line: name, unit,
+# kind, use, meaning, how it is written, field.
+_LEOPARD_EM = """
 particle_index|-|integer|carried|number of the particle; need not be unique
 mip|-|number|optional|correlation at the best pose of the match
 scaled_mip|-|number|optional|z-score at the best pose of the match
-refined_mip|-|number|output|correlation at the best pose of the refinement
-refined_scaled_mip|-|number|output|z-score at the best pose of the refinement
+refined_mip|-|number|output|correlation at the best pose of the refinement|float32|refined.correlation
+refined_scaled_mip|-|number|output|z-score at the best pose of the refinement|float32|refined.z_score
 correlation_mean|-|number|optional|mean of the correlation over all poses of the match
 correlation_variance|-|number|optional|its variance or standard deviation (see below)
 total_correlations|-|integer|carried|number of poses of the match
@@ -46,30 +58,30 @@ pos_x_img|px|integer|carried|centre of the particle in the micrograph, x
 pos_y_img|px|integer|carried|the same, y
 pos_x_img_angstrom|Å|number|carried|centre of the particle in the micrograph, x
 pos_y_img_angstrom|Å|number|carried|the same, y
-refined_pos_x|px|integer|start|refined top-left corner, x
-refined_pos_y|px|integer|start|the same, y
-refined_pos_x_img|px|integer|output|refined centre: corner + template side // 2, x
-refined_pos_y_img|px|integer|output|the same, y
-refined_pos_x_img_angstrom|Å|number|output|refined centre in px times pixel_size, x
-refined_pos_y_img_angstrom|Å|number|output|the same, y
+refined_pos_x|px|integer|start|refined top-left corner, x|whole
+refined_pos_y|px|integer|start|the same, y|whole
+refined_pos_x_img|px|integer|output|refined centre: corner + template side // 2, x|whole
+refined_pos_y_img|px|integer|output|the same, y|whole
+refined_pos_x_img_angstrom|Å|number|output|refined centre in px times pixel_size, x|4 decimals
+refined_pos_y_img_angstrom|Å|number|output|the same, y|4 decimals
 phi|deg|number|required|first Euler angle (intrinsic ZYZ)
 theta|deg|number|required|second Euler angle
 psi|deg|number|required|third Euler angle
-refined_phi|deg|number|start|refined phi, in [0, 360)
-refined_theta|deg|number|start|refined theta, in [0, 180]
-refined_psi|deg|number|start|refined psi, in [0, 360)
+refined_phi|deg|number|start|refined phi, in [0, 360)|4 decimals
+refined_theta|deg|number|start|refined theta, in [0, 180]|4 decimals
+refined_psi|deg|number|start|refined psi, in [0, 360)|4 decimals
 relative_defocus|Å|number|required|defocus of the particle less that of the micrograph
-refined_relative_defocus|Å|number|start|the same, refined
+refined_relative_defocus|Å|number|start|the same, refined|2 decimals
 defocus_u|Å|number|required|defocus of the micrograph along u; underfocus positive
 defocus_v|Å|number|required|the same along v
 astigmatism_angle|deg|number|required|direction of u
 pixel_size|Å|number|required|pixel size of the micrograph
-refined_pixel_size|Å|number|start|the same, refined
-voltage|kV|number|required|acceleration voltage
-spherical_aberration|mm|number|required|Cs
-amplitude_contrast_ratio|-|number|required|fraction of amplitude contrast
-phase_shift|deg|number|required|additional phase shift
-ctf_B_factor|Å²|number|required|B of the envelope exp(-B k²/4)
+refined_pixel_size|Å|number|start|the same, refined|6 decimals
+voltage|kV|number|required|acceleration voltage||optics.voltage_kv
+spherical_aberration|mm|number|required|Cs||optics.spherical_aberration_mm
+amplitude_contrast_ratio|-|number|required|fraction of amplitude contrast||optics.amplitude_contrast
+phase_shift|deg|number|required|additional phase shift||optics.phase_shift_deg
+ctf_B_factor|Å²|number|required|B of the envelope exp(-B k²/4)||optics.b_factor_angstrom2
 even_zernikes|-|text|refused|symmetric aberrations, not supported yet
 odd_zernikes|-|text|refused|antisymmetric aberrations, not supported yet
 mag_matrix|-|text|refused|anisotropic magnification, not supported yet
@@ -83,45 +95,56 @@ phi_path|-|text|carried|map of the best phi
 defocus_path|-|text|carried|map of the best relative defocus
 correlation_average_path|-|text|required|map of correlation_mean
 correlation_variance_path|-|text|required|map of correlation_variance
-refined_shift_x|px|number|polished|sub-pixel rest of the refined position, x
-refined_shift_y|px|number|polished|the same, y
-refined_defocus_u|Å|number|polished|defocus_u with refined astigmatism; read as start
-refined_defocus_v|Å|number|polished|the same along v
-refined_astigmatism_angle|deg|number|polished|direction of u, refined; read as start
-refined_tilt_x_sigma|deg|number|polished|standard error of the tilt about the image's x
-refined_tilt_y_sigma|deg|number|polished|the same about y
-refined_in_plane_sigma|deg|number|polished|the same of the in-plane rotation
-refined_orientation_sigma|deg|number|polished|the same about the axis known worst
-refined_pos_x_sigma|px|number|polished|standard error of the position, x
-refined_pos_y_sigma|px|number|polished|the same, y
-refined_relative_defocus_sigma|Å|number|polished|standard error of the mean defocus
-refined_pixel_size_sigma|Å|number|polished|standard error of the pixel size
-refined_astigmatism_sigma|Å|number|polished|standard error of (defocus_u - defocus_v) / 2
-refined_polish|-|text|polished|how the polish ended (see below)
-grid_mip|-|number|polished|correlation at the grid's best, before polishing
-grid_scaled_mip|-|number|polished|z-score at the grid's best
-grid_pos_x|px|integer|polished|top-left corner at the grid's best, x
-grid_pos_y|px|integer|polished|the same, y
-grid_phi|deg|number|polished|phi at the grid's best
-grid_theta|deg|number|polished|theta at the grid's best
-grid_psi|deg|number|polished|psi at the grid's best
-grid_relative_defocus|Å|number|polished|relative defocus at the grid's best
-grid_pixel_size|Å|number|polished|pixel size at the grid's best
-refined_snr|-|number|output|correlation above the background, in its deviations (see below)
-refined_status|-|text|output|how the particle fared (see below)
-refined_at_edge|-|text|output|the quantities whose best is the outermost that was searched
-"""
+"""  # noqa: E501
 
-COLUMNS = tuple(Column(*line.split("|")) for line in _COLUMNS.split("\n") if line)
+# Written last.
+_OURS = """
+refined_shift_x|px|number|polished|sub-pixel rest of the refined position, x|4 decimals
+refined_shift_y|px|number|polished|the same, y|4 decimals
+refined_defocus_u|Å|number|polished|defocus_u with refined astigmatism; read as start|4 decimals
+refined_defocus_v|Å|number|polished|the same along v|4 decimals
+refined_astigmatism_angle|deg|number|polished|direction of u, refined; read as start|4 decimals
+refined_tilt_x_sigma|deg|number|polished|standard error of the tilt about the image's x|4 decimals
+refined_tilt_y_sigma|deg|number|polished|the same about y|4 decimals
+refined_in_plane_sigma|deg|number|polished|the same of the in-plane rotation|4 decimals
+refined_orientation_sigma|deg|number|polished|the same about the axis known worst|4 decimals
+refined_pos_x_sigma|px|number|polished|standard error of the position, x|4 decimals
+refined_pos_y_sigma|px|number|polished|the same, y|4 decimals
+refined_relative_defocus_sigma|Å|number|polished|standard error of the mean defocus|4 decimals
+refined_pixel_size_sigma|Å|number|polished|standard error of the pixel size|6 decimals
+refined_astigmatism_sigma|Å|number|polished|standard error of (defocus_u - defocus_v) / 2|4 decimals
+refined_polish|-|text|polished|how the polish ended (see below)|text
+grid_mip|-|number|polished|correlation at the grid's best, before polishing|float32
+grid_scaled_mip|-|number|polished|z-score at the grid's best|float32
+grid_pos_x|px|integer|polished|top-left corner at the grid's best, x|whole
+grid_pos_y|px|integer|polished|the same, y|whole
+grid_phi|deg|number|polished|phi at the grid's best|4 decimals
+grid_theta|deg|number|polished|theta at the grid's best|4 decimals
+grid_psi|deg|number|polished|psi at the grid's best|4 decimals
+grid_relative_defocus|Å|number|polished|relative defocus at the grid's best|4 decimals
+grid_pixel_size|Å|number|polished|pixel size at the grid's best|6 decimals
+refined_snr|-|number|output|correlation above the background, in its deviations (see below)|float32|refined.snr
+refined_status|-|text|output|how the particle fared (see below)|text
+refined_at_edge|-|text|output|the quantities whose best is the outermost that was searched|text
+"""  # noqa: E501
 
+
+def _columns(lines: str, *, ours: bool) -> tuple[Column, ...]:
+    return tuple(Column(*line.split("|"), ours=ours) for line in lines.split("\n") if line)
+
+
+def _fields(owner: str) -> dict[str, Column]:
+    """Fields of `Optics` or `Refined` that have a column, and which."""
+    return {
+        column.field.removeprefix(f"{owner}."): column
+        for column in COLUMNS
+        if column.field.startswith(f"{owner}.")
+    }
+
+
+COLUMNS = (*_columns(_LEOPARD_EM, ours=False), *_columns(_OURS, ours=True))
 BY_NAME = {column.name: column for column in COLUMNS}
-# Numbers of a polish, in their order.
-POLISHED = tuple(c.name for c in COLUMNS if c.use == "polished" and c.kind != "text")
+WRITTEN = tuple(column for column in COLUMNS if column.written)
+OPTICS_FIELDS, REFINED_FIELDS = _fields("optics"), _fields("refined")
 ANGLES = ("phi", "theta", "psi")
 DEFOCUS = ("defocus_u", "defocus_v")
-# Not Leopard-EM's: written last.
-OURS = tuple(
-    c.name
-    for c in COLUMNS
-    if c.use == "polished" or c.name in ("refined_snr", "refined_status", "refined_at_edge")
-)

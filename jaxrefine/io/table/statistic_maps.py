@@ -1,6 +1,6 @@
 """What the maps of the correlation's spread hold: variances or standard deviations."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -22,8 +22,8 @@ def decide_map_kind(
     z_score: np.ndarray,
     mean: np.ndarray,
     spread: np.ndarray,
-    lines: Sequence[int],
-    where: str,
+    locate: Callable[[int], str],
+    table: str,
 ) -> MapKind:
     """Decides by the z-scores of the match: (correlation - mean) / v or / sqrt(v).
 
@@ -35,8 +35,8 @@ def decide_map_kind(
         z_score: Its z-score.
         mean: Mean of the correlation.
         spread: v. Rows with v ≤ 0, a z-score of 0 or anything not finite are left out.
-        lines: Line of each row, for the message.
-        where: The table, for the message.
+        locate: Says where a row is, for the message.
+        table: The table's name, for the message.
 
     Returns:
         The reading that fits.
@@ -46,7 +46,7 @@ def decide_map_kind(
     """
     values = np.stack([correlation, z_score, mean, spread])
     usable = np.isfinite(values).all(axis=0) & (spread > 0) & (z_score != 0)
-    question = f"{where}: cannot tell whether the maps hold variance or standard deviation"
+    question = f"{table}: cannot tell whether the maps hold variance or standard deviation"
     if not usable.any():
         raise InputError(f"{question}: no row has finite statistics: {ADVICE}")
     correlation, z_score, mean, spread = values[:, usable]
@@ -64,8 +64,9 @@ def decide_map_kind(
     else:
         return "variance" if only_variance.any() else "standard_deviation"
     i = int(np.argmax(wrong))
+    where = locate(int(np.flatnonzero(usable)[i]))
     raise InputError(
-        f"{question}: {reason}. On line {np.asarray(lines)[usable][i]} the correlation "
+        f"{question}: {reason}. On {where} the correlation "
         f"{correlation[i]:.8g}, mean {mean[i]:.8g} and variance {spread[i]:.8g} give a "
         f"z-score of {as_deviation[i]:.8g} (read as a standard deviation) or "
         f"{as_variance[i]:.8g} (as a variance); the table says {z_score[i]:.8g}: {ADVICE}"

@@ -129,7 +129,7 @@ def test_a_run_that_was_interrupted(folder, capsys):
     checkpoint, results = Checkpoint(inputs), Results(inputs)
     checkpoint.begin(fresh=False)
     results.store_unreadable(np.arange(3))
-    results.columns.status[:3] = ["converged"] * 3
+    results.columns["refined_status"][:3] = "converged"
     results.save(checkpoint, 0, np.arange(7))
     checkpoint.close(shared=False)
     before = sorted(path.name for path in checkpoint.folder.iterdir())

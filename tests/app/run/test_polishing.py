@@ -9,7 +9,6 @@ from jaxrefine.app.cli import main
 from jaxrefine.app.config import Config
 from jaxrefine.data import InputError
 from jaxrefine.io.table import read_particle_table
-from jaxrefine.io.table.polished import POLISH_MEANING
 from tests.reference import reference_set
 from tests.test_examples import ROOT
 

@@ -1,7 +1,7 @@
 """The refined table: its columns, digits and order, and how it is written."""
 
 import os
-from dataclasses import replace
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -10,13 +10,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jaxrefine.data import STATUS_MEANING, InputError
+from jaxrefine.data import STATUS_MEANING, InputError, Optics, Refined
 from jaxrefine.io.table import (
     read_particle_table,
     write_table,
 )
 from jaxrefine.io.table.refined import RefinedColumns, refined_table
-from jaxrefine.io.table.schema import COLUMNS
+from jaxrefine.io.table.schema import COLUMNS, OPTICS_FIELDS, REFINED_FIELDS
 from tests.reference import REFERENCE, ROOT
 from tests.tables import ROW, read
 
@@ -27,19 +27,28 @@ ANGLES = ("refined_phi", "refined_theta", "refined_psi")
 
 
 def results(n: int, **changes: Any) -> RefinedColumns:
-    plain = RefinedColumns(
-        template_side=64,
-        mip=np.full(n, 17.922709),
-        scaled_mip=np.full(n, 14.527165),
-        position_px=np.tile([111.0, 200.0], (n, 1)),
-        euler_deg=np.tile([32.00239, 75.891655, 77.65074], (n, 1)),
-        relative_defocus_angstrom=np.full(n, 60.0),
-        pixel_size_angstrom=np.full(n, 1.5),
-        snr=np.full(n, 16.1),
-        status=["converged"] * n,
-        at_edge=[""] * n,
-    )
-    return replace(plain, **changes)
+    """Results of n particles; `changes` by the names of the columns, less "refined_"."""
+    found = RefinedColumns.empty(n, 64, polished=False)
+    plain = {
+        "mip": 17.922709,
+        "scaled_mip": 14.527165,
+        "pos_y": 111.0,
+        "pos_x": 200.0,
+        "phi": 32.00239,
+        "theta": 75.891655,
+        "psi": 77.65074,
+        "relative_defocus": 60.0,
+        "pixel_size": 1.5,
+        "snr": 16.1,
+        "status": "converged",
+    }
+    for name, values in (plain | changes).items():
+        found.store(slice(None), {f"refined_{name}": values})
+    return found
+
+
+def angles(euler: Any) -> dict[str, Any]:
+    return dict(zip(("phi", "theta", "psi"), np.asarray(euler).T, strict=True))
 
 
 def test_refined_table_as_leopard_em_writes_it():
@@ -52,10 +61,11 @@ def test_refined_table_as_leopard_em_writes_it():
             7,
             mip=numbers("refined_mip"),
             scaled_mip=numbers("refined_scaled_mip"),
-            position_px=np.stack([numbers(f"refined_pos_{axis}") for axis in "yx"], -1),
-            euler_deg=np.stack([numbers(name) for name in ANGLES], -1),
-            relative_defocus_angstrom=numbers("refined_relative_defocus"),
-            pixel_size_angstrom=numbers("refined_pixel_size"),
+            pos_x=numbers("refined_pos_x"),
+            pos_y=numbers("refined_pos_y"),
+            **angles(np.stack([numbers(name) for name in ANGLES], -1)),
+            relative_defocus=numbers("refined_relative_defocus"),
+            pixel_size=numbers("refined_pixel_size"),
         ),
     )
     ours = ["refined_snr", "refined_status", "refined_at_edge"]
@@ -89,10 +99,11 @@ def test_cells_of_failed_particles_are_empty(tmp_path):
         2,
         mip=nan,
         scaled_mip=nan,
-        position_px=np.stack([nan] * 2, -1),
-        euler_deg=np.stack([nan] * 3, -1),
-        relative_defocus_angstrom=nan,
-        pixel_size_angstrom=nan,
+        pos_x=nan,
+        pos_y=nan,
+        **angles(np.stack([nan] * 3, -1)),
+        relative_defocus=nan,
+        pixel_size=nan,
         snr=nan,
         status=["not_finite", "converged"],
     )
@@ -124,7 +135,7 @@ def test_infinite_results_are_not_written(tmp_path):
     ],
 )
 def test_angles(tmp_path, euler, texts):
-    frame = refined_table(read(tmp_path), results(1, euler_deg=np.array([euler])))
+    frame = refined_table(read(tmp_path), results(1, **angles([euler])))
     assert [frame[name].tolist()[0] for name in ANGLES] == texts
 
 
@@ -147,7 +158,7 @@ def rotation(phi: float, theta: float, psi: float) -> np.ndarray:
 )
 @given(euler=st.tuples(*[st.floats(-1000, 1000)] * 3))
 def test_angles_stay_the_same_rotation(euler, tmp_path):
-    frame = refined_table(read(tmp_path), results(1, euler_deg=np.array([euler])))
+    frame = refined_table(read(tmp_path), results(1, **angles([euler])))
     phi, theta, psi = (float(frame[name].tolist()[0]) for name in ANGLES)
     assert 0 <= phi < 360 and 0 <= theta <= 180 and 0 <= psi < 360
     np.testing.assert_allclose(rotation(phi, theta, psi), rotation(*euler), atol=1e-5)
@@ -175,9 +186,10 @@ def test_digits(tmp_path):
         results(
             1,
             mip=np.array([12.1], np.float32).astype(np.float64),
-            position_px=np.array([[-3.0, 200.0]]),
-            relative_defocus_angstrom=np.array([5260.0005], np.float32) - 5200.0,
-            pixel_size_angstrom=np.array([1.0638], np.float32) + np.float32(0.001),
+            pos_y=-3.0,
+            pos_x=200.0,
+            relative_defocus=np.array([5260.0005], np.float32) - 5200.0,
+            pixel_size=np.array([1.0638], np.float32) + np.float32(0.001),
             snr=np.array([1e-7]),
         ),
     )
@@ -190,7 +202,7 @@ def test_digits(tmp_path):
     assert row["refined_relative_defocus"] == "60.0"
     assert row["refined_pixel_size"] == "1.0648"
     assert row["refined_snr"] == "1e-07"
-    zero = refined_table(table, results(1, relative_defocus_angstrom=np.array([-0.0001])))
+    zero = refined_table(table, results(1, relative_defocus=-0.0001))
     assert zero["refined_relative_defocus"].tolist() == ["0.0"]
 
 
@@ -214,7 +226,7 @@ def test_pandas_reads_it_without_an_index(tmp_path):
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
-angles = st.floats(-1e6, 1e6).map(repr)
+any_angle = st.floats(-1e6, 1e6).map(repr)
 
 
 @settings(
@@ -223,7 +235,7 @@ angles = st.floats(-1e6, 1e6).map(repr)
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(
-    rows=st.lists(st.fixed_dictionaries({"note": texts, "phi": angles}), min_size=1),
+    rows=st.lists(st.fixed_dictionaries({"note": texts, "phi": any_angle}), min_size=1),
     name=texts.filter(lambda text: text not in ROW and text != "note"),
 )
 def test_round_trip(rows, name, tmp_path):
@@ -286,6 +298,21 @@ def test_interrupted_writing_leaves_the_older_file(tmp_path, monkeypatch, error)
         write_table(pd.DataFrame({"a": [1]}), path)
     assert path.read_text() == "older"
     assert os.listdir(tmp_path) == ["a.csv"]
+
+
+# ------------------------------------------------------------------ the schema
+
+
+def test_the_schema_knows_the_fields_of_optics_and_refined():
+    """What reads and writes goes by these names alone."""
+    assert list(OPTICS_FIELDS) == [field.name for field in fields(Optics)]
+    assert set(REFINED_FIELDS) <= {field.name for field in fields(Refined)}
+    assert all(column.written for column in REFINED_FIELDS.values())
+
+
+def test_a_column_is_written_where_its_use_says_so():
+    for column in COLUMNS:
+        assert bool(column.written) == (column.use in ("start", "output", "polished"))
 
 
 # ------------------------------------------------------------------ the document

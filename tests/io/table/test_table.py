@@ -64,7 +64,7 @@ def test_reads_a_match_table():
     table = read_particle_table(BASIC)
     assert len(table) == 7
     assert table.path == BASIC
-    assert table.lines == tuple(range(2, 9))
+    assert [table.locate(row) for row in range(7)] == [f"line {n}" for n in range(2, 9)]
     assert table.raw.columns[0] == "particle_index"  # the unnamed index is gone
     assert table.raw["mip"].tolist()[0] == "17.462545"
     assert table.raw["even_zernikes"].tolist() == [""] * 7
@@ -104,7 +104,7 @@ def test_line_ends_mark_and_empty_lines(tmp_path):
     path.write_bytes(b"\xef\xbb\xbf" + text)
     table = read_particle_table(path)
     assert table.raw["note"].tolist() == ["a\r\nb", "c"]
-    assert table.lines == (3, 5)
+    assert [table.locate(0), table.locate(1)] == ["line 3", "line 5"]
 
 
 def test_duplicate_particle_index_is_allowed(tmp_path):
@@ -269,11 +269,11 @@ def test_start_from_unrefined(tmp_path):
     np.testing.assert_array_equal(start.astigmatism_deg, [25, 25])
     np.testing.assert_array_equal(start.pixel_size_angstrom, [1.5, 1.5])
     np.testing.assert_array_equal(start.nominal_pixel_size_angstrom, [1.5, 1.5])
-    np.testing.assert_array_equal(start.voltage_kv, [300, 300])
-    np.testing.assert_array_equal(start.spherical_aberration_mm, [2.7, 2.7])
-    np.testing.assert_array_equal(start.amplitude_contrast, [0.07, 0.07])
-    np.testing.assert_array_equal(start.phase_shift_deg, [0, 0])
-    np.testing.assert_array_equal(start.b_factor_angstrom2, [60, 60])
+    np.testing.assert_array_equal(start.optics.voltage_kv, [300, 300])
+    np.testing.assert_array_equal(start.optics.spherical_aberration_mm, [2.7, 2.7])
+    np.testing.assert_array_equal(start.optics.amplitude_contrast, [0.07, 0.07])
+    np.testing.assert_array_equal(start.optics.phase_shift_deg, [0, 0])
+    np.testing.assert_array_equal(start.optics.b_factor_angstrom2, [60, 60])
     assert not start.from_refined.any()
     assert start.n_rounded_positions == 0
     for array in vars(start).values():

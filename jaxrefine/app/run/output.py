@@ -1,0 +1,36 @@
+"""Where a run writes: checked by whoever writes there, before any long work."""
+
+import os
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from jaxrefine.data import InputError
+
+
+def check_output(output: Path, inputs: Iterable[Path], source: str) -> None:
+    """Refuse an output that cannot be written or would overwrite an input.
+
+    Raises:
+        InputError: If so.
+    """
+    key = f"{source}: output_path: {output}"
+    try:
+        real = Path(os.path.realpath(output))  # resolve() has no word for circles
+        if os.path.lexists(output) and not os.path.exists(output):
+            raise InputError(f"{key} — is a broken link; name a file")
+        if not real.parent.is_dir():
+            raise InputError(f"{key} — its folder does not exist; make it first")
+        if real.is_dir():
+            raise InputError(f"{key} — is a folder; name a file")
+        if real.exists() and not real.is_file():  # it would be replaced
+            raise InputError(f"{key} — is a device or a pipe; name a file")
+        with tempfile.TemporaryFile(dir=real.parent):
+            pass  # the folder can be written to
+        if os.path.realpath(output) in map(os.path.realpath, inputs):
+            raise InputError(f"{key} — is an input of the run; name another file")
+    except (OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{key} — cannot be written: {reason}") from error

@@ -1,0 +1,111 @@
+"""First pass over a run's inputs: read what the configuration names."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from jaxrefine.app.config import Config
+from jaxrefine.data import ErrorCollector, InputError, add_error_context
+from jaxrefine.io.mrc import read_volume, volume_shape
+from jaxrefine.io.paths import resolve_path
+from jaxrefine.io.table import ParticleTable, read_particle_table
+from jaxrefine.refine.sharding import Device, select_devices
+
+
+@dataclass(frozen=True, eq=False)
+class NamedInputs:
+    """What a configuration names, each by itself without errors.
+
+    Attributes:
+        table: The particle table.
+        template_path: File of the template.
+        volume: The template: a cube of even side.
+        voxel_size_angstrom: Its voxel size by its header; None where that says none.
+        devices: What computes.
+    """
+
+    table: ParticleTable
+    template_path: Path
+    volume: Float[np.ndarray, "n n n"]
+    voxel_size_angstrom: float | None
+    devices: list[Device]
+
+
+def table_path(config: Config) -> Path:
+    """Where the particle table is."""
+    return resolve_path(config.particle_stack.df_path, beside=config.folder)
+
+
+def template_path(config: Config) -> Path:
+    """Where the template is."""
+    return resolve_path(config.template_volume_path, beside=config.folder)
+
+
+def read_named(config: Config) -> NamedInputs:
+    """Read the table and the template, and find the devices.
+
+    Raises:
+        InputError: With every error found.
+    """
+    errors = ErrorCollector()
+    with errors, add_error_context(before=f"{config.source}: "):
+        devices = select_devices(config.computational_config.devices)
+    template = template_path(config)
+    with errors:
+        text = config.template_volume_path
+        _check_exists(template, text, "template_volume_path", config.source)
+        volume, voxel_size = _read_template(template, config)
+    path = table_path(config)
+    with errors:
+        text = config.particle_stack.df_path
+        _check_exists(path, text, "particle_stack.df_path", config.source)
+        table = read_particle_table(path)
+    errors.raise_any()
+    return NamedInputs(table, template, volume, voxel_size, devices)
+
+
+def _check_exists(path: Path, text: str, key: str, source: str) -> None:
+    """Refuse a file of the configuration that is nowhere.
+
+    Args:
+        path: Where `resolve_path` looked last.
+        text: The path as the configuration has it.
+        key: Its key.
+        source: The configuration.
+
+    Raises:
+        InputError: If so.
+    """
+    if not os.path.exists(path):
+        raise InputError(
+            f"{source}: {key}: {text} — no such file in the current folder, nor beside "
+            "the configuration"
+        )
+
+
+def _read_template(path: Path, config: Config) -> tuple[np.ndarray, float | None]:
+    """The template volume and its header's voxel size in Å, checked.
+
+    Raises:
+        InputError: If it is no cube of the configured even side, not finite, or constant.
+    """
+    shape = volume_shape(path)  # before its values take memory
+    side = config.particle_stack.original_template_size[0]
+    key = f"{config.source}: template_volume_path: {path}"
+    if len(set(shape)) != 1:
+        raise InputError(f"{key} — has shape {shape}; it must be a cube")
+    if shape[0] != side:
+        raise InputError(
+            f"{key} — has side {shape[0]} px, but particle_stack.original_"
+            f"template_size says {side}; the two must be equal (and even)"
+        )
+    volume, voxel_size = read_volume(path)
+    if not np.isfinite(volume).all():
+        count = int((~np.isfinite(volume)).sum())
+        raise InputError(f"{key} — {count} voxels are NaN or infinite; all must be finite")
+    if volume.min() == volume.max():
+        raise InputError(f"{key} — is constant ({volume.min():g}); it holds no structure")
+    return volume, voxel_size

@@ -1,0 +1,53 @@
+"""The kinds of files that hold particle tables: the one place that knows them all.
+
+A new kind is a file beside `csv_text.py`, with a reader that returns `Cells` and a writer,
+and a row in `_FORMATS`.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from jaxrefine.io.table.cells import Cells
+from jaxrefine.io.table.csv_text import read_csv, write_csv
+
+
+class TableFormat(NamedTuple):
+    """How one kind of file is read and written; both raise `InputError`."""
+
+    read: Callable[[Path], Cells]
+    write: Callable[[pd.DataFrame, Path], None]
+
+
+_CSV = TableFormat(read_csv, write_csv)
+# By suffix, in small letters. Any other file is taken for CSV.
+_FORMATS: dict[str, TableFormat] = {".csv": _CSV}
+
+
+def read_cells(path: Path) -> Cells:
+    """Reads a table as text, of whatever kind its suffix says.
+
+    Raises:
+        InputError: It cannot be read, or holds no table.
+    """
+    return _format(path).read(path)
+
+
+def write_table(table: pd.DataFrame, path: str | os.PathLike[str]) -> None:
+    """Writes a table, all of it or nothing, in the kind of file that its suffix says.
+
+    Args:
+        table: Missing values become empty cells. The index is not written.
+        path: File in a folder that exists; an older file is replaced at once.
+
+    Raises:
+        InputError: The folder is missing or cannot be written.
+    """
+    _format(Path(path)).write(table, Path(path))
+
+
+def _format(path: Path) -> TableFormat:
+    return _FORMATS.get(path.suffix.lower(), _CSV)
