@@ -2,8 +2,8 @@
 
 python docs/architecture_drawing.py
 
-writes docs/images/architecture.svg. An arrow is left out where others lead the same way; the
-list of all imports is in the file's <desc>. A test compares both with the source.
+writes docs/images/architecture.svg. An arrow is left out where others lead the same way;
+the list of all imports is in the file's <desc>. A test compares both with the source.
 """
 
 import ast
