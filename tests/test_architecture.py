@@ -53,7 +53,6 @@ GUARDED = {
     "gemmi": {"io"},
     "yaml": {"app.config"},
     "cattrs": {"app.config"},
-    "lazy_loader": {"__init__"},
     "tqdm": {"app.console"},
     "platformdirs": {"app.run"},
     "psutil": {"app.run"},
