@@ -2,6 +2,7 @@
 
 import ast
 import functools
+import importlib
 import os
 import subprocess
 import sys
@@ -13,7 +14,8 @@ import pytest
 from tests.reference import ROOT
 
 PACKAGE = ROOT / "jaxrefine"
-FILES = sorted(PACKAGE.rglob("*.py"))
+# The stub says what the library's face imports.
+FILES = [*sorted(PACKAGE.rglob("*.py")), *sorted(PACKAGE.rglob("*.pyi"))]
 
 # A room (a layer, or a folder of the program), and those below it that it may import.
 # refine and io never meet; the simulator shares nothing with what it is made to check.
@@ -92,7 +94,7 @@ def tree_of(path):
 def imported_by(path):
     """Dotted names of all that a file imports, wherever in it: functions, TYPE_CHECKING."""
     package = module_name(path).split(".")
-    if path.name != "__init__.py":
+    if path.stem != "__init__":
         package = package[:-1]
     names = []
     for node in ast.walk(tree_of(path)):
@@ -149,6 +151,23 @@ def test_imports_point_down():
 
 def test_the_rooms_are_those_of_the_tree():
     assert {room_of(module) for module in MODULES} == set(BELOW)
+
+
+def test_the_drawing_is_that_of_today(monkeypatch):
+    """And the script that makes it sees the imports that this file sees."""
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    drawing = importlib.import_module("architecture_drawing")
+    edges = {
+        (room_of(module), room_of(name))
+        for module, path in MODULES.items()
+        for name in imported_by(path)
+        if name.startswith("jaxrefine.")
+    }
+    edges = {(room, below) for room, below in edges if room != below}
+    assert drawing.imports() == edges
+    assert drawing.DRAWING.read_text(encoding="utf-8") == drawing.svg(edges), (
+        "imports have changed: run python docs/architecture_drawing.py"
+    )
 
 
 def test_heavy_packages_stay_in_their_room():

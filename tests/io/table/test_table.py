@@ -8,8 +8,11 @@ from jaxrefine.data import InputError
 from jaxrefine.io.table import (
     decide_statistics,
     read_particle_table,
+    readers,
     write_table,
 )
+from jaxrefine.io.table.cells import Cells
+from jaxrefine.io.table.csv_text import write_csv
 from jaxrefine.io.table.schema import COLUMNS
 from tests.reference import REFERENCE, SETS, reference_set
 from tests.tables import ROW, read, save
@@ -381,3 +384,21 @@ def test_statistics_that_cannot_be_told(tmp_path, rows, words):
     assert str(table.path) in message
     assert words in message
     assert "`statistics: variance` or `statistics: standard_deviation`" in message
+
+
+# ------------------------------------------------------------------ other formats
+
+
+def test_a_format_without_lines(tmp_path, monkeypatch):
+    """A further kind of file is a reader; messages count what it counts."""
+    rows = [ROW, ROW | {"phi": "north"}]
+
+    def read_toy(path):
+        cells = [list(row.values()) for row in rows]
+        return Cells(list(ROW), cells, [0, 1], odd_rows=[], n_dropped=0, row_word="row")
+
+    monkeypatch.setitem(readers._FORMATS, ".toy", readers.TableFormat(read_toy, write_csv))
+    with pytest.raises(InputError, match=r"particles\.TOY, row 1, column phi: 'north'"):
+        read_particle_table(tmp_path / "particles.TOY")
+    rows.pop()
+    assert read_particle_table(tmp_path / "particles.TOY").locate(0) == "row 0"
