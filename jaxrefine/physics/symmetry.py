@@ -44,7 +44,7 @@ def point_group(name: str) -> Float[np.ndarray, "g 3 3"]:
     for rotation in found:  # which grows meanwhile
         for generator in generators:
             product = generator @ rotation
-            if np.all(angle_between_deg(np.stack(found), product) > _SAME_DEG):
+            if _angles_deg(np.stack(found), product).min() > _SAME_DEG:
                 found.append(product)
     return np.stack(found)
 
@@ -70,11 +70,17 @@ def _turn(axis: Vector, order: int) -> Float[np.ndarray, "3 3"]:
     return rotation_vector_to_matrix(vector * (360.0 / order))
 
 
+def _angles_deg(
+    rotations: Float[np.ndarray, "n 3 3"], one: Float[np.ndarray, "3 3"]
+) -> Float[np.ndarray, " n"]:
+    return angle_between_deg(rotations, np.broadcast_to(one, rotations.shape))
+
+
 def smallest_turn_deg(group: Float[np.ndarray, "g 3 3"]) -> float:
     """Angle of the smallest rotation of a group but the identity; 360 without any."""
     if len(group) == 1:
         return 360.0
-    return float(angle_between_deg(group[1:], np.eye(3)).min())
+    return float(_angles_deg(group[1:], np.eye(3)).min())
 
 
 def in_asymmetric_unit(

@@ -78,7 +78,9 @@ def build_grid(config: Config) -> SearchGrid:
         frame="volume" if exact else "image",
     )
     between = smallest_turn_deg(point_group(config.symmetry))
-    reach = float(np.max(angle_between_deg(grid.rotation, jnp.eye(3))))
+    offsets = np.asarray(grid.rotation)
+    unturned = np.broadcast_to(np.eye(3, dtype=offsets.dtype), offsets.shape)
+    reach = float(angle_between_deg(offsets, unturned).max())
     if config.symmetry != "C1" and reach > between / 2:
         raise InputError(
             f"{config.source}: orientation_refinement_config: reaches {reach:.4g}° from "

@@ -18,6 +18,10 @@ QUICK = {
 }
 
 
+def angles(*rotations):
+    return angle_between_deg(*np.broadcast_arrays(*rotations))
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     folder = reference_set("basic", tmp_path)
@@ -75,10 +79,10 @@ def test_poses_are_reported_in_one_asymmetric_unit(folder):
     group = point_group("O")
     before, after = (euler_to_matrix(t[ANGLES].to_numpy()) for t in (plain, found))
     copies = np.einsum("gij,njk->ngik", group, before)
-    angles = angle_between_deg(copies, after[:, None])
+    between = angles(copies, after[:, None])
     # float32 angles hold some 1e-5 degrees.
-    assert np.all(angles.min(axis=1) < 1e-3)
-    turned = angle_between_deg(np.einsum("gij,njk->ngik", group, after), np.eye(3))
+    assert np.all(between.min(axis=1) < 1e-3)
+    turned = angles(np.einsum("gij,njk->ngik", group, after), np.eye(3))
     assert np.all(turned[:, 0] <= turned.min(axis=1) + 1e-3)
     other = [name for name in plain if name not in ANGLES]
     pd.testing.assert_frame_equal(found[other], plain[other])
