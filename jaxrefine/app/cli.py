@@ -9,6 +9,7 @@ from pathlib import Path
 
 import jaxrefine
 from jaxrefine.app.commands import (
+    check,
     demo,
     export,
     import_star,
@@ -33,6 +34,7 @@ _COMMANDS = {
     "refine": refine,
     "init": init,
     "plan": plan,
+    "check": check,
     "demo": demo,
     "report": report,
     "export": export,
@@ -52,6 +54,7 @@ examples:
   srun jaxrefine config.yaml             many machines: each task takes its share
   jaxrefine init match_results.csv       write a configuration for a particle table
   jaxrefine plan config.yaml             say what a run would do, and how long it takes
+  jaxrefine check config.yaml            do the particles score what their table says?
   jaxrefine demo DIR                     make a small data set with known truth
   jaxrefine demo DIR --run               make it, refine it, compare with the truth
   jaxrefine report refined.csv           a page with figures: what changed, and what failed
@@ -62,9 +65,10 @@ examples:
 A run that was interrupted, or killed, continues where it was when it is started again:
 results are kept in a folder beside the output, OUTPUT.parts, until the table is written.
 
-exit codes: 0 the table was written; 1 out of memory, a process of several died, or a check
-of selftest failed; 2 invalid input (every error is printed, no table was written); 3 with
---strict, the table was written but some particles were not refined; 130 interrupted.
+exit codes: 0 the table was written; 1 out of memory, a process of several died, or `check`
+or `selftest` found something wrong; 2 invalid input (every error is printed, no table was
+written); 3 with --strict, the table was written but some particles were not refined; 4 the
+table was written, but not one particle was refined; 130 interrupted.
 """
 
 

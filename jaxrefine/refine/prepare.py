@@ -21,6 +21,9 @@ from jaxrefine.refine.scoring import Score
 # Outside the statistic maps, where no whole template fits into the micrograph, the
 # deviation is infinite: scores there are 0, and no map has it within.
 OUTSIDE_STD = float("inf")
+# In the background's standard deviations. Of particles without symmetry the mean over all
+# orientations stays below 1 (simulated ones) or 1.7 (a real one of D2).
+_PEAK = 2.0
 
 
 class Micrograph(eqx.Module):
@@ -103,6 +106,7 @@ def cut_particles(
     score: Score,
     *,
     image_scale: float = 1.0,
+    place_by_z: bool = False,
     valid: Bool[Array, " n"] | None = None,
 ) -> Particles:
     """Cut the boxes of a batch of particles out of their micrograph.
@@ -114,12 +118,15 @@ def cut_particles(
         template_pixel_size_angstrom: Voxel size of the template, per particle.
         score: Says how large a cut it wants and on which grids the filter.
         image_scale: Factor on the images, for another program's normalisation.
+        place_by_z: Choose places by z alone, also where the mean map peaks at the particle.
         valid: False marks padding of a batch.
     """
     corner = jnp.round(alignment.position_px).astype(jnp.int32)
     cut = jax.vmap(partial(_extract_one, micrograph, score))
     image, filter_image, filter_template, corr_mean, corr_std = cut(corner)
     count = corner.shape[0]
+    background = micrograph.background_mean, micrograph.background_std
+    peaks = mean_map_peaks(corr_mean, *background)
     return Particles(
         alignment=eqx.tree_at(
             lambda a: a.position_px, alignment, corner.astype(jnp.float32)
@@ -133,8 +140,22 @@ def cut_particles(
         corr_std=corr_std,
         background_mean=jnp.full(count, micrograph.background_mean),
         background_std=jnp.full(count, micrograph.background_std),
+        mean_peaks=jnp.zeros(count, bool) if place_by_z else peaks,
         valid=jnp.ones(count, bool) if valid is None else valid,
     )
+
+
+def mean_map_peaks(
+    corr_mean: Float[Array, "*n Y X"],
+    background_mean: Float[Array, ""],
+    background_std: Float[Array, ""],
+) -> Bool[Array, "*n"]:
+    """Whether the mean over all orientations peaks in each of some parts of its map.
+
+    Most orientations of a template of high symmetry correlate with a particle. Where it
+    lies the mean is then high, and z, which subtracts it, is higher beside it.
+    """
+    return jnp.nanmax(corr_mean, axis=(-2, -1)) > background_mean + _PEAK * background_std
 
 
 def _extract_one(

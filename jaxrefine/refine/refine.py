@@ -31,6 +31,7 @@ from jaxrefine.refine.search import (
     Best,
     better,
     pose_rotations,
+    ranked_by_background,
     search_particle,
     z_scores,
 )
@@ -154,7 +155,7 @@ def search_batch(
 
         def search(particle: Particles) -> tuple[Best, Array]:
             (z, correlation, index), error = search_particle(
-                score, particle, template, share, layout
+                score, ranked_by_background(particle), template, share, layout
             )
             return (z, correlation, index.at[2].set(number[index[2]])), error
 
@@ -185,6 +186,8 @@ def _refined(
     """What was found of one particle, at its place in the grid."""
     z, correlation, index = best
     m, l, k, y, x = (index[i] for i in range(5))
+    by_maps = (correlation - particle.corr_mean[y, x]) / particle.corr_std[y, x]
+    z = jnp.where(particle.mean_peaks, by_maps, z)
     found = jnp.isfinite(z)
     outside = jnp.all(particle.corr_std >= OUTSIDE_STD) & particle.valid
     refined = found & ~outside
@@ -253,12 +256,34 @@ def score_particles(
     """
 
     def one(particle: Particles) -> tuple[Float[Array, ""], Float[Array, ""]]:
-        zero = jnp.zeros(1)
-        grid = SearchGrid(jnp.eye(3)[None], jnp.zeros(1, bool), zero, zero)
-        prepared = score.prepare(particle, grid)
-        correlation = score.correlate(prepared, template, particle.alignment.rotation)[0, 0]
-        z = z_scores(correlation, particle)
+        z, correlation = _at_own_pose(particle, template, score)
         y, x = score.margin
         return z[y, x], correlation[y, x]
 
     return jax.vmap(one)(particles)
+
+
+@eqx.filter_jit
+def best_z_in_box(
+    particles: Particles, template: Template, score: Score
+) -> Float[Array, " n"]:
+    """Highest z-score of each particle at its own pose, over the positions of the box.
+
+    -inf where no score is finite.
+    """
+
+    def one(particle: Particles) -> Float[Array, ""]:
+        return jnp.max(_at_own_pose(particle, template, score)[0])
+
+    return jax.lax.map(one, particles)
+
+
+def _at_own_pose(
+    particle: Particles, template: Template, score: Score
+) -> tuple[Float[Array, "Y X"], Float[Array, "Y X"]]:
+    """(z-score, correlation) of one particle at each position of its box."""
+    zero = jnp.zeros(1)
+    grid = SearchGrid(jnp.eye(3)[None], jnp.zeros(1, bool), zero, zero)
+    prepared = score.prepare(particle, grid)
+    correlation = score.correlate(prepared, template, particle.alignment.rotation)[0, 0]
+    return z_scores(correlation, particle), correlation

@@ -8,6 +8,7 @@ same as the plain search's, which scores every pose by transforms. A search that
 thorough (`search: adaptive`) goes as far as each step's first round.
 """
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -39,6 +40,19 @@ def z_scores(
     """(correlation - mean) / standard deviation; -inf where that makes no sense."""
     z = (correlation - particle.corr_mean) / particle.corr_std
     return jnp.where(jnp.isfinite(z) & (particle.corr_std > 0), z, -jnp.inf)
+
+
+def ranked_by_background(particle: Particles) -> Particles:
+    """The particle with statistics that choose its place, in the place of the maps'.
+
+    Where its own signal fills the mean map (`mean_peaks`) these are the background's, at
+    every position that the maps allow; elsewhere nothing changes.
+    """
+    scored = jnp.isfinite(particle.corr_mean) & (particle.corr_std > 0)
+    flat = scored & jnp.isfinite(particle.corr_std) & particle.mean_peaks
+    mean = jnp.where(flat, particle.background_mean, particle.corr_mean)
+    std = jnp.where(flat, particle.background_std, particle.corr_std)
+    return replace(particle, corr_mean=mean, corr_std=std)
 
 
 def pose_rotations(

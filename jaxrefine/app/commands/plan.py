@@ -9,8 +9,9 @@ HELP = "say what a run would do and take, and do nothing"
 
 _DESCRIPTION = """\
 Checks all that a run checks, and says what it would do: particles, correlations, devices,
-memory, what is written, whether an interrupted run continues. One batch is refined, twice,
-to estimate the time; nothing is written.
+memory, what is written, whether an interrupted run continues. Some particles are scored at
+their table's poses, as `jaxrefine check` does, and one batch is refined, twice, to estimate
+the time; nothing is written.
 """
 
 
@@ -21,7 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, metavar="FILE.csv", help="as for a run")
     parser.add_argument("--fresh", action="store_true", help="as for a run")
     parser.add_argument(
-        "--no-timing", action="store_true", help="estimate no time: only look at the files"
+        "--no-timing",
+        action="store_true",
+        help="estimate no time, and score nothing: only look at the files",
     )
 
 
@@ -29,6 +32,11 @@ def run(options: argparse.Namespace) -> int:
     """Print what a run would do."""
     from jaxrefine.app.config import Config
     from jaxrefine.app.run.checkpoint import Checkpoint
+    from jaxrefine.app.run.convention_check import (
+        check_conventions,
+        format_check,
+        format_problems,
+    )
     from jaxrefine.app.run.devices import use_compilation_cache, use_cpu_cores
     from jaxrefine.app.run.estimate import (
         calibrate,
@@ -38,6 +46,7 @@ def run(options: argparse.Namespace) -> int:
         particles_left,
     )
     from jaxrefine.app.run.inputs import describe, load_run
+    from jaxrefine.app.run.pipeline import read_and_prepare
     from jaxrefine.app.run.results import Results
 
     use_cpu_cores()
@@ -53,6 +62,8 @@ def run(options: argparse.Namespace) -> int:
         flush=True,
     )
     if not options.no_timing:
+        found = check_conventions(inputs, read_and_prepare)
+        print("\n".join([*format_check(found), *format_problems(found)]), flush=True)
         print("refining one batch, for its time (--no-timing leaves it out)", flush=True)
     measured = None if options.no_timing else calibrate(inputs)
     print("\n".join(format_work(inputs, particles_left(results), measured)))

@@ -7,7 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jaxrefine.app.commands.report import need_packages
-from jaxrefine.app.console.exit_codes import EXIT_NOT_ALL_REFINED, EXIT_WRITTEN
+from jaxrefine.app.console.exit_codes import (
+    EXIT_NOT_ALL_REFINED,
+    EXIT_NOTHING_REFINED,
+    EXIT_WRITTEN,
+)
 from jaxrefine.app.console.interrupts import Stop, stop_on_signals
 from jaxrefine.app.console.logs import set_up_logging
 
@@ -66,6 +70,7 @@ def run(options: argparse.Namespace) -> int:
     from jaxrefine.app.cluster.process_group import join_processes
     from jaxrefine.app.config import Config
     from jaxrefine.app.console.summary import (
+        format_fallen,
         format_not_refined,
         format_summary,
         print_summary,
@@ -104,8 +109,12 @@ def run(options: argparse.Namespace) -> int:
         page = _report(summary.output, config, format_summary(summary))
         if not options.quiet:
             print(f"report: {page}")
+    for line in format_fallen(summary.fallen):
+        log.warning("%s", line)
     if summary.not_refined:
         log.warning("%s", format_not_refined(summary))
+        if not summary.refined:
+            return EXIT_NOTHING_REFINED
         if options.strict:
             return EXIT_NOT_ALL_REFINED
     return EXIT_WRITTEN

@@ -21,6 +21,7 @@ from jaxrefine.app.config.search import (
     DefocusRefinementConfig,
     OrientationRefinementConfig,
     PixelSizeRefinementConfig,
+    symmetry_rule,
 )
 from jaxrefine.app.config.yaml_reader import read_yaml
 from jaxrefine.data import InputError
@@ -281,6 +282,10 @@ class Config(Section):
         reproduce: `leopard_em` turns Leopard-EM's choices on together, for comparison:
             scoring template_ctf, template_sampling trilinear, base_grid_method
             leopard_em, and what has no key of its own.
+        invert_contrast: Take the images' contrast the other way round: for micrographs in
+            which particles are bright, or templates that are negative inside.
+        symmetry: The template's point group: C1, Cn, Dn, T, O, I (I2) or I1, with its axes
+            as in RELION. Refined angles are those of the copy nearest the identity.
         template_pixel_size: Å per voxel of the template; null: each row's pixel_size.
         source: What messages call the configuration: the path of its file.
     """
@@ -303,6 +308,8 @@ class Config(Section):
     search: Literal["exhaustive", "adaptive"] = "exhaustive"
     statistics: Literal["auto", "variance", "standard_deviation"] = "auto"
     reproduce: Literal["leopard_em"] | None = None
+    invert_contrast: bool = False
+    symmetry: str = "C1"
     template_pixel_size: float | None = None
     source: str = eqx.field(default="config", static=True, metadata={"key": False})
 
@@ -317,6 +324,7 @@ class Config(Section):
             lambda c: c.output_path != "",
             "must be a path, or null for <stem>_refined.csv beside the particle CSV",
         ),
+        symmetry_rule,
         Rule(
             "template_pixel_size",
             lambda c: c.template_pixel_size is None or c.template_pixel_size > 0,

@@ -1,5 +1,6 @@
 """What is searched: the sections of defocus, pixel size and orientation."""
 
+import re
 from typing import Annotated, Any, ClassVar, Literal
 
 from jaxrefine.app.config.schema import Rule, Section
@@ -8,6 +9,15 @@ from jaxrefine.app.config.schema import Rule, Section
 _MOST_OFFSETS = 10_000
 _MOST_STEPS = 1_000
 _MOST_ORIENTATIONS = 10_000_000
+
+
+_POINT_GROUP = re.compile(r"[CD][1-9][0-9]{0,2}|T|O|I[12]?")
+
+symmetry_rule = Rule(
+    "symmetry",
+    lambda c: _POINT_GROUP.fullmatch(c.symmetry) is not None,
+    "must be a point group: C1, Cn or Dn with n below 1000, T, O, I, I1 or I2",
+)
 
 
 def _range_rules(quantity: str, largest: float) -> tuple[Rule, ...]:

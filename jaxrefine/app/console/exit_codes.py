@@ -8,5 +8,7 @@ EXIT_FAILED = 1
 EXIT_INVALID_INPUT = 2
 # The table was written, but not every particle was refined; with --strict only.
 EXIT_NOT_ALL_REFINED = 3
+# The table was written, but not one particle was refined.
+EXIT_NOTHING_REFINED = 4
 # As shells say it: 128 and the number of SIGINT.
 EXIT_INTERRUPTED = 130

@@ -1,6 +1,7 @@
 """What a run did, in a few lines."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +9,25 @@ from jaxrefine.app.console.logs import event
 from jaxrefine.data import STATUS_MEANING, Status
 
 log = logging.getLogger("jaxrefine")
+
+_MOST_FALLEN = 20
+
+
+@dataclass(frozen=True)
+class FallenMicrograph:
+    """A micrograph whose z-scores fell instead of rising.
+
+    Attributes:
+        name: The micrograph, as the table has it.
+        particles: How many of its particles have a z-score before and after.
+        z_before: Their median z-score at the start.
+        z_after: The same, refined.
+    """
+
+    name: str
+    particles: int
+    z_before: float
+    z_after: float
 
 
 @dataclass(frozen=True)
@@ -25,6 +45,7 @@ class Summary:
         mean_snr: Mean refined correlation over the background.
         statuses: How many particles have each status.
         seconds: Wall time of the search and the preparation.
+        fallen: Micrographs whose median z-score fell far below the start's.
     """
 
     output: Path
@@ -36,6 +57,7 @@ class Summary:
     mean_snr: float
     statuses: dict[Status, int]
     seconds: float
+    fallen: tuple[FallenMicrograph, ...] = ()
 
     @property
     def not_refined(self) -> int:
@@ -54,6 +76,20 @@ def format_not_refined(summary: Summary) -> str:
     )
 
 
+def format_fallen(fallen: Sequence[FallenMicrograph]) -> list[str]:
+    """What the program warns of where z-scores fell; empty where they did not."""
+    if not fallen:
+        return []
+    lines = [
+        f"{each.name}: the median z-score of {each.particles} particles fell from "
+        f"{each.z_before:.1f} to {each.z_after:.1f}"
+        for each in fallen[:_MOST_FALLEN]
+    ]
+    if len(fallen) > _MOST_FALLEN:
+        lines.append(f"… and of {len(fallen) - _MOST_FALLEN} more micrographs")
+    return [*lines, "z-scores should rise: `jaxrefine check` tries what may be wrong"]
+
+
 def format_summary(summary: Summary) -> list[str]:
     """What the program prints at its end."""
     earlier = f" ({summary.continued} of them earlier)" if summary.continued else ""
@@ -69,6 +105,7 @@ def format_summary(summary: Summary) -> list[str]:
             for status, count in summary.statuses.items()
             if count and status != Status.CONVERGED
         ),
+        *(f"  {line}" for line in format_fallen(summary.fallen)),
         f"written: {summary.output}",
     ]
 

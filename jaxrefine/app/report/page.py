@@ -18,10 +18,12 @@ import numpy as np
 
 import jaxrefine
 from jaxrefine.app.config import Config
+from jaxrefine.app.console.summary import format_fallen
 from jaxrefine.app.report import figures as figures
 from jaxrefine.app.report.figures import RenderedFigure
 from jaxrefine.app.report.micrograph_maps import micrograph_map
 from jaxrefine.app.report.table_data import REASONS, Concern, ReportData, load_report_data
+from jaxrefine.app.run.score_changes import fallen_micrographs
 from jaxrefine.data import InputError
 from jaxrefine.io.atomic import atomic_open
 from jaxrefine.io.paths import resolve_path
@@ -95,6 +97,9 @@ def write_report(table: Path, folder: Path, options: ReportOptions) -> Path:
         embedded=_embedded,
         micrographs=_micrograph_rows(data)[:_MOST_MICROGRAPHS],
         n_micrographs=len(data.micrographs),
+        fallen=format_fallen(
+            fallen_micrographs(data.z_before, data.z_after, data.micrographs)
+        ),
         concerns=[_concern_row(data, c) for c in data.concerns[:_MOST_CONCERNS]],
         n_concerns=len(data.concerns),
         config=_config_text(options.config),

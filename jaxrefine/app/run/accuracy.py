@@ -1,10 +1,14 @@
-"""Whether the search's fast products agree with its exact scores as they should."""
+"""What a run watches: its fast products, and maps that the particles themselves fill."""
 
 import logging
+from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 
 from jaxrefine.data import Refined
+from jaxrefine.refine.prepare import Micrograph, mean_map_peaks
+from jaxrefine.refine.scoring import Score
 
 log = logging.getLogger("jaxrefine")
 
@@ -34,4 +38,44 @@ class ApproximationMonitor:
             refined.approximation_error[worst],
             bound[worst],
             refined.z_score[worst],
+        )
+
+
+class SymmetryMonitor:
+    """Warns, once a run, of particles at which the mean map itself peaks."""
+
+    def __init__(self) -> None:
+        self._warned = False
+
+    def check(
+        self, path: Path, micrograph: Micrograph, position_px: np.ndarray, score: Score
+    ) -> None:
+        """Look at the mean map around some particles.
+
+        Args:
+            path: File of the micrograph.
+            micrograph: With its maps.
+            position_px: (n, 2): y, x of the template's corner.
+            score: Whose box is searched.
+        """
+        if self._warned:
+            return
+        mean = np.asarray(micrograph.corr_mean)
+        (up, left), (rows, columns) = score.margin, score.positions
+        count = 0
+        for y, x in position_px.astype(int) - (up, left):
+            part = mean[max(y, 0) : max(y + rows, 0), max(x, 0) : max(x + columns, 0)]
+            background = micrograph.background_mean, micrograph.background_std
+            if part.size:
+                count += bool(mean_map_peaks(jnp.asarray(part), *background))
+        if not count:
+            return
+        self._warned = True
+        log.warning(
+            "%s: the correlation's mean map peaks at %d of %d particles, as it does for "
+            "templates of high symmetry. Their places are found by the correlation over "
+            "the background; their z-scores stay low, and refined_snr tells more",
+            path,
+            count,
+            len(position_px),
         )

@@ -13,10 +13,11 @@ from jaxrefine.app.config.search import (
     DefocusRefinementConfig,
     PixelSizeRefinementConfig,
 )
-from jaxrefine.data import Alignment, Optics, SearchGrid
+from jaxrefine.data import Alignment, InputError, Optics, SearchGrid
 from jaxrefine.io.table import StartingValues
 from jaxrefine.physics.filters import Bandpass, Curve, Filters, Whitening
-from jaxrefine.physics.rotations import euler_to_matrix
+from jaxrefine.physics.rotations import angle_between_deg, euler_to_matrix
+from jaxrefine.physics.symmetry import point_group, smallest_turn_deg
 from jaxrefine.refine import grids
 from jaxrefine.refine.image_ctf import ImageCTF
 from jaxrefine.refine.polish import Polish
@@ -64,14 +65,30 @@ def build_polish(config: Config) -> Polish | None:
 
 
 def build_grid(config: Config) -> SearchGrid:
-    """The offsets of orientation, defocus and pixel size that are searched."""
+    """The offsets of orientation, defocus and pixel size that are searched.
+
+    Raises:
+        InputError: Orientations reach so far that copies of a pose would be searched twice.
+    """
     exact = config.reproduce == "leopard_em"
-    return grids.local_grid(
+    grid = grids.local_grid(
         _orientations(config),
         _offsets(config.defocus_refinement_config, "defocus", exact),
         _offsets(config.pixel_size_refinement_config, "pixel_size", exact),
         frame="volume" if exact else "image",
     )
+    between = smallest_turn_deg(point_group(config.symmetry))
+    offsets = np.asarray(grid.rotation)
+    unturned = np.broadcast_to(np.eye(3, dtype=offsets.dtype), offsets.shape)
+    reach = float(angle_between_deg(offsets, unturned).max())
+    if config.symmetry != "C1" and reach > between / 2:
+        raise InputError(
+            f"{config.source}: orientation_refinement_config: reaches {reach:.4g}° from "
+            f"each particle's orientation — with symmetry: {config.symmetry}, whose copies "
+            f"are {between:.4g}° apart, it must stay within {between / 2:.4g}°, so that no "
+            "copy is searched twice"
+        )
+    return grid
 
 
 def _offsets(

@@ -20,6 +20,7 @@ from jaxrefine.data import ErrorCollector, SearchGrid, Template
 from jaxrefine.io.table import ParticleTable, StartingValues
 from jaxrefine.physics.filters import Filters
 from jaxrefine.physics.slices import make_template
+from jaxrefine.physics.symmetry import point_group
 from jaxrefine.refine.layout import Layout, plan_layout
 from jaxrefine.refine.polish import Polish
 from jaxrefine.refine.scoring import Score
@@ -46,6 +47,8 @@ class RunInputs:
         score: How to correlate.
         layout: Of the search, for the memory of the devices.
         polish: How the grid's best are polished; None where they are not.
+        contrast_is_inverted: Whether the images' contrast is taken the other way round.
+        point_group: Rotations that leave the template as it is, the identity first.
         mesh: The devices.
         threads: How many read and prepare micrographs.
         output: Where the refined table goes, if it is written.
@@ -66,6 +69,8 @@ class RunInputs:
     score: Score
     layout: Layout
     polish: Polish | None
+    contrast_is_inverted: bool
+    point_group: np.ndarray
     mesh: jax.sharding.Mesh
     threads: int
     output: Path
@@ -148,6 +153,8 @@ def _build(
         score=checked.score,
         layout=_plan(config, checked, devices),
         polish=build_polish(config),
+        contrast_is_inverted=config.invert_contrast,
+        point_group=point_group(config.symmetry),
         mesh=mesh,
         threads=config.computational_config.num_cpus,
         output=output,

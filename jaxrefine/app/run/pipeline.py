@@ -22,10 +22,11 @@ from jaxrefine.app.console.exit_codes import EXIT_FAILED
 from jaxrefine.app.console.interrupts import Stopped
 from jaxrefine.app.console.progress import Progress
 from jaxrefine.app.console.summary import Summary
-from jaxrefine.app.run.accuracy import ApproximationMonitor
+from jaxrefine.app.run.accuracy import ApproximationMonitor, SymmetryMonitor
 from jaxrefine.app.run.build import particle_optics, starting_alignment
 from jaxrefine.app.run.checkpoint import Checkpoint
 from jaxrefine.app.run.checks import Files
+from jaxrefine.app.run.convention_check import StartWatch
 from jaxrefine.app.run.images import read_images
 from jaxrefine.app.run.inputs import RunInputs, describe, load_run
 from jaxrefine.app.run.results import Results
@@ -142,6 +143,8 @@ def _refine_share(
     )
     progress = new_progress(total, inputs.poses, whose=of_all)
     layout, monitor = inputs.layout, ApproximationMonitor()
+    symmetry = SymmetryMonitor()
+    watch = StartWatch(inputs, read_and_prepare, enabled=processes.is_first)
     with progress, jax.default_device(inputs.mesh.devices.flat[0]):
         for number, micrograph in micrographs(inputs, left):
             processes.stop.check()
@@ -151,10 +154,14 @@ def _refine_share(
                     results.store_unreadable(left[number])
                     progress.update(len(left[number]), name)
                     continue
+                places = inputs.start.position_px[left[number]]
+                symmetry.check(files[number][0], micrograph, places, inputs.score)
                 for batch in in_batches(left[number], inputs.mesh.shape[PARTICLES]):
                     found, layout = refine_batch(inputs, micrograph, batch, layout)
                     results.store(batch, *found)
                     monitor.check(found[0])
+                    last = batch[-1] == left[number][-1]
+                    watch.see(number, batch, np.asarray(found[0].z_score), last=last)
                     progress.update(len(batch), name)
                     if time.monotonic() - saved > _SECONDS_BETWEEN_SAVES:
                         results.save(checkpoint, number, groups[number])
@@ -216,7 +223,7 @@ def micrographs(
     with ThreadPoolExecutor(workers) as pool:
         for number, rows in left.items():
             waiting.append(
-                (number, len(rows), pool.submit(_prepare, inputs, files[number]))
+                (number, len(rows), pool.submit(read_and_prepare, inputs, files[number]))
             )
             if len(waiting) > workers:
                 yield _result(*waiting.popleft())
@@ -235,7 +242,12 @@ def _result(
         return number, None
 
 
-def _prepare(inputs: RunInputs, files: Files) -> Micrograph:
+def read_and_prepare(inputs: RunInputs, files: Files) -> Micrograph:
+    """A micrograph with its maps, filtered.
+
+    Raises:
+        InputError: A file cannot be read.
+    """
     image, mean, std = read_images(*files, maps_hold_variance=inputs.maps_hold_variance)
     expected = tuple(length - inputs.score.side + 1 for length in image.shape)
     if not mean.shape == std.shape == expected:
@@ -298,7 +310,7 @@ def particles_of(inputs: RunInputs, files: Files, rows: np.ndarray) -> Particles
     Raises:
         InputError: A file cannot be read.
     """
-    return extract_rows(inputs, _prepare(inputs, files), rows)
+    return extract_rows(inputs, read_and_prepare(inputs, files), rows)
 
 
 def extract_rows(
@@ -314,14 +326,17 @@ def extract_rows(
         particle_optics(inputs.start, rows),
         jnp.asarray(inputs.template_pixel_size_angstrom[rows], jnp.float32),
         inputs.score,
-        image_scale=_leopard_em_scale(inputs) if inputs.reproduces_leopard_em else 1.0,
+        image_scale=_image_scale(inputs),
+        place_by_z=inputs.reproduces_leopard_em,
         valid=jnp.ones(len(rows), bool) if valid is None else valid,
     )
 
 
-def _leopard_em_scale(inputs: RunInputs) -> float:
-    """With global filtering Leopard-EM counts the box's area as (H + 1)(W + 1)."""
-    if not inputs.global_filtering:
-        return 1.0
+def _image_scale(inputs: RunInputs) -> float:
+    """Factor on filtered boxes: the contrast's sign, and Leopard-EM's normalisation."""
+    sign = -1.0 if inputs.contrast_is_inverted else 1.0
+    if not (inputs.reproduces_leopard_em and inputs.global_filtering):
+        return sign
+    # With global filtering it counts the box's area as (H + 1)(W + 1).
     height, width = inputs.score.box
-    return float(np.sqrt(height * width / ((height + 1) * (width + 1))))
+    return sign * float(np.sqrt(height * width / ((height + 1) * (width + 1))))

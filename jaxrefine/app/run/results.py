@@ -2,7 +2,9 @@
 
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -11,11 +13,13 @@ from jaxrefine.app.console.summary import Summary
 from jaxrefine.app.run.checkpoint import Checkpoint
 from jaxrefine.app.run.columns import columns_of_polish, columns_of_search, status_name
 from jaxrefine.app.run.inputs import RunInputs
+from jaxrefine.app.run.score_changes import fallen_micrographs, z_at_start
 from jaxrefine.data import Polished, Refined, Status
 from jaxrefine.io.paths import rebase_relative_paths
 from jaxrefine.io.table import write_table
 from jaxrefine.io.table.dataframe import DataFrame
 from jaxrefine.io.table.refined import RefinedColumns, refined_table
+from jaxrefine.physics.symmetry import in_asymmetric_unit
 
 _STATUS = "refined_status"
 
@@ -81,10 +85,19 @@ class Results:
         rows = rows[good]
         refined, polished = jax.tree.map(lambda x: x[good], (refined, polished))
         inputs = self.inputs
+        refined = self._in_asymmetric_unit(refined)
         found = columns_of_search(refined, self._own_start, rows, inputs.grid, inputs.score)
         if polished is not None and inputs.polish is not None:
+            best = self._in_asymmetric_unit(polished.refined)
+            polished = replace(polished, refined=best)
             found |= columns_of_polish(polished, refined, found, inputs.polish.parameters)
         self.columns.store(rows, found)
+
+    def _in_asymmetric_unit(self, refined: Refined) -> Refined:
+        """The same poses, of each the copy that is reported, in float64."""
+        rotation = np.asarray(refined.alignment.rotation, np.float64)
+        unit: Any = in_asymmetric_unit(rotation, self.inputs.point_group)
+        return replace(refined, alignment=replace(refined.alignment, rotation=unit))
 
     def table(self) -> DataFrame:
         """The refined table, all cells as text."""
@@ -105,9 +118,10 @@ class Results:
         z_score = self.columns["refined_scaled_mip"]
         refined = np.isfinite(z_score)
         table, statuses = self.inputs.table, Counter(self.columns[_STATUS])
-        earlier = table.numbers("refined_scaled_mip")
-        again = self._own_start.from_refined & np.isfinite(earlier)
-        before = np.where(again, earlier, table.numbers("scaled_mip"))
+        before = z_at_start(table, self._own_start)
+        named: dict[str, list[int]] = {}
+        for files, rows in self.inputs.groups.items():
+            named.setdefault(str(files[0]), []).extend(rows.tolist())
         return Summary(
             output=self.inputs.output,
             particles=len(refined),
@@ -118,6 +132,7 @@ class Results:
             mean_snr=_mean(self.columns["refined_snr"][refined]),
             statuses={status: statuses[status_name(status)] for status in Status},
             seconds=seconds,
+            fallen=fallen_micrographs(before, z_score, named),
         )
 
 

@@ -117,6 +117,15 @@ def test_what_is_read_first(tmp_path):
     assert "+1.38" in words and "2 of 2 gained" in words
 
 
+def test_micrographs_whose_scores_fell_are_named(tmp_path):
+    page, _ = report(tmp_path, REFINED, micrographs=0)
+    assert "fell from" not in page.text
+    fallen = REFINED | {"refined_scaled_mip": "3.0"}
+    page, _ = report(tmp_path, fallen, fallen, REFINED, micrographs=0)
+    said = "a b.mrc: the median z-score of 3 particles fell from 9.0 to 3.0"
+    assert said in page.text
+
+
 def test_numbers_are_those_of_the_table(tmp_path):
     data = load_report_data(save(tmp_path / "polished.csv", POLISHED, POLISHED | FAILED))
     first = {

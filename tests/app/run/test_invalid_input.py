@@ -233,10 +233,10 @@ def test_a_full_disk_loses_nothing(folder, monkeypatch, capsys):
 
 
 def test_no_particle_can_be_refined(folder, capsys):
-    """The table is written all the same."""
+    """The table is written all the same; the exit code tells."""
     set_keys(folder, QUICK)
     write_rows(folder, [dict(row, pos_y="-4000") for row in rows_of(folder)])
-    assert main(["refine.yaml"]) == 0
+    assert main(["refine.yaml"]) == 4
     printed = capsys.readouterr()
     assert "refined 0 of 7 particles" in printed.out
     assert "warning: 7 of 7 particles were not refined (7 box_outside)" in printed.err

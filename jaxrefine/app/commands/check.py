@@ -1,0 +1,44 @@
+"""`jaxrefine check CONFIG.yaml`: do the particles score what their table says?"""
+
+import argparse
+from pathlib import Path
+
+from jaxrefine.app.console.exit_codes import EXIT_CHECK_FAILED, EXIT_WRITTEN
+
+HELP = "score particles at their table's poses, and say which convention is wrong"
+
+_DESCRIPTION = """\
+Scores some of the best particles at the poses of their own table. Where the z-scores are
+not those of the table, known confusions (contrast, units and sign of the defocus, pixel
+size, positions, angles, maps …) are tried one at a time, and the one that restores the
+score is named. Nothing is written. Ends with code 1 where something is wrong.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command line."""
+    parser.description = _DESCRIPTION
+    parser.add_argument("config", type=Path, metavar="CONFIG.yaml")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print what was found."""
+    from jaxrefine.app.config import Config
+    from jaxrefine.app.run.convention_check import (
+        check_conventions,
+        format_check,
+        format_problems,
+    )
+    from jaxrefine.app.run.devices import use_compilation_cache, use_cpu_cores
+    from jaxrefine.app.run.inputs import load_inputs
+    from jaxrefine.app.run.pipeline import read_and_prepare
+
+    use_cpu_cores()
+    config = Config.load(options.config)
+    use_compilation_cache(config.computational_config.compilation_cache)
+    found = check_conventions(load_inputs(config), read_and_prepare)
+    print("\n".join([*format_check(found), *format_problems(found)]))
+    if found.sound:
+        print("the table's conventions are understood")
+        return EXIT_WRITTEN
+    return EXIT_CHECK_FAILED

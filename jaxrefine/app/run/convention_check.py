@@ -1,0 +1,376 @@
+"""Do the particles score, at the poses of their table, what the table says they do?
+
+Where they do not, the known confusions of conventions are tried, one at a time, and the
+one that restores the score is named. Reading a micrograph is the caller's, who hands in
+how: `pipeline`, which checks the start of each run, does it its own way.
+"""
+
+import logging
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrefine.app.run.build import build_score, particle_optics, starting_alignment
+from jaxrefine.app.run.checks import Files
+from jaxrefine.app.run.confusions import (
+    Confusion,
+    Sample,
+    known_confusions,
+    pixel_sizes,
+)
+from jaxrefine.app.run.file_confusions import (
+    PrepareFiles,
+    other_micrographs,
+    other_statistics,
+    other_templates,
+    wrong_maps,
+)
+from jaxrefine.app.run.inputs import RunInputs
+from jaxrefine.app.run.score_changes import FALLEN, z_at_start
+from jaxrefine.data import InputError, SearchGrid
+from jaxrefine.io.table import StartingValues
+from jaxrefine.refine.prepare import Micrograph, cut_particles
+from jaxrefine.refine.refine import best_z_in_box
+
+log = logging.getLogger("jaxrefine")
+
+_PARTICLES, _MICROGRAPHS = 8, 4
+# A confusion is named where it gives so much of the table's z, and so much more than the
+# present one. Other filters, whole pixels and rounded tables cost less than the one; of
+# the best of a hundred trials in noise the median over 8 particles rises by less than
+# the other.
+_RESTORED, _RISEN = 0.8, 1.3
+# Grids of a score beyond this, and beyond the run's own, take too long for a trial.
+_WIDEST_PX = 1600
+# Confusions that differ by less cannot be told apart.
+_SAME = 0.03
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A confusion, and the median z-score without it."""
+
+    confusion: Confusion
+    z: float
+
+
+@dataclass(frozen=True)
+class MicrographCheck:
+    """The particles of one micrograph at their table's poses.
+
+    Attributes:
+        files: Of the micrograph.
+        particles: How many were scored.
+        table_z: Their median z-score in the table; NaN where it has none.
+        z: Their median z-score now, over the positions of the box.
+        sound: Whether the two agree; without the first, whether z is above noise.
+        wrong_maps: What the statistic maps show to be wrong, in words; empty: nothing.
+    """
+
+    files: Files
+    particles: int
+    table_z: float
+    z: float
+    sound: bool
+    wrong_maps: str
+
+
+@dataclass(frozen=True)
+class Check:
+    """What was found.
+
+    Attributes:
+        micrographs: Those that were looked at.
+        noise_z: The z-score that the best position of a box of noise reaches.
+        restoring: Confusions that restore the score, the best first.
+        nearest: Otherwise, the one that comes nearest.
+    """
+
+    micrographs: list[MicrographCheck]
+    noise_z: float
+    restoring: list[Tried]
+    nearest: Tried | None
+
+    @property
+    def sound(self) -> bool:
+        """Whether there is nothing to warn of."""
+        return all(each.sound and not each.wrong_maps for each in self.micrographs)
+
+
+def check_conventions(
+    inputs: RunInputs, prepare: PrepareFiles, numbers: Sequence[int] | None = None
+) -> Check:
+    """Score some of the best particles at their table's poses.
+
+    Args:
+        inputs: The run.
+        prepare: Reads and filters a micrograph with its maps.
+        numbers: Micrographs to look at; None: some of them, evenly spread.
+
+    Raises:
+        InputError: A file of these micrographs cannot be read.
+    """
+    files, groups = list(inputs.groups), list(inputs.groups.values())
+    count = min(_MICROGRAPHS, len(groups))
+    evenly = np.unique(np.linspace(0, len(groups) - 1, count).round().astype(int))
+    z_of_table = z_at_start(inputs.table, inputs.start)
+    noise = noise_level(inputs.score.positions)
+    found, failed = [], []
+    for number in evenly.tolist() if numbers is None else numbers:
+        rows = best_rows(groups[number], z_of_table)
+        sample = _sample(inputs, prepare(inputs, files[number]), rows)
+        z, reference = _median_z(inputs, sample), float(np.median(z_of_table[rows]))
+        each = MicrographCheck(
+            files=files[number],
+            particles=len(rows),
+            table_z=reference,
+            z=z,
+            sound=agrees(z, reference, noise),
+            wrong_maps=wrong_maps(inputs, sample.micrograph, rows, files[number]),
+        )
+        found.append(each)
+        if not each.sound:
+            failed.append((each, sample))
+    if not failed:
+        return Check(found, noise, [], None)
+    each, sample = max(failed, key=lambda one: one[0].particles)
+    tried: list[Tried] = []
+    restoring, nearest = [], None
+    # Pixel sizes are many: only where nothing else helps.
+    for confusions in (
+        _all_but_pixel_sizes(inputs, prepare, each.files, sample),
+        pixel_sizes(sample.template.side),
+    ):
+        tried += _tried(inputs, sample, confusions)
+        restoring, nearest = decide(each.z, each.table_z, noise, tried)
+        if restoring:
+            break
+    return Check(found, noise, restoring, nearest)
+
+
+def noise_level(positions: tuple[int, int]) -> float:
+    """z-score that the best of so many positions reaches where nothing is, and one more.
+
+    The expected maximum of n normal numbers is below √(2 ln n); neighbours are correlated,
+    so that it is well below. Hardly ever does a median of several exceed it.
+    """
+    return math.sqrt(2 * math.log(positions[0] * positions[1])) + 1
+
+
+def agrees(z: float, table_z: float, noise_z: float) -> bool:
+    """Whether a median z-score is what the table says; without that, above noise."""
+    return z >= (FALLEN * table_z if np.isfinite(table_z) else noise_z)
+
+
+def decide(
+    z: float, table_z: float, noise_z: float, tried: Sequence[Tried]
+) -> tuple[list[Tried], Tried | None]:
+    """Of the confusions tried, those that restore the score; otherwise the nearest.
+
+    Args:
+        z: Present median z-score.
+        table_z: The table's; NaN where it has none.
+        noise_z: From `noise_level`.
+        tried: What each of the confusions gives.
+
+    Returns:
+        The best, and with it those that cannot be told from it; and, where there is none,
+        the one that gives most, if that is more than noise.
+    """
+    wanted = _RESTORED * table_z if np.isfinite(table_z) else noise_z
+    wanted = max(wanted, _RISEN * max(z, 0.0))
+    ordered = sorted(tried, key=lambda each: -each.z)
+    good = [each for each in ordered if each.z >= wanted]
+    if good:
+        return [each for each in good if each.z >= (1 - _SAME) * good[0].z], None
+    if ordered and ordered[0].z >= max(noise_z, _RISEN * z):
+        return [], ordered[0]
+    return [], None
+
+
+def best_rows(rows: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """Of some rows, those with the highest z-scores, in rising order."""
+    order = np.argsort(-np.nan_to_num(z[rows], nan=-np.inf), kind="stable")
+    return np.sort(rows[order[:_PARTICLES]])
+
+
+def _sample(inputs: RunInputs, micrograph: Micrograph, rows: np.ndarray) -> Sample:
+    names = (field.name for field in fields(StartingValues))
+    values = {name: getattr(inputs.start, name) for name in names}
+    per_row = {n: v for n, v in values.items() if not isinstance(v, int)}
+    chosen = jax.tree.map(lambda column: column[rows], per_row)
+    return Sample(
+        start=replace(inputs.start, **chosen),
+        micrograph=micrograph,
+        template=inputs.template,
+        template_pixel_size_angstrom=inputs.template_pixel_size_angstrom[rows],
+        template_follows=inputs.config.template_pixel_size is None,
+    )
+
+
+def _median_z(inputs: RunInputs, sample: Sample) -> float:
+    """Median over the particles of the best z-score in the box; NaN: cannot be scored."""
+    count = len(sample.start.position_px)
+    nothing = jnp.zeros(1)
+    grid = SearchGrid(jnp.eye(3)[None], jnp.zeros(1, bool), nothing, nothing)
+    start = sample.start
+    # Few different sizes of cuts, so that one compilation serves most confusions.
+    wide = replace(
+        start,
+        defocus_angstrom=_power_above(np.abs(start.defocus_angstrom), 1.5),
+        pixel_size_angstrom=1 / _power_above(1 / start.pixel_size_angstrom, 1.15),
+    )
+    try:
+        score = build_score(inputs.config, wide, grid)
+    except InputError:  # the CTF would spread too far
+        return float("nan")
+    usual = inputs.score
+    widest = max(_WIDEST_PX, *usual.filter_grid, *usual.padded_box)
+    if max(*score.filter_grid, *score.padded_box) > widest:
+        return float("nan")
+    # As many as any other sample, for the same reason.
+    rows = np.minimum(np.arange(_PARTICLES), count - 1)
+    with jax.default_device(inputs.mesh.devices.flat[0]):
+        particles = cut_particles(
+            sample.micrograph,
+            starting_alignment(start, rows),
+            particle_optics(start, rows),
+            jnp.asarray(sample.template_pixel_size_angstrom[rows], jnp.float32),
+            score,
+            image_scale=-1.0 if inputs.contrast_is_inverted else 1.0,
+        )
+        z = np.asarray(best_z_in_box(particles, sample.template, score))[:count]
+    return float(np.median(np.where(np.isfinite(z), z, 0.0)))
+
+
+def _power_above(values: np.ndarray, base: float) -> np.ndarray:
+    """The next power of a base, at or above each of some positive values."""
+    positive = np.maximum(values, 1e-3)
+    return base ** np.ceil(np.log(positive) / math.log(base) - 1e-9)
+
+
+def _all_but_pixel_sizes(
+    inputs: RunInputs, prepare: PrepareFiles, files: Files, sample: Sample
+) -> Iterator[Confusion]:
+    yield from known_confusions(sample, inputs.contrast_is_inverted)
+    yield from other_statistics(inputs)
+    yield from other_templates(inputs)
+    yield from other_micrographs(inputs, prepare, files)
+
+
+def _tried(
+    inputs: RunInputs, sample: Sample, confusions: Iterable[Confusion]
+) -> Iterator[Tried]:
+    """What the sample scores without each confusion that makes sense for it."""
+    for confusion in confusions:
+        changed = confusion.undo(sample)
+        if changed is not None and np.isfinite(z := _median_z(inputs, changed)):
+            yield Tried(confusion, z)
+
+
+class StartWatch:
+    """Compares the first particles of a run with their table, and checks where they fall.
+
+    Args:
+        inputs: The run.
+        prepare: As for `check_conventions`.
+        enabled: False never looks.
+    """
+
+    def __init__(self, inputs: RunInputs, prepare: PrepareFiles, *, enabled: bool = True):
+        self._inputs, self._prepare = inputs, prepare
+        self._before = z_at_start(inputs.table, inputs.start)
+        self._z: list[float] = []
+        self._rows: list[int] = []
+        self._waiting = enabled
+
+    def see(self, number: int, rows: np.ndarray, z: np.ndarray, *, last: bool) -> None:
+        """Take the refined z-scores of a batch; warn, once, where the first ones fell.
+
+        Args:
+            number: Of its micrograph.
+            rows: Of the batch.
+            z: Their refined z-scores; NaN: not refined.
+            last: Whether the micrograph has no more.
+        """
+        if not self._waiting:
+            return
+        known = np.isfinite(z) & np.isfinite(self._before[rows])
+        self._rows += rows[known].tolist()
+        self._z += z[known].tolist()
+        if not self._rows or (len(self._rows) < _PARTICLES and not last):
+            return
+        self._waiting = False
+        was, now = float(np.median(self._before[self._rows])), float(np.median(self._z))
+        if now >= FALLEN * was:
+            return
+        log.warning(
+            "the first %d particles have a median z-score of %.1f, refined, and of %.1f in "
+            "the table: something is wrong; trying what",
+            len(self._rows),
+            now,
+            was,
+        )
+        try:
+            check = check_conventions(self._inputs, self._prepare, [number])
+        except InputError:  # of a file: that is said where its particles are refined
+            return
+        for line in format_problems(check):
+            log.warning("%s", line)
+
+
+def format_check(check: Check) -> list[str]:
+    """What was found, a line for each micrograph and for each thing that is wrong."""
+    lines = []
+    for each in check.micrographs:
+        count = f"{each.particles} particle{'s' if each.particles > 1 else ''}"
+        said = (
+            f"{each.table_z:.1f} in the table"
+            if np.isfinite(each.table_z)
+            else f"none in the table; noise reaches {check.noise_z:.1f}"
+        )
+        verdict = "" if each.sound else ": does not agree"
+        lines.append(
+            f"{each.files[0].name}: median z-score of {count} at the table's poses "
+            f"{each.z:.1f} ({said}){verdict}"
+        )
+    return lines
+
+
+def format_problems(check: Check) -> list[str]:
+    """What is wrong, and what to do about it; empty where all is sound."""
+    lines = []
+    bad = [each for each in check.micrographs if not each.sound]
+    if bad:
+        worst = max(bad, key=lambda each: each.particles)
+        for each in check.restoring[:1]:
+            lines.append(
+                f"{each.confusion.name} z is {each.z:.1f} in place of {worst.z:.1f}: "
+                f"{each.confusion.remedy}"
+            )
+        lines += [
+            f"  nearly the same {each.confusion.name} (z {each.z:.1f}): "
+            f"{each.confusion.remedy}"
+            for each in check.restoring[1:4]
+        ]
+        if not check.restoring:
+            lines.append(
+                f"z is {worst.z:.1f} and no known confusion restores it: the template is "
+                "another than that of the match, or the micrograph or the table is"
+            )
+            if check.nearest is not None:
+                near = check.nearest
+                lines.append(
+                    f"  the nearest is z {near.z:.1f} {near.confusion.name}: "
+                    f"{near.confusion.remedy}"
+                )
+    lines += [
+        f"{each.files[0].name}: {each.wrong_maps}"
+        for each in check.micrographs
+        if each.wrong_maps
+    ]
+    return lines

@@ -1,0 +1,147 @@
+"""One file taken for another: maps, template, micrograph, and what the maps hold."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from jaxrefine.app.run.checks import Files
+from jaxrefine.app.run.confusions import Confusion, Sample
+from jaxrefine.app.run.inputs import RunInputs
+from jaxrefine.data import InputError
+from jaxrefine.io.mrc import image_shape, read_image, read_volume
+from jaxrefine.io.paths import resolve_path
+from jaxrefine.physics.slices import make_template
+from jaxrefine.refine.prepare import Micrograph
+
+# Others of the table's that are tried in a file's place.
+_OTHER_FILES = 8
+# A map's values and the table's, in standard deviations: half precision rounds to 0.001.
+_SAME_MAP = 0.01
+
+# Reads and filters a micrograph with its maps.
+PrepareFiles = Callable[[RunInputs, Files], Micrograph]
+
+
+def other_statistics(inputs: RunInputs) -> Iterator[Confusion]:
+    """The maps of the spread read the other way."""
+    if inputs.reproduces_leopard_em:  # which divides by neither
+        return
+    if inputs.maps_hold_variance:
+        held, power = "standard_deviation", 2.0
+    else:
+        held, power = "variance", 0.5
+    yield Confusion(
+        f"with the correlation_variance maps holding the {held.replace('_', ' ')}",
+        f"set `statistics: {held}`",
+        lambda s: replace(
+            s, micrograph=replace(s.micrograph, corr_std=s.micrograph.corr_std**power)
+        ),
+    )
+
+
+def other_templates(inputs: RunInputs) -> Iterator[Confusion]:
+    """Templates that the table names, where they are others than the configured one."""
+    if "template_path" not in inputs.table.raw.columns:
+        return
+    folder = inputs.table.path.absolute().parent
+    for text in dict.fromkeys(filter(str.strip, inputs.table.paths("template_path"))):
+        path = resolve_path(text, beside=folder)
+        try:
+            if path.samefile(inputs.template_path):
+                continue
+            volume, _ = read_volume(path)
+        except (OSError, InputError):  # it is not ours to complain of
+            continue
+        if volume.shape != (inputs.score.side,) * 3:
+            continue
+        yield Confusion(
+            "with the template that the table names",
+            f"set `template_volume_path: {text}`",
+            lambda s, v=volume: replace(
+                s, template=make_template(v, inputs.config.template_sampling)
+            ),
+        )
+
+
+def other_micrographs(
+    inputs: RunInputs, prepare: PrepareFiles, files: Files
+) -> Iterator[Confusion]:
+    """Other micrographs of the table in the place of this one."""
+    shape = image_shape(files[0])
+    others = dict.fromkeys(each[0] for each in inputs.groups if each[0] != files[0])
+    alike = [path for path in others if image_shape(path) == shape]
+    for path in alike[:_OTHER_FILES]:
+
+        def undo(sample: Sample, path: Path = path) -> Sample | None:
+            try:
+                return replace(sample, micrograph=prepare(inputs, (path, *files[1:])))
+            except InputError:
+                return None
+
+        yield Confusion(
+            f"in the micrograph {path.name}",
+            f"particles of {path.name} are said to lie in {files[0].name}: correct "
+            "micrograph_path",
+            undo,
+        )
+
+
+def wrong_maps(
+    inputs: RunInputs, micrograph: Micrograph, rows: np.ndarray, files: Files
+) -> str:
+    """What is wrong where a micrograph's maps do not hold what the table took from them."""
+    spread = np.asarray(micrograph.corr_std)
+    if inputs.reproduces_leopard_em or inputs.maps_hold_variance:
+        spread = spread**2
+    off = _off_the_table(inputs, np.asarray(micrograph.corr_mean), spread, rows)
+    if not off > _SAME_MAP:
+        return ""
+    wrong = (
+        f"the statistic maps {files[1].name} and {files[2].name} do not hold the table's "
+        f"correlation_mean and correlation_variance at its positions"
+    )
+    others = [each for each in inputs.groups if each[1:] != files[1:]]
+    for other in others[:_OTHER_FILES]:
+        try:
+            mean, spread = (read_image(path) for path in other[1:])
+        except InputError:
+            continue
+        if _off_the_table(inputs, mean, spread, rows) <= _SAME_MAP:
+            return (
+                f"{wrong}; {other[1].name} and {other[2].name} do: correct "
+                "correlation_average_path and correlation_variance_path"
+            )
+    return (
+        f"{wrong}: they may be of another micrograph, or the positions of another binning"
+    )
+
+
+def _off_the_table(
+    inputs: RunInputs, mean: np.ndarray, spread: np.ndarray, rows: np.ndarray
+) -> float:
+    """How far maps are off a table, in standard deviations; NaN where it does not say.
+
+    Args:
+        inputs: The run.
+        mean: Map of the mean.
+        spread: Map of the variance or standard deviation, as in its file.
+        rows: Of particles that lie in it.
+    """
+    table = inputs.table
+    y, x = (np.rint(table.numbers(name)[rows]).astype(int) for name in ("pos_y", "pos_x"))
+    columns = [
+        table.numbers(name)[rows] for name in ("correlation_mean", "correlation_variance")
+    ]
+    said = np.isfinite(columns).all(axis=0)
+    inside = (y >= 0) & (x >= 0) & (y < mean.shape[0]) & (x < mean.shape[1])
+    use = said & inside & (columns[1] > 0)
+    if not said.any() or mean.shape != spread.shape:
+        return float("nan")
+    if 2 * use.sum() <= said.sum():  # beyond the image
+        return float("inf")
+    expected_mean, expected_spread = (column[use] for column in columns)
+    off = np.abs(mean[y[use], x[use]] - expected_mean) / expected_spread
+    off = np.maximum(off, np.abs(spread[y[use], x[use]] / expected_spread - 1))
+    return float(np.median(np.nan_to_num(off, nan=np.inf)))
