@@ -7,7 +7,7 @@ import yaml
 
 from jaxrefine.app.cli import main
 from jaxrefine.app.config import Config
-from jaxrefine.data import InputError
+from jaxrefine.data import POLISH_MEANING, InputError
 from jaxrefine.io.table import read_particle_table
 from tests.reference import reference_set
 from tests.test_examples import ROOT
