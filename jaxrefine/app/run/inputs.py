@@ -102,13 +102,15 @@ def load_run(config: Config, output: Path | None = None) -> RunInputs:
     table = table_path(config)
     output = output or config.output_file(table)
     with errors:
-        named = [table, template_path(config), Path(config.source)]
-        check_output(output, named, config.source)
+        files = [table, template_path(config), Path(config.source)]
+        check_output(output, files, config.source)
     with errors:
-        inputs = load_inputs(config, output)
-        check_output(output, inputs.inputs, config.source)
+        named = read_named(config)
     errors.raise_any()
-    return inputs
+    checked = check_together(config, named)
+    images = (path for files in checked.groups for path in files)
+    check_output(output, images, config.source)
+    return _build(config, named, checked, output)
 
 
 def load_inputs(config: Config, output: Path | None = None) -> RunInputs:
