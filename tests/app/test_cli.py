@@ -204,7 +204,7 @@ def test_numbers_in_a_wrong_unit_are_said(quick, capsys):
     table.to_csv(quick / "match_results.csv", index=False)
     assert main([str(quick / "refine.yaml")]) == 2
     error = capsys.readouterr().err
-    assert "check the units" in error and "the smallest pixel on 4 of" in error
+    assert "check the units" in error and "the smallest pixel on line 4 of" in error
 
 
 def test_a_dead_pixel_is_said_and_does_no_harm(quick, capsys):
