@@ -160,7 +160,7 @@ def _refine_share(
                     found, layout = refine_batch(inputs, micrograph, batch, layout)
                     results.store(batch, *found)
                     monitor.check(found[0])
-                    last = batch[-1] == left[number][-1]
+                    last = bool(batch[-1] == left[number][-1])
                     watch.see(number, batch, np.asarray(found[0].z_score), last=last)
                     progress.update(len(batch), name)
                     if time.monotonic() - saved > _SECONDS_BETWEEN_SAVES:
