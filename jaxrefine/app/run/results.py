@@ -88,8 +88,8 @@ class Results:
         found = columns_of_search(refined, self._own_start, rows, inputs.grid, inputs.score)
         if polished is not None and inputs.polish is not None:
             best = self._reported(polished.refined)
-            polished = eqx.tree_at(lambda p: p.refined, polished, best)
-            found |= columns_of_polish(polished, refined, found, inputs.polish.parameters)
+            there: Polished = eqx.tree_at(lambda p: p.refined, polished, best)
+            found |= columns_of_polish(there, refined, found, inputs.polish.parameters)
         self.columns.store(rows, found)
 
     def _reported(self, refined: Refined) -> Refined:
