@@ -324,7 +324,9 @@ def test_padding_costs_nothing_and_changes_nothing():
     particles = cut(shift_px=(1, 2), defocus=200.0)
     valid = np.arange(COUNT) % 3 > 0
     zeros = jax.tree.map(
-        lambda leaf: jnp.where(valid.reshape(-1, *[1] * (leaf.ndim - 1)), leaf, 0),
+        lambda leaf: jnp.where(
+            valid.reshape(-1, *[1] * (leaf.ndim - 1)), leaf, jnp.zeros_like(leaf)
+        ),
         particles,
     )
     for padded in (particles, zeros):

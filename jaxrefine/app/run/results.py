@@ -84,16 +84,16 @@ class Results:
         rows = rows[good]
         refined, polished = jax.tree.map(lambda x: x[good], (refined, polished))
         inputs = self.inputs
-        refined = self._in_asymmetric_unit(refined)
+        refined = self._reported(refined)
         found = columns_of_search(refined, self._own_start, rows, inputs.grid, inputs.score)
         if polished is not None and inputs.polish is not None:
-            best = self._in_asymmetric_unit(polished.refined)
-            polished = eqx.tree_at(lambda p: p.refined, polished, best)
-            found |= columns_of_polish(polished, refined, found, inputs.polish.parameters)
+            best = self._reported(polished.refined)
+            there: Polished = eqx.tree_at(lambda p: p.refined, polished, best)
+            found |= columns_of_polish(there, refined, found, inputs.polish.parameters)
         self.columns.store(rows, found)
 
-    def _in_asymmetric_unit(self, refined: Refined) -> Refined:
-        """The same poses, of each the copy that is reported, in float64."""
+    def _reported(self, refined: Refined) -> Refined:
+        """The same poses; of symmetric copies those in the asymmetric unit. In float64."""
         rotation = np.asarray(refined.alignment.rotation, np.float64)
         unit = in_asymmetric_unit(rotation, self.inputs.point_group)
         return eqx.tree_at(lambda r: r.alignment.rotation, refined, unit)
