@@ -1,7 +1,7 @@
 """Which estimate of the noise spectrum whitens best, on real micrographs and on artefacts.
 
     pip download --no-binary :all: --no-deps mrcfile==1.5.4 && tar xf mrcfile-1.5.4.tar.gz
-    .venv/bin/python benchmarks/noise_spectrum.py mrcfile-1.5.4/tests/test_data [more.mrc ...]
+    .venv/bin/python benchmarks/noise_spectrum.py mrcfile-1.5.4/tests/test_data [more.mrc]
 
 A particle (1IGY) is planted, in thought, at places of a micrograph. A filter F makes of it
 the signal |F t|², t its projection with CTF; noise is the standard deviation of the
@@ -21,6 +21,7 @@ from jaxrefine import simulate as sim
 from jaxrefine.physics.background import find_objects, periodic_part
 from jaxrefine.physics.defects import fill_defects
 from jaxrefine.physics.filters import Whitening, whitening_values
+from jaxrefine.simulate import artefacts
 
 CORNER = np.sqrt(0.5)
 WINDOW = 768  # px around a place, in which the noise is measured
@@ -110,25 +111,17 @@ def robust_whole(image: np.ndarray) -> np.ndarray:
 def spoilt(image: np.ndarray) -> dict[str, np.ndarray]:
     """The image with what is no particle, but real, laid into it."""
     rng = np.random.default_rng(1)
-    height, width = image.shape
-    sigma = np.diff(np.quantile(image, (0.25, 0.75)))[0] / 1.349
-    y, x = np.ogrid[:height, :width]
-    blob, gold = (np.zeros(image.shape) for _ in range(2))
-    for spots, radius_px, number in ((blob, height / 40, 5), (gold, 12, 20)):
-        for cy, cx in rng.uniform(0, (height, width), (number, 2)):
-            distance = np.hypot(y - cy, x - cx)
-            spots += 0.5 - 0.5 * np.tanh((distance - radius_px) / 4)
-    carbon = 0.5 - 0.5 * np.tanh((x + 0.2 * y - 0.4 * width) / 6)
-    extra = sigma * rng.standard_normal(image.shape)
+    contamination, gold = (rng.uniform(0, image.shape, (n, 2)) for n in (5, 20))
+    radius_px = image.shape[0] / 40
     return {
         "as it is": image,
-        "gradient of 5 σ": image + 5 * sigma * x / width,
-        "gradient of 40 σ": image + 40 * sigma * x / width,
-        "carbon edge of 2 σ, its noise 1.4 times": image + carbon * (extra - 2 * sigma),
-        "contamination of 5 σ": image - 5 * sigma * blob,
-        "contamination of 20 σ": image + 20 * sigma * blob,
-        "gold of 5 σ": image - 5 * sigma * gold,
-        "gold of 20 σ": image - 20 * sigma * gold,
+        "gradient of 5 σ": artefacts.with_slope(image, 5),
+        "gradient of 40 σ": artefacts.with_slope(image, 40),
+        "carbon edge of 2 σ": artefacts.with_carbon(image, 0.4, 2, 1, rng),
+        "contamination of 5 σ": artefacts.with_spots(image, contamination, radius_px, -5),
+        "contamination of 20 σ": artefacts.with_spots(image, contamination, radius_px, 20),
+        "gold of 5 σ": artefacts.with_spots(image, gold, 12, -5),
+        "gold of 20 σ": artefacts.with_spots(image, gold, 12, -20),
     }
 
 
@@ -202,9 +195,7 @@ def main() -> None:
         rows, columns = (
             np.linspace(0, n - WINDOW, PLACES).astype(int) for n in image.shape
         )
-        windows = [
-            image[y : y + WINDOW, x : x + WINDOW] for y in rows for x in columns
-        ]
+        windows = [image[y : y + WINDOW, x : x + WINDOW] for y in rows for x in columns]
         z = {}
         for name, make in GLOBAL.items():
             values = make(image)

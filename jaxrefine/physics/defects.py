@@ -99,7 +99,7 @@ def _pull_push(
 def _pairs_added(values: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "H W"]:
     """Sums of 2 x 2 pixels; beyond an odd edge is nothing."""
     height, width = values.shape
-    even = np.pad(values, ((0, height % 2), (0, width % 2)))
+    even = np.pad(values, ((0, int(height % 2)), (0, int(width % 2))))
     return even.reshape(even.shape[0] // 2, 2, even.shape[1] // 2, 2).sum(axis=(1, 3))
 
 

@@ -208,7 +208,7 @@ class _PresetOverride(NamedTuple):
     """A choice that `reproduce: leopard_em` brings along."""
 
     key: str
-    choice: str
+    choice: str | bool
     give_way: tuple[str, ...] = ()  # values that are no choice of the user's own
 
     @property
@@ -216,7 +216,7 @@ class _PresetOverride(NamedTuple):
         return Rule(
             self.key,
             lambda c: c.reproduce is None or attrgetter(self.key)(c) == self.choice,
-            f"contradicts reproduce: leopard_em, which needs {self.choice}; "
+            f"contradicts reproduce: leopard_em, which needs {str(self.choice).lower()}; "
             "remove one of the two",
         )
 
@@ -224,6 +224,7 @@ class _PresetOverride(NamedTuple):
 _IMPLIED = (
     _PresetOverride("scoring", "template_ctf"),
     _PresetOverride("template_sampling", "trilinear"),
+    _PresetOverride("fill_defects", False),
     # Leopard-EM calls its own grid uniform.
     _PresetOverride(
         "orientation_refinement_config.base_grid_method", "leopard_em", ("uniform",)
@@ -265,6 +266,9 @@ class Config(Section):
         preprocessing_filters: Filters of the micrograph.
         computational_config: What computes.
         apply_global_filtering: True filters the whole micrograph; false each box.
+        fill_defects: Pixels that are no image (bands and blocks of one value, NaN, hot and
+            dead pixels) are filled, and the noise is measured without them, without
+            slopes over the micrograph and strong objects; false: the image as it is.
         movie_config: Refinement against movie frames; not built yet.
         output_path: The refined table; null: beside the particle CSV, as
             `<stem>_refined.csv`.
@@ -296,6 +300,7 @@ class Config(Section):
     preprocessing_filters: PreprocessingFiltersConfig = PreprocessingFiltersConfig()
     computational_config: ComputationalConfig = ComputationalConfig()
     apply_global_filtering: bool = True
+    fill_defects: bool = True
     movie_config: MovieConfig = MovieConfig()
     output_path: str | None = None
     scoring: Literal["image_ctf", "template_ctf"] = "image_ctf"

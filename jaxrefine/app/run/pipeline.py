@@ -25,7 +25,7 @@ from jaxrefine.app.console.summary import Summary
 from jaxrefine.app.run.accuracy import ApproximationMonitor
 from jaxrefine.app.run.build import particle_optics, starting_alignment
 from jaxrefine.app.run.checkpoint import Checkpoint
-from jaxrefine.app.run.images import read_images
+from jaxrefine.app.run.images import clean_image, read_images
 from jaxrefine.app.run.inputs import Files, RunInputs, describe, load_inputs
 from jaxrefine.app.run.results import Results
 from jaxrefine.data import InputError, Particles, Polished, Refined
@@ -150,6 +150,7 @@ def _refine_share(
                     results.store_unreadable(left[number])
                     progress.update(len(left[number]), name)
                     continue
+                results.mark_filled(left[number], micrograph)
                 for batch in in_batches(left[number], inputs.mesh.shape[PARTICLES]):
                     found, layout = refine_batch(inputs, micrograph, batch, layout)
                     results.store(batch, *found)
@@ -236,19 +237,26 @@ def _result(
 
 
 def _prepare(inputs: RunInputs, files: Files) -> Micrograph:
-    image, mean, std = read_images(*files, maps_hold_variance=inputs.maps_hold_variance)
+    fill = inputs.config.fill_defects
+    image, mean, std = read_images(
+        *files, maps_hold_variance=inputs.maps_hold_variance, as_it_is=fill
+    )
     expected = tuple(length - inputs.score.side + 1 for length in image.shape)
     if not mean.shape == std.shape == expected:
         raise InputError(f"{files[0]}: it or its maps have another shape than when checked")
+    clean = clean_image(image, files[0]) if fill else None
     with jax.default_device(inputs.mesh.devices.flat[0]):  # each thread has its own
         return prepare_micrograph(
-            jnp.asarray(image),
+            jnp.asarray(image if clean is None else clean.image),
             jnp.asarray(mean),
             jnp.asarray(std),
             inputs.filters,
             global_filtering=inputs.config.apply_global_filtering,
             second_square_root=inputs.reproduces_leopard_em
             and not inputs.maps_hold_variance,
+            filled=None if clean is None else jnp.asarray(clean.filled),
+            noise=None if clean is None else jnp.asarray(clean.noise),
+            noise_share=1.0 if clean is None else clean.noise_share,
         )
 
 

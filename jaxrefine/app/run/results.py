@@ -20,6 +20,7 @@ from jaxrefine.io.table.polished import mean_defocus, polish_statuses, polished_
 from jaxrefine.io.table.refined import RefinedColumns, refined_table
 from jaxrefine.io.table.schema import ANGLES, POLISHED
 from jaxrefine.physics.rotations import matrix_to_euler
+from jaxrefine.refine.prepare import Micrograph, filled_fraction
 from jaxrefine.refine.refine import at_edges
 
 
@@ -53,6 +54,7 @@ class Results:
             snr=np.full(n, np.nan, np.float32),
             status=[""] * n,
             at_edge=[""] * n,
+            filled=np.full(n, np.nan) if inputs.config.fill_defects else None,
             polished=self._polished if inputs.polish else None,
             polish=self._polish if inputs.polish else None,
         )
@@ -88,6 +90,14 @@ class Results:
         for row in rows:
             self.columns.status[row] = _name(Status.UNREADABLE)
         self.done[rows] = True
+
+    def mark_filled(self, rows: np.ndarray, micrograph: Micrograph) -> None:
+        """Say how much of each template, where the search starts, is no image."""
+        if self.columns.filled is None or micrograph.filled is None:
+            return
+        corner = jnp.asarray(self.inputs.start.position_px[rows], jnp.float32)
+        side = self.inputs.score.side
+        self.columns.filled[rows] = filled_fraction(micrograph.filled, corner, side)
 
     def store(
         self, rows: np.ndarray, refined: Refined, polished: Polished | None = None

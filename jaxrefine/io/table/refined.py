@@ -34,6 +34,7 @@ class RefinedColumns:
         snr: Correlation above the background, in its standard deviations.
         status: Name of the particle's status.
         at_edge: The quantities whose best is the outermost that was searched.
+        filled: Share of the template on filled pixels; None where none were looked for.
         polished: (n, c): the columns `POLISHED`; None without a polish.
         polish: How each particle's polish ended; None without one.
     """
@@ -48,6 +49,7 @@ class RefinedColumns:
     snr: np.ndarray
     status: list[str]
     at_edge: list[str]
+    filled: np.ndarray | None = None
     polished: np.ndarray | None = None
     polish: Sequence[str] | None = None
 
@@ -84,6 +86,8 @@ def refined_table(table: ParticleTable, results: RefinedColumns) -> pd.DataFrame
     frame["refined_snr"] = cells.float32_texts(results.snr)
     frame["refined_status"] = list(results.status)
     frame["refined_at_edge"] = list(results.at_edge)
+    if results.filled is not None:
+        frame["refined_filled_fraction"] = cells.rounded_texts(results.filled, 4)
     for name, texts in _polished_texts(results):
         frame[name] = texts
     known = [name for name in BY_NAME if name in frame.columns and name not in OURS]

@@ -110,6 +110,7 @@ grid_pixel_size|Å|number|polished|pixel size at the grid's best
 refined_snr|-|number|output|correlation above the background, in its deviations (see below)
 refined_status|-|text|output|how the particle fared (see below)
 refined_at_edge|-|text|output|the quantities whose best is the outermost that was searched
+refined_filled_fraction|-|number|output|share of the template that is no image (see below)
 """
 
 COLUMNS = tuple(Column(*line.split("|")) for line in _COLUMNS.split("\n") if line)
@@ -123,5 +124,7 @@ DEFOCUS = ("defocus_u", "defocus_v")
 OURS = tuple(
     c.name
     for c in COLUMNS
-    if c.use == "polished" or c.name in ("refined_snr", "refined_status", "refined_at_edge")
+    if c.use == "polished"
+    or c.name
+    in ("refined_snr", "refined_status", "refined_at_edge", "refined_filled_fraction")
 )
