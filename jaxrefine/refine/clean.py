@@ -15,19 +15,24 @@ class CleanMicrograph(NamedTuple):
     Attributes:
         image: Defects filled, made periodic; its mean is 0.
         defects: What was filled.
+        objects: Strong objects, such as contamination and gold, in squares.
         noise: The image, strong objects filled, too.
-        noise_share: Share of its pixels that are not filled.
     """
 
     image: Float[np.ndarray, "Ny Nx"]
     defects: Defects
+    objects: Bool[np.ndarray, "Ny Nx"]
     noise: Float[np.ndarray, "Ny Nx"]
-    noise_share: float
 
     @property
     def filled(self) -> Bool[np.ndarray, "Ny Nx"]:
         """Where the image is none."""
         return self.defects.mask
+
+    @property
+    def noise_share(self) -> float:
+        """Share of the pixels of `noise` that are not filled."""
+        return float(1 - (self.filled | self.objects).mean())
 
 
 def clean_micrograph(image: Float[np.ndarray, "Ny Nx"]) -> CleanMicrograph:
@@ -41,8 +46,7 @@ def clean_micrograph(image: Float[np.ndarray, "Ny Nx"]) -> CleanMicrograph:
     defects = find_defects(image)
     filled = defects.mask
     if filled.all():
-        return CleanMicrograph(image, defects, image, 1.0)
+        return CleanMicrograph(image, defects, np.zeros_like(filled), image)
     image = periodic_part(fill_defects(image, filled))
     objects = find_objects(image)
-    noise = fill_defects(image, objects)
-    return CleanMicrograph(image, defects, noise, float(1 - (filled | objects).mean()))
+    return CleanMicrograph(image, defects, objects, fill_defects(image, objects))

@@ -9,7 +9,7 @@ from jaxrefine.simulate.artefacts import with_band, with_block, with_slope, with
 SHAPE = (200, 232)
 NOISE = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
 SMOOTH = np.fft.irfft2(
-    np.fft.rfft2(NOISE) * np.exp(-np.hypot(*np.ogrid[-0.0:1:200j, 0:1:117j]) ** 2 * 40),
+    np.fft.rfft2(NOISE) * np.exp(-(np.hypot(*np.ogrid[-0.0:1:200j, 0:1:117j]) ** 2) * 40),
     s=SHAPE,
 )
 

@@ -284,7 +284,7 @@ class Config(Section):
             `standard_deviation`, or `auto`, decided from the table.
         reproduce: `leopard_em` turns Leopard-EM's choices on together, for comparison:
             scoring template_ctf, template_sampling trilinear, base_grid_method
-            leopard_em, and what has no key of its own.
+            leopard_em, fill_defects false, and what has no key of its own.
         template_pixel_size: Å per voxel of the template; null: each row's pixel_size.
         source: What messages call the configuration: the path of its file.
     """

@@ -84,6 +84,13 @@ def clean_image(image: Float[np.ndarray, "Ny Nx"], path: Path) -> CleanMicrograp
             100 * clean.filled.mean(),
             ", ".join(counts),
         )
+    if clean.objects.any():
+        log.info(
+            "%s: %.2g %% of it are strong objects (contamination, gold): left out of the "
+            "noise spectrum",
+            path,
+            100 * clean.objects.mean(),
+        )
     return clean
 
 
