@@ -244,7 +244,7 @@ ARTEFACTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "contamination": lambda image: artefacts.with_spots(image, _spots(image), 10.0, 15.0),
     "fiducials": lambda image: artefacts.with_spots(image, _spots(image), 5.0, -15.0),
     "hot pixels": lambda image: artefacts.with_single_pixels(
-        image, 1e-3, 100.0, np.random.default_rng(3)
+        image, 1e-4, 100.0, np.random.default_rng(3)
     ),
     "dead block": lambda image: artefacts.with_block(image, _corner(image), 12, 0.0),
 }

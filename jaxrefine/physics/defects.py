@@ -27,6 +27,7 @@ _QUARTILE = 0.6745
 # Of sparse counts, most of them 0: so many times the 99.9 % quantile.
 _SPARSE = 5.0
 _LINES = 128  # rows and columns on which a value's frequency is measured
+_ENOUGH = 1_000_000  # pixels for quantiles
 
 
 class Defects(NamedTuple):
@@ -59,7 +60,7 @@ def find_defects(image: Float[np.ndarray, "Ny Nx"]) -> Defects:
     spoilt = not_finite | constant
     if spoilt.all():
         return Defects(not_finite, constant, np.zeros_like(spoilt))
-    return Defects(not_finite, constant, _far(fill_defects(image, spoilt)))
+    return Defects(not_finite, constant, _far(fill_defects(image, spoilt), spoilt))
 
 
 def fill_defects(
@@ -78,22 +79,37 @@ def fill_defects(
     """
     if not mask.any() or mask.all():
         return image
-    known = np.where(mask, 0, image).astype(np.float64)
-    return np.where(mask, _pull_push(known, 1.0 - mask), image).astype(image.dtype)
+    known = np.where(mask, 0, image).astype(np.float32)
+    return _pull_push(known, (~mask).astype(np.float32)).astype(image.dtype)
 
 
 def _pull_push(
     values: Float[np.ndarray, "h w"], weights: Float[np.ndarray, "h w"]
 ) -> Float[np.ndarray, "h w"]:
     """Values where the weight is 1, continued where it is 0, a blend between."""
-    if weights.all() or max(values.shape) == 1:
+    y, x = np.nonzero(weights < 1)
+    if not len(y) or max(values.shape) == 1:
         return values
     total = _pairs_added(weights)
     mean = _pairs_added(weights * values) / np.where(total > 0, total, 1)
     # Half of a square's pixels are enough to stand for it.
     coarse = _pull_push(mean, np.minimum(1.0, total / 2))
-    finer = _doubled(_doubled(coarse, values.shape[0]).T, values.shape[1]).T
-    return weights * values + (1 - weights) * finer
+    weight, filled = weights[y, x], values.copy()
+    filled[y, x] = weight * values[y, x] + (1 - weight) * _between(coarse, y, x)
+    return filled
+
+
+def _between(
+    coarse: Float[np.ndarray, "h w"], y: Int[np.ndarray, " n"], x: Int[np.ndarray, " n"]
+) -> Float[np.ndarray, " n"]:
+    """Values at finer pixels, linear between the centres of the coarse ones."""
+    (y, beside_y), (x, beside_x) = (
+        (at // 2, np.clip(at // 2 + 2 * (at % 2) - 1, 0, n - 1))
+        for at, n in zip((y, x), coarse.shape, strict=True)
+    )
+    here = 0.75 * coarse[y, x] + 0.25 * coarse[y, beside_x]
+    beside = 0.75 * coarse[beside_y, x] + 0.25 * coarse[beside_y, beside_x]
+    return 0.75 * here + 0.25 * beside
 
 
 def _pairs_added(values: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "H W"]:
@@ -103,24 +119,19 @@ def _pairs_added(values: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "H W"]:
     return even.reshape(even.shape[0] // 2, 2, even.shape[1] // 2, 2).sum(axis=(1, 3))
 
 
-def _doubled(values: Float[np.ndarray, "h w"], length: int) -> Float[np.ndarray, "n w"]:
-    """Twice as many rows, interpolated linearly between the centres of the old ones."""
-    before = np.concatenate([values[:1], values[:-1]])
-    after = np.concatenate([values[1:], values[-1:]])
-    both = np.stack([0.75 * values + 0.25 * before, 0.75 * values + 0.25 * after], axis=1)
-    return both.reshape(-1, values.shape[1])[:length]
-
-
 def _constant(image: Float[np.ndarray, "Ny Nx"]) -> Bool[np.ndarray, "Ny Nx"]:
     """Runs of one value, along rows and columns, that are longer than chance allows."""
     mask = np.zeros(image.shape, bool)
     rare: set[float] = set()
+    pairs = _share_of_pairs(image)
     for turned, marked in ((image, mask), (image.T, mask.T)):
         row, start, stop = _runs(turned)
         values, which = np.unique(turned[row, start], return_inverse=True)
-        shares = np.asarray([_share(value, image) for value in values])
-        long = stop - start >= _needed_runs(shares, image.size)[which]
-        rare |= set(values[np.unique(which[long])][shares[np.unique(which[long])] < _RARE])
+        shares = np.asarray([_share(value, image) for value in values.tolist()])
+        needed = _needed_runs(np.maximum(shares, pairs), image.size)
+        long = stop - start >= needed[which]
+        found = np.unique(which[long])
+        rare |= set(values[found[shares[found] < _RARE]].tolist())
         for y, first, last in zip(row[long], start[long], stop[long], strict=True):
             marked[y, first:last] = True
     return _spread(mask, np.isin(image, sorted(rare)), image) if rare else mask
@@ -139,17 +150,28 @@ def _runs(
     return row, start, start + (last - first)[long] + 1
 
 
-def _share(value: float, image: Float[np.ndarray, "Ny Nx"]) -> float:
-    """How frequent a value is where it is not all there is: in the median row or column.
+def _in_mixed_lines(equal: Bool[np.ndarray, "Ny Nx"]) -> float:
+    """The share of what is true in the median row, of those that are not true throughout.
 
-    The smaller of the two, as a band fills a part of every row that it crosses.
+    A band fills rows, which do not count, or little of each.
     """
-    shares = []
-    for turned in (image, image.T):
-        equal = (turned[:: max(1, len(turned) // _LINES)] == value).mean(axis=1)
-        mixed = equal[equal < 1]
-        shares.append(np.median(mixed) if len(mixed) else 0.0)
-    return float(min(shares))
+    shares = equal[:: max(1, len(equal) // _LINES)].mean(axis=1)
+    mixed = shares[shares < 1]
+    return float(np.median(mixed)) if len(mixed) else 0.0
+
+
+def _share(value: float, image: Float[np.ndarray, "Ny Nx"]) -> float:
+    """How frequent a value is where it is not all there is, along rows or columns."""
+    some, columns = image[:: max(1, len(image) // _LINES)], image.T
+    some_columns = columns[:: max(1, len(columns) // _LINES)]
+    return min(_in_mixed_lines(some == value), _in_mixed_lines(some_columns == value))
+
+
+def _share_of_pairs(image: Float[np.ndarray, "Ny Nx"]) -> float:
+    """How often neighbours are equal: smooth or binned counts have texture."""
+    return min(
+        _in_mixed_lines(turned[:, 1:] == turned[:, :-1]) for turned in (image, image.T)
+    )
 
 
 def _needed_runs(shares: Float[np.ndarray, " v"], pixels: int) -> Float[np.ndarray, " v"]:
@@ -183,17 +205,24 @@ def _spread(
     return mask
 
 
-def _far(image: Float[np.ndarray, "Ny Nx"]) -> Bool[np.ndarray, "Ny Nx"]:
+def _far(
+    image: Float[np.ndarray, "Ny Nx"], filled: Bool[np.ndarray, "Ny Nx"]
+) -> Bool[np.ndarray, "Ny Nx"]:
     """Pixels, no more than a few together, far from their block and from all around."""
     low, middle, high = _block_quartiles(image)
-    away = np.abs(image - _of_pixels(middle, image.shape))
-    deviation = np.maximum(high - low, np.median(high - low)) / (2 * _QUARTILE)
-    if deviation.all():
-        limit = _of_pixels(FAR * deviation, image.shape)
+    away = image - _of_pixels(middle, image.shape)
+    sound = away[~filled]
+    sound = sound[:: max(1, sound.size // _ENOUGH)]
+    spread = np.maximum(high - low, np.subtract(*np.quantile(sound, (0.75, 0.25))))
+    away = np.abs(away)
+    if spread.all():
+        limit = _of_pixels(FAR / (2 * _QUARTILE) * spread, image.shape)
     else:
-        limit = np.full(image.shape, _limit_of_sparse_counts(away), np.float32)
+        limit = np.full(image.shape, _limit_of_sparse_counts(np.abs(sound)), np.float32)
     mask = np.zeros(image.shape, bool)
     y, x = np.nonzero(away > limit)
+    if not len(y):
+        return mask
     padded = np.pad(image, _NEIGHBOURHOOD // 2, mode="edge")
     around = np.lib.stride_tricks.sliding_window_view(padded, (_NEIGHBOURHOOD,) * 2)
     for some in np.array_split(np.arange(len(y)), 1 + len(y) // 100_000):
@@ -203,11 +232,10 @@ def _far(image: Float[np.ndarray, "Ny Nx"]) -> Bool[np.ndarray, "Ny Nx"]:
     return mask
 
 
-def _limit_of_sparse_counts(away: Float[np.ndarray, "Ny Nx"]) -> float:
+def _limit_of_sparse_counts(away: Float[np.ndarray, " n"]) -> float:
     """Counts that are 0 in most pixels have no quartiles, and reach far by chance."""
-    some = away.ravel()[:: max(1, away.size // 1_000_000)]
-    most = float(np.quantile(some, 0.999))
-    limit = max(FAR * float(some[some <= most].std()), _SPARSE * most)
+    most = float(np.quantile(away, 0.999))
+    limit = max(FAR * float(away[away <= most].std()), _SPARSE * most)
     return limit if limit > 0 else float("inf")
 
 

@@ -17,7 +17,7 @@ def noise_deviation(image: FloatArray) -> float:
 
 
 def with_band(image: FloatArray, edge: str, width_px: int, value: float) -> FloatArray:
-    """One value along an edge (`top`, `bottom`, `left`, `right`), as motion correction does."""
+    """One value along the `top`, `bottom`, `left` or `right` edge: motion correction."""
     spoilt = image.copy()
     spoilt[
         {
@@ -50,7 +50,7 @@ def with_single_pixels(
 
 
 def with_slope(image: FloatArray, height: float) -> FloatArray:
-    """A gradient: the image rises by so much, from left to right and half of it downwards."""
+    """A gradient: a rise by so much from left to right, and by half of it downwards."""
     y, x = np.ogrid[: image.shape[0], : image.shape[1]]
     slope = x / image.shape[1] + 0.5 * y / image.shape[0]
     return (image + height * noise_deviation(image) * slope).astype(image.dtype)

@@ -115,7 +115,7 @@ def test_filling_continues_what_is_around():
     slope = 3 * y - 2 * x
     mask = np.zeros(SHAPE, bool)
     mask[80:120, 90:130] = True
-    # The hole's rim rises by 40 · (3 + 2); a fill that is flat is off by 100 at its corners.
+    # The hole's rim rises by 40 · (3 + 2); a flat fill is off by 100 at its corners.
     assert np.abs(fill_defects(slope, mask) - slope)[mask].max() < 25
     band = with_band(40 + NOISE, "left", 64, 0.0)
     filled = fill_defects(band, band == 0)[:, :64]

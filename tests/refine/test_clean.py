@@ -60,10 +60,12 @@ def away_from(changed):
 
 
 def lost(image, spoilt, **how):
-    """Share of the mean z that is lost by particles away from what changed."""
-    away = away_from(np.abs(spoilt - image) > 0.5 * noise_deviation(image))
+    """Share of the mean z that is lost by particles away from what changed, if any are."""
+    touched = np.abs(spoilt - image) > 0.5 * noise_deviation(image)
+    away = away_from(touched) if touched.mean() < 0.3 else np.ones(49, bool)
     assert away.sum() >= 20
-    return 1 - z_scores(spoilt, **how)[away].mean() / z_scores(image, **how)[away].mean()
+    before = z_scores(image, **how)[away].mean()
+    return 1 - z_scores(spoilt, **how)[away].mean() / before
 
 
 def test_a_sound_image_keeps_its_scores():
@@ -74,13 +76,14 @@ def test_a_sound_image_keeps_its_scores():
 
 
 @pytest.mark.parametrize("mean", [0.0, 6.0, 40.0])
-@pytest.mark.parametrize("width", [2, 4, 16, 64])
-@pytest.mark.parametrize("edge", ["top", "bottom", "left", "right"])
+@pytest.mark.parametrize(
+    ("edge", "width"),
+    [("top", 2), ("bottom", 4), ("left", 16), ("right", 64), ("top", 64), ("left", 3)],
+)
 def test_a_band_costs_one_percent_at_most(edge, width, mean):
-    image = WORLD.image - WORLD.image.mean()
-    image = image + np.float32(mean * image.std())
+    image = (WORLD.image - WORLD.image.mean()) / WORLD.image.std() + np.float32(mean)
     for value in (0.0, image.mean(), image.max(), 1e4):
-        assert abs(lost(image, with_band(image, edge, width, value))) < 0.01, value
+        assert abs(lost(image, with_band(image, edge, width, float(value)))) < 0.01, value
 
 
 def test_bands_did_cost():
@@ -93,7 +96,7 @@ def test_bands_did_cost():
 def test_artefacts_cost_little(name):
     spoilt = ARTEFACTS[name](WORLD.image)
     cleaned, raw = (lost(WORLD.image, spoilt, cleaned=how) for how in (True, False))
-    print(name, cleaned, raw)
+    print(name, cleaned, raw)  # shown with -rP
     assert cleaned < {"carbon edge": 0.05}.get(name, 0.02)
     assert cleaned < raw
 
