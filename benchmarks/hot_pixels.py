@@ -1,4 +1,4 @@
-"""What one pixel, far from all others, does to a z-score.
+"""What one pixel, far from all others, does to a z-score where it is not filled.
 
     .venv/bin/python benchmarks/hot_pixels.py
 
@@ -10,6 +10,7 @@ and in the middle of it.
 import csv
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +44,7 @@ def main() -> None:
                 write_image(path, spoilt, 1.5)
                 rows.append({**first, "micrograph_path": path.name})
         pd.DataFrame(rows).to_csv(table, index=False)
-        config = Config.load(folder / "refine.yaml")
+        config = replace(Config.load(folder / "refine.yaml"), fill_defects=False)
         run(config, output=folder / "refined.csv", quiet=True)
         refined = pd.read_csv(folder / "refined.csv")
     z = refined.refined_scaled_mip.to_numpy()

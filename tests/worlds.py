@@ -12,6 +12,7 @@ from jaxrefine import simulate as sim
 from jaxrefine.data import Alignment, Optics, Particles
 from jaxrefine.refine.image_ctf import ImageCTF
 from jaxrefine.refine.scoring import Score
+from jaxrefine.simulate import artefacts
 
 
 def single(values) -> jnp.ndarray:
@@ -234,3 +235,28 @@ def make_world(
         atoms, simulated, shape, imaging.pixel_size, imaging.microscope, rng
     )
     return World(imaging, side, atoms, made.image, corner, rotation)
+
+
+# What spoils a micrograph, and is no particle; each takes an image and gives a new one.
+ARTEFACTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "gradient": lambda image: artefacts.with_slope(image, 20.0),
+    "carbon edge": lambda image: artefacts.with_carbon(
+        image, 0.4, 2.0, 0.5, np.random.default_rng(2)
+    ),
+    "contamination": lambda image: artefacts.with_spots(image, _spots(image), 10.0, 15.0),
+    "fiducials": lambda image: artefacts.with_spots(image, _spots(image), 5.0, -15.0),
+    "hot pixels": lambda image: artefacts.with_single_pixels(
+        image, 1e-4, 100.0, np.random.default_rng(3)
+    ),
+    "dead block": lambda image: artefacts.with_block(image, _corner(image), 12, 0.0),
+}
+
+
+def _corner(image: np.ndarray) -> tuple[int, int]:
+    """Of a block between particles that are a seventh of the image apart."""
+    return 3 * image.shape[0] // 7 - 6, 2 * image.shape[1] // 7 - 6
+
+
+def _spots(image: np.ndarray) -> np.ndarray:
+    """Two places between them."""
+    return np.array([[3, 2], [5, 6]]) / 7 * image.shape

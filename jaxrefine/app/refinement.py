@@ -101,6 +101,7 @@ class Refinement:
             if micrograph is None:
                 self._results.store_unreadable(left[number])
                 continue
+            self._results.mark_filled(left[number], micrograph)
             for rows in in_batches(left[number], at_once):
                 # Not around the yield: what the caller computes is his own.
                 with jax.default_device(self.mesh.devices.flat[0]):

@@ -5,7 +5,7 @@ from functools import partial
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Complex, Float, Int
 
 from jaxrefine.data import Alignment, Optics, Particles
 from jaxrefine.physics.boxes import centre_crop, crop_filled, crop_reflected
@@ -37,6 +37,7 @@ class Micrograph(eqx.Module):
         background_mean: Median of the mean map.
         background_std: Median of the standard deviation map.
         filters: What to filter boxes by.
+        filled: Where the image is none, but was filled; None: nowhere.
     """
 
     image: Float[Array, "Ny Nx"]
@@ -46,20 +47,34 @@ class Micrograph(eqx.Module):
     background_mean: Float[Array, ""]
     background_std: Float[Array, ""]
     filters: Filters
+    filled: Bool[Array, "Ny Nx"] | None = None
+
+
+def _rfft_without_mean(image: Float[Array, "Ny Nx"]) -> Complex[Array, "Ny r"]:
+    """Subtracting the mean first keeps float32's digits for the signal."""
+    return jnp.fft.rfft2(image - jnp.mean(image)).at[0, 0].set(0)
 
 
 def _filter(
-    image: Float[Array, "Ny Nx"], filters: Filters
+    image: Float[Array, "Ny Nx"],
+    filters: Filters,
+    noise: Float[Array, "Ny Nx"] | None = None,
+    noise_share: float | Float[Array, ""] = 1.0,
 ) -> tuple[Float[Array, "Ny Nx"], RadialFilter]:
-    """Filter an image to unit noise power per coefficient in the band."""
+    """Filter an image to unit noise power per coefficient in the band.
+
+    Filter and scale are those of `noise`, of whose pixels only a share holds any; None:
+    of the image itself.
+    """
     shape = image.shape[0], image.shape[1]
-    # Subtracting the mean first keeps float32's digits for the signal.
-    rfft = jnp.fft.rfft2(image - jnp.mean(image)).at[0, 0].set(0)
+    rfft = _rfft_without_mean(image)
+    noise_rfft = rfft if noise is None else _rfft_without_mean(noise)
     if filters.randomize_phases_from is not None:
         rfft = randomize_phases(rfft, shape, filters.randomize_phases_from)
-    radial = measure_filter(rfft, shape, filters)
-    rfft = rfft * radial.on_grid(shape)
-    return jnp.fft.irfft2(rfft * noise_scale(rfft, shape, filters), s=shape), radial
+    radial = measure_filter(noise_rfft, shape, filters)
+    on_grid = radial.on_grid(shape)
+    scale = noise_scale(noise_rfft * on_grid, shape, filters) * jnp.sqrt(noise_share)
+    return jnp.fft.irfft2(rfft * on_grid * scale, s=shape), radial
 
 
 def prepare_micrograph(
@@ -70,6 +85,9 @@ def prepare_micrograph(
     *,
     global_filtering: bool = True,
     second_square_root: bool = False,
+    filled: Bool[Array, "Ny Nx"] | None = None,
+    noise: Float[Array, "Ny Nx"] | None = None,
+    noise_share: float = 1.0,
 ) -> Micrograph:
     """Filter a micrograph, once for all its particles.
 
@@ -83,8 +101,13 @@ def prepare_micrograph(
         global_filtering: False leaves the image raw; each box is filtered by itself.
         second_square_root: Divide z-scores by the root of `corr_std`, as Leopard-EM 1.2
             does by mistake; only to reproduce it. The background is left right.
+        filled: Where the image is none (`clean_micrograph` finds it); None: nowhere.
+        noise: What the noise is measured on with global filtering; None: the image.
+        noise_share: Share of its pixels that hold noise.
     """
-    filtered, radial = _filter(image, filters) if global_filtering else (image, None)
+    filtered, radial = image, None
+    if global_filtering:
+        filtered, radial = _filter(image, filters, noise, noise_share)
     corr_std = jnp.where(jnp.isinf(corr_std), jnp.nan, corr_std)
     return Micrograph(
         image=filtered,
@@ -94,7 +117,25 @@ def prepare_micrograph(
         background_mean=jnp.nanmedian(corr_mean),
         background_std=jnp.nanmedian(corr_std),
         filters=filters,
+        filled=filled,
     )
+
+
+@eqx.filter_jit
+def filled_fraction(
+    filled: Bool[Array, "Ny Nx"], position_px: Float[Array, "n 2"], side: int
+) -> Float[Array, " n"]:
+    """The share of each particle's template that lies on filled pixels.
+
+    Args:
+        filled: Where the image is none.
+        position_px: (y, x) of the template's top-left corner.
+        side: Side of the template.
+    """
+    values = filled.astype(jnp.float32)
+    corner = jnp.round(position_px).astype(jnp.int32)
+    cut = jax.vmap(lambda at: crop_filled(values, at, (side, side), 0.0))
+    return jnp.mean(cut(corner), axis=(1, 2))
 
 
 @eqx.filter_jit
@@ -169,7 +210,11 @@ def _extract_one(
     image = crop_reflected(micrograph.image, cut_corner, score.padded_box)
     radial = micrograph.filter
     if radial is None:
-        image, radial = _filter_box(image, score.box, micrograph.filters)
+        share = jnp.asarray(1.0)
+        if micrograph.filled is not None:
+            filled = micrograph.filled.astype(jnp.float32)
+            share = 1 - jnp.mean(crop_reflected(filled, box_corner, score.box))
+        image, radial = _filter_box(image, score.box, micrograph.filters, share)
     std = crop_filled(micrograph.corr_std, box_corner, score.positions, OUTSIDE_STD)
     outside = jnp.isinf(std)
     # The score of 0 outside must not be the best for want of any other.
@@ -184,15 +229,18 @@ def _extract_one(
 
 
 def _filter_box(
-    image: Float[Array, "Qh Qw"], box: tuple[int, int], filters: Filters
+    image: Float[Array, "Qh Qw"],
+    box: tuple[int, int],
+    filters: Filters,
+    noise_share: Float[Array, ""],
 ) -> tuple[Float[Array, "Qh Qw"], RadialFilter]:
     """Local filtering: filter and scale are measured in the box, and applied to the cut."""
     inner = centre_crop(image, box)
-    filtered, radial = _filter(inner, filters)
+    filtered, radial = _filter(inner, filters, noise_share=noise_share)
     if image.shape == inner.shape:
         return filtered, radial
-    inner_rfft = jnp.fft.rfft2(inner - jnp.mean(inner)).at[0, 0].set(0)
-    scale = noise_scale(inner_rfft * radial.on_grid(box), box, filters)
+    scale = noise_scale(_rfft_without_mean(inner) * radial.on_grid(box), box, filters)
+    scale = scale * jnp.sqrt(noise_share)
     rfft = jnp.fft.rfft2(image - jnp.mean(inner))
     shape = image.shape[0], image.shape[1]
     if filters.randomize_phases_from is not None:

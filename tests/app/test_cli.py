@@ -66,9 +66,10 @@ def test_table_is_of_the_form_that_leopard_em_has_read(quick):
     accepted = pd.read_csv(ROOT / "tests/data/peer/refined_by_jaxrefine.csv")
     assert main([str(quick / "refine.yaml"), "-q"]) == 0
     written = pd.read_csv(quick / "match_results_refined.csv")
-    # A last column of ours came later: its loader takes any further ones.
-    assert list(written.columns) == [*accepted.columns, "refined_at_edge"]
-    assert list(written.dtypes)[:-1] == list(accepted.dtypes)
+    # The last columns of ours came later: its loader takes any further ones.
+    later = ["refined_at_edge", "refined_filled_fraction"]
+    assert list(written.columns) == [*accepted.columns, *later]
+    assert list(written.dtypes)[:-2] == list(accepted.dtypes)
 
 
 def test_options_may_stand_before_the_file_or_the_command(tmp_path, capsys):
@@ -214,7 +215,7 @@ def test_a_dead_pixel_is_said_and_does_no_harm(quick, capsys):
     image[5, 280] = np.nan
     write_image(quick / "micrograph.mrc", image, 1.5)
     assert main([str(quick / "refine.yaml"), "-q"]) == 0
-    assert "1 pixels are NaN or infinite" in capsys.readouterr().err
+    assert "are no image (1 NaN or infinite)" in capsys.readouterr().err
     dead = pd.read_csv(quick / "match_results_refined.csv")
     # One pixel of noise in 83,000 is another.
     np.testing.assert_allclose(dead.refined_scaled_mip, clean.refined_scaled_mip, atol=0.05)

@@ -209,7 +209,7 @@ class _PresetOverride(NamedTuple):
     """A choice that `reproduce: leopard_em` brings along."""
 
     key: str
-    choice: str
+    choice: str | bool
     give_way: tuple[str, ...] = ()  # values that are no choice of the user's own
 
     @property
@@ -217,7 +217,7 @@ class _PresetOverride(NamedTuple):
         return Rule(
             self.key,
             lambda c: c.reproduce is None or attrgetter(self.key)(c) == self.choice,
-            f"contradicts reproduce: leopard_em, which needs {self.choice}; "
+            f"contradicts reproduce: leopard_em, which needs {str(self.choice).lower()}; "
             "remove one of the two",
         )
 
@@ -225,6 +225,7 @@ class _PresetOverride(NamedTuple):
 _IMPLIED = (
     _PresetOverride("scoring", "template_ctf"),
     _PresetOverride("template_sampling", "trilinear"),
+    _PresetOverride("fill_defects", False),
     # Leopard-EM calls its own grid uniform.
     _PresetOverride(
         "orientation_refinement_config.base_grid_method", "leopard_em", ("uniform",)
@@ -266,6 +267,9 @@ class Config(Section):
         preprocessing_filters: Filters of the micrograph.
         computational_config: What computes.
         apply_global_filtering: True filters the whole micrograph; false each box.
+        fill_defects: Pixels that are no image (bands and blocks of one value, NaN, hot and
+            dead pixels) are filled, and the noise is measured without them, without
+            slopes over the micrograph and strong objects; false: the image as it is.
         movie_config: Refinement against movie frames; not built yet.
         output_path: The refined table; null: beside the particle CSV, as
             `<stem>_refined.csv`.
@@ -281,7 +285,7 @@ class Config(Section):
             `standard_deviation`, or `auto`, decided from the table.
         reproduce: `leopard_em` turns Leopard-EM's choices on together, for comparison:
             scoring template_ctf, template_sampling trilinear, base_grid_method
-            leopard_em, and what has no key of its own.
+            leopard_em, fill_defects false, and what has no key of its own.
         invert_contrast: Take the images' contrast the other way round: for micrographs in
             which particles are bright, or templates that are negative inside.
         symmetry: The template's point group: C1, Cn, Dn, T, O, I (I2) or I1, with its axes
@@ -301,6 +305,7 @@ class Config(Section):
     preprocessing_filters: PreprocessingFiltersConfig = PreprocessingFiltersConfig()
     computational_config: ComputationalConfig = ComputationalConfig()
     apply_global_filtering: bool = True
+    fill_defects: bool = True
     movie_config: MovieConfig = MovieConfig()
     output_path: str | None = None
     scoring: Literal["image_ctf", "template_ctf"] = "image_ctf"

@@ -7,19 +7,23 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxrefine.io.mrc import read_image
+from jaxrefine.physics.defects import FAR
+from jaxrefine.refine.clean import CleanMicrograph, clean_micrograph
 
 log = logging.getLogger("jaxrefine")
 
-# In standard deviations of the middle half of the pixels. Counting noise reaches 6 or 7 in
-# a micrograph; hot pixels, and few other things, are beyond.
-_HOT = 20.0
 _ENOUGH_PIXELS = 1_000_000  # for quartiles
 # Quartiles of normal noise are so far from its median.
 _QUARTILE = 0.6745
 
 
 def read_images(
-    micrograph: Path, mean: Path, spread: Path, *, maps_hold_variance: bool
+    micrograph: Path,
+    mean: Path,
+    spread: Path,
+    *,
+    maps_hold_variance: bool,
+    as_it_is: bool = False,
 ) -> tuple[
     Float[np.ndarray, "Ny Nx"], Float[np.ndarray, "My Mx"], Float[np.ndarray, "My Mx"]
 ]:
@@ -30,6 +34,7 @@ def read_images(
         mean: File of the correlation's mean.
         spread: File of its variance or standard deviation.
         maps_hold_variance: Which of the two.
+        as_it_is: The micrograph is returned as it is, for `clean_image`.
 
     Returns:
         The micrograph, its pixels that are not finite set to the mean of the others; the
@@ -38,8 +43,10 @@ def read_images(
     Raises:
         InputError: A file cannot be read.
     """
-    image = _without_dead_pixels(read_image(micrograph), micrograph)
-    _warn_of_far_pixels(image, micrograph)
+    image = read_image(micrograph)
+    if not as_it_is:
+        image = _without_dead_pixels(image, micrograph)
+        _warn_of_far_pixels(image, micrograph)
     mean_map = read_image(mean)
     count = int((~np.isfinite(mean_map)).sum())
     if count:
@@ -48,6 +55,43 @@ def read_images(
 
 
 _NOT_SCORED = "no position there is scored"
+
+
+def clean_image(image: Float[np.ndarray, "Ny Nx"], path: Path) -> CleanMicrograph:
+    """A micrograph to filter, with a warning of what in it is no image.
+
+    Args:
+        image: As it is in the file.
+        path: Its file, for the warning.
+    """
+    clean = clean_micrograph(image)
+    if clean.filled.all():
+        constant = clean.defects.constant.any()
+        what = "is constant" if constant else "every pixel is NaN or infinite"
+        log.warning("%s: %s: nothing can be refined", path, what)
+        return clean
+    kinds = {
+        "NaN or infinite": clean.defects.not_finite,
+        "in rows, columns or blocks of one value": clean.defects.constant,
+        "single ones far from all around them": clean.defects.far,
+    }
+    counts = [f"{mask.sum()} {kind}" for kind, mask in kinds.items() if mask.any()]
+    if counts:
+        log.warning(
+            "%s: %.2g %% of its pixels are no image (%s): filled from what is around, and "
+            "left out of the noise spectrum",
+            path,
+            100 * clean.filled.mean(),
+            ", ".join(counts),
+        )
+    if clean.objects.any():
+        log.info(
+            "%s: %.2g %% of it are strong objects (contamination, gold): left out of the "
+            "noise spectrum",
+            path,
+            100 * clean.objects.mean(),
+        )
+    return clean
 
 
 def _without_dead_pixels(
@@ -78,7 +122,7 @@ def _warn_of_far_pixels(image: Float[np.ndarray, "Ny Nx"], path: Path) -> None:
     if deviation == 0:  # sparse counts, most of them 0
         deviation = float(some[(some >= least) & (some <= most)].std())
     farthest = max(highest - middle, middle - lowest)
-    if farthest <= _HOT * deviation or deviation == 0:
+    if farthest <= FAR * deviation or deviation == 0:
         return
     far = np.abs(image - middle)
     y, x = np.unravel_index(int(np.argmax(far)), image.shape)
@@ -88,8 +132,8 @@ def _warn_of_far_pixels(image: Float[np.ndarray, "Ny Nx"], path: Path) -> None:
         "lower all scores, and can feign one: replace them in the micrograph (by the "
         "mean, say), unless they are meant",
         path,
-        int((far > _HOT * deviation).sum()),
-        _HOT,
+        int((far > FAR * deviation).sum()),
+        FAR,
         y,
         x,
         image[y, x],

@@ -27,7 +27,7 @@ from jaxrefine.app.run.build import particle_optics, starting_alignment
 from jaxrefine.app.run.checkpoint import Checkpoint
 from jaxrefine.app.run.checks import Files
 from jaxrefine.app.run.convention_check import StartWatch
-from jaxrefine.app.run.images import read_images
+from jaxrefine.app.run.images import clean_image, read_images
 from jaxrefine.app.run.inputs import RunInputs, describe, load_run
 from jaxrefine.app.run.results import Results
 from jaxrefine.data import InputError, Particles, Polished, Refined
@@ -156,6 +156,7 @@ def _refine_share(
                     continue
                 places = inputs.start.position_px[left[number]]
                 symmetry.check(files[number][0], micrograph, places, inputs.score)
+                results.mark_filled(left[number], micrograph)
                 for batch in in_batches(left[number], inputs.mesh.shape[PARTICLES]):
                     found, layout = refine_batch(inputs, micrograph, batch, layout)
                     results.store(batch, *found)
@@ -248,19 +249,26 @@ def read_and_prepare(inputs: RunInputs, files: Files) -> Micrograph:
     Raises:
         InputError: A file cannot be read.
     """
-    image, mean, std = read_images(*files, maps_hold_variance=inputs.maps_hold_variance)
+    fill = inputs.config.fill_defects
+    image, mean, std = read_images(
+        *files, maps_hold_variance=inputs.maps_hold_variance, as_it_is=fill
+    )
     expected = tuple(length - inputs.score.side + 1 for length in image.shape)
     if not mean.shape == std.shape == expected:
         raise InputError(f"{files[0]}: it or its maps have another shape than when checked")
+    clean = clean_image(image, files[0]) if fill else None
     with jax.default_device(inputs.mesh.devices.flat[0]):  # each thread has its own
         return prepare_micrograph(
-            jnp.asarray(image),
+            jnp.asarray(image if clean is None else clean.image),
             jnp.asarray(mean),
             jnp.asarray(std),
             inputs.filters,
             global_filtering=inputs.global_filtering,
             second_square_root=inputs.reproduces_leopard_em
             and not inputs.maps_hold_variance,
+            filled=None if clean is None else jnp.asarray(clean.filled),
+            noise=None if clean is None else jnp.asarray(clean.noise),
+            noise_share=1.0 if clean is None else clean.noise_share,
         )
 
 

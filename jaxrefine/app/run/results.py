@@ -6,6 +6,7 @@ from pathlib import Path
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxrefine.app.console.summary import Summary
@@ -19,8 +20,9 @@ from jaxrefine.io.table import write_table
 from jaxrefine.io.table.dataframe import DataFrame
 from jaxrefine.io.table.refined import RefinedColumns, refined_table
 from jaxrefine.physics.symmetry import in_asymmetric_unit
+from jaxrefine.refine.prepare import Micrograph, filled_fraction
 
-_STATUS = "refined_status"
+_STATUS, _FILLED = "refined_status", "refined_filled_fraction"
 
 
 class Results:
@@ -72,6 +74,15 @@ class Results:
         """Say that the files of these rows could not be read."""
         self.columns.store(rows, {_STATUS: status_name(Status.UNREADABLE)})
         self.done[rows] = True
+
+    def mark_filled(self, rows: np.ndarray, micrograph: Micrograph) -> None:
+        """Say how much of each template, where the search starts, is no image."""
+        if micrograph.filled is None:
+            return
+        corner = jnp.asarray(self.inputs.start.position_px[rows], jnp.float32)
+        side = self.inputs.score.side
+        fraction = np.asarray(filled_fraction(micrograph.filled, corner, side))
+        self.columns.store(rows, {_FILLED: fraction})
 
     def store(
         self, rows: np.ndarray, refined: Refined, polished: Polished | None = None

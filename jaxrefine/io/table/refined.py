@@ -101,6 +101,6 @@ def _with_derived(table: ParticleTable, results: RefinedColumns) -> dict[str, np
 
 
 def _says_something(column: Column, values: np.ndarray) -> bool:
-    """A number of a polish that has no value in any row is left out."""
-    left_out = column.use == "polished" and column.written != "text"
+    """A number that not every run looks for is left out where no row has a value."""
+    left_out = column.use in ("polished", "marked") and column.written != "text"
     return not left_out or bool(np.isfinite(values).any())

@@ -16,7 +16,8 @@ class Column:
         kind: "integer", "number" or "text".
         use: "required": read, must be there. "optional": read if there. "start": written,
             and read as the starting value if there. "output": written. "polished": written
-            where particles were polished. "carried": copied unread. "refused": must be
+            where particles were polished. "marked": written where it was looked for.
+            "carried": copied unread. "refused": must be
             empty.
         meaning: What it holds.
         written: As "float32" (the shortest text that gives it), "whole" (number),
@@ -126,6 +127,7 @@ grid_pixel_size|Å|number|polished|pixel size at the grid's best|6 decimals
 refined_snr|-|number|output|correlation above the background, in its deviations (see below)|float32|refined.snr
 refined_status|-|text|output|how the particle fared (see below)|text
 refined_at_edge|-|text|output|the quantities whose best is the outermost that was searched|text
+refined_filled_fraction|-|number|marked|share of the template that is no image (see below)|4 decimals
 """  # noqa: E501
 
 

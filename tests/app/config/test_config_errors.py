@@ -216,6 +216,12 @@ def test_reproduce_refuses_what_contradicts_it(key, value, needed):
     assert needed in message
 
 
+def test_reproduce_fills_nothing():
+    (message,) = errors_of({"reproduce": "leopard_em", "fill_defects": True})
+    assert message.startswith("run.yaml: fill_defects: true — contradicts")
+    assert "needs false" in message
+
+
 def test_reproduce_contradiction_shows_beside_other_errors():
     errors = errors_of(
         {

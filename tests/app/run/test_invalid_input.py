@@ -146,10 +146,10 @@ def test_odd_forms_of_the_same_image_have_the_same_score(odd):
         **dict.fromkeys(["byte_swapped", "uint16", "particle_index_twice"], 1e-4),
         **dict.fromkeys(["float16", "int16", "micrograph_dead"], 1e-3),
         **dict.fromkeys(["int8", "other_shape", "micrograph_warm"], 1e-2),
+        **dict.fromkeys(["micrograph_hot", "micrograph_band"], 1e-2),
     }
     for name, tolerance in close.items():
         assert rows[name].refined_scaled_mip == pytest.approx(plain, rel=tolerance), name
-    assert rows["micrograph_hot"].refined_scaled_mip < 1 < 10 < plain
     million = 1e6 * rows["large_deviations"].refined_scaled_mip
     assert million == pytest.approx(plain, rel=1e-3)
     assert rows["particle_index_twice"].particle_index == 0

@@ -81,6 +81,12 @@ def _dead(values: np.ndarray) -> np.ndarray:
     return values
 
 
+def _band(values: np.ndarray) -> np.ndarray:
+    """As motion correction leaves it."""
+    values[:4] = 0
+    return values
+
+
 def _top(values: np.ndarray) -> np.ndarray:
     """The upper part, of a micrograph or of its maps."""
     return values[: len(values) - 48]
@@ -118,6 +124,7 @@ UNUSUAL: dict[str, Odd] = {
     "micrograph_hot": _changed(IMAGE, _hot),
     "micrograph_warm": _changed(IMAGE, _warm),
     "micrograph_dead": _changed(IMAGE, _dead),
+    "micrograph_band": _changed(IMAGE, _band),
     "position_outside": Odd({"pos_x": "5000"}),
     "micrograph_constant": _changed(IMAGE, np.ones_like),
     "micrograph_nan": _changed(IMAGE, lambda v: v * np.nan),

@@ -1,0 +1,119 @@
+"""What artefacts cost in z, micrographs cleaned before they are filtered."""
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrefine.physics.filters import Filters
+from jaxrefine.physics.slices import make_template
+from jaxrefine.refine.clean import clean_micrograph
+from jaxrefine.refine.prepare import cut_particles, filled_fraction, prepare_micrograph
+from jaxrefine.refine.refine import score_particles
+from jaxrefine.simulate.artefacts import noise_deviation, with_band
+from tests.worlds import ARTEFACTS, make_world, single
+
+# 49 particles, 46 px apart, in 322 x 322 px.
+WORLD = make_world(places=(7, 7), spacing=46, snr=12.0)
+SIDE, BOX = WORLD.side, (24, 24)
+SCORE = WORLD.imaging.image_ctf(BOX, SIDE)
+OPTICS = WORLD.imaging.optics(49)
+PIXEL_SIZES = single([WORLD.imaging.pixel_size] * 49)
+TEMPLATE = make_template(WORLD.volume, "padded")
+
+
+@eqx.filter_jit
+def score(micrograph):
+    particles = cut_particles(micrograph, WORLD.alignment(), OPTICS, PIXEL_SIZES, SCORE)
+    return score_particles(particles, TEMPLATE, SCORE)[0]
+
+
+def z_scores(image, *, cleaned=True, global_filtering=True):
+    """Of all particles at their true poses."""
+    image = np.asarray(image, np.float32)
+    more = {}
+    if cleaned:
+        clean = clean_micrograph(image)
+        image = clean.image
+        more = {
+            "filled": jnp.asarray(clean.filled),
+            "noise": jnp.asarray(clean.noise),
+            "noise_share": clean.noise_share,
+        }
+    micrograph = prepare_micrograph(
+        jnp.asarray(image),
+        *WORLD.maps,
+        Filters(),
+        global_filtering=global_filtering,
+        **more,
+    )
+    return np.asarray(score(micrograph))
+
+
+def away_from(changed):
+    """Particles none of whose pixels, and few of whose CTF's, were changed."""
+    at = WORLD.corner_px[:, None] + np.stack(
+        np.meshgrid(*2 * [np.arange(-6, SIDE + 6)], indexing="ij"), -1
+    ).reshape(1, -1, 2)
+    y, x = np.moveaxis(np.clip(at, 0, np.array(changed.shape) - 1), -1, 0)
+    return ~changed[y, x].any(axis=1)
+
+
+def lost(image, spoilt, **how):
+    """Share of the mean z that is lost by particles away from what changed, if any are."""
+    touched = np.abs(spoilt - image) > 0.5 * noise_deviation(image)
+    away = away_from(touched) if touched.mean() < 0.3 else np.ones(49, bool)
+    assert away.sum() >= 20
+    before = z_scores(image, **how)[away].mean()
+    return 1 - z_scores(spoilt, **how)[away].mean() / before
+
+
+def test_a_sound_image_keeps_its_scores():
+    raw = z_scores(WORLD.image, cleaned=False)
+    assert raw.mean() > 10
+    # Made periodic it loses what noise has of steps from edge to edge, and no particle.
+    np.testing.assert_allclose(z_scores(WORLD.image).mean(), raw.mean(), rtol=0.01)
+
+
+@pytest.mark.parametrize("mean", [0.0, 6.0, 40.0])
+@pytest.mark.parametrize(
+    ("edge", "width"),
+    [("top", 2), ("bottom", 4), ("left", 16), ("right", 64), ("top", 64), ("left", 3)],
+)
+def test_a_band_costs_one_percent_at_most(edge, width, mean):
+    image = (WORLD.image - WORLD.image.mean()) / WORLD.image.std() + np.float32(mean)
+    for value in (0.0, image.mean(), image.max(), 1e4):
+        assert abs(lost(image, with_band(image, edge, width, float(value)))) < 0.01, value
+
+
+def test_bands_did_cost():
+    """The test above would see it."""
+    image = with_band(WORLD.image, "top", 4, 0.0)
+    assert lost(WORLD.image, image, cleaned=False) > 0.1
+
+
+@pytest.mark.parametrize("name", ARTEFACTS)
+def test_artefacts_cost_little(name):
+    spoilt = ARTEFACTS[name](WORLD.image)
+    cleaned, raw = (lost(WORLD.image, spoilt, cleaned=how) for how in (True, False))
+    print(name, cleaned, raw)  # shown with -rP
+    assert cleaned < {"carbon edge": 0.05}.get(name, 0.02)
+    assert cleaned < raw
+
+
+def test_local_filtering_leaves_filled_pixels_out():
+    """A box, a third of which is filled, keeps the scale of its noise."""
+    image = with_band(WORLD.image, "left", 20, 0.0)
+    z = z_scores(image, global_filtering=False)
+    before = z_scores(WORLD.image, global_filtering=False)
+    beside = WORLD.corner_px[:, 1] < 20
+    assert np.all(z[~beside] > 0)
+    np.testing.assert_allclose(z[~beside].mean(), before[~beside].mean(), rtol=0.02)
+
+
+def test_share_of_the_template_that_is_filled():
+    mask = np.zeros((40, 50), bool)
+    mask[:, :8] = True
+    corners = single([[10, 20], [10, 4], [-8, 0], [10, 8], [0, -20]])
+    share = filled_fraction(jnp.asarray(mask), corners, 16)
+    np.testing.assert_allclose(share, [0, 0.25, 0.25, 0, 0], atol=1e-6)
