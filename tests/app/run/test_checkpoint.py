@@ -194,8 +194,8 @@ class _Harmful:
 def _pickled(path):
     with np.load(path) as file:
         arrays = dict(file)
-    harmful = np.array([_Harmful()] * len(arrays["mip"]), object)
-    np.savez(path, **{**arrays, "mip": harmful})
+    harmful = np.array([_Harmful()] * len(arrays["refined_mip"]), object)
+    np.savez(path, **{**arrays, "refined_mip": harmful})
 
 
 def _flipped(path):
@@ -213,7 +213,7 @@ def _of_other_rows(path):
 def _short(path):
     with np.load(path) as file:
         arrays = dict(file)
-    np.savez(path, **{**arrays, "snr": arrays["snr"][:1]})
+    np.savez(path, **{**arrays, "refined_snr": arrays["refined_snr"][:1]})
 
 
 @pytest.mark.parametrize(
