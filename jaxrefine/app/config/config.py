@@ -33,10 +33,11 @@ class ParticleStackConfig(Section):
     """The particles, and the sizes they are compared at.
 
     Attributes:
-        df_path: The particle table, a CSV file.
+        df_path: The particle table, a CSV file or a particle stack of Leopard-EM 1.3
+            (HDF5), which calls it `hdf5_path`.
         extracted_box_size: Height and width in px of the box cut around each particle;
-            even, larger than the template (4 to 24 px more is usual). The difference
-            is how far a particle's position is searched.
+            even, no smaller than the template (4 to 24 px more is usual). The difference
+            is how far a particle's position is searched: without one it is fixed.
         original_template_size: Height and width in px of the template, equal and even;
             the side of the template volume.
     """
@@ -49,6 +50,17 @@ class ParticleStackConfig(Section):
         tuple[int, int], "the template as [height, width] in px, two whole numbers"
     ]
 
+    # Boxes are cut from the micrographs anew, whatever was done to those of a stack.
+    ignored: ClassVar = (
+        "leopard_em_version",
+        "global_whitening_applied",
+        "local_whitening_applied",
+        "global_normalization_applied",
+        "local_normalization_applied",
+        "allow_file_overwrite",
+        "image_stack_stored",
+        "local_stats_stored",
+    )
     rules: ClassVar = (
         Rule("df_path", lambda c: c.df_path, "must be the path of the particle CSV"),
         Rule(
@@ -79,13 +91,13 @@ class ParticleStackConfig(Section):
         Rule(
             "extracted_box_size",
             lambda c: all(
-                box > template
+                box >= template
                 for box, template in zip(
                     c.extracted_box_size, c.original_template_size, strict=True
                 )
             ),
-            "both sides must be larger than the template's, {original_template_size}; "
-            "4 to 24 px more is usual",
+            "both sides must be at least the template's, {original_template_size}; 4 to 24 "
+            "px more is usual",
         ),
     )
 
@@ -287,6 +299,8 @@ class Config(Section):
         symmetry: The template's point group: C1, Cn, Dn, T, O, I (I2) or I1, with its axes
             as in RELION. Refined angles are those of the copy nearest the identity.
         template_pixel_size: Å per voxel of the template; null: each row's pixel_size.
+        ignore_aberrations: Refine a table that holds beam tilt, Zernike coefficients or
+            a magnification matrix, though no score applies them: they are carried along.
         source: What messages call the configuration: the path of its file.
     """
 
@@ -311,6 +325,7 @@ class Config(Section):
     invert_contrast: bool = False
     symmetry: str = "C1"
     template_pixel_size: float | None = None
+    ignore_aberrations: bool = False
     source: str = eqx.field(default="config", static=True, metadata={"key": False})
 
     rules: ClassVar = (
@@ -387,6 +402,15 @@ class Config(Section):
         return Path(self.output_path)
 
 
+def _with_df_path(data: Any) -> Any:
+    """The data, with Leopard-EM 1.3's `hdf5_path` as the `df_path` that it stands for."""
+    stack = data.get("particle_stack") if isinstance(data, Mapping) else None
+    if not isinstance(stack, Mapping) or "df_path" in stack or "hdf5_path" not in stack:
+        return data
+    renamed = {"df_path" if k == "hdf5_path" else k: v for k, v in stack.items()}
+    return {**data, "particle_stack": renamed}
+
+
 def _build(data: Any, source: str, earlier: Iterable[ConfigError] = ()) -> Config:
-    config = structure(Config, _with_implied(data), source, earlier)
+    config = structure(Config, _with_implied(_with_df_path(data)), source, earlier)
     return dataclasses.replace(config, source=source)
