@@ -115,6 +115,16 @@ def image_shape(path: PathLike) -> tuple[int, int]:
         return header.shape[1:]
 
 
+def image_pixel_size(path: PathLike) -> float | None:
+    """The pixel size in Å that an image's header has; None where it has none.
+
+    Raises:
+        InputError: As in `read_image`.
+    """
+    with _opened(path) as (_, header):
+        return header.voxel_size_angstrom
+
+
 def volume_shape(path: PathLike) -> tuple[int, int, int]:
     """Reads no more than the header of a volume; otherwise as `image_shape`."""
     with _opened(path) as (_, header):

@@ -15,6 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 import equinox as eqx
 
 from jaxrefine.app.config.filters import PreprocessingFiltersConfig
+from jaxrefine.app.config.movie import MovieConfig
 from jaxrefine.app.config.polish import PolishConfig
 from jaxrefine.app.config.schema import ConfigError, Rule, Section, structure
 from jaxrefine.app.config.search import (
@@ -187,34 +188,6 @@ class ComputationalConfig(Section):
             for name, match in zip(listed, matches, strict=True)
         ]
         return tuple(dict.fromkeys(numbers))
-
-
-class MovieConfig(Section):
-    """Refinement against movie frames: accepted, but not built yet.
-
-    Attributes:
-        enabled: Must be false.
-        movie_path: The aligned movie.
-        deformation_field_path: The movie's deformation field.
-        particle_shifts_path: Shifts per particle and frame.
-        pre_exposure: Exposure before the first frame in electrons/Å².
-        fluence_per_frame: Exposure of a frame in electrons/Å².
-    """
-
-    enabled: bool = False
-    movie_path: str = ""
-    deformation_field_path: str = ""
-    particle_shifts_path: str = ""
-    pre_exposure: float = 0.0
-    fluence_per_frame: float = 1.0
-
-    rules: ClassVar = (
-        Rule(
-            "enabled",
-            lambda c: not c.enabled,
-            "refinement against movie frames is not built yet; must be false",
-        ),
-    )
 
 
 class _PresetOverride(NamedTuple):

@@ -64,7 +64,7 @@ def write_hdf5(
     Args:
         table: All cells as text.
         path: File in a folder that exists.
-        attributes: Of the file's root: sizes of box and template, which Leopard-EM wants, and
+        attributes: Of the root: sizes of box and template, which Leopard-EM wants, and
             what the stack that was refined had.
 
     Raises:
