@@ -51,6 +51,7 @@ GUARDED = {
     "mrcfile": {"io"},
     "starfile": {"io"},
     "gemmi": {"io"},
+    "h5py": {"io"},
     "yaml": {"app.config"},
     "cattrs": {"app.config"},
     "tqdm": {"app.console"},

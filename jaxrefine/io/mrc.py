@@ -115,6 +115,16 @@ def image_shape(path: PathLike) -> tuple[int, int]:
         return header.shape[1:]
 
 
+def image_pixel_size(path: PathLike) -> float | None:
+    """The pixel size in Å that an image's header has; None where it has none.
+
+    Raises:
+        InputError: As in `read_image`.
+    """
+    with _opened(path) as (_, header):
+        return header.voxel_size_angstrom
+
+
 def volume_shape(path: PathLike) -> tuple[int, int, int]:
     """Reads no more than the header of a volume; otherwise as `image_shape`."""
     with _opened(path) as (_, header):
@@ -208,6 +218,11 @@ def _decompressor(file: BufferedIOBase) -> Callable[..., BufferedIOBase] | None:
 def _read_header(path: PathLike, stream: BufferedIOBase) -> _Header:
     raw = stream.read(HEADER_DTYPE.itemsize)
     mark = raw[MAP_ID_OFFSET_BYTES:][:3]
+    if raw.startswith(b"\x89HDF"):
+        raise InputError(
+            f"{path}: is an HDF5 file; it should be an MRC file (a match's maps and "
+            "particle stacks may be of HDF5, micrographs and templates not)"
+        )
     if len(raw) < HEADER_DTYPE.itemsize or mark != MAP_ID[:3]:
         raise InputError(f"{path}: is no MRC file: the mark 'MAP' is not in its header")
     header = np.frombuffer(raw, HEADER_DTYPE)[0]

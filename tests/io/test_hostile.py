@@ -28,6 +28,7 @@ from jaxrefine.app.run.results import Results
 from jaxrefine.data import InputError
 from jaxrefine.io import mrc
 from jaxrefine.io.star import reader
+from jaxrefine.io.star import text as star_text
 from jaxrefine.io.star.reader import imported_table, read_star
 from jaxrefine.io.table import read_particle_table, write_table
 from tests.app.config.config_data import REQUIRED
@@ -236,12 +237,12 @@ def less(row, name):
 
 
 ODD_STAR = {
-    "": "holds neither",
+    "": "holds columns neither of RELION",
     "pos_x,pos_y\n1,2\n": "line 1, column 1: is no sound STAR file: expected block",
-    block("", RELION): "relion_convert_star",
-    block("particles", RELION): "holds neither",
-    "data_particles\n": "holds neither",
-    block("optics", OPTICS) + "data_particles": "particles: columns that are missing",
+    block("", RELION): "columns that are missing: _rlnVoltage",
+    block("particles", RELION): "columns that are missing: _rlnVoltage",
+    "data_particles\n": "holds columns neither of RELION",
+    block("optics", OPTICS) + "data_particles": "holds no particles: no block has",
     relion().replace("40 50", "#40 50"): "particles: holds no rows",
     relion().replace("40 50", "40"): "Wrong number of values in loop _rln",
     relion().replace("40 50", "40 50 #"): "Wrong number of values in loop _rln",
@@ -266,7 +267,8 @@ ODD_STAR = {
     relion(rlnAmplitudeContrast="0.9999999"): "should be a number in [0, 1)",
     relion(rlnCoordinateX="500001"): "row 1: lies at x, y = 500001, 50.",
     block("", CISTEM | {"cisTEMPixelSize": "0"}): "'0': should be a number in 0.01 … 100",
-    block("", less(CISTEM, "cisTEMYShift")): "missing: _cisTEMYShift",
+    block("", less(CISTEM, "cisTEMAmplitudeContrast")): "missing: _cisTEMAmplitudeC",
+    block("", less(CISTEM, "cisTEMAnglePsi")): "without orientations (_cisTEMAnglePsi",
     block("", CISTEM) + block("b", CISTEM): "holds two tables of cisTEM",
     block("", CISTEM | {"cisTEMOriginalXPosition": "1e9"}): "lies at x, y = 6.66667e+08",
 }
@@ -300,7 +302,7 @@ def test_a_mended_star_file_is_read_anew(tmp_path):
 def test_a_large_file_is_no_star_file(tmp_path, monkeypatch):
     path = tmp_path / "x.star"
     path.write_text(relion())
-    monkeypatch.setattr(reader, "_MOST_BYTES", 100)
+    monkeypatch.setattr(star_text, "_MOST_BYTES", 100)
     assert "and a STAR file at most 100; is it one?" in refusal(read_star, path)
 
 

@@ -30,6 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PX",
         help="side of the boxes, even; default: 1.5 times the template's",
     )
+    parser.add_argument(
+        "--optics-from",
+        type=Path,
+        metavar="MICROGRAPHS.star",
+        help="RELION's: names of optics groups by which its re-extraction finds them",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace older files")
 
 
@@ -45,6 +51,7 @@ def run(options: argparse.Namespace) -> int:
         options.output,
         boxes=options.boxes or options.box_size is not None,
         box_px=options.box_size,
+        optics_from=options.optics_from,
         overwrite=options.overwrite,
     )
     if not options.quiet:

@@ -1,17 +1,19 @@
-"""`jaxrefine import FILE.star`: particles of RELION or cisTEM as a particle table."""
+"""`jaxrefine import FILE`: particles of RELION, cisTEM or cryoSPARC as a particle table."""
 
 import argparse
 from pathlib import Path
 
 from jaxrefine.app.console.exit_codes import EXIT_WRITTEN
-from jaxrefine.app.console.option_types import even
+from jaxrefine.app.console.option_types import even, pixel_size
 
-HELP = "make a particle table of a STAR file of RELION or cisTEM"
+HELP = "make a particle table of a file of RELION, cisTEM or cryoSPARC"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command line."""
-    parser.add_argument("star", type=Path, metavar="FILE.star")
+    parser.add_argument(
+        "star", type=Path, metavar="FILE", help="a .star file, or a .cs file of cryoSPARC"
+    )
     parser.add_argument("--output", required=True, type=Path, metavar="TABLE.csv")
     parser.add_argument(
         "--template-size",
@@ -27,21 +29,54 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a particle table that names the statistic maps of the same micrographs, "
         "which a STAR file does not; without it their columns are left empty",
     )
+    parser.add_argument(
+        "--pixel-size",
+        type=pixel_size,
+        metavar="ANGSTROM",
+        help="of the micrographs, where the file does not say it or is wrong",
+    )
+    parser.add_argument(
+        "--phase-shift-unit",
+        choices=("degrees", "radians"),
+        help="of cisTEM's phase shifts, where the file does not tell",
+    )
+    parser.add_argument(
+        "--passthrough",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE.cs",
+        help="another file of cryoSPARC's with more of the same particles' fields",
+    )
+    parser.add_argument(
+        "--mirrored",
+        action="store_true",
+        help="the micrographs are cryoSPARC's turned top to bottom",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace an older table")
 
 
 def run(options: argparse.Namespace) -> int:
     """Write the table."""
     from jaxrefine.app.interchange.import_star import import_star
+    from jaxrefine.io.star.particles import ReadOptions
 
     done = import_star(
         options.star,
         options.output,
         options.template_size,
         options.maps_from,
+        options=ReadOptions(
+            pixel_size_angstrom=options.pixel_size,
+            phase_shift_unit=options.phase_shift_unit,
+            mirrored=options.mirrored,
+            passthrough=tuple(options.passthrough),
+        ),
         overwrite=options.overwrite,
     )
     if not options.quiet:
+        for note in done.notes:
+            print(f"note: {note}")
         print(f"written: {options.output}: {done.particles} particles")
         if done.statistics is not None:
             print(

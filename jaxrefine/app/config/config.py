@@ -15,6 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 import equinox as eqx
 
 from jaxrefine.app.config.filters import PreprocessingFiltersConfig
+from jaxrefine.app.config.movie import MovieConfig
 from jaxrefine.app.config.polish import PolishConfig
 from jaxrefine.app.config.schema import ConfigError, Rule, Section, structure
 from jaxrefine.app.config.search import (
@@ -33,10 +34,11 @@ class ParticleStackConfig(Section):
     """The particles, and the sizes they are compared at.
 
     Attributes:
-        df_path: The particle table, a CSV file.
+        df_path: The particle table, a CSV file or a particle stack of Leopard-EM 1.3
+            (HDF5), which calls it `hdf5_path`.
         extracted_box_size: Height and width in px of the box cut around each particle;
-            even, larger than the template (4 to 24 px more is usual). The difference
-            is how far a particle's position is searched.
+            even, no smaller than the template (4 to 24 px more is usual). The difference
+            is how far a particle's position is searched: without one it is fixed.
         original_template_size: Height and width in px of the template, equal and even;
             the side of the template volume.
     """
@@ -49,6 +51,17 @@ class ParticleStackConfig(Section):
         tuple[int, int], "the template as [height, width] in px, two whole numbers"
     ]
 
+    # Boxes are cut from the micrographs anew, whatever was done to those of a stack.
+    ignored: ClassVar = (
+        "leopard_em_version",
+        "global_whitening_applied",
+        "local_whitening_applied",
+        "global_normalization_applied",
+        "local_normalization_applied",
+        "allow_file_overwrite",
+        "image_stack_stored",
+        "local_stats_stored",
+    )
     rules: ClassVar = (
         Rule("df_path", lambda c: c.df_path, "must be the path of the particle CSV"),
         Rule(
@@ -79,13 +92,13 @@ class ParticleStackConfig(Section):
         Rule(
             "extracted_box_size",
             lambda c: all(
-                box > template
+                box >= template
                 for box, template in zip(
                     c.extracted_box_size, c.original_template_size, strict=True
                 )
             ),
-            "both sides must be larger than the template's, {original_template_size}; "
-            "4 to 24 px more is usual",
+            "both sides must be at least the template's, {original_template_size}; 4 to 24 "
+            "px more is usual",
         ),
     )
 
@@ -177,34 +190,6 @@ class ComputationalConfig(Section):
         return tuple(dict.fromkeys(numbers))
 
 
-class MovieConfig(Section):
-    """Refinement against movie frames: accepted, but not built yet.
-
-    Attributes:
-        enabled: Must be false.
-        movie_path: The aligned movie.
-        deformation_field_path: The movie's deformation field.
-        particle_shifts_path: Shifts per particle and frame.
-        pre_exposure: Exposure before the first frame in electrons/Å².
-        fluence_per_frame: Exposure of a frame in electrons/Å².
-    """
-
-    enabled: bool = False
-    movie_path: str = ""
-    deformation_field_path: str = ""
-    particle_shifts_path: str = ""
-    pre_exposure: float = 0.0
-    fluence_per_frame: float = 1.0
-
-    rules: ClassVar = (
-        Rule(
-            "enabled",
-            lambda c: not c.enabled,
-            "refinement against movie frames is not built yet; must be false",
-        ),
-    )
-
-
 class _PresetOverride(NamedTuple):
     """A choice that `reproduce: leopard_em` brings along."""
 
@@ -291,6 +276,8 @@ class Config(Section):
         symmetry: The template's point group: C1, Cn, Dn, T, O, I (I2) or I1, with its axes
             as in RELION. Refined angles are those of the copy nearest the identity.
         template_pixel_size: Å per voxel of the template; null: each row's pixel_size.
+        ignore_aberrations: Refine a table that holds beam tilt, Zernike coefficients or
+            a magnification matrix, though no score applies them: they are carried along.
         source: What messages call the configuration: the path of its file.
     """
 
@@ -316,6 +303,7 @@ class Config(Section):
     invert_contrast: bool = False
     symmetry: str = "C1"
     template_pixel_size: float | None = None
+    ignore_aberrations: bool = False
     source: str = eqx.field(default="config", static=True, metadata={"key": False})
 
     rules: ClassVar = (
@@ -392,6 +380,15 @@ class Config(Section):
         return Path(self.output_path)
 
 
+def _with_df_path(data: Any) -> Any:
+    """The data, with Leopard-EM 1.3's `hdf5_path` as the `df_path` that it stands for."""
+    stack = data.get("particle_stack") if isinstance(data, Mapping) else None
+    if not isinstance(stack, Mapping) or "df_path" in stack or "hdf5_path" not in stack:
+        return data
+    renamed = {"df_path" if k == "hdf5_path" else k: v for k, v in stack.items()}
+    return {**data, "particle_stack": renamed}
+
+
 def _build(data: Any, source: str, earlier: Iterable[ConfigError] = ()) -> Config:
-    config = structure(Config, _with_implied(data), source, earlier)
+    config = structure(Config, _with_implied(_with_df_path(data)), source, earlier)
     return dataclasses.replace(config, source=source)

@@ -144,6 +144,28 @@ class PhaseRandomizationFilterConfig(Section):
     )
 
 
+class RandomFourierDropoutConfig(Section):
+    """Coefficients that Leopard-EM 1.3 leaves out of a match; a refinement uses all.
+
+    Attributes:
+        enabled: Must be false.
+        dropout_fraction: The share that is left out.
+        seed: Seed of the choice.
+    """
+
+    enabled: bool = False
+    dropout_fraction: float = 0.1
+    seed: int = 0
+
+    rules: ClassVar = (
+        Rule(
+            "enabled",
+            lambda c: not c.enabled,
+            "a match's own filter; a refinement uses all coefficients: must be false",
+        ),
+    )
+
+
 class PreprocessingFiltersConfig(Section):
     """Filters of the micrograph, all applied together.
 
@@ -152,6 +174,7 @@ class PreprocessingFiltersConfig(Section):
         bandpass_filter: Keeps a band.
         arbitrary_curve_filter: A curve given by points.
         phase_randomization_filter: Random phases at high frequencies.
+        random_fourier_dropout: Coefficients that a match leaves out.
     """
 
     whitening_filter: WhiteningFilterConfig = WhiteningFilterConfig()
@@ -160,3 +183,4 @@ class PreprocessingFiltersConfig(Section):
     phase_randomization_filter: PhaseRandomizationFilterConfig = (
         PhaseRandomizationFilterConfig()
     )
+    random_fourier_dropout: RandomFourierDropoutConfig = RandomFourierDropoutConfig()

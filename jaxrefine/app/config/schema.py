@@ -50,10 +50,12 @@ class Section(eqx.Module):
 
     Types are checked when a section is read (`structure`), rules whenever it is made.
     A section with `enabled: false` does nothing, so its rules do not apply. A field
-    with metadata `{"key": False}` is no key of the file.
+    with metadata `{"key": False}` is no key of the file. Keys in `ignored`, which
+    Leopard-EM writes and nothing here depends on, may be in the file.
     """
 
     rules: ClassVar[tuple[Rule, ...]] = ()
+    ignored: ClassVar[tuple[str, ...]] = ()
 
     def __check_init__(self) -> None:
         errors = _broken(self.rules, self)
@@ -264,7 +266,7 @@ def _structure_section(data: Any, kind: type[Section]) -> Section:
         )
     errors, sound = [], {}
     for key in data:
-        if key not in fields:
+        if key not in fields and key not in kind.ignored:
             name = key_text(key)
             nearest = difflib.get_close_matches(name, fields, 1, cutoff=0.0)[0]
             remedy = f"unknown key; the nearest valid one is {nearest}"

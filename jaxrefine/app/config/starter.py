@@ -43,7 +43,7 @@ def make_config(
     errors = ErrorCollector()
     settings: dict[str, Any] = {}
     with errors:
-        table = read_particle_table(particles)
+        table = read_particle_table(particles, aberrations="keep")
     with errors:
         settings = _match_settings(match)
     errors.raise_any()
@@ -134,6 +134,8 @@ def _number(settings: dict[str, Any], section: str, key: str, default: float) ->
 def _filters(settings: dict[str, Any]) -> str:
     """The filters' section, indented."""
     block = settings.get("preprocessing_filters") or {"whitening_filter": {"enabled": True}}
+    if isinstance(block, dict):  # a match's own: a refinement uses all coefficients
+        block = {k: v for k, v in block.items() if k != "random_fourier_dropout"}
     return textwrap.indent(yaml.safe_dump(block, sort_keys=False), "  ").rstrip()
 
 

@@ -23,3 +23,10 @@ def even(text: str) -> int:
     if (number := int(text)) < 2 or number % 2:
         raise argparse.ArgumentTypeError(f"{text} should be even and positive")
     return number
+
+
+def pixel_size(text: str) -> float:
+    """A pixel size in Å, as a particle table may hold it."""
+    if not 0.01 <= (number := float(text)) <= 100:
+        raise argparse.ArgumentTypeError(f"{text} should be in 0.01 … 100 (Å)")
+    return number

@@ -15,9 +15,10 @@ from jaxrefine.io.atomic import refuse_no_file
 from jaxrefine.io.mrc import read_image
 from jaxrefine.io.mrc_stack import new_stack
 from jaxrefine.io.paths import rebase_relative_paths, resolve_path
+from jaxrefine.io.star.optics import group_names
+from jaxrefine.io.star.particles import KEPT, StarParticles
 from jaxrefine.io.star.writer import (
     Stack,
-    StarParticles,
     refuse_unsafe_names,
     write_cistem,
     write_relion,
@@ -61,6 +62,7 @@ def export(
     *,
     boxes: bool = False,
     box_px: int | None = None,
+    optics_from: Path | None = None,
     overwrite: bool = False,
 ) -> Exported:
     """Writes the refined particles of a table as another program's STAR file.
@@ -71,6 +73,8 @@ def export(
         star: The file.
         boxes: Also cut the particles out, into a stack `.mrcs` beside the file.
         box_px: Side of the boxes, even; None: 1.5 times the template's.
+        optics_from: RELION's micrographs.star: the optics groups get its names, by which
+            RELION finds them.
         overwrite: Replace files that are there.
 
     Raises:
@@ -81,7 +85,7 @@ def export(
         raise InputError(f"{star}: should end in .star: the boxes go into .mrcs beside it")
     for path in [star, *([star.with_suffix(".mrcs")] if boxes else [])]:
         refuse_overwriting(path, table_path, overwrite=overwrite)
-    table = read_particle_table(table_path)
+    table = read_particle_table(table_path, aberrations="keep")
     missing = [name for name in _REFINED if name not in table.raw.columns]
     if missing:
         raise InputError(
@@ -97,15 +101,20 @@ def export(
     particles = _particles(table, start, rows, star.absolute().parent)
     if program != "cistem":
         particles = _with_one_pixel_size(particles, start.nominal_pixel_size_angstrom[rows])
+    if optics_from is not None:
+        groups = {"rlnOpticsGroupName": group_names(optics_from, particles.micrograph)}
+        particles = replace(particles, kept={**particles.kept, **groups})
     stack = None
     refuse_unsafe_names(star, particles.micrograph)
+    side = box_px or box_side(_template_side(table, rows))
     if boxes:
-        side = box_px or box_side(_template_side(table, rows))
         stack = Stack(str(star.with_suffix(".mrcs")), side)
         refuse_unsafe_names(star, [stack.name])
         _write_boxes(table, rows, particles, stack, bright=program != "cistem")
-    write = write_cistem if program == "cistem" else write_relion
-    write(star, particles, stack)
+    if program == "cistem":
+        write_cistem(star, particles, stack)
+    else:
+        write_relion(star, particles, stack, side)
     return Exported(
         star=star,
         stack=None if stack is None else Path(stack.name),
@@ -136,6 +145,11 @@ def _particles(
         pixel_size_angstrom=start.pixel_size_angstrom[rows],
         optics=jax.tree.map(lambda values: values[rows], start.optics),
         z_score=table.numbers("refined_scaled_mip")[rows],
+        kept={
+            name: table.raw[name].iloc[rows].tolist()
+            for name in KEPT
+            if name in table.raw.columns and any(table.raw[name].iloc[rows])
+        },
     )
 
 

@@ -1,11 +1,17 @@
-"""Particles of another program's STAR file as a particle table."""
+"""Particles of another program's file as a particle table."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from jaxrefine.app.interchange.export_star import files_of, refuse_overwriting
+from jaxrefine.app.interchange.micrograph_names import matched_names
 from jaxrefine.data import InputError
+from jaxrefine.io.mrc import image_pixel_size, image_shape
 from jaxrefine.io.paths import rebase_relative_paths, resolve_path
+from jaxrefine.io.star.particles import ReadOptions, StarParticles
 from jaxrefine.io.star.reader import MOST_TEMPLATE_PX, imported_table, read_star
 from jaxrefine.io.table import (
     ParticleTable,
@@ -24,10 +30,21 @@ class Imported:
         particles: Number of rows.
         statistics: What the maps hold, in the configuration's word for it; None where no
             table tells.
+        notes: What a user should know of how the file was read.
     """
 
     particles: int
     statistics: MapKind | None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What a table of maps says of one micrograph."""
+
+    micrograph: str
+    maps: tuple[str, str]
+    pixel_size_angstrom: float
 
 
 def import_star(
@@ -36,9 +53,10 @@ def import_star(
     template_side_px: int,
     maps_from: Path | None = None,
     *,
+    options: ReadOptions | None = None,
     overwrite: bool = False,
 ) -> Imported:
-    """Writes the particles of a STAR file of RELION or cisTEM as a particle table.
+    """Writes the particles of a file of RELION, cisTEM or cryoSPARC as a particle table.
 
     Positions become whole pixels; `pos_x_img_angstrom` and `pos_y_img_angstrom` keep the
     rest. The defocus is absolute: `relative_defocus` is 0.
@@ -49,6 +67,7 @@ def import_star(
         template_side_px: Side of the template that the table will be refined with.
         maps_from: A particle table that names the statistic maps of the micrographs; None
             leaves their columns empty.
+        options: What the user says of the file.
         overwrite: Replace a table that is there.
 
     Raises:
@@ -59,28 +78,93 @@ def import_star(
             f"a template of {template_side_px} px: its side should be in "
             f"1 … {MOST_TEMPLATE_PX} px"
         )
-    particles = read_star(star)
-    named = None if maps_from is None else read_particle_table(maps_from)
-    maps = {} if named is None else _maps_of(named)
-    statistics = None if named is None else _statistics_kind(named)
-    # Links without end were refused where they were read: this would not.
-    inputs = [star] if maps_from is None else [star, maps_from]
-    inputs += [star.absolute().parent / name for name in set(particles.micrograph)]
-    inputs += [] if named is None else files_of(named)
-    refuse_overwriting(output, *inputs, overwrite=overwrite)
-    names = [Path(micrograph).name for micrograph in particles.micrograph]
-    unknown = sorted(set(names) - set(maps))
-    if maps_from is not None and unknown:
-        raise InputError(
-            f"{maps_from}: names no maps of {', '.join(name[:60] for name in unknown[:5])}"
-            f"{' …' if len(unknown) > 5 else ''}; add them, or leave --maps-from out"
-        )
-    frame = imported_table(
-        particles, template_side_px, [maps.get(name, ("", "")) for name in names]
+    named = None
+    if maps_from is not None:
+        named = read_particle_table(maps_from, aberrations="keep")
+    known = {} if named is None else _known_micrographs(named)
+
+    def pixel_sizes(names: Sequence[str]) -> np.ndarray:
+        if named is None:
+            return np.full(len(names), np.nan)
+        meant = matched_names(names, known, named.path)
+        return np.array([known[meant[name]].pixel_size_angstrom for name in names])
+
+    def header_pixel_sizes(names: Sequence[str]) -> np.ndarray:
+        found = {name: _header_pixel_size(star, name) for name in set(names)}
+        return np.array([found[name] for name in names])
+
+    options = replace(
+        options or ReadOptions(),
+        pixel_size_of=pixel_sizes,
+        header_pixel_size_of=header_pixel_sizes,
     )
+    particles = read_star(star, options)
+    # Links without end were refused where they were read: this would not.
+    inputs = [star, *options.passthrough]
+    inputs += [star.absolute().parent / name for name in set(particles.micrograph)]
+    inputs += [] if named is None else [named.path, *files_of(named)]
+    refuse_overwriting(output, *inputs, overwrite=overwrite)
+    maps, notes = [("", "")] * len(particles), list(particles.notes)
+    if named is not None:
+        meant = matched_names(particles.micrograph, known, named.path)
+        maps = [known[meant[name]].maps for name in particles.micrograph]
+        particles, more = _with_found_images(star, particles, meant, known)
+        notes += more
+    frame = imported_table(particles, template_side_px, maps)
     frame = rebase_relative_paths(frame, star.absolute().parent, output.absolute().parent)
+    notes += _outside(star, particles)
     write_table(frame, output)
-    return Imported(len(frame), statistics)
+    statistics = None if named is None else _statistics_kind(named)
+    return Imported(len(frame), statistics, tuple(notes))
+
+
+def _with_found_images(
+    star: Path, particles: StarParticles, meant: dict[str, str], known: dict[str, _Known]
+) -> tuple[StarParticles, list[str]]:
+    """The particles, in the table's images where their own are not here."""
+    beside = star.absolute().parent
+    image = {
+        name: name
+        if resolve_path(name, beside=beside).exists()
+        else known[other].micrograph
+        for name, other in meant.items()
+    }
+    notes = [
+        f"micrograph {name} is taken to be {image[name]}"
+        for name in meant
+        if Path(image[name]).name != Path(name).name
+    ]
+    if len(notes) > 3:
+        notes = [*notes[:2], f"… and {len(notes) - 2} more micrographs by their names"]
+    return replace(particles, micrograph=[image[n] for n in particles.micrograph]), notes
+
+
+def _outside(star: Path, particles: StarParticles) -> list[str]:
+    """A note of particles that are not in their micrographs, where these are here."""
+    beside, shapes = star.absolute().parent, {}
+    for name in set(particles.micrograph):
+        try:
+            shapes[name] = image_shape(resolve_path(name, beside=beside))[::-1]
+        except InputError:  # said when it is refined
+            shapes[name] = (np.inf, np.inf)
+    side = np.array([shapes[name] for name in particles.micrograph])
+    place = particles.box_centre_px + particles.shift_px
+    count = int(((place < 0) | (place > side - 1)).any(axis=-1).sum())
+    if not count:
+        return []
+    return [
+        f"{count} of {len(particles)} particles lie outside of their micrographs: is their "
+        "pixel size another, or the binning?"
+    ]
+
+
+def _header_pixel_size(star: Path, name: str) -> float:
+    """Of a micrograph, where it is here and its header says one."""
+    try:
+        found = image_pixel_size(resolve_path(name, beside=star.absolute().parent))
+    except InputError:
+        return np.nan
+    return np.nan if found is None else found
 
 
 def _statistics_kind(table: ParticleTable) -> MapKind | None:
@@ -91,21 +175,23 @@ def _statistics_kind(table: ParticleTable) -> MapKind | None:
         return None
 
 
-def _maps_of(table: ParticleTable) -> dict[str, tuple[str, str]]:
-    """Name of a micrograph, less its folder -> its statistic maps, as absolute paths."""
+def _known_micrographs(table: ParticleTable) -> dict[str, _Known]:
+    """By the name of a micrograph, less its folder; paths are absolute."""
     folder = table.path.absolute().parent
     columns = zip(
         table.micrograph_paths,
         table.correlation_mean_paths,
         table.correlation_variance_paths,
+        table.numbers("pixel_size").tolist(),
         strict=True,
     )
-    found: dict[str, tuple[str, str]] = {}
-    for micrograph, *texts in columns:
-        mean, spread = (str(resolve_path(t, beside=folder).absolute()) for t in texts)
-        if found.setdefault(Path(micrograph).name, (mean, spread)) != (mean, spread):
+    found: dict[str, _Known] = {}
+    for *texts, pixel_size in columns:
+        image, *maps = (str(resolve_path(t, beside=folder).absolute()) for t in texts)
+        known = _Known(image, (maps[0], maps[1]), pixel_size)
+        if found.setdefault(Path(image).name, known).maps != known.maps:
             raise InputError(
                 f"{table.path}: names different maps for micrographs called "
-                f"{Path(micrograph).name[:60]}: they cannot be told apart by name"
+                f"{Path(image).name[:60]}: they cannot be told apart by name"
             )
     return found

@@ -227,7 +227,7 @@ def load_report_data(path: Path) -> ReportData:
     Raises:
         InputError: With every error of the table, or if it holds no refined values.
     """
-    table = read_particle_table(path)
+    table = read_particle_table(path, aberrations="keep")
     missing = [name for name in _FOUND if name not in table.raw.columns]
     if missing:
         raise InputError(

@@ -12,9 +12,15 @@ from jaxrefine.app.run.build import build_grid, build_score, smallest_pixel_angs
 from jaxrefine.app.run.costs import warn_of_box, warn_of_defocus
 from jaxrefine.app.run.read import NamedInputs
 from jaxrefine.data import ErrorCollector, InputError, SearchGrid, add_error_context
+from jaxrefine.io.maps import MEAN, SPREAD, map_shape
 from jaxrefine.io.mrc import image_shape
 from jaxrefine.io.paths import resolve_path
-from jaxrefine.io.table import ParticleTable, StartingValues, decide_statistics
+from jaxrefine.io.table import (
+    ParticleTable,
+    StartingValues,
+    decide_statistics,
+    unapplied_aberrations,
+)
 from jaxrefine.refine.scoring import Score
 
 log = logging.getLogger("jaxrefine")
@@ -79,6 +85,7 @@ def check_together(config: Config, named: NamedInputs) -> CheckedInputs:
     )
     _warn_of_voxel_size(named.voxel_size_angstrom, template_pixel_size)
     warn_of_box(config)
+    _warn_of_aberrations(table)
     warn_of_defocus(config, table, start, grid, score)
     return CheckedInputs(
         start=start,
@@ -129,6 +136,16 @@ def _warn_of_voxel_size(
             )
 
 
+def _warn_of_aberrations(table: ParticleTable) -> None:
+    """Say which aberrations of the table are ignored."""
+    for name, count in unapplied_aberrations(table).items():
+        log.warning(
+            "%s of %d particles is carried along, not applied (ignore_aberrations)",
+            name,
+            count,
+        )
+
+
 def _check_images(groups: Groups, table: ParticleTable, side: int) -> None:
     """Check that every micrograph and its maps exist and fit together.
 
@@ -152,9 +169,9 @@ def _check_images(groups: Groups, table: ParticleTable, side: int) -> None:
                     f"large as the template, {side} px"
                 )
             expected = (height - side + 1, width - side + 1)
-        for path in maps:
+        for path, name in zip(maps, (MEAN, SPREAD), strict=True):
             with errors, add_error_context(after=where):
-                found = image_shape(path)
+                found = map_shape(path, name)
                 if expected is not None and found != expected:
                     raise InputError(
                         f"{path}: has shape {found}; a statistic map of {micrograph} and "

@@ -9,10 +9,12 @@ import jax
 import psutil
 
 from jaxrefine.app.run.checkpoint import Checkpoint
+from jaxrefine.app.run.checks import Files
 from jaxrefine.app.run.inputs import RunInputs
 from jaxrefine.app.run.pipeline import micrographs, refine_batch
 from jaxrefine.app.run.results import Results
 from jaxrefine.data import InputError
+from jaxrefine.io.maps import MEAN, SPREAD, map_shape
 from jaxrefine.io.mrc import image_shape
 from jaxrefine.refine.sharding import PARTICLES
 
@@ -89,9 +91,7 @@ def format_memory(inputs: RunInputs) -> list[str]:
     """What is in memory; measured, where a batch has been refined."""
     templates = (inputs.template, inputs.smooth_template)
     template = sum(leaf.nbytes for leaf in jax.tree.leaves(templates))
-    largest = max(
-        sum(4 * math.prod(image_shape(path)) for path in files) for files in inputs.groups
-    )
+    largest = max(4 * sum(map(math.prod, _shapes(files))) for files in inputs.groups)
     ahead = inputs.threads + 1
     lines = [
         f"template {_mib(template)} on each device, columns of a product up to "
@@ -146,3 +146,8 @@ def _duration(seconds: float) -> str:
 
 def _mib(count: float) -> str:
     return f"{count / 2**20:,.0f} MiB"
+
+
+def _shapes(files: Files) -> list[tuple[int, int]]:
+    micrograph, mean, spread = files
+    return [image_shape(micrograph), map_shape(mean, MEAN), map_shape(spread, SPREAD)]

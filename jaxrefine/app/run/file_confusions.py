@@ -10,7 +10,8 @@ from jaxrefine.app.run.checks import Files
 from jaxrefine.app.run.confusions import Confusion, Sample
 from jaxrefine.app.run.inputs import RunInputs
 from jaxrefine.data import InputError
-from jaxrefine.io.mrc import image_shape, read_image, read_volume
+from jaxrefine.io.maps import MEAN, SPREAD, read_map
+from jaxrefine.io.mrc import image_shape, read_volume
 from jaxrefine.io.paths import resolve_path
 from jaxrefine.physics.slices import make_template
 from jaxrefine.refine.prepare import Micrograph
@@ -105,7 +106,7 @@ def wrong_maps(
     others = [each for each in inputs.groups if each[1:] != files[1:]]
     for other in others[:_OTHER_FILES]:
         try:
-            mean, spread = (read_image(path) for path in other[1:])
+            mean, spread = map(read_map, other[1:], (MEAN, SPREAD))
         except InputError:
             continue
         if _off_the_table(inputs, mean, spread, rows) <= _SAME_MAP:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from jaxrefine.io.maps import MEAN, SPREAD, read_map
 from jaxrefine.io.mrc import read_image
 from jaxrefine.physics.defects import FAR
 from jaxrefine.refine.clean import CleanMicrograph, clean_micrograph
@@ -47,11 +48,12 @@ def read_images(
     if not as_it_is:
         image = _without_dead_pixels(image, micrograph)
         _warn_of_far_pixels(image, micrograph)
-    mean_map = read_image(mean)
+    mean_map = read_map(mean, MEAN)
     count = int((~np.isfinite(mean_map)).sum())
     if count:
         log.warning("%s: %d values are NaN or infinite: %s", mean, count, _NOT_SCORED)
-    return image, mean_map, _deviations(read_image(spread), spread, maps_hold_variance)
+    spread_map = _deviations(read_map(spread, SPREAD), spread, maps_hold_variance)
+    return image, mean_map, spread_map
 
 
 _NOT_SCORED = "no position there is scored"

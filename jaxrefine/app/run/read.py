@@ -62,7 +62,8 @@ def read_named(config: Config) -> NamedInputs:
     with errors:
         text = config.particle_stack.df_path
         _check_exists(path, text, "particle_stack.df_path", config.source)
-        table = read_particle_table(path)
+        aberrations = "keep" if config.ignore_aberrations else "refuse"
+        table = read_particle_table(path, aberrations=aberrations)
     errors.raise_any()
     return NamedInputs(table, template, volume, voxel_size, devices)
 

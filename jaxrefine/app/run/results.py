@@ -15,9 +15,12 @@ from jaxrefine.app.run.columns import columns_of_polish, columns_of_search, stat
 from jaxrefine.app.run.inputs import RunInputs
 from jaxrefine.app.run.score_changes import fallen_micrographs, z_at_start
 from jaxrefine.data import Polished, Refined, Status
+from jaxrefine.io.hdf5 import SUFFIXES as HDF5_SUFFIXES
+from jaxrefine.io.hdf5 import is_hdf5
 from jaxrefine.io.paths import rebase_relative_paths
 from jaxrefine.io.table import write_table
 from jaxrefine.io.table.dataframe import DataFrame
+from jaxrefine.io.table.hdf5 import hdf5_attributes, write_hdf5
 from jaxrefine.io.table.refined import RefinedColumns, refined_table
 from jaxrefine.physics.symmetry import in_asymmetric_unit
 from jaxrefine.refine.prepare import Micrograph, filled_fraction
@@ -119,8 +122,19 @@ class Results:
         Raises:
             InputError: The file cannot be written.
         """
-        folders = (path.absolute().parent for path in (self.inputs.table.path, output))
-        write_table(rebase_relative_paths(self.table(), *folders), output)
+        table = self.inputs.table
+        folders = (path.absolute().parent for path in (table.path, output))
+        frame = rebase_relative_paths(self.table(), *folders)
+        if output.suffix.lower() in HDF5_SUFFIXES:
+            stack = self.inputs.config.particle_stack
+            sizes = {
+                "extracted_box_size": list(stack.extracted_box_size),
+                "original_template_size": list(stack.original_template_size),
+            }
+            earlier = hdf5_attributes(table.path) if is_hdf5(table.path) else {}
+            write_hdf5(frame, output, {**earlier, **sizes})
+        else:
+            write_table(frame, output)
         return output
 
     def summary(self, seconds: float) -> Summary:

@@ -1,84 +1,33 @@
-"""STAR files of RELION (3.1 and later) and cisTEM: their names for things, and writing.
+"""STAR files of RELION (3.1 and later) and cisTEM: writing them."""
 
-Both programs use our angles (intrinsic ZYZ, the slice sampled at R·(kx, ky, 0)), our
-defocus (its angle from x towards y) and our centre of a box of side n (pixel n // 2). They
-differ in the sign of the shift, in units, and in what they hold at all.
-"""
-
+import logging
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
 
-from jaxrefine.data import InputError, Optics
+from jaxrefine.data.errors import InputError
 from jaxrefine.io.atomic import atomic_open
 from jaxrefine.io.optional import require_packages
+from jaxrefine.io.star.aberrations import cistem_tilt, relion_optics
+from jaxrefine.io.star.cistem import DEGREES_MARK
+from jaxrefine.io.star.particles import (
+    CISTEM_NUMBERS,
+    OPTICS,
+    RELION_NUMBERS,
+    RELION_OPTICS,
+    StarParticles,
+)
+
+log = logging.getLogger("jaxrefine")
 
 Blocks = dict[str, pd.DataFrame]
 
+_GROUP_NAME = "rlnOpticsGroupName"
 _RESERVED = ("data_", "loop_", "save_", "global_", "stop_", "_", "$", ";", "[", "]")
-
-RELION_NUMBERS = {
-    "euler_deg": ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"),
-    "defocus_angstrom": ("rlnDefocusU", "rlnDefocusV"),
-    "astigmatism_deg": "rlnDefocusAngle",
-    "phase_shift_deg": "rlnPhaseShift",
-    "b_factor_angstrom2": "rlnCtfBfactor",
-    "z_score": "rlnAutopickFigureOfMerit",
-}
-RELION_OPTICS = {
-    "voltage_kv": "rlnVoltage",
-    "spherical_aberration_mm": "rlnSphericalAberration",
-    "amplitude_contrast": "rlnAmplitudeContrast",
-    "pixel_size_angstrom": "rlnImagePixelSize",
-}
-CISTEM_NUMBERS = {
-    "euler_deg": ("cisTEMAnglePhi", "cisTEMAngleTheta", "cisTEMAnglePsi"),
-    "defocus_angstrom": ("cisTEMDefocus1", "cisTEMDefocus2"),
-    "astigmatism_deg": "cisTEMDefocusAngle",
-    "phase_shift_deg": "cisTEMPhaseShift",
-    "z_score": "cisTEMScore",
-    "pixel_size_angstrom": "cisTEMPixelSize",
-    "voltage_kv": "cisTEMMicroscopeVoltagekV",
-    "spherical_aberration_mm": "cisTEMMicroscopeCsMM",
-    "amplitude_contrast": "cisTEMAmplitudeContrast",
-}
-
-
-OPTICS = frozenset(field.name for field in fields(Optics))
-
-
-@dataclass(frozen=True, eq=False)
-class StarParticles:
-    """What a STAR file says of n particles, in our units and conventions.
-
-    Attributes:
-        micrograph: Image in which each particle lies.
-        box_centre_px: (x, y) of the pixel that is the centre of its box.
-        shift_px: (x, y) from there to the particle's centre.
-        euler_deg: phi, theta, psi.
-        defocus_angstrom: Absolute defocus (u, v).
-        astigmatism_deg: Direction of u.
-        pixel_size_angstrom: Pixel size.
-        optics: Optics; cisTEM holds no B-factor, which is 0 then.
-        z_score: 2DTM SNR; NaN where the file holds none.
-    """
-
-    micrograph: Sequence[str]
-    box_centre_px: Float[np.ndarray, "n 2"]
-    shift_px: Float[np.ndarray, "n 2"]
-    euler_deg: Float[np.ndarray, "n 3"]
-    defocus_angstrom: Float[np.ndarray, "n 2"]
-    astigmatism_deg: Float[np.ndarray, " n"]
-    pixel_size_angstrom: Float[np.ndarray, " n"]
-    optics: Optics
-    z_score: Float[np.ndarray, " n"]
-
-    def __len__(self) -> int:
-        return len(self.micrograph)
 
 
 @dataclass(frozen=True)
@@ -94,25 +43,29 @@ class Stack:
     box_px: int
 
 
-def write_relion(path: Path, particles: StarParticles, stack: Stack | None) -> None:
+def write_relion(
+    path: Path, particles: StarParticles, stack: Stack | None, image_px: int
+) -> None:
     """Writes a RELION STAR file with optics groups; cryoSPARC reads it as well.
 
-    Particles of one voltage, Cs, amplitude contrast and pixel size share a group.
+    Particles of one voltage, Cs, amplitude contrast, pixel size and aberrations, and of one
+    group's name where they have names, share a group.
 
     Args:
         path: The file.
         particles: What it shall hold.
         stack: Their boxes; None where there are none.
+        image_px: Side of the boxes, or that which they would have.
 
     Raises:
         InputError: It cannot be written.
     """
-    _write(path, _to_relion(particles, stack))
+    _write(path, _to_relion(particles, stack, image_px))
 
 
 def write_cistem(path: Path, particles: StarParticles, stack: Stack | None) -> None:
     """Writes a cisTEM STAR file; otherwise as `write_relion`."""
-    _write(path, {"": _to_cistem(particles, stack)})
+    _write(path, {"": _to_cistem(particles, stack)}, f"# jaxrefine: {DEGREES_MARK}\n")
 
 
 def refuse_unsafe_names(path: Path, names: Iterable[str]) -> None:
@@ -147,37 +100,75 @@ def need_starfile() -> None:
 # --- RELION -----------------------------------------------------------------------
 
 
-def _to_relion(particles: StarParticles, stack: Stack | None) -> Blocks:
-    keys = pd.DataFrame(_columns(particles, RELION_OPTICS))
+def _to_relion(particles: StarParticles, stack: Stack | None, image_px: int) -> Blocks:
+    aberrations, lost = relion_optics(particles.kept)
+    _warn_of_lost(lost, "RELION")
+    pixel_size = particles.pixel_size_angstrom
+    keys = pd.DataFrame(
+        _columns(particles, RELION_OPTICS) | {"rlnImagePixelSize": pixel_size} | aberrations
+    )
     group = keys.groupby(list(keys), sort=False).ngroup().to_numpy() + 1
     optics = keys.drop_duplicates().reset_index(drop=True)
     numbers = np.arange(1, len(optics) + 1)
+    names = optics.pop(_GROUP_NAME) if _GROUP_NAME in optics else None
     optics.insert(0, "rlnOpticsGroup", numbers)
-    optics.insert(1, "rlnOpticsGroupName", [f"opticsGroup{n}" for n in numbers])
+    optics.insert(1, _GROUP_NAME, _group_names(names, len(optics)))
     optics["rlnMicrographPixelSize"] = optics["rlnImagePixelSize"]
     optics["rlnImageDimensionality"] = 2
+    # RELION asks for it wherever particles have a CTF, also where they have no boxes yet.
+    optics["rlnImageSize"] = image_px
     columns: dict[str, object] = {
         "rlnMicrographName": list(map(_spelt, particles.micrograph)),
         "rlnCoordinateX": particles.box_centre_px[:, 0],
         "rlnCoordinateY": particles.box_centre_px[:, 1],
     }
     if stack is not None:
-        optics["rlnImageSize"] = stack.box_px
         columns["rlnImageName"] = [
             f"{i:06d}@{stack.name}" for i in range(1, len(particles) + 1)
         ]
     columns["rlnOpticsGroup"] = group
     # RELION's origin moves the image to its centre: the other way round.
-    origin = -particles.shift_px * particles.pixel_size_angstrom[:, None] + 0.0
+    origin = -particles.shift_px * pixel_size[:, None] + 0.0
     columns |= {"rlnOriginXAngst": origin[:, 0], "rlnOriginYAngst": origin[:, 1]}
     columns |= _columns(particles, RELION_NUMBERS)
     return {"optics": optics, "particles": pd.DataFrame(columns)}
+
+
+def _group_names(names: pd.Series | None, count: int) -> list[str]:
+    """Names of the optics groups: those of micrographs.star, by which RELION finds them.
+
+    Where optics of one name differ, only the first can have it.
+    """
+    if names is None:
+        return [f"opticsGroup{n}" for n in range(1, count + 1)]
+    seen = Counter[str]()
+    found = []
+    for name in names:
+        seen[name] += 1
+        found.append(name if seen[name] == 1 else f"{name}_{seen[name]}")
+    twice = [name for name, n in seen.items() if n > 1]
+    if twice:
+        log.warning(
+            "particles of the optics group %s differ in voltage, Cs, amplitude contrast, "
+            "pixel size or aberrations; RELION's re-extraction will not find those in "
+            "groups called %s_2 and so on",
+            ", ".join(twice[:3]),
+            twice[0],
+        )
+    return found
+
+
+def _warn_of_lost(columns: Sequence[str], program: str) -> None:
+    for name in columns:
+        log.warning("%s is not in the file: %s has no place for it", name, program)
 
 
 # --- cisTEM -----------------------------------------------------------------------
 
 
 def _to_cistem(particles: StarParticles, stack: Stack | None) -> pd.DataFrame:
+    tilt, lost = cistem_tilt(particles.kept)
+    _warn_of_lost(lost, "cisTEM")
     pixel = particles.pixel_size_angstrom[:, None]
     shift, position = particles.shift_px * pixel, particles.box_centre_px * pixel
     columns: dict[str, object] = {
@@ -187,6 +178,8 @@ def _to_cistem(particles: StarParticles, stack: Stack | None) -> pd.DataFrame:
         "cisTEMImageActivity": 1,
         "cisTEMOccupancy": 100.0,
         **_columns(particles, CISTEM_NUMBERS),
+        "cisTEMPixelSize": particles.pixel_size_angstrom,
+        **tilt,
         "cisTEMOriginalImageFilename": list(map(_spelt, particles.micrograph)),
         "cisTEMOriginalXPosition": position[:, 0],
         "cisTEMOriginalYPosition": position[:, 1],
@@ -211,10 +204,10 @@ def _columns(particles: StarParticles, names: dict) -> dict[str, np.ndarray]:
     return found
 
 
-def _write(path: Path, blocks: Blocks) -> None:
+def _write(path: Path, blocks: Blocks, first_line: str = "") -> None:
     need_starfile()
     import starfile
 
     with atomic_open(path, encoding="utf-8") as file:
         # Its type of a dictionary wants blocks of every kind.
-        file.write(starfile.to_string(blocks))  # pyright: ignore[reportArgumentType]
+        file.write(first_line + starfile.to_string(blocks))  # pyright: ignore[reportArgumentType]

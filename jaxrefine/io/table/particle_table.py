@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import SupportsIndex
+from typing import Literal, SupportsIndex
 
 import numpy as np
 import pandas as pd
@@ -30,6 +30,10 @@ _LIMITS: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray]]] = {
 # Of all others: what is beyond is in no unit of theirs, and float32 would lose it.
 _LIMIT = (" within ±1e6", lambda x: abs(x) <= 1e6)
 _MAX_ROW_ERRORS = 20
+_UNAPPLIED = (
+    "no score applies it: leave it empty, or set `ignore_aberrations: true`, which carries "
+    "it along unapplied"
+)
 _NEUTRAL = {"mag_matrix": np.array([1.0, 0.0, 0.0, 1.0])}
 
 
@@ -159,12 +163,15 @@ class ParticleTable:
         return np.where(use_refined[:, None], refined, plain), use_refined
 
 
-def read_particle_table(path: str | os.PathLike[str]) -> ParticleTable:
+def read_particle_table(
+    path: str | os.PathLike[str], *, aberrations: Literal["refuse", "keep"] = "refuse"
+) -> ParticleTable:
     """Reads a particle table and checks all that the computation reads.
 
     Args:
         path: Of a kind that `jaxrefine.io.table.readers` knows; CSV with or without an
             unnamed index column.
+        aberrations: What to do with those that no score applies.
 
     Returns:
         The table.
@@ -189,7 +196,7 @@ def read_particle_table(path: str | os.PathLike[str]) -> ParticleTable:
     raw = pd.DataFrame(content.rows, columns=pd.Index(header), dtype=object)
     table = ParticleTable(path, raw, tuple(content.numbers), content.row_word)
     if raw.columns.is_unique:
-        rows.extend(_cell_errors(table))
+        rows.extend(_cell_errors(table, aberrations == "keep"))
     errors += _shortened(table, rows)
     if errors:
         raise InputError(errors)
@@ -228,7 +235,7 @@ def _header_errors(path: Path, header: list[str]) -> Iterator[str]:
         yield f"{path}: columns that are missing: {', '.join(missing)}"
 
 
-def _cell_errors(table: ParticleTable) -> Iterator[tuple[int, int, str]]:
+def _cell_errors(table: ParticleTable, keep: bool) -> Iterator[tuple[int, int, str]]:
     """(number of the row, place of the column, sentence) of each unusable cell."""
     for place, name in enumerate(table.raw.columns):
         column = BY_NAME.get(name)
@@ -236,9 +243,7 @@ def _cell_errors(table: ParticleTable) -> Iterator[tuple[int, int, str]]:
             continue
         texts = table.raw[name].tolist()
         if column.use == "refused":
-            neutral, right = _NEUTRAL.get(name, 0.0), "not supported yet: leave empty"
-            accepted = {text for text in set(texts) if cells.is_neutral(text, neutral)}
-            good = [text in accepted for text in texts]
+            good, right = _without_effect(table, name) | keep, _UNAPPLIED
         elif not (column.required or column in OPTICS_FIELDS.values()):
             continue
         elif column.kind == "text":
@@ -254,6 +259,20 @@ def _cell_errors(table: ParticleTable) -> Iterator[tuple[int, int, str]]:
             what = f"{texts[row][:60]!r}" if texts[row].strip() else "an empty cell"
             where = f"{table.path}, {table.locate(row)}, column {name}"
             yield table.row_numbers[row], place, f"{where}: {what}: {right}"
+
+
+def _without_effect(table: ParticleTable, name: str) -> np.ndarray:
+    """Which cells of a column of aberrations change nothing."""
+    texts, neutral = table.raw[name].tolist(), _NEUTRAL.get(name, 0.0)
+    accepted = {text for text in set(texts) if cells.is_neutral(text, neutral)}
+    return np.array([text in accepted for text in texts], bool)
+
+
+def unapplied_aberrations(table: ParticleTable) -> dict[str, int]:
+    """Columns of aberrations that no score applies -> number of rows that hold any."""
+    names = [c.name for c in COLUMNS if c.use == "refused" and c.name in table.raw.columns]
+    counts = {name: int((~_without_effect(table, name)).sum()) for name in names}
+    return {name: count for name, count in counts.items() if count}
 
 
 def decide_statistics(table: ParticleTable) -> MapKind:

@@ -11,8 +11,10 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from jaxrefine.io.hdf5 import SUFFIXES, is_hdf5
 from jaxrefine.io.table.cells import Cells
 from jaxrefine.io.table.csv_text import read_csv, write_csv
+from jaxrefine.io.table.hdf5 import read_hdf5, write_hdf5
 
 
 class TableFormat(NamedTuple):
@@ -23,17 +25,18 @@ class TableFormat(NamedTuple):
 
 
 _CSV = TableFormat(read_csv, write_csv)
+_HDF5 = TableFormat(read_hdf5, write_hdf5)
 # By suffix, in small letters. Any other file is taken for CSV.
-_FORMATS: dict[str, TableFormat] = {".csv": _CSV}
+_FORMATS: dict[str, TableFormat] = {".csv": _CSV, **dict.fromkeys(SUFFIXES, _HDF5)}
 
 
 def read_cells(path: Path) -> Cells:
-    """Reads a table as text, of whatever kind its suffix says.
+    """Reads a table as text, of whatever kind its suffix says, or its first bytes.
 
     Raises:
         InputError: It cannot be read, or holds no table.
     """
-    return _format(path).read(path)
+    return (_HDF5 if is_hdf5(path) else _format(path)).read(path)
 
 
 def write_table(table: pd.DataFrame, path: str | os.PathLike[str]) -> None:

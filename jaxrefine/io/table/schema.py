@@ -83,9 +83,9 @@ spherical_aberration|mm|number|required|Cs||optics.spherical_aberration_mm
 amplitude_contrast_ratio|-|number|required|fraction of amplitude contrast||optics.amplitude_contrast
 phase_shift|deg|number|required|additional phase shift||optics.phase_shift_deg
 ctf_B_factor|Å²|number|required|B of the envelope exp(-B k²/4)||optics.b_factor_angstrom2
-even_zernikes|-|text|refused|symmetric aberrations, not supported yet
-odd_zernikes|-|text|refused|antisymmetric aberrations, not supported yet
-mag_matrix|-|text|refused|anisotropic magnification, not supported yet
+even_zernikes|-|text|refused|symmetric aberrations
+odd_zernikes|-|text|refused|antisymmetric aberrations
+mag_matrix|-|text|refused|anisotropic magnification
 micrograph_path|-|text|required|image in which the particle lies
 template_path|-|text|carried|template of the match
 mip_path|-|text|carried|map of the best correlation
@@ -100,6 +100,8 @@ correlation_variance_path|-|text|required|map of correlation_variance
 
 # Written last.
 _OURS = """
+beam_tilt_x|mrad|number|refused|beam tilt, x
+beam_tilt_y|mrad|number|refused|the same, y
 refined_shift_x|px|number|polished|sub-pixel rest of the refined position, x|4 decimals
 refined_shift_y|px|number|polished|the same, y|4 decimals
 refined_defocus_u|Å|number|polished|defocus_u with refined astigmatism; read as start|4 decimals

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import json
 import re
 from pathlib import Path
 
@@ -102,6 +103,40 @@ def test_document_describes_every_key_and_its_default():
         else:
             plain = list(default) if isinstance(default, tuple) else default
             assert yaml.safe_load(rows[key].strip("`")) == plain, key
+
+
+def test_leopard_em_13_files_load(tmp_path):
+    """As 1.3 dumps them, in YAML and JSON, with a table or a particle stack."""
+    data = with_values(
+        {
+            "particle_stack.leopard_em_version": "1.3.0",
+            "particle_stack.global_whitening_applied": False,
+            "particle_stack.local_normalization_applied": True,
+            "preprocessing_filters.random_fourier_dropout": {
+                "enabled": False,
+                "dropout_fraction": 0.1,
+                "seed": 0,
+            },
+            "computational_config.backend": "zipfft",
+        }
+    )
+    path = tmp_path / "refine.json"
+    path.write_text(json.dumps(data))
+    assert Config.load(path).particle_stack.df_path == "particles.csv"
+    stack = data["particle_stack"]
+    del stack["df_path"]
+    stack |= {"hdf5_path": "stack.h5", "allow_file_overwrite": True}
+    stack |= {"image_stack_stored": True, "local_stats_stored": False}
+    path.write_text(json.dumps(data))
+    assert Config.load(path).particle_stack.df_path == "stack.h5"
+    assert Config.from_dict(data).particle_stack.extracted_box_size == (528, 528)
+
+
+def test_a_box_may_equal_the_template():
+    config = Config.from_dict(
+        with_values({"particle_stack.extracted_box_size": [512, 512]})
+    )
+    assert config.particle_stack.extracted_box_size == (512, 512)
 
 
 def test_null_section_has_its_defaults():

@@ -21,6 +21,7 @@ def errors_of(changes: dict[str, Any]) -> tuple[str, ...]:
 DEFOCUS, ORIENTATION = "defocus_refinement_config", "orientation_refinement_config"
 PIXEL_SIZE, COMPUTATION = "pixel_size_refinement_config", "computational_config"
 BOX = "particle_stack.extracted_box_size"
+DROPOUT = "preprocessing_filters.random_fourier_dropout"
 TEMPLATE = "particle_stack.original_template_size"
 WHITENING = "preprocessing_filters.whitening_filter"
 BANDPASS = "preprocessing_filters.bandpass_filter"
@@ -63,9 +64,11 @@ FAULTS = [
     ("reproduce", True, "true", "must be leopard_em or null"),
     ("output_path", 5, "5", "must be text"),
     ("output_path", "", "''", "must be a path, or null"),
+    (f"{DROPOUT}.enabled", True, "true", "a refinement uses all coefficients"),
+    (f"{DROPOUT}.seed", "x", "'x'", "must be a whole number"),
     # sizes
     (BOX, [529, 528], "[529, 528]", "both sides must be even"),
-    (BOX, [528, 512], "[528, 512]", "larger than the template's, [512, 512]; 4 to 24 px"),
+    (BOX, [528, 510], "[528, 510]", "at least the template's, [512, 512]; 4 to 24 px"),
     (TEMPLATE, [511, 511], "[511, 511]", "both sides must be even"),
     (TEMPLATE, [512, 510], "[512, 510]", "must be square"),
     (TEMPLATE, [0, 0], "[0, 0]", "both sides must be larger than 0 px"),

@@ -435,8 +435,9 @@ def test_inputs_are_not_overwritten(world, tmp_path):
     "text, message",
     [
         ("no star\n", r"x.star, line 1, column 1: is no sound STAR file: expected block"),
-        ("data_particles\n\nloop_\n_rlnMicrographName #1\na.mrc\n", "relion_convert_star"),
-        ("data_\n\nloop_\n_cisTEMAnglePsi #1\n1.0\n", "missing: _cisTEMOriginalImage"),
+        ("data_particles\n\nloop_\n_rlnMicrographName #1\na.mrc\n", "holds no particles"),
+        ("data_\n\nloop_\n_cisTEMAnglePsi #1\n1.0\n", "without orientations"),
+        ("data_\n\nloop_\n_x #1\n1.0\n", "neither of RELION .* nor of cisTEM"),
         (
             "data_optics\n\nloop_\n_a #1\n_b #2\n1 2 # 3\n4\n",
             "is no sound STAR file: Wrong number of values in loop",

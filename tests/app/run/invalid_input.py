@@ -186,7 +186,7 @@ REFUSED: dict[str, Spoil] = {
         orientation_refinement_config__theta_step_fine=0.005,
     ),
     "box_odd": keys(**{BOX: [81, 80]}),
-    "box_not_larger": keys(**{BOX: [64, 80]}),
+    "box_smaller": keys(**{BOX: [62, 80]}),
     "side_odd": keys(**{SIDE: [63, 63]}),
     "side_not_square": keys(**{SIDE: [64, 62]}),
     "several_errors": keys(
