@@ -15,6 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 import equinox as eqx
 
 from jaxrefine.app.config.filters import PreprocessingFiltersConfig
+from jaxrefine.app.config.movie import MovieConfig
 from jaxrefine.app.config.polish import PolishConfig
 from jaxrefine.app.config.schema import ConfigError, Rule, Section, structure
 from jaxrefine.app.config.search import (
@@ -108,6 +109,9 @@ def _gpu_numbers(gpu_ids: int | str | tuple[int | str, ...]) -> list[int]:
     return [gpu for gpu in listed if isinstance(gpu, int)]
 
 
+_ENVELOPE_WORDS = "auto, none, or a B in Å² within ±5000"
+_LARGEST_B_ANGSTROM2 = 5000.0
+
 _BATCH_WORDS = "auto or a whole number, 1 or more"
 
 
@@ -177,34 +181,6 @@ class ComputationalConfig(Section):
         return tuple(dict.fromkeys(numbers))
 
 
-class MovieConfig(Section):
-    """Refinement against movie frames: accepted, but not built yet.
-
-    Attributes:
-        enabled: Must be false.
-        movie_path: The aligned movie.
-        deformation_field_path: The movie's deformation field.
-        particle_shifts_path: Shifts per particle and frame.
-        pre_exposure: Exposure before the first frame in electrons/Å².
-        fluence_per_frame: Exposure of a frame in electrons/Å².
-    """
-
-    enabled: bool = False
-    movie_path: str = ""
-    deformation_field_path: str = ""
-    particle_shifts_path: str = ""
-    pre_exposure: float = 0.0
-    fluence_per_frame: float = 1.0
-
-    rules: ClassVar = (
-        Rule(
-            "enabled",
-            lambda c: not c.enabled,
-            "refinement against movie frames is not built yet; must be false",
-        ),
-    )
-
-
 class _PresetOverride(NamedTuple):
     """A choice that `reproduce: leopard_em` brings along."""
 
@@ -225,6 +201,7 @@ class _PresetOverride(NamedTuple):
 _IMPLIED = (
     _PresetOverride("scoring", "template_ctf"),
     _PresetOverride("template_sampling", "trilinear"),
+    _PresetOverride("template_envelope", "none", ("auto",)),
     # Leopard-EM calls its own grid uniform.
     _PresetOverride(
         "orientation_refinement_config.base_grid_method", "leopard_em", ("uniform",)
@@ -281,12 +258,16 @@ class Config(Section):
             `standard_deviation`, or `auto`, decided from the table.
         reproduce: `leopard_em` turns Leopard-EM's choices on together, for comparison:
             scoring template_ctf, template_sampling trilinear, base_grid_method
-            leopard_em, and what has no key of its own.
+            leopard_em, template_envelope none, and what has no key of its own.
         invert_contrast: Take the images' contrast the other way round: for micrographs in
             which particles are bright, or templates that are negative inside.
         symmetry: The template's point group: C1, Cn, Dn, T, O, I (I2) or I1, with its axes
             as in RELION. Refined angles are those of the copy nearest the identity.
         template_pixel_size: Å per voxel of the template; null: each row's pixel_size.
+        template_envelope: How much faster the particles' signal falls off than the template
+            and the table's ctf_B_factor say: a B in Å², added to the table's; `auto`,
+            estimated from the best particles, and used where they fit better with it in
+            data to which they were not fitted; or `none`.
         source: What messages call the configuration: the path of its file.
     """
 
@@ -311,6 +292,7 @@ class Config(Section):
     invert_contrast: bool = False
     symmetry: str = "C1"
     template_pixel_size: float | None = None
+    template_envelope: Annotated[float | str, _ENVELOPE_WORDS] = "auto"
     source: str = eqx.field(default="config", static=True, metadata={"key": False})
 
     rules: ClassVar = (
@@ -335,6 +317,17 @@ class Config(Section):
             lambda c: c.template_pixel_size is None or c.reproduce is None,
             "contradicts reproduce: leopard_em, which never rescales the template; "
             "remove one of the two",
+        ),
+        Rule(
+            "template_envelope",
+            lambda c: (
+                c.template_envelope in ("auto", "none")
+                or (
+                    not isinstance(c.template_envelope, str)
+                    and abs(c.template_envelope) <= _LARGEST_B_ANGSTROM2
+                )
+            ),
+            f"must be {_ENVELOPE_WORDS}",
         ),
         *(implied.rule for implied in _IMPLIED),
     )

@@ -11,8 +11,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxrefine.app.config import Config
+from jaxrefine.app.run.envelope import use_envelope
 from jaxrefine.app.run.inputs import load_inputs
-from jaxrefine.app.run.pipeline import particles_of
+from jaxrefine.app.run.pipeline import envelope_of, particles_of
 from jaxrefine.data import Offsets, Particles, Template
 from jaxrefine.refine.differentiable import z_score
 from jaxrefine.refine.scoring import Score
@@ -60,6 +61,7 @@ def landscapes(
     """
     stack = replace(config.particle_stack, df_path=str(table.absolute()))
     inputs = load_inputs(replace(config, particle_stack=stack))
+    inputs = use_envelope(inputs, envelope_of(inputs))
     reach = _reach(config)
     offsets = {name: np.linspace(-r, r, _POINTS) for name, r in reach.items()}
     # One particle after another: one device does.
