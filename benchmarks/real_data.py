@@ -14,6 +14,7 @@ given (docs/accuracy.md says how they were made).
 """
 
 import argparse
+import functools
 import subprocess
 import sys
 import tarfile
@@ -74,7 +75,7 @@ def thinned(raw: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.n
     return binned(one.astype(np.float64)), binned((raw - one).astype(np.float64))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Problem:
     """Particles of one image, and what to refine them with.
 
@@ -92,6 +93,7 @@ class Problem:
     grid: jr.SearchGrid
     score: jr.Score
 
+    @functools.cache  # noqa: B019
     def search(self, extra_b: float) -> jr.Refined:
         """The grid's best."""
         blurred = with_extra_b(self.particles, extra_b)

@@ -59,7 +59,7 @@ class Refinement:
 
     def __init__(self, config: Config, *, output: str | os.PathLike[str] | None = None):
         inputs = load_run(config, None if output is None else Path(output))
-        self._inputs = inputs = use_envelope(inputs, envelope_of(inputs))
+        self._inputs = inputs = use_envelope(inputs, envelope_of(inputs).extra_b_angstrom2)
         self._results = Results(inputs)
         self.config: Config = config
         self.template: Template = inputs.template

@@ -7,6 +7,7 @@ landscapes all see it.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
+import equinox as eqx
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -69,10 +70,14 @@ def find_envelope(inputs: RunInputs, extract: Extract) -> Envelope:
     return replace(decided, expected=said)
 
 
-def use_envelope(inputs: RunInputs, envelope: Envelope) -> RunInputs:
-    """The run with an envelope beside the table's B."""
-    b = inputs.start.b_factor_angstrom2 + envelope.extra_b_angstrom2
-    return replace(inputs, start=replace(inputs.start, b_factor_angstrom2=b))
+def use_envelope(
+    inputs: RunInputs, extra_b_angstrom2: float | Float[np.ndarray, " n"]
+) -> RunInputs:
+    """The run with an envelope beside the table's B: one, or one for each row."""
+    optics = inputs.start.optics
+    b = optics.b_factor_angstrom2 + extra_b_angstrom2
+    optics = eqx.tree_at(lambda o: o.b_factor_angstrom2, optics, b)
+    return replace(inputs, start=replace(inputs.start, optics=optics))
 
 
 def _unchanged(reason: str) -> Envelope:

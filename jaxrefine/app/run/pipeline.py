@@ -92,7 +92,7 @@ def run(
             "envelope", lambda: checkpoint.once(lambda: asdict(envelope_of(inputs)))
         )
         log.info("%s", found["text"])
-        results.inputs = use_envelope(inputs, Envelope(**found))
+        results.inputs = use_envelope(inputs, found["extra_b_angstrom2"])
         progress = partial(Progress, quiet=quiet, json_lines=json_progress)
         processes.on_all(
             "refined", lambda: _refine_share(results, checkpoint, mine, processes, progress)

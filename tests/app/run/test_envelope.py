@@ -56,8 +56,11 @@ def test_a_b_is_added_to_the_table_s(folder):
     told = refine(folder, "told.csv", template_envelope="none", particle_stack=stack)
     plain = refine(folder, "plain.csv", template_envelope="none")
     pd.testing.assert_frame_equal(
-        added.drop(columns="ctf_B_factor"), told.drop(columns="ctf_B_factor")
+        added.drop(columns=["ctf_B_factor", "template_envelope_b"]),
+        told.drop(columns="ctf_B_factor"),
     )
+    assert (added.template_envelope_b == 80).all()
+    assert "template_envelope_b" not in plain
     np.testing.assert_array_equal(added.ctf_B_factor, of_table)  # the input's cells stay
     assert not np.allclose(added.refined_mip, plain.refined_mip)
 
