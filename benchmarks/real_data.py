@@ -10,7 +10,7 @@ given (docs/accuracy.md says how they were made).
   whose noise is independent. The same particles are refined in both. Their poses should
   differ as their standard errors say.
 - Planted: antibodies in the full image, between its own particles, at known poses, with the
-  B of the table or a far larger one.
+  B of the table or a far larger one; and with templates that are wrong otherwise.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import equinox as eqx
@@ -148,6 +148,15 @@ def sigmas(polished: jr.Polished) -> np.ndarray:
     errors = polished.errors
     each = (errors.rotation_deg, errors.shift_px, errors.defocus_angstrom[:, None])
     return np.concatenate([np.asarray(e) for e in each], axis=1)
+
+
+def mean_errors(difference: np.ndarray) -> tuple[float, float]:
+    """Mean angle in degrees, and distance in px."""
+    angle, place = (
+        np.linalg.norm(difference[:, part], axis=1).mean()
+        for part in (slice(0, 3), slice(3, 5))
+    )
+    return float(angle), float(place)
 
 
 def shares(ratio: np.ndarray) -> str:
@@ -299,15 +308,56 @@ def planted_table(
         for name, extra, prior in cases:
             result = problem.refine(extra, prior)
             error = differences(truth, result.refined.alignment)
-            angle, place = (
-                np.linalg.norm(error[:, part], axis=1).mean()
-                for part in (slice(0, 3), slice(3, 5))
-            )
+            angle, place = mean_errors(error)
             lines.append(
                 f"| B = {b:g} | {name} | {np.mean(result.refined.z_score):.2f} | "
                 f"{angle:.2f}° | {place:.2f} px | {shares(error / sigmas(result))} |"
             )
             print(lines[-1], flush=True)
+    return "\n".join(lines)
+
+
+def wrong_templates_table(
+    folder: Path, raw: np.ndarray, count: int, rng: np.random.Generator
+) -> str:
+    """How far standard errors hold where the template is wrong in some way."""
+    problem, truth = planted_problem(folder, raw, 60.0, count, rng)
+    atoms, side = sim.load_antibody().blurred(20.0), problem.score.side
+    whole = atoms.positions_angstrom
+
+    def of(some: np.ndarray, enlarged: float = 1.0) -> Problem:
+        left = sim.Atoms(
+            enlarged * whole[some], atoms.weights[some], atoms.b_factor_angstrom2[some]
+        )
+        volume = sim.potential_volume(left, side, PIXEL_ANGSTROM)
+        search, smooth = (jr.make_template(volume, name) for name in ("padded", "cubic"))
+        return replace(problem, template=search, smooth=smooth)
+
+    all_atoms = np.ones(len(whole), bool)
+    cases = {
+        "right": (problem, 0.0),
+        "a fifth of its atoms is missing, at one end": (
+            of(whole[:, 0] > np.quantile(whole[:, 0], 0.2)),
+            0.0,
+        ),
+        "1 % too large": (of(all_atoms, 1.01), 0.0),
+        "3 % too large": (of(all_atoms, 1.03), 0.0),
+        "B 100 Å² too high": (problem, 100.0),
+        "B 340 Å² too high": (problem, 340.0),
+    }
+    lines = [
+        "| template | z | mean angle | position | below 1 σ | below 2 σ |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, (wrong, extra) in cases.items():
+        result = wrong.refine(extra)
+        error = differences(truth, result.refined.alignment)
+        angle, place = mean_errors(error)
+        lines.append(
+            f"| {name} | {np.mean(result.refined.z_score):.2f} | {angle:.2f}° | "
+            f"{place:.2f} px | {shares(error / sigmas(result))} |"
+        )
+        print(lines[-1], flush=True)
     return "\n".join(lines)
 
 
@@ -324,6 +374,7 @@ def main() -> None:
     tables = [
         halves_table(options.folder, raw, rng),
         planted_table(options.folder, raw, options.planted, rng),
+        wrong_templates_table(options.folder, raw, options.planted, rng),
     ]
     text = "\n\n".join(tables) + "\n"
     print(text)
