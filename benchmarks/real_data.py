@@ -31,6 +31,7 @@ import pandas as pd
 
 import jaxrefine as jr
 from jaxrefine import simulate as sim
+from jaxrefine.app.config import Config
 from jaxrefine.app.refinement import Refinement
 from jaxrefine.app.run.build import particle_optics, starting_alignment
 from jaxrefine.data import Optics
@@ -166,7 +167,11 @@ def shares(ratio: np.ndarray) -> str:
 
 def real_problem(folder: Path, image: np.ndarray) -> Problem:
     """The best matched particles of the folder, in an image of the same exposure."""
-    run = Refinement.load(folder / "bgal_config.yaml", output=folder / "unwritten.csv")
+    config = Config.load(folder / "bgal_config.yaml")
+    # It is estimated here.
+    run = Refinement(
+        replace(config, template_envelope="none"), output=Path("unwritten.csv")
+    )
     inputs = run._inputs
     table = pd.read_csv(folder / "bgal_match_results.csv")
     rows = np.argsort(-table.scaled_mip.to_numpy(), kind="stable")[:BEST]
