@@ -21,6 +21,7 @@ import tarfile
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import equinox as eqx
 import jax
@@ -40,6 +41,7 @@ from jaxrefine.refine.envelope import with_extra_b
 from jaxrefine.refine.envelope_fit import EnvelopeFit
 from jaxrefine.refine.envelope_study import FIRST_B_ANGSTROM2, EnvelopeStudy
 
+Prior = Literal["none", "match"]
 COUNTS_PER_ELECTRON = 104  # as the file holds them
 HOT_COUNT = 80  # far beyond Poisson's at a mean of 34
 PIXEL_ANGSTROM = 2.5613265  # three of the detector's
@@ -57,7 +59,8 @@ def counts(scratch: Path) -> np.ndarray:
         (member,) = (m for m in archive if m.name.endswith("fei-extended.mrc"))
         archive.extract(member, scratch, filter="data")
     with mrcfile.open(scratch / member.name, permissive=True) as file:
-        raw = np.rint(file.data.astype(np.float64) / COUNTS_PER_ELECTRON).astype(np.int64)
+        raw = np.rint(np.asarray(file.data, np.float64) / COUNTS_PER_ELECTRON)
+    raw = raw.astype(np.int64)
     return raw[TOP : TOP + HEIGHT, LEFT : LEFT + WIDTH]
 
 
@@ -100,7 +103,7 @@ class Problem:
         blurred = with_extra_b(self.particles, extra_b)
         return jr.refine_particles(blurred, self.template, self.grid, self.score)
 
-    def refine(self, extra_b: float, prior: str = "none") -> jr.Polished:
+    def refine(self, extra_b: float, prior: Prior = "none") -> jr.Polished:
         """Searched and polished."""
         blurred, polish = with_extra_b(self.particles, extra_b), jr.Polish(prior=prior)
         found = self.search(extra_b)
@@ -180,7 +183,7 @@ def real_problem(folder: Path, image: np.ndarray) -> Problem:
         for name in ("mean", "sd")
     ]
     micrograph = jr.prepare_micrograph(
-        jnp.asarray(image, jnp.float32), *maps, inputs.filters
+        jnp.asarray(image, jnp.float32), maps[0], maps[1], inputs.filters
     )
     particles = jr.cut_particles(
         micrograph,
@@ -205,8 +208,10 @@ def halves_table(folder: Path, raw: np.ndarray, rng: np.random.Generator) -> str
         "z at the other half's poses |",
         "|---|---|---|---|---|",
     ]
-    cases = [(f"B = {c:g}", c, "none") for c in (0.0, 300.0, 600.0)]
-    cases += [("the estimate", b, "none"), ("the estimate, prior: match", b, "match")]
+    cases: list[tuple[str, float, Prior]] = [("the estimate", b, "none")]
+    cases += [("the estimate, prior: match", b, "match")]
+    for extra in (600.0, 300.0, 0.0):
+        cases.insert(0, (f"B = {extra:g}", extra, "none"))
     for name, extra, prior in cases:
         first, second = one.refine(extra, prior), other.refine(extra, prior)
         change = differences(first.refined.alignment, second.refined.alignment)
@@ -275,7 +280,9 @@ def planted_problem(
         pixel_size_angstrom=PIXEL_ANGSTROM,
     )
     flat = [np.full([n - side + 1 for n in shape], value, np.float32) for value in (0, 1)]
-    micrograph = jr.prepare_micrograph(single(image), *map(jnp.asarray, flat), Filters())
+    micrograph = jr.prepare_micrograph(
+        single(image), single(flat[0]), single(flat[1]), Filters()
+    )
     optics = Optics(*(single([x] * count) for x in (300.0, 2.7, 0.07, 0.0, table_b)))
     sizes = single([PIXEL_ANGSTROM] * count)
     particles = jr.cut_particles(micrograph, start, optics, sizes, score)
@@ -284,9 +291,9 @@ def planted_problem(
         jr.search_offsets(-200.0, 200.0, 50.0),
     )
     volume = sim.potential_volume(atoms, side, PIXEL_ANGSTROM)
-    templates = (jr.make_template(volume, name) for name in ("padded", "cubic"))
+    search, smooth = (jr.make_template(volume, name) for name in ("padded", "cubic"))
     truth = alignment(rotation, centre - side // 2, u_v)
-    return Problem(particles, *templates, grid, score), truth
+    return Problem(particles, search, smooth, grid, score), truth
 
 
 def planted_table(
@@ -304,7 +311,7 @@ def planted_table(
         lines.append(f"| B = {b:g} | (the start) | | {angle:.2f}° | | | |")
         fit = problem.envelope()
         found, sigma = fit.extra_b_angstrom2, fit.sigma_angstrom2
-        cases = [
+        cases: list[tuple[str, float, Prior]] = [
             ("the table's B", 0.0, "none"),
             ("the right B", b - 60.0, "none"),
             (f"the estimate, {60 + found:.0f} ± {sigma:.0f}", found, "none"),
@@ -367,7 +374,7 @@ def wrong_templates_table(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("folder", type=Path, help="the match, its template and its maps")
     parser.add_argument("--planted", type=int, default=60, help="antibodies")
     parser.add_argument("--seed", type=int, default=3)

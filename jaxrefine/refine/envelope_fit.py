@@ -73,15 +73,19 @@ def fit_envelope(sums: RingSums, fitting: Fitting, inflation: float = 1.0) -> En
     member = (group == np.arange(group.max() + 1)[:, None]).astype(float)
     factor = np.exp(-_B_ANGSTROM2[:, None, None] * sums.frequency**2 / 4)
     # The strength decides how well poses are known: to begin with, as seen.
-    b, strength = fitting.extra_b_angstrom2, sums.seen.sum() / sums.power.sum()
+    b = fitting.extra_b_angstrom2
+    strength = float(sums.seen.sum() / sums.power.sum())
     for _ in range(_ROUNDS):
         left = attenuation(sums, fitting, b, max(strength, 0.0), inflation)
         along = member @ np.einsum("Bnb,nb->nB", factor, left * sums.seen)
         own = member @ np.einsum("Bnb,nb->nB", factor**2, left**2 * sums.power)
         b, strength = _best(along.sum(0), own.sum(0))
-    without_one = [
-        _best(along.sum(0) - a, own.sum(0) - o)[0] for a, o in zip(along, own, strict=True)
-    ]
+    without_one = np.array(
+        [
+            _best(along.sum(0) - a, own.sum(0) - o)[0]
+            for a, o in zip(along, own, strict=True)
+        ]
+    )
     groups = len(without_one)
     spread = np.sum((without_one - np.mean(without_one)) ** 2)
     return EnvelopeFit(b, float(np.sqrt((groups - 1) / groups * spread)), strength)

@@ -49,7 +49,7 @@ def test_a_b_is_added_to_the_table_s(folder):
     """The same as a table that says so itself."""
     added = refine(folder, "added.csv", template_envelope=80)
     table = pd.read_csv(folder / "match_results.csv", dtype=str)
-    of_table = pd.to_numeric(table.ctf_B_factor)
+    of_table = table.ctf_B_factor.astype(float)
     table.assign(ctf_B_factor=of_table + 80).to_csv(folder / "blurred.csv", index=False)
     config = yaml.safe_load((folder / "refine.yaml").read_text())
     stack = {**config["particle_stack"], "df_path": str(folder / "blurred.csv")}
@@ -74,7 +74,7 @@ def test_few_particles_are_refined_as_the_table_says(folder, caplog):
     )
     found = envelope.find_envelope(inputs, never)
     assert found.extra_b_angstrom2 == 0
-    assert "6 particles are too few to estimate it" in found.text
+    assert "7 particles are too few to estimate it" in found.text
     assert any(record.getMessage() == found.text for record in caplog.records)
 
 
