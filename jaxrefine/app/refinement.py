@@ -10,9 +10,15 @@ from jax.sharding import Mesh
 from jaxtyping import Int
 
 from jaxrefine.app.config import Config
+from jaxrefine.app.run.envelope import use_envelope
 from jaxrefine.app.run.inputs import load_run
 from jaxrefine.app.run.output import check_output
-from jaxrefine.app.run.pipeline import extract_rows, in_batches, micrographs
+from jaxrefine.app.run.pipeline import (
+    envelope_of,
+    extract_rows,
+    in_batches,
+    micrographs,
+)
 from jaxrefine.app.run.results import Results
 from jaxrefine.data import InputError, Particles, Polished, Refined, SearchGrid, Template
 from jaxrefine.io.table.dataframe import DataFrame, results_to_dataframe, roundtrip_csv
@@ -40,7 +46,7 @@ class Refinement:
         config: The configuration.
         template: The template, for the search.
         smooth_template: The same with cubic slices, for the polish, where the configuration
-            enables it; else `template`.
+            asks for it or for an estimate of the envelope; else `template`.
         grid: The offsets that it asks for.
         score: The score that it asks for.
         polish: The polish that it asks for; None where it is not enabled.
@@ -52,7 +58,8 @@ class Refinement:
     """
 
     def __init__(self, config: Config, *, output: str | os.PathLike[str] | None = None):
-        self._inputs = inputs = load_run(config, None if output is None else Path(output))
+        inputs = load_run(config, None if output is None else Path(output))
+        self._inputs = inputs = use_envelope(inputs, envelope_of(inputs).extra_b_angstrom2)
         self._results = Results(inputs)
         self.config: Config = config
         self.template: Template = inputs.template

@@ -71,6 +71,13 @@ def spectrum(particle: Particles, score: Score) -> Complex[Array, "Qh Qr"]:
     return _orthonormal(jnp.fft.rfft2(particle.image), score.padded_box)
 
 
+def image_of(values: Complex[Array, "Qh Qr"], score: Score) -> Float[Array, "Qh Qw"]:
+    """The cut whose `spectrum` this is."""
+    height, width = score.padded_box
+    scale = jnp.sqrt(half_plane_weights((height, width)) / (height * width))
+    return jnp.fft.irfft2(values / scale, s=(height, width))
+
+
 def _orthonormal(
     rfft: Complex[Array, "Qh Qr"], shape: tuple[int, int]
 ) -> Complex[Array, "Qh Qr"]:

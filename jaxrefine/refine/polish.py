@@ -1,15 +1,11 @@
 """Polish: from the grid's best to the continuous optimum, with standard errors.
 
-Maximises the same z-score that the search does. The score is the product of the image with
-a feature of unit length, z = f(θ)·x, so that near the optimum, where the image is z·f and
-noise, minus its curvature is z·JᵀJ with J = ∂f/∂θ: Gauss-Newton's choice, known from first
-derivatives. The same matrix times z is the Fisher information of the pose, whose inverse
-is the covariance; or, nearer to the errors of the particle at hand, the curvature itself
-takes its place, the observed information (Efron & Hinkley, Biometrika 65 (1978) 457).
+Maximises the same z-score that the search does, over all coordinates of the pose together.
 """
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Literal
 
 import equinox as eqx
 import jax
@@ -33,7 +29,6 @@ from jaxrefine.refine import ascent
 from jaxrefine.refine.coordinates import (
     cell_limits,
     offsets_from,
-    parameter_slices,
 )
 from jaxrefine.refine.differentiable import (
     at_position,
@@ -43,6 +38,12 @@ from jaxrefine.refine.differentiable import (
     spectrum,
     z_score,
 )
+from jaxrefine.refine.pose_errors import (
+    errors_at_strength,
+    observed_or_expected,
+    strength_squared,
+)
+from jaxrefine.refine.prior import cell_precision, offset_of, posterior_mean
 from jaxrefine.refine.scoring import Score
 from jaxrefine.refine.sharding import PARTICLES, filled_up
 
@@ -61,6 +62,10 @@ class Polish(eqx.Module):
         max_evaluations: Of the score and its derivatives, per particle.
         objective: What to maximise instead of the z-score, same arguments, in units of
             z; steps use the z-score's curvature, and reported scores are the z-score's.
+        prior: "none", or "match": the start as a prior, whose width is the search's reach
+            (`prior`). Poses are then posterior means, where the score is no maximum.
+        errors: Whether the errors at hand are wanted; else they are the expected ones at
+            the start, which take no time.
         at_once: Particles that are polished together on a device; None: one on a CPU,
             where the next transform is then still in cache, and 16 elsewhere.
     """
@@ -72,6 +77,8 @@ class Polish(eqx.Module):
     method: str = eqx.field(static=True, default="gauss_newton")
     max_evaluations: int = eqx.field(static=True, default=10)
     objective: Objective = eqx.field(static=True, default=z_score)
+    prior: Literal["none", "match"] = eqx.field(static=True, default="none")
+    errors: bool = eqx.field(static=True, default=True)
     at_once: int | None = eqx.field(static=True, default=None)
 
     def __check_init__(self) -> None:
@@ -84,14 +91,13 @@ class Polish(eqx.Module):
             )
         if self.method not in _METHODS:
             raise InputError(f"polish method {self.method!r}: one of {list(_METHODS)}")
+        if self.prior not in ("none", "match"):
+            raise InputError(f"polish prior {self.prior!r}: none or match")
         if self.max_evaluations < 1 or (self.at_once or 1) < 1:
             raise InputError("polish: max_evaluations and at_once must be at least 1")
 
 
 _AT_ONCE_ON_ACCELERATORS = 16
-# The observed information counts where it is at least this share of the expected in every
-# direction; elsewhere the climb has not ended on a summit.
-_LEAST_OBSERVED = 0.2
 _METHODS = {"gauss_newton": ascent.gauss_newton, "adam": ascent.adam}
 
 
@@ -122,6 +128,7 @@ def polish_particles(
     """
     polish = Polish() if polish is None else polish
     limits = jnp.asarray(cell_limits(grid, polish.parameters))
+    precision = jnp.asarray(cell_precision(grid, polish.parameters))
     if not polish.bound_to_cell:
         limits = jnp.full_like(limits, jnp.inf)
     at_once = polish.at_once
@@ -132,7 +139,9 @@ def polish_particles(
     polish = replace(polish, at_once=at_once, bound_to_cell=False)
     count = particles.valid.shape[0]
     filled, its_best = filled_up((particles, refined), count, mesh)
-    polished = polish_batch(filled, its_best, template, limits, score, polish, mesh)
+    polished = polish_batch(
+        filled, its_best, template, (limits, precision), score, polish, mesh
+    )
     return jax.tree.map(lambda leaf: leaf[:count], polished)
 
 
@@ -141,19 +150,19 @@ def polish_batch(
     particles: Particles,
     refined: Refined,
     template: Template,
-    limits: Float[Array, " p"],
+    cell: tuple[Float[Array, " p"], Float[Array, " p"]],
     score: Score,
     polish: Polish,
     mesh: Mesh | None,
 ) -> Polished:
-    """`polish_particles` with its limits given; this is what is compiled."""
+    """`polish_particles` with limits and prior given; this is what is compiled."""
 
-    def shard(particles, refined, template, limits) -> Polished:
+    def shard(particles, refined, template, cell) -> Polished:
         def one(both: tuple[Particles, Refined]) -> Polished:
             sound = (both[1].status < Status.BOX_OUTSIDE) & both[0].valid
             return jax.lax.cond(
                 sound & jnp.isfinite(both[1].z_score),
-                lambda p, r: _polish_one(p, r, template, limits, score, polish),
+                lambda p, r: _polish_one(p, r, template, cell, score, polish),
                 lambda p, r: _not_polished(r),
                 *both,
             )
@@ -163,7 +172,7 @@ def polish_batch(
         return jax.lax.map(one, (particles, refined), batch_size=together)
 
     if mesh is None:
-        return shard(particles, refined, template, limits)
+        return shard(particles, refined, template, cell)
     split, whole = PartitionSpec(PARTICLES), PartitionSpec()
     sharded = jax.shard_map(
         shard,
@@ -172,7 +181,7 @@ def polish_batch(
         out_specs=split,
         check_vma=False,
     )
-    return sharded(particles, refined, template, limits)
+    return sharded(particles, refined, template, cell)
 
 
 def recentred(particle: Particles, refined: Refined, score: Score) -> Particles:
@@ -186,10 +195,11 @@ def _polish_one(
     particle: Particles,
     refined: Refined,
     template: Template,
-    limits: Float[Array, " p"],
+    cell: tuple[Float[Array, " p"], Float[Array, " p"]],
     score: Score,
     polish: Polish,
 ) -> Polished:
+    (limits, precision), start = cell, particle.alignment
     particle = recentred(particle, refined, score)
     parameters = polish.parameters
 
@@ -211,11 +221,45 @@ def _polish_one(
         limits,
         polish.max_evaluations,
     )
-    offsets = offsets_from(summit.coordinates, parameters, particle.alignment)
-    correlation, z = correlation_and_z(offsets, particle, template, score)
+    best = _scored(summit.coordinates, particle, refined, template, score, parameters)
     better = jnp.any(summit.coordinates != 0)
     if polish.objective is z_score:
-        better &= z > refined.z_score  # both in float32
+        better &= best.z_score > refined.z_score  # both in float32
+    found = jax.tree.map(lambda a, b: jnp.where(better, a, b), best, refined)
+    snr = jnp.where(jnp.isfinite(summit.value), found.snr, jnp.nan)
+    strength2 = strength_squared(snr, limits.shape[0])
+    if not polish.errors:
+        known = expected
+    elif template.order == 3:
+        known = observed_or_expected(z_near, summit.coordinates, expected)
+    else:  # whose second derivatives leave the kinks out
+        known = information(summit.coordinates)
+    if polish.prior == "match":
+        at = jnp.where(better, summit.coordinates, 0)
+        origin = offset_of(start, refined.alignment, parameters)
+        mean = posterior_mean(at, strength2 * known, origin, precision)
+        found = _scored(mean, particle, refined, template, score, parameters)
+        known = known + jnp.diag(precision / strength2)
+    return Polished(
+        refined=found,
+        errors=errors_at_strength(known, strength2, parameters),
+        evaluations=summit.evaluations,
+        converged=summit.converged,
+        at_limit=jnp.any(jnp.abs(summit.coordinates) >= limits),
+    )
+
+
+def _scored(
+    coordinates: Float[Array, " p"],
+    particle: Particles,
+    refined: Refined,
+    template: Template,
+    score: Score,
+    parameters: tuple[str, ...],
+) -> Refined:
+    """What is found at some coordinates around the grid's best."""
+    offsets = offsets_from(coordinates, parameters, particle.alignment)
+    correlation, z = correlation_and_z(offsets, particle, template, score)
     snr = (correlation - particle.background_mean) / particle.background_std
     there = moved(particle, offsets).alignment
     there = eqx.tree_at(
@@ -226,20 +270,7 @@ def _polish_one(
             there.pixel_size_angstrom + offsets.pixel_size_angstrom,
         ),
     )
-    new = replace(refined, alignment=there, z_score=z, correlation=correlation, snr=snr)
-    new = jax.tree.map(lambda a, b: jnp.where(better, a, b), new, refined)
-    strength = jnp.where(jnp.isfinite(summit.value), new.snr, jnp.nan)
-    if template.order == 3:
-        known = _observed_or_expected(z_near, summit.coordinates, expected)
-    else:  # whose second derivatives leave the kinks out
-        known = information(summit.coordinates)
-    return Polished(
-        refined=new,
-        errors=standard_errors(known, strength, parameters),
-        evaluations=summit.evaluations,
-        converged=summit.converged,
-        at_limit=jnp.any(jnp.abs(summit.coordinates) >= limits),
-    )
+    return replace(refined, alignment=there, z_score=z, correlation=correlation, snr=snr)
 
 
 def _z_by_own_length(
@@ -292,74 +323,6 @@ def pose_information(
     products = jnp.matmul(rows, rows.T, precision=jax.lax.Precision.HIGHEST)
     length2, along_feature = products[0, 0], products[0, 1:] / products[0, 0]
     return products[1:, 1:] / length2 - jnp.outer(along_feature, along_feature)
-
-
-def _observed_or_expected(
-    z: Callable[[Float[Array, " p"]], Float[Array, ""]],
-    coordinates: Float[Array, " p"],
-    expected: Float[Array, "p p"],
-) -> Float[Array, "p p"]:
-    """Minus the curvature of log z at a summit; `expected` where there is none."""
-    _, along = jax.linearize(jax.grad(z), coordinates)  # the gradient itself is about 0
-    curvature = -jax.lax.map(along, jnp.eye(coordinates.shape[0]))
-    observed = (curvature + curvature.T) / 2 / z(coordinates)
-    # Eigenvalues of the observed in units of the expected, both in handy numbers.
-    scale = 1 / jnp.sqrt(jnp.diagonal(expected))
-    half = jnp.linalg.cholesky(expected * scale[:, None] * scale)
-    part = jax.scipy.linalg.solve_triangular(
-        half, observed * scale[:, None] * scale, lower=True
-    )
-    ratio = jax.scipy.linalg.solve_triangular(half, part.T, lower=True)
-    least = jnp.linalg.eigvalsh((ratio + ratio.T) / 2)[0]
-    return jnp.where(least > _LEAST_OBSERVED, observed, expected)
-
-
-def standard_errors(
-    information: Float[Array, "p p"],
-    snr: Float[Array, ""],
-    parameters: tuple[str, ...],
-) -> PoseErrors:
-    """Standard errors from the covariance (strength² · JᵀJ)⁻¹.
-
-    The strength is not quite the score: at the maximum over p coordinates noise has added
-    p + 1 to its square on average (one for each, one for the strength), which is taken off.
-
-    Args:
-        information: JᵀJ, or what was observed of it, in the coordinates of `parameters`.
-        snr: Score of the particle in units of the noise.
-        parameters: Which coordinates these are.
-    """
-    strength2 = jnp.maximum(snr**2 - (information.shape[0] + 1), 1.0)
-    return errors_at_strength(information, strength2, parameters)
-
-
-def errors_at_strength(
-    information: Float[Array, "p p"],
-    strength2: Float[Array, ""],
-    parameters: tuple[str, ...],
-) -> PoseErrors:
-    """`standard_errors` where the square of the strength is known: the Cramér-Rao bound."""
-    scale = 1 / jnp.sqrt(jnp.diagonal(information))
-    inverse = jnp.linalg.inv(information * scale[:, None] * scale)
-    covariance = inverse * scale[:, None] * scale / strength2
-    sigma = jnp.sqrt(jnp.diagonal(covariance))
-    at = parameter_slices(parameters)
-
-    def of(name: str, count: int) -> Float[Array, " c"]:
-        return sigma[at[name]] if name in at else jnp.full(count, jnp.nan)
-
-    largest = jnp.asarray(jnp.nan)
-    if "orientation" in at:
-        angular = covariance[at["orientation"], at["orientation"]]
-        largest = jnp.sqrt(jnp.linalg.eigvalsh(angular)[-1])
-    return PoseErrors(
-        rotation_deg=of("orientation", 3),
-        largest_rotation_deg=largest,
-        defocus_angstrom=of("defocus", 1)[0],
-        astigmatism_angstrom=of("astigmatism", 2),
-        shift_px=of("shift", 2),
-        pixel_size_angstrom=of("pixel_size", 1)[0],
-    )
 
 
 def _not_polished(refined: Refined) -> Polished:

@@ -12,7 +12,7 @@ import pytest
 import jaxrefine as jr
 from jaxrefine import simulate as sim
 from jaxrefine.data import PARAMETERS, Offsets, Refined, Status
-from jaxrefine.refine import coordinates, polish
+from jaxrefine.refine import coordinates, polish, pose_errors
 from jaxrefine.refine.scoring import Score
 from jaxrefine.refine.sharding import device_mesh, replicate
 from tests import worlds
@@ -330,20 +330,25 @@ def test_information_is_the_curvature():
 
 
 def test_errors_are_of_the_summit_s_own_curvature():
-    """Where there is a summit; at a saddle, or a flat place, of what is expected."""
+    """Where there is a summit; at a saddle, or a flat place, of what is expected.
+
+    As they are at a summit that is sharper than the signal's: noise has made it so.
+    """
     expected = single([[4.0, 1.0], [1.0, 9.0]])
-    bend = single([[5.0, 0.0], [0.0, 9.0]])
+    bend = single([[3.0, 0.0], [0.0, 9.0]])
+    sharper = single([[5.0, 0.0], [0.0, 9.0]])  # a determinant of 45 against 35
 
     def known(bend):
         def z(at):
             return 10.0 * (1 - at @ bend @ at / 2)
 
-        return jax.jit(polish._observed_or_expected, static_argnums=0)(
+        return jax.jit(pose_errors.observed_or_expected, static_argnums=0)(
             z, jnp.zeros(2), expected
         )
 
     np.testing.assert_allclose(known(bend), bend, rtol=1e-6)
     np.testing.assert_allclose(known(0.3 * expected), 0.3 * expected, rtol=1e-6)
+    np.testing.assert_array_equal(known(sharper), expected)
     np.testing.assert_array_equal(known(bend * single([[1, 0], [0, -1]])), expected)
     np.testing.assert_array_equal(known(0.1 * expected), expected)
     np.testing.assert_array_equal(known(jnp.nan * bend), expected)
@@ -374,7 +379,7 @@ def test_noise_makes_errors_of_their_own():
             information = polish.pose_information(
                 at, particle, smooth, SCORE, FREE.parameters
             )
-            return polish.standard_errors(information, found.snr, FREE.parameters)
+            return pose_errors.standard_errors(information, found.snr, FREE.parameters)
 
         theirs = eqx.filter_jit(eqx.filter_vmap(expected))(batch, result.refined)
         ratio = result.errors.rotation_deg / theirs.rotation_deg

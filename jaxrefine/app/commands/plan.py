@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
         particles_left,
     )
     from jaxrefine.app.run.inputs import describe, load_run
-    from jaxrefine.app.run.pipeline import read_and_prepare
+    from jaxrefine.app.run.pipeline import envelope_of, read_and_prepare
     from jaxrefine.app.run.results import Results
 
     use_cpu_cores()
@@ -64,7 +64,9 @@ def run(options: argparse.Namespace) -> int:
     if not options.no_timing:
         found = check_conventions(inputs, read_and_prepare)
         print("\n".join([*format_check(found), *format_problems(found)]), flush=True)
-        print("refining one batch, for its time (--no-timing leaves it out)", flush=True)
+        envelope = envelope_of(inputs)
+        print("\n".join(filter(None, (envelope.text, envelope.expected))), flush=True)
+        print("refining one batch, for its time (--no-timing leaves all out)", flush=True)
     measured = None if options.no_timing else calibrate(inputs)
     print("\n".join(format_work(inputs, particles_left(results), measured)))
     print("\n".join(format_memory(inputs)))

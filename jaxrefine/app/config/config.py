@@ -121,6 +121,9 @@ def _gpu_numbers(gpu_ids: int | str | tuple[int | str, ...]) -> list[int]:
     return [gpu for gpu in listed if isinstance(gpu, int)]
 
 
+_ENVELOPE_WORDS = "auto, none, or a B in Å² within ±5000"
+_LARGEST_B_ANGSTROM2 = 5000.0
+
 _BATCH_WORDS = "auto or a whole number, 1 or more"
 
 
@@ -211,6 +214,7 @@ _IMPLIED = (
     _PresetOverride("scoring", "template_ctf"),
     _PresetOverride("template_sampling", "trilinear"),
     _PresetOverride("fill_defects", False),
+    _PresetOverride("template_envelope", "none", ("auto",)),
     # Leopard-EM calls its own grid uniform.
     _PresetOverride(
         "orientation_refinement_config.base_grid_method", "leopard_em", ("uniform",)
@@ -270,7 +274,8 @@ class Config(Section):
             `standard_deviation`, or `auto`, decided from the table.
         reproduce: `leopard_em` turns Leopard-EM's choices on together, for comparison:
             scoring template_ctf, template_sampling trilinear, base_grid_method
-            leopard_em, fill_defects false, and what has no key of its own.
+            leopard_em, template_envelope none, fill_defects false, and what has no key of
+            its own.
         invert_contrast: Take the images' contrast the other way round: for micrographs in
             which particles are bright, or templates that are negative inside.
         symmetry: The template's point group: C1, Cn, Dn, T, O, I (I2) or I1, with its axes
@@ -278,6 +283,10 @@ class Config(Section):
         template_pixel_size: Å per voxel of the template; null: each row's pixel_size.
         ignore_aberrations: Refine a table that holds beam tilt, Zernike coefficients or
             a magnification matrix, though no score applies them: they are carried along.
+        template_envelope: How much faster the particles' signal falls off than the template
+            and the table's ctf_B_factor say: a B in Å², added to the table's; `auto`,
+            estimated from the best particles, and used where they fit better with it in
+            data to which they were not fitted; or `none`.
         source: What messages call the configuration: the path of its file.
     """
 
@@ -304,6 +313,7 @@ class Config(Section):
     symmetry: str = "C1"
     template_pixel_size: float | None = None
     ignore_aberrations: bool = False
+    template_envelope: Annotated[float | str, _ENVELOPE_WORDS] = "auto"
     source: str = eqx.field(default="config", static=True, metadata={"key": False})
 
     rules: ClassVar = (
@@ -328,6 +338,17 @@ class Config(Section):
             lambda c: c.template_pixel_size is None or c.reproduce is None,
             "contradicts reproduce: leopard_em, which never rescales the template; "
             "remove one of the two",
+        ),
+        Rule(
+            "template_envelope",
+            lambda c: (
+                c.template_envelope in ("auto", "none")
+                or (
+                    not isinstance(c.template_envelope, str)
+                    and abs(c.template_envelope) <= _LARGEST_B_ANGSTROM2
+                )
+            ),
+            f"must be {_ENVELOPE_WORDS}",
         ),
         *(implied.rule for implied in _IMPLIED),
     )

@@ -19,6 +19,9 @@ class PolishConfig(Section):
             pixel_size.
         bound_to_cell: Stay within half a step of the grid's best, and one pixel. Steps are
             commonly finer than standard errors: then most particles end at a limit.
+        prior: `match`: the start as a prior, known as well as the search's reach says, so
+            that poses are posterior means; for particles whose images say less than that.
+            `none`.
     """
 
     enabled: bool = False
@@ -26,6 +29,7 @@ class PolishConfig(Section):
     max_steps: int = 10
     parameters: Annotated[tuple[str, ...], _WORDS] = ("orientation", "defocus", "shift")
     bound_to_cell: bool = False
+    prior: Literal["none", "match"] = "none"
 
     rules: ClassVar = (
         Rule("max_steps", lambda c: c.max_steps >= 1, "must be 1 or more"),

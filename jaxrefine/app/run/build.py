@@ -61,6 +61,7 @@ def build_polish(config: Config) -> Polish | None:
         bound_to_cell=chosen.bound_to_cell,
         method=chosen.method,
         max_evaluations=chosen.max_steps,
+        prior=chosen.prior,
     )
 
 

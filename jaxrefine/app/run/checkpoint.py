@@ -4,9 +4,10 @@ A file per micrograph, with the exact values of those of its particles that are 
 run that was interrupted, in whatever way, continues from there.
 """
 
+import contextlib
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from jaxrefine.io.table.refined import RefinedColumns
 
 log = logging.getLogger("jaxrefine")
 
-_RUN, _LOCK = "run.json", "lock"
+_RUN, _BEFORE, _LOCK = "run.json", "before.json", "lock"
 # Beside the columns' names in a file; no column begins with an underscore.
 _ROWS, _MADE_FROM = "_rows", "_made_from"
 
@@ -132,6 +133,23 @@ class Checkpoint:
             # numpy's types take any of the names for its flag allow_pickle.
             np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
 
+    def once(self, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """What the run that is continued found before it began, else what `make` finds.
+
+        Args:
+            make: Gives plain values, fit for JSON.
+        """
+        path = self.folder / _BEFORE
+        if self.any_saved():
+            with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+                kept = json.loads(path.read_text())
+                if kept[_MADE_FROM] == self._digest:
+                    return kept["found"]
+        found = make()
+        with atomic_open(path, encoding="utf-8") as file:
+            json.dump({_MADE_FROM: self._digest, "found": found}, file)
+        return found
+
     def any_saved(self) -> bool:
         """Whether there are results that another run could continue from."""
         return any(self.folder.glob("*.npz"))
@@ -139,7 +157,7 @@ class Checkpoint:
     def remove(self) -> None:
         """Delete the folder: the final table holds everything."""
         try:
-            for pattern in ("*.npz", _RUN, _LOCK):
+            for pattern in ("*.npz", _RUN, _BEFORE, _LOCK):
                 self._delete(pattern)
             self.folder.rmdir()
         except OSError as error:  # somebody has put something there

@@ -39,7 +39,8 @@ class RunInputs:
         maps_hold_variance: Otherwise they hold the standard deviation.
         template_path: File of the template.
         template: The template, on every device.
-        smooth_template: The same for the polish, with cubic slices; None without polish.
+        smooth_template: The same with cubic slices, for the polish and for the estimate of
+            an envelope; None without either.
         template_pixel_size_angstrom: Voxel size that it is taken to have, per row.
         filters: Filters of the micrograph.
         global_filtering: Whether they are applied to it as a whole.
@@ -47,6 +48,7 @@ class RunInputs:
         score: How to correlate.
         layout: Of the search, for the memory of the devices.
         polish: How the grid's best are polished; None where they are not.
+        template_envelope: B beside the table's, or how to come by it.
         contrast_is_inverted: Whether the images' contrast is taken the other way round.
         point_group: Rotations that leave the template as it is, the identity first.
         mesh: The devices.
@@ -69,6 +71,7 @@ class RunInputs:
     score: Score
     layout: Layout
     polish: Polish | None
+    template_envelope: float | str
     contrast_is_inverted: bool
     point_group: np.ndarray
     mesh: jax.sharding.Mesh
@@ -134,7 +137,8 @@ def _build(
     """Third pass: the objects of the core, on the devices."""
     with jax.default_device(named.devices[0]):
         template = make_template(named.volume, config.template_sampling)
-        smooth = make_template(named.volume, "cubic") if config.polish.enabled else None
+        wants_smooth = config.polish.enabled or config.template_envelope == "auto"
+        smooth = make_template(named.volume, "cubic") if wants_smooth else None
     templates = (template, smooth)
     devices = _limit_devices_to_memory(named.devices, templates)
     mesh = device_mesh(devices, max(len(rows) for rows in checked.groups.values()))
@@ -155,6 +159,7 @@ def _build(
         score=checked.score,
         layout=_plan(config, checked, devices),
         polish=build_polish(config),
+        template_envelope=config.template_envelope,
         contrast_is_inverted=config.invert_contrast,
         point_group=point_group(config.symmetry),
         mesh=mesh,

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxrefine.app.config import Config
+from jaxrefine.app.run.envelope import use_envelope
 from jaxrefine.app.run.inputs import load_inputs
 from jaxrefine.app.run.pipeline import particles_of
 from jaxrefine.data import Offsets, Particles, Template
@@ -60,6 +61,8 @@ def landscapes(
     """
     stack = replace(config.particle_stack, df_path=str(table.absolute()))
     inputs = load_inputs(replace(config, particle_stack=stack))
+    extra_b = np.nan_to_num(inputs.table.numbers("template_envelope_b"))
+    inputs = use_envelope(inputs, extra_b)
     reach = _reach(config)
     offsets = {name: np.linspace(-r, r, _POINTS) for name, r in reach.items()}
     # One particle after another: one device does.

@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from jaxrefine.app.run.build import particle_optics, starting_alignment
 from jaxrefine.app.run.checkpoint import Checkpoint
 from jaxrefine.app.run.checks import Files
 from jaxrefine.app.run.convention_check import StartWatch
+from jaxrefine.app.run.envelope import Envelope, find_envelope, use_envelope
 from jaxrefine.app.run.images import clean_image, read_images
 from jaxrefine.app.run.inputs import RunInputs, describe, load_run
 from jaxrefine.app.run.results import Results
@@ -86,6 +88,11 @@ def run(
             "shares", lambda: _begin(results, checkpoint, fresh, processes.count)
         )
         mine = shares[processes.index]
+        found = processes.first(
+            "envelope", lambda: checkpoint.once(lambda: asdict(envelope_of(inputs)))
+        )
+        log.info("%s", found["text"])
+        results.inputs = use_envelope(inputs, found["extra_b_angstrom2"])
         progress = partial(Progress, quiet=quiet, json_lines=json_progress)
         processes.on_all(
             "refined", lambda: _refine_share(results, checkpoint, mine, processes, progress)
@@ -120,6 +127,12 @@ def _begin(
     return balance_loads(
         [int((~results.done[rows]).sum()) for rows in groups.values()], count
     )
+
+
+def envelope_of(inputs: RunInputs) -> Envelope:
+    """The envelope that the run's particles are refined with."""
+    with jax.default_device(inputs.mesh.devices.flat[0]):
+        return find_envelope(inputs, filled_batches)
 
 
 def _refine_share(
@@ -272,6 +285,31 @@ def read_and_prepare(inputs: RunInputs, files: Files) -> Micrograph:
         )
 
 
+def filled_batches(
+    inputs: RunInputs, rows: np.ndarray
+) -> Iterator[tuple[np.ndarray, Particles]]:
+    """Some rows and their particles, in batches filled up to one size; readable ones."""
+    at_once = inputs.mesh.shape[PARTICLES]
+    left = {
+        number: np.intersect1d(members, rows)
+        for number, members in enumerate(inputs.groups.values())
+    }
+    left = {number: some for number, some in left.items() if len(some)}
+    for number, micrograph in micrographs(inputs, left):
+        if micrograph is None:
+            continue
+        for batch in in_batches(left[number], at_once):
+            yield batch, _filled(inputs, micrograph, batch)
+
+
+def _filled(inputs: RunInputs, micrograph: Micrograph, rows: np.ndarray) -> Particles:
+    """Some particles, filled up to one size, so that one compilation serves the run."""
+    missing = inputs.mesh.shape[PARTICLES] - len(rows)
+    filled = np.concatenate([rows, np.repeat(rows[-1:], missing)])
+    valid = jnp.arange(len(filled)) < len(rows)
+    return extract_rows(inputs, micrograph, filled, valid)
+
+
 def in_batches(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
     for first in range(0, len(rows), size):
         yield rows[first : first + size]
@@ -280,13 +318,9 @@ def in_batches(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
 def refine_batch(
     inputs: RunInputs, micrograph: Micrograph, rows: np.ndarray, layout: Layout
 ) -> tuple[tuple[Refined, Polished | None], Layout]:
-    """The grid's best of one batch, and polished; it is filled up to one size, so that one
-    compilation serves the run. And the layout that the devices' memory had room for."""
-    missing = inputs.mesh.shape[PARTICLES] - len(rows)
-    filled = np.concatenate([rows, np.repeat(rows[-1:], missing)])
-    particles = extract_rows(
-        inputs, micrograph, filled, jnp.arange(len(filled)) < len(rows)
-    )
+    """The grid's best of one batch, and polished; and the layout that the devices' memory
+    had room for."""
+    particles = _filled(inputs, micrograph, rows)
     refined, fitting = refine_within_memory(
         particles,
         inputs.template,

@@ -104,6 +104,12 @@ class Results:
             best = self._reported(polished.refined)
             there: Polished = eqx.tree_at(lambda p: p.refined, polished, best)
             found |= columns_of_polish(there, refined, found, inputs.polish.parameters)
+        ours, the_table_s = (
+            np.asarray(start.optics.b_factor_angstrom2)
+            for start in (inputs.start, self._own_start)
+        )
+        if np.any(ours != the_table_s):
+            found["template_envelope_b"] = (ours - the_table_s)[rows]
         self.columns.store(rows, found)
 
     def _reported(self, refined: Refined) -> Refined:

@@ -11,11 +11,13 @@ from jaxrefine.io.table import cells
 from jaxrefine.io.table.particle_table import ParticleTable
 from jaxrefine.io.table.schema import ANGLES, BY_NAME, COLUMNS, DEFOCUS, WRITTEN, Column
 
+# Written where there is something to say; the rest of an earlier refinement's is dropped.
+_NOT_ALWAYS = ("polished", "envelope", "marked")
 # Refined astigmatism stays: it is where this refinement began.
-_OF_AN_EARLIER_POLISH = [
+_OF_AN_EARLIER_RUN = [
     column.name
     for column in COLUMNS
-    if column.use == "polished"
+    if column.use in _NOT_ALWAYS
     and column.name not in {f"refined_{name}" for name in (*DEFOCUS, "astigmatism_angle")}
 ]
 _CENTRE, _CENTRE_ANGSTROM = "refined_pos_{}_img", "refined_pos_{}_img_angstrom"
@@ -74,7 +76,7 @@ def refined_table(table: ParticleTable, results: RefinedColumns) -> pd.DataFrame
         All cells as text: Leopard-EM's columns in its order, then unknown columns of the
         input, then our own.
     """
-    frame = table.raw.drop(columns=_OF_AN_EARLIER_POLISH, errors="ignore")
+    frame = table.raw.drop(columns=_OF_AN_EARLIER_RUN, errors="ignore")
     values = _with_derived(table, results)
     for column in WRITTEN:
         if column.name in values and _says_something(column, values[column.name]):
@@ -102,5 +104,5 @@ def _with_derived(table: ParticleTable, results: RefinedColumns) -> dict[str, np
 
 def _says_something(column: Column, values: np.ndarray) -> bool:
     """A number that not every run looks for is left out where no row has a value."""
-    left_out = column.use in ("polished", "marked") and column.written != "text"
+    left_out = column.use in _NOT_ALWAYS and column.written != "text"
     return not left_out or bool(np.isfinite(values).any())

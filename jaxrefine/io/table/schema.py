@@ -16,7 +16,8 @@ class Column:
         kind: "integer", "number" or "text".
         use: "required": read, must be there. "optional": read if there. "start": written,
             and read as the starting value if there. "output": written. "polished": written
-            where particles were polished. "marked": written where it was looked for.
+            where particles were polished. "envelope": written where they were refined with
+            another B than the table's. "marked": written where it was looked for.
             "carried": copied unread. "refused": must be
             empty.
         meaning: What it holds.
@@ -126,6 +127,7 @@ grid_theta|deg|number|polished|theta at the grid's best|4 decimals
 grid_psi|deg|number|polished|psi at the grid's best|4 decimals
 grid_relative_defocus|Å|number|polished|relative defocus at the grid's best|4 decimals
 grid_pixel_size|Å|number|polished|pixel size at the grid's best|6 decimals
+template_envelope_b|Å²|number|envelope|B beside ctf_B_factor that the particle was refined with|4 decimals
 refined_snr|-|number|output|correlation above the background, in its deviations (see below)|float32|refined.snr
 refined_status|-|text|output|how the particle fared (see below)|text
 refined_at_edge|-|text|output|the quantities whose best is the outermost that was searched|text

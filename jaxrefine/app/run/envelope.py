@@ -1,0 +1,163 @@
+"""The template's envelope of a run: as configured, or estimated from its best particles.
+
+What comes of it is added to the B of every row, so that search, polish, standard errors and
+landscapes all see it.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Float, Int
+
+from jaxrefine.app.run.inputs import RunInputs
+from jaxrefine.data import Particles
+from jaxrefine.refine.coordinates import parameter_slices
+from jaxrefine.refine.envelope import with_extra_b
+from jaxrefine.refine.envelope_fit import EnvelopeFit
+from jaxrefine.refine.envelope_study import FIRST_B_ANGSTROM2, EnvelopeStudy
+from jaxrefine.refine.polish import Polish
+from jaxrefine.refine.refine import refine_within_memory
+
+# Rows of the table, and the particles in them; all of one length.
+Batches = Iterator[tuple[Int[np.ndarray, " n"], Particles]]
+Extract = Callable[[RunInputs, Int[np.ndarray, " n"]], Batches]
+
+_FEWEST, _MOST = 20, 40
+_SIGMAS = 2.0  # that a B, or a gain, must exceed to be believed
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """What was found, and what is done about it.
+
+    Attributes:
+        extra_b_angstrom2: B that is added to the table's; 0 for none.
+        text: The same in words, and why.
+        expected: Standard errors to expect of the particles that it was found from, in
+            words; empty where nothing was estimated.
+    """
+
+    extra_b_angstrom2: float
+    text: str
+    expected: str = ""
+
+
+def find_envelope(inputs: RunInputs, extract: Extract) -> Envelope:
+    """The envelope that a run uses.
+
+    Args:
+        inputs: The run.
+        extract: Gives the particles of some rows, in batches that fit the devices.
+    """
+    chosen = inputs.template_envelope
+    if chosen == "none":
+        return Envelope(0.0, "template's envelope: as the table's B says")
+    if not isinstance(chosen, str):
+        return Envelope(
+            float(chosen), f"template's envelope: {chosen:g} Å² beside the table's B"
+        )
+    best = _best_rows(inputs)
+    if len(best) < _FEWEST:
+        return _unchanged(f"{len(best)} particles are too few to estimate it")
+    study = _study(inputs, extract, best)
+    if study.count < _FEWEST:
+        return _unchanged(f"{study.count} readable particles are too few to estimate it")
+    found, z_with, errors = study.fit()
+    decided = _decide(found, z_with, study.scores(0.0))
+    said = _expected(errors, study.polish.parameters, float(z_with.mean()))
+    return replace(decided, expected=said)
+
+
+def use_envelope(
+    inputs: RunInputs, extra_b_angstrom2: float | Float[np.ndarray, " n"]
+) -> RunInputs:
+    """The run with an envelope beside the table's B: one, or one for each row."""
+    optics = inputs.start.optics
+    b = optics.b_factor_angstrom2 + extra_b_angstrom2
+    optics = eqx.tree_at(lambda o: o.b_factor_angstrom2, optics, b)
+    return replace(inputs, start=replace(inputs.start, optics=optics))
+
+
+def _unchanged(reason: str) -> Envelope:
+    return Envelope(0.0, f"template's envelope: as the table's B says ({reason})")
+
+
+def _best_rows(inputs: RunInputs) -> Int[np.ndarray, " n"]:
+    """Rows of the highest z-scores, in the table's order."""
+    refined, matched = (
+        inputs.table.numbers(name) for name in ("refined_scaled_mip", "scaled_mip")
+    )
+    z = np.where(np.isfinite(refined), refined, matched)
+    z = np.where(np.isfinite(z), z, -np.inf)
+    return np.sort(np.argsort(-z, kind="stable")[:_MOST])
+
+
+def _study(
+    inputs: RunInputs, extract: Extract, rows: Int[np.ndarray, " n"]
+) -> EnvelopeStudy:
+    """Some particles, searched."""
+    batches, layout = [], inputs.layout
+    for _, particles in extract(inputs, rows):
+        found, layout = refine_within_memory(
+            with_extra_b(particles, FIRST_B_ANGSTROM2),
+            inputs.template,
+            inputs.grid,
+            inputs.score,
+            mesh=inputs.mesh,
+            layout=layout,
+        )
+        batches.append((particles, found))
+    return EnvelopeStudy(
+        batches=batches,
+        # Where an envelope is to be estimated the inputs hold the smooth one.
+        template=inputs.smooth_template or inputs.template,
+        grid=inputs.grid,
+        score=inputs.score,
+        polish=inputs.polish or Polish(),
+        mesh=inputs.mesh,
+    )
+
+
+def _expected(
+    errors: Float[np.ndarray, " p"], parameters: tuple[str, ...], z: float
+) -> str:
+    """The errors that a refinement will leave, for who chooses ranges and steps."""
+    at = parameter_slices(parameters)
+    words = []
+    if "orientation" in at:
+        x, y, in_plane = errors[at["orientation"]]
+        words += [f"{(x + y) / 2:.2g}° in tilt", f"{in_plane:.2g}° in plane"]
+    if "shift" in at:
+        words.append(f"{errors[at['shift']].mean():.2g} px in position")
+    if "defocus" in at:
+        words.append(f"{errors[at['defocus']][0]:.2g} Å in defocus")
+    return (
+        f"standard errors to expect at z = {z:.1f}: {', '.join(words)}; steps of about one "
+        "and ranges of at least two of them, or of a step of the match, fit"
+    )
+
+
+def _decide(
+    found: EnvelopeFit,
+    z_with: Float[np.ndarray, " n"],
+    z_without: Float[np.ndarray, " n"],
+) -> Envelope:
+    """Whether an estimate is used, in words."""
+    b, sigma = found.extra_b_angstrom2, found.sigma_angstrom2
+    gain = z_with - z_without
+    error = float(gain.std(ddof=1) / np.sqrt(len(gain)))
+    more = "more" if b >= 0 else "less"
+    said = (
+        f"particles fall off by B ≈ {abs(b):.0f} ± {sigma:.0f} Å² {more} than template and "
+        f"table say (cross-validated z of {len(gain)}: {z_without.mean():.2f} without, "
+        f"{z_with.mean():.2f} with it)"
+    )
+    if z_with.mean() < _SIGMAS * z_with.std(ddof=1) / np.sqrt(len(gain)):
+        return _unchanged("the best particles have no signal to estimate it from")
+    if abs(b) < _SIGMAS * sigma:
+        return _unchanged(f"{said}: no clear difference")
+    if gain.mean() < _SIGMAS * error:
+        return _unchanged(f"{said}: no clear gain")
+    return Envelope(round(b), f"template's envelope: {said}: refining with it")

@@ -1,0 +1,140 @@
+"""The estimate of an envelope, from particles and from simulated ones like them."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Float
+
+from jaxrefine.data import Particles, Refined, SearchGrid, Template
+from jaxrefine.refine.envelope import (
+    Rings,
+    RingSums,
+    cross_validated_sums,
+    simulated_like,
+)
+from jaxrefine.refine.envelope_fit import (
+    EnvelopeFit,
+    Fitting,
+    cross_validated_z,
+    expected_errors,
+    fit_envelope,
+    fit_inflation,
+)
+from jaxrefine.refine.polish import Polish
+from jaxrefine.refine.scoring import Score
+
+# The B that poses are fitted with at first: a broad hill. From there a sharp one is found,
+# but not the other way round: among ripples a pose stays where the search has put it, and
+# that has seen the noise of all rings.
+FIRST_B_ANGSTROM2 = 300.0
+_MOST_PASSES = 3
+
+# Particles, where they were found, and the images to measure in.
+_Batch = tuple[Particles, Refined, Particles]
+
+
+@dataclass(frozen=True, eq=False)
+class EnvelopeStudy:
+    """Some particles, to be measured with any envelope.
+
+    Attributes:
+        batches: Particles, and what a search with `FIRST_B_ANGSTROM2` found of them.
+        template: With cubic slices.
+        grid: What was searched.
+        score: How it was scored.
+        polish: How poses are fitted.
+        mesh: From `device_mesh`.
+        rings: Of the Fourier plane.
+    """
+
+    batches: Sequence[tuple[Particles, Refined]]
+    template: Template
+    grid: SearchGrid
+    score: Score
+    polish: Polish = field(default_factory=Polish)
+    mesh: Mesh | None = None
+    rings: Rings = field(default_factory=Rings)
+
+    @property
+    def count(self) -> int:
+        """Number of particles that were scored."""
+        return sum(int(_scored(*batch).sum()) for batch in self.batches)
+
+    def fit(
+        self,
+    ) -> tuple[EnvelopeFit, Float[np.ndarray, " n"], Float[np.ndarray, " p"]]:
+        """The envelope; cross-validated scores and expected errors of poses with it.
+
+        Each pass fits poses with what the one before has found, and then as many simulated
+        particles, to see how far off such poses are. It ends where B stands.
+        """
+        b, inflation = FIRST_B_ANGSTROM2, 1.0
+        for _ in range(_MOST_PASSES):
+            fitting = self._with(b)
+            sums = self._measure(fitting)
+            found = fit_envelope(sums, fitting, inflation)
+            if found.strength <= 0:  # nothing to simulate
+                break
+            simulated = self._simulate(fitting, found)
+            inflation = fit_inflation(simulated, fitting, found)
+            found = fit_envelope(sums, fitting, inflation)
+            moved, b = abs(found.extra_b_angstrom2 - b), found.extra_b_angstrom2
+            if moved < found.sigma_angstrom2:
+                break
+        return found, cross_validated_z(sums, b), expected_errors(sums, fitting, found)
+
+    def scores(self, extra_b_angstrom2: float) -> Float[np.ndarray, " n"]:
+        """Cross-validated scores of poses that were fitted with an envelope."""
+        sums = self._measure(self._with(extra_b_angstrom2))
+        return cross_validated_z(sums, extra_b_angstrom2)
+
+    def _with(self, extra_b_angstrom2: float) -> Fitting:
+        return Fitting(self.rings, self.polish.parameters, extra_b_angstrom2)
+
+    def _measure(self, fitting: Fitting) -> RingSums:
+        return self._sums(fitting, ((p, r, p) for p, r in self.batches))
+
+    def _simulate(self, fitting: Fitting, truth: EnvelopeFit) -> RingSums:
+        """Of particles in new noise, measured in their images without noise."""
+        made: list[_Batch] = []
+        for number, (particles, found) in enumerate(self.batches):
+            noisy, clean = simulated_like(
+                particles,
+                found,
+                self.template,
+                self.score,
+                truth.strength,
+                truth.extra_b_angstrom2,
+                number,
+            )
+            made.append((noisy, found, clean))
+        return self._sums(fitting, made)
+
+    def _sums(self, fitting: Fitting, batches: Iterable[_Batch]) -> RingSums:
+        each = []
+        for particles, found, measured in batches:
+            sums = cross_validated_sums(
+                particles,
+                found,
+                self.template,
+                self.grid,
+                self.score,
+                fitting.extra_b_angstrom2,
+                fitting.rings,
+                self.polish,
+                measured=measured,
+                mesh=self.mesh,
+            )
+            good = _scored(particles, found)
+            each.append(
+                jax.tree.map(lambda x, good=good: np.asarray(x, np.float64)[good], sums)
+            )
+        return jax.tree.map(lambda *parts: np.concatenate(parts), *each)
+
+
+def _scored(particles: Particles, found: Refined) -> np.ndarray:
+    return np.asarray(particles.valid & jnp.isfinite(found.z_score))

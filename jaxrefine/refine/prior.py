@@ -1,0 +1,82 @@
+"""The start as a prior: what a match knew of a pose before it was refined.
+
+A match has looked everywhere, so that a particle lies within a cell around its best, and
+the search covers that cell. Where the image says less than that, the optimum wanders
+through the cell, and is further off than the start was. Of two Gaussians, the score's
+around its optimum and the cell's around the start, the posterior is one, its mean weighted
+by what each knows (Lindley & Smith, J. R. Stat. Soc. B 34 (1972) 1).
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxrefine.data import Alignment, SearchGrid
+from jaxrefine.refine.coordinates import parameter_slices
+from jaxrefine.refine.nodes import turn
+
+# Of a position, which a match knows to a pixel or so.
+_POSITION_SIGMA_PX = 1.0
+# A cell's standard deviation, where the search reaches to its corners.
+_OF_REACH = 0.5
+
+
+def cell_precision(
+    grid: SearchGrid, parameters: tuple[str, ...]
+) -> Float[np.ndarray, " p"]:
+    """1/σ² of each coordinate around the start; 0 for what the grid does not search."""
+    rotations = np.asarray(grid.rotation, np.float64)
+    tilt = np.rad2deg(np.arccos(np.clip(rotations[:, 2, 2], -1, 1))).max()
+    upright = rotations[rotations[:, 2, 2] >= rotations[:, 2, 2].max() - 1e-9]
+    in_plane = np.abs(np.rad2deg(np.arctan2(upright[:, 1, 0], upright[:, 0, 0]))).max()
+    reach = {
+        "orientation": [tilt, tilt, in_plane],
+        "shift": [_POSITION_SIGMA_PX / _OF_REACH] * 2,
+        "defocus": [np.abs(grid.defocus_angstrom).max()],
+        "astigmatism": [0.0, 0.0],
+        "pixel_size": [np.abs(grid.pixel_size_angstrom).max()],
+    }
+    sigma = _OF_REACH * np.concatenate([reach[name] for name in parameters])
+    known = sigma > 1e-3
+    return np.where(known, 1 / np.where(known, sigma, 1) ** 2, 0).astype(np.float32)
+
+
+def offset_of(
+    start: Alignment, here: Alignment, parameters: tuple[str, ...]
+) -> Float[Array, " p"]:
+    """Where the start lies in the coordinates around an alignment, of one particle."""
+    at = parameter_slices(parameters)
+    high = jax.lax.Precision.HIGHEST
+    between = jnp.matmul(here.rotation.T, start.rotation, precision=high)
+    mean_defocus = jnp.mean(start.defocus_angstrom - here.defocus_angstrom)
+    parts = {
+        "orientation": _rotation_vector_deg(between),
+        "shift": start.position_px - here.position_px,
+        "defocus": mean_defocus[None],
+        "astigmatism": jnp.zeros(2),
+        "pixel_size": (start.pixel_size_angstrom - here.pixel_size_angstrom)[None],
+    }
+    return jnp.concatenate([parts[name] for name in at])
+
+
+def _rotation_vector_deg(rotation: Float[Array, "3 3"]) -> Float[Array, " 3"]:
+    """The rotation vector of a matrix that turns by less than 90 degrees."""
+    vector = turn(rotation[None])[0] / 2
+    sine2 = jnp.sum(vector**2)
+    small = sine2 < 1e-6
+    sine = jnp.sqrt(jnp.where(small, 1.0, jnp.minimum(sine2, 1.0)))
+    return jnp.rad2deg(vector * jnp.where(small, 1.0, jnp.arcsin(sine) / sine))
+
+
+def posterior_mean(
+    optimum: Float[Array, " p"],
+    information: Float[Array, "p p"],
+    start: Float[Array, " p"],
+    precision: Float[Array, " p"],
+) -> Float[Array, " p"]:
+    """(H + Λ)⁻¹ (H optimum + Λ start), H the score's information, Λ the prior's."""
+    scale = 1 / jnp.sqrt(jnp.diagonal(information) + precision)
+    total = (information + jnp.diag(precision)) * scale[:, None] * scale
+    pull = jnp.linalg.solve(total, scale * precision * (start - optimum))
+    return optimum + scale * pull
