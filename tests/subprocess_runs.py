@@ -17,8 +17,8 @@ from tests.reference import ROOT, reference_set
 
 _PATHS = ("micrograph_path", "correlation_average_path", "correlation_variance_path")
 
-# The program, with a pause after every batch, so that it can be caught at work; and dead
-# processes are noticed sooner.
+# The program, with a pause after every batch, which it says, so that it can be caught at
+# work; and dead processes are noticed sooner.
 SLOW = """
 import signal, sys, time
 # As in a terminal: what a shell runs in the background inherits that Ctrl-C is ignored.
@@ -29,6 +29,7 @@ from jaxrefine.app.cli import main
 store = results.Results.store
 def slow_store(self, *arguments):
     store(self, *arguments)
+    print("pausing", flush=True)
     time.sleep(float(sys.argv[1]))
 results.Results.store = slow_store
 distributed.HEARTBEAT_TIMEOUT_S = 10
