@@ -4,6 +4,7 @@ import ast
 import functools
 import importlib
 import os
+import re
 import subprocess
 import sys
 
@@ -169,6 +170,21 @@ def test_the_drawing_is_that_of_today(monkeypatch):
     assert drawing.DRAWING.read_text(encoding="utf-8") == drawing.svg(edges), (
         "imports have changed: run python docs/architecture_drawing.py"
     )
+
+
+def test_the_page_names_what_is_there():
+    """Files of the package, and functions and classes in them."""
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = re.findall(r"`([\w/]+/\w+\.py)(?:: ([\w.]+))?`", page)
+    assert len(named) > 20
+    for file, name in named:
+        if "NAME" not in file and not file.startswith("tests/"):
+            source = (PACKAGE / file).read_text(encoding="utf-8")
+            for part in name.split("."):
+                assert re.search(rf"(def|class) {part}\b" if part else "", source), (
+                    file,
+                    part,
+                )
 
 
 def test_heavy_packages_stay_in_their_room():
