@@ -1,6 +1,6 @@
 """HDF5 files: opening them, and the maps in the results of Leopard-EM 1.3's matches."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,10 +69,16 @@ def read_hdf5_map(path: Path, name: str) -> Float[np.ndarray, "My Mx"]:
         return np.asarray(_map(file, path, name), np.float32)
 
 
+def _names(file: "h5py.File") -> Iterable[Any]:
+    """What the group of results holds, or else the file."""
+    group: Any = file.get(_RESULTS, file)
+    return group
+
+
 def _map(file: "h5py.File", path: Path, name: str) -> Any:
     found: Any = file.get(f"{_RESULTS}/{name}")
     if found is None or not hasattr(found, "shape"):
-        there = ", ".join(list(file.get(_RESULTS, file))[:10]) or "nothing"
+        there = ", ".join([*map(str, _names(file))][:10]) or "nothing"
         raise InputError(
             f"{path}: holds no map {_RESULTS}/{name}; it should be the results of a match "
             f"as Leopard-EM 1.3 writes them (it holds {there})"

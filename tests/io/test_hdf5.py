@@ -1,4 +1,4 @@
-"""HDF5 as Leopard-EM 1.3 writes it: maps and particle stacks, laid out as its sources do."""
+"""HDF5 as Leopard-EM 1.3 writes it: maps and particle stacks, laid out as in its sources."""
 
 import json
 import sys

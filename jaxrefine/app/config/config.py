@@ -8,15 +8,15 @@ import dataclasses
 import os
 import re
 from collections.abc import Iterable, Mapping
-from operator import attrgetter
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal
 
 import equinox as eqx
 
 from jaxrefine.app.config.filters import PreprocessingFiltersConfig
 from jaxrefine.app.config.movie import MovieConfig
 from jaxrefine.app.config.polish import PolishConfig
+from jaxrefine.app.config.reproduce import IMPLIED, with_implied
 from jaxrefine.app.config.schema import ConfigError, Rule, Section, structure
 from jaxrefine.app.config.search import (
     DefocusRefinementConfig,
@@ -193,53 +193,6 @@ class ComputationalConfig(Section):
         return tuple(dict.fromkeys(numbers))
 
 
-class _PresetOverride(NamedTuple):
-    """A choice that `reproduce: leopard_em` brings along."""
-
-    key: str
-    choice: str | bool
-    give_way: tuple[str, ...] = ()  # values that are no choice of the user's own
-
-    @property
-    def rule(self) -> Rule:
-        return Rule(
-            self.key,
-            lambda c: c.reproduce is None or attrgetter(self.key)(c) == self.choice,
-            f"contradicts reproduce: leopard_em, which needs {str(self.choice).lower()}; "
-            "remove one of the two",
-        )
-
-
-_IMPLIED = (
-    _PresetOverride("scoring", "template_ctf"),
-    _PresetOverride("template_sampling", "trilinear"),
-    _PresetOverride("fill_defects", False),
-    _PresetOverride("template_envelope", "none", ("auto",)),
-    # Leopard-EM calls its own grid uniform.
-    _PresetOverride(
-        "orientation_refinement_config.base_grid_method", "leopard_em", ("uniform",)
-    ),
-)
-
-
-def _with_implied(data: Any) -> Any:
-    """The data, with what `reproduce` implies where the user chose nothing else."""
-    if not isinstance(data, Mapping) or data.get("reproduce") != "leopard_em":
-        return data
-    data = dict(data)
-    for key, choice, give_way in _IMPLIED:
-        parent, _, name = key.rpartition(".")
-        section = data
-        if parent:
-            section = {} if data.get(parent) is None else data[parent]
-            if not isinstance(section, Mapping):
-                continue
-            section = data[parent] = dict(section)
-        if name not in section or section[name] in give_way:
-            section[name] = choice
-    return data
-
-
 class Config(Section):
     """Everything that a run is told.
 
@@ -350,7 +303,7 @@ class Config(Section):
             ),
             f"must be {_ENVELOPE_WORDS}",
         ),
-        *(implied.rule for implied in _IMPLIED),
+        *(implied.rule for implied in IMPLIED),
     )
 
     @classmethod
@@ -411,5 +364,5 @@ def _with_df_path(data: Any) -> Any:
 
 
 def _build(data: Any, source: str, earlier: Iterable[ConfigError] = ()) -> Config:
-    config = structure(Config, _with_implied(_with_df_path(data)), source, earlier)
+    config = structure(Config, with_implied(_with_df_path(data)), source, earlier)
     return dataclasses.replace(config, source=source)

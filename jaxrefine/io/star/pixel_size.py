@@ -52,7 +52,7 @@ def micrograph_pixel_size(
     if not sizes:
         raise InputError(f"{path}: holds no pixel size; {_ask(known)}")
     notes = []
-    if own in sizes:
+    if own is not None and own in sizes:
         label, taken = own, sizes[own]
     else:
         label, taken = next(iter(sizes.items()))

@@ -38,8 +38,10 @@ def read_hdf5(path: Path) -> cells.Cells:
     """
     with opened_hdf5(path) as file:
         group: Any = file.get(_PARTICLES)
-        names = [] if group is None else [str(n) for n in group.attrs.get("columns", ())]
-        columns = {name: group[name] for name in names if name in group}
+        columns = {}
+        if group is not None:
+            names = [str(name) for name in group.attrs.get("columns", ())]
+            columns = {name: group[name] for name in names if name in group}
         if not columns:
             raise InputError(
                 f"{path}: holds no particles; it should be a particle stack as Leopard-EM "
