@@ -198,11 +198,19 @@ def test_rows_of_another_width(tmp_path):
         ("amplitude_contrast_ratio", "-0.1", "'-0.1': should be a number in [0, 1)"),
         ("micrograph_path", " ", "an empty cell: should be a path"),
         ("correlation_average_path", "", "an empty cell: should be a path"),
-        ("even_zernikes", '{"Z40": 0.1}', "no score applies it"),
-        ("odd_zernikes", "broken", "no score applies it"),
-        ("mag_matrix", "[1.0, 0.0, 0.0, 1.01]", "no score applies it"),
-        ("mag_matrix", "[1.0, 1.0]", "no score applies it"),
-        ("mag_matrix", "[[1.0], [0.0, 1.0]]", "no score applies it"),
+        ("even_zernikes", '{"Z40": 0.1}', "no score applies it: leave it empty"),
+        ("odd_zernikes", "broken", "no score applies it: leave it empty"),
+        (
+            "mag_matrix",
+            "[1.0, 0.0, 0.0, 1.01]",
+            "no score applies it: leave it empty",
+        ),
+        ("mag_matrix", "[1.0, 1.0]", "no score applies it: leave it empty"),
+        (
+            "mag_matrix",
+            "[[1.0], [0.0, 1.0]]",
+            "no score applies it: leave it empty",
+        ),
     ],
 )
 def test_invalid_cell(tmp_path, column, text, right):
