@@ -1,5 +1,6 @@
 """Settings of the whole test run."""
 
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
@@ -53,6 +54,17 @@ def compiled_in_less_time() -> Iterator[None]:
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", before)
+
+
+@pytest.fixture(autouse=True)
+def _logger_as_at_the_start() -> None:
+    """A program that an earlier test has run in this process leaves its handlers."""
+    logger = logging.getLogger("jaxrefine")
+    for handler in logger.handlers:
+        handler.close()
+    logger.handlers.clear()
+    logger.setLevel(logging.NOTSET)
+    logger.propagate = True
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import pytest
 
 from jaxrefine.app.cli import main
 from jaxrefine.app.config import Config
+from jaxrefine.app.console.exit_codes import EXIT_NOTHING_REFINED
 from jaxrefine.app.console.summary import Summary
 from jaxrefine.app.report.figures import _bins
 from jaxrefine.app.report.landscape import landscape_figure
@@ -309,7 +310,7 @@ def test_a_run_can_end_with_its_report(tmp_path, capsys, monkeypatch):
     statuses = dict.fromkeys(Status, 0) | {Status.BOX_OUTSIDE: 1}
     ended = Summary(table, 1, 0, 0, 9.0, nan, nan, statuses, 1.5)
     monkeypatch.setattr(pipeline, "run", lambda config, **options: ended)
-    assert main([str(folder / "refine.yaml"), "--report"]) == 0
+    assert main([str(folder / "refine.yaml"), "--report"]) == EXIT_NOTHING_REFINED
     path = folder / "match_results_refined_report" / "report.html"
     assert f"report: {path}" in capsys.readouterr().out
     page = Page(path)
