@@ -209,7 +209,7 @@ def halves_table(folder: Path, raw: np.ndarray, rng: np.random.Generator) -> str
         "|---|---|---|---|---|",
     ]
     cases: list[tuple[str, float, Prior]] = [("the estimate", b, "none")]
-    cases += [("the estimate, prior: match", b, "match")]
+    cases.append(("the estimate, prior: match", b, "match"))
     for extra in (600.0, 300.0, 0.0):
         cases.insert(0, (f"B = {extra:g}", extra, "none"))
     for name, extra, prior in cases:
