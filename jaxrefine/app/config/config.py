@@ -7,7 +7,7 @@ rules and report all errors in one `InputError`. Constructors check the rules on
 import dataclasses
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -15,6 +15,7 @@ import equinox as eqx
 
 from jaxrefine.app.config.filters import PreprocessingFiltersConfig
 from jaxrefine.app.config.movie import MovieConfig
+from jaxrefine.app.config.particle_stack import ParticleStackConfig, with_df_path
 from jaxrefine.app.config.polish import PolishConfig
 from jaxrefine.app.config.reproduce import IMPLIED, with_implied
 from jaxrefine.app.config.schema import ConfigError, Rule, Section, structure
@@ -26,82 +27,6 @@ from jaxrefine.app.config.search import (
 )
 from jaxrefine.app.config.yaml_reader import read_yaml
 from jaxrefine.data import InputError
-
-_LARGEST_BOX_PX = 8192
-
-
-class ParticleStackConfig(Section):
-    """The particles, and the sizes they are compared at.
-
-    Attributes:
-        df_path: The particle table, a CSV file or a particle stack of Leopard-EM 1.3
-            (HDF5), which calls it `hdf5_path`.
-        extracted_box_size: Height and width in px of the box cut around each particle;
-            even, no smaller than the template (4 to 24 px more is usual). The difference
-            is how far a particle's position is searched: without one it is fixed.
-        original_template_size: Height and width in px of the template, equal and even;
-            the side of the template volume.
-    """
-
-    df_path: Annotated[str, "the path of the particle CSV"]
-    extracted_box_size: Annotated[
-        tuple[int, int], "the box as [height, width] in px, two whole numbers"
-    ]
-    original_template_size: Annotated[
-        tuple[int, int], "the template as [height, width] in px, two whole numbers"
-    ]
-
-    # Boxes are cut from the micrographs anew, whatever was done to those of a stack.
-    ignored: ClassVar = (
-        "leopard_em_version",
-        "global_whitening_applied",
-        "local_whitening_applied",
-        "global_normalization_applied",
-        "local_normalization_applied",
-        "allow_file_overwrite",
-        "image_stack_stored",
-        "local_stats_stored",
-    )
-    rules: ClassVar = (
-        Rule("df_path", lambda c: c.df_path, "must be the path of the particle CSV"),
-        Rule(
-            "original_template_size",
-            lambda c: min(c.original_template_size) > 0,
-            "both sides must be larger than 0 px",
-        ),
-        Rule(
-            "original_template_size",
-            lambda c: all(side % 2 == 0 for side in c.original_template_size),
-            "both sides must be even",
-        ),
-        Rule(
-            "original_template_size",
-            lambda c: len(set(c.original_template_size)) == 1,
-            "must be square: [h, h], h the side of the template volume",
-        ),
-        Rule(
-            "extracted_box_size",
-            lambda c: max(c.extracted_box_size) <= _LARGEST_BOX_PX,
-            f"both sides must be at most {_LARGEST_BOX_PX} px",
-        ),
-        Rule(
-            "extracted_box_size",
-            lambda c: all(side % 2 == 0 for side in c.extracted_box_size),
-            "both sides must be even",
-        ),
-        Rule(
-            "extracted_box_size",
-            lambda c: all(
-                box >= template
-                for box, template in zip(
-                    c.extracted_box_size, c.original_template_size, strict=True
-                )
-            ),
-            "both sides must be at least the template's, {original_template_size}; 4 to 24 "
-            "px more is usual",
-        ),
-    )
-
 
 _GPU_WORDS = "auto, all, cpu, cuda:N, a GPU number, or a list of GPU numbers and cuda:N"
 _CUDA = re.compile(r"cuda(?::([0-9]{1,4}))?")
@@ -354,15 +279,6 @@ class Config(Section):
         return Path(self.output_path)
 
 
-def _with_df_path(data: Any) -> Any:
-    """The data, with Leopard-EM 1.3's `hdf5_path` as the `df_path` that it stands for."""
-    stack = data.get("particle_stack") if isinstance(data, Mapping) else None
-    if not isinstance(stack, Mapping) or "df_path" in stack or "hdf5_path" not in stack:
-        return data
-    renamed = {"df_path" if k == "hdf5_path" else k: v for k, v in stack.items()}
-    return {**data, "particle_stack": renamed}
-
-
 def _build(data: Any, source: str, earlier: Iterable[ConfigError] = ()) -> Config:
-    config = structure(Config, with_implied(_with_df_path(data)), source, earlier)
+    config = structure(Config, with_implied(with_df_path(data)), source, earlier)
     return dataclasses.replace(config, source=source)
