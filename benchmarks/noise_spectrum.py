@@ -25,8 +25,8 @@ from jaxrefine.simulate import artefacts
 
 CORNER = np.sqrt(0.5)
 WINDOW = 768  # px around a place, in which the noise is measured
-ORIENTATIONS = 4
-PLACES = 4  # per axis
+ORIENTATIONS = 2
+PLACES = 3  # per axis
 
 
 def radius(shape: tuple[int, int]) -> np.ndarray:
