@@ -14,6 +14,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+import jax.numpy as jnp
 import mrcfile
 import numpy as np
 
@@ -25,8 +26,8 @@ from jaxrefine.simulate import artefacts
 
 CORNER = np.sqrt(0.5)
 WINDOW = 768  # px around a place, in which the noise is measured
-ORIENTATIONS = 4
-PLACES = 4  # per axis
+ORIENTATIONS = 2
+PLACES = 3  # per axis
 
 
 def radius(shape: tuple[int, int]) -> np.ndarray:
@@ -38,7 +39,9 @@ def whole(image: np.ndarray) -> np.ndarray:
     """The filter of the periodogram of the whole image, as the program has it."""
     rfft = np.fft.rfft2(image - image.mean()).astype(np.complex64)
     rfft[0, 0] = 0
-    return np.asarray(whitening_values(rfft, image.shape, Whitening(None, None, True)))
+    return np.asarray(
+        whitening_values(jnp.asarray(rfft), image.shape, Whitening(None, None, True))
+    )
 
 
 def patches(image: np.ndarray, side: int) -> list[np.ndarray]:

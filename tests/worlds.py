@@ -253,10 +253,10 @@ ARTEFACTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 def _corner(image: np.ndarray) -> tuple[int, int]:
-    """Of a block between particles that are a seventh of the image apart."""
-    return 3 * image.shape[0] // 7 - 6, 2 * image.shape[1] // 7 - 6
+    """Of a block between particles that are a fifth of the image apart."""
+    return 2 * image.shape[0] // 5 - 6, 3 * image.shape[1] // 5 - 6
 
 
 def _spots(image: np.ndarray) -> np.ndarray:
     """Two places between them."""
-    return np.array([[3, 2], [5, 6]]) / 7 * image.shape
+    return np.array([[2, 1], [3, 4]]) / 5 * image.shape

@@ -19,8 +19,9 @@ def test_a_slope_goes_and_noise_stays():
     plain, sloped = periodic_part(NOISE), periodic_part(with_slope(NOISE, 40.0))
     assert step_at_edges(with_slope(NOISE, 40.0)) > 1e3
     assert step_at_edges(sloped) < 3
-    # 0.3 % of the slope's height.
-    np.testing.assert_allclose(sloped, plain, atol=0.15)
+    # The slope, sampled, is off by half a pixel at its ends: 40 / 200 / 2 of a deviation
+    # across and as much down, in the corners.
+    np.testing.assert_allclose(sloped, plain, atol=0.2)
     inside = np.s_[8:-8, 8:-8]
     assert np.corrcoef(plain[inside].ravel(), NOISE[inside].ravel())[0, 1] > 0.998
 

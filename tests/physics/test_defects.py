@@ -51,8 +51,9 @@ def test_bands_are_found_to_the_pixel(image, edge, value):
         truth = with_band(np.zeros(SHAPE), edge, width, 1.0) == 1
         found = find_defects(spoilt)
         assert not (truth & ~found.mask).any()
-        # Counts beside the band that happen to be of its value may be taken with it.
-        assert (found.mask & ~truth).sum() <= (0 if image is SOUND["noise"] else 2e-3 * 232)
+        # Counts beside a wide band that happen to be of its value go on with its runs.
+        beside = 0 if image.mean() > 35 else 0.5 * truth.sum() / width
+        assert (found.mask & ~truth).sum() <= beside
 
 
 def test_bands_on_all_sides_leave_the_middle():
@@ -78,9 +79,10 @@ def test_each_kind_is_told_from_the_others():
 
 
 def test_single_pixels_are_far_from_their_surroundings_not_from_the_mean():
-    """A slope of 40 deviations hides a pixel 30 above it from any limit for all."""
+    """A slope of 40 deviations hides a pixel 150 above it from any limit for all."""
     spoilt = with_slope(NOISE, 40.0)
-    spoilt[100, 10] += 30
+    assert 150 < 20 * spoilt.std()
+    spoilt[100, 10] += 150
     assert np.argwhere(find_defects(spoilt).far).tolist() == [[100, 10]]
 
 

@@ -13,12 +13,12 @@ from jaxrefine.refine.refine import score_particles
 from jaxrefine.simulate.artefacts import noise_deviation, with_band
 from tests.worlds import ARTEFACTS, make_world, single
 
-# 49 particles, 46 px apart, in 322 x 322 px.
-WORLD = make_world(places=(7, 7), spacing=46, snr=12.0)
+# 25 particles, 64 px apart, in 320 x 320 px.
+WORLD, COUNT = make_world(places=(5, 5), spacing=64, snr=12.0), 25
 SIDE, BOX = WORLD.side, (24, 24)
 SCORE = WORLD.imaging.image_ctf(BOX, SIDE)
-OPTICS = WORLD.imaging.optics(49)
-PIXEL_SIZES = single([WORLD.imaging.pixel_size] * 49)
+OPTICS = WORLD.imaging.optics(COUNT)
+PIXEL_SIZES = single([WORLD.imaging.pixel_size] * COUNT)
 TEMPLATE = make_template(WORLD.volume, "padded")
 
 
@@ -60,10 +60,14 @@ def away_from(changed):
 
 
 def lost(image, spoilt, **how):
-    """Share of the mean z that is lost by particles away from what changed, if any are."""
+    """Share of the mean z that is lost, by particles away from what changed.
+
+    What changes nearly everything, a slope or carbon, concerns all. Noise on the carbon is
+    information that is lost, and no cleaning brings it back.
+    """
     touched = np.abs(spoilt - image) > 0.5 * noise_deviation(image)
-    away = away_from(touched) if touched.mean() < 0.3 else np.ones(49, bool)
-    assert away.sum() >= 20
+    away = away_from(touched) if touched.mean() < 0.3 else np.ones(COUNT, bool)
+    assert away.sum() >= 15
     before = z_scores(image, **how)[away].mean()
     return 1 - z_scores(spoilt, **how)[away].mean() / before
 
@@ -96,8 +100,7 @@ def test_bands_did_cost():
 def test_artefacts_cost_little(name):
     spoilt = ARTEFACTS[name](WORLD.image)
     cleaned, raw = (lost(WORLD.image, spoilt, cleaned=how) for how in (True, False))
-    print(name, cleaned, raw)  # shown with -rP
-    assert cleaned < {"carbon edge": 0.05}.get(name, 0.02)
+    assert cleaned < {"carbon edge": 0.05}.get(name, 0.01)
     assert cleaned < raw
 
 
