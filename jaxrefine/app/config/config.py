@@ -26,6 +26,7 @@ from jaxrefine.app.config.search import (
 )
 from jaxrefine.app.config.yaml_reader import read_yaml
 from jaxrefine.data import InputError
+from jaxrefine.io.paths import PathMap
 
 _LARGEST_BOX_PX = 8192
 
@@ -288,6 +289,7 @@ class Config(Section):
             estimated from the best particles, and used where they fit better with it in
             data to which they were not fitted; or `none`.
         source: What messages call the configuration: the path of its file.
+        path_map: Folders that have moved, as `--map-path` gives them; see `resolve_path`.
     """
 
     template_volume_path: Annotated[str, "the path of the template volume, an MRC file"]
@@ -315,6 +317,7 @@ class Config(Section):
     ignore_aberrations: bool = False
     template_envelope: Annotated[float | str, _ENVELOPE_WORDS] = "auto"
     source: str = eqx.field(default="config", static=True, metadata={"key": False})
+    path_map: PathMap = eqx.field(default=(), static=True, metadata={"key": False})
 
     rules: ClassVar = (
         Rule(
@@ -354,8 +357,12 @@ class Config(Section):
     )
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> "Config":
+    def load(cls, path: str | os.PathLike[str], *, path_map: PathMap = ()) -> "Config":
         """Reads a YAML file.
+
+        Args:
+            path: The file.
+            path_map: Folders that have moved: (OLD, NEW).
 
         Raises:
             InputError: With every error of the file.
@@ -366,7 +373,8 @@ class Config(Section):
                 f"{path}: configures match_template; `jaxrefine init {path} --particles "
                 "TABLE.csv` makes a configuration to refine its particles"
             )
-        return _build(data, os.fspath(path), errors)
+        config = _build(data, os.fspath(path), errors)
+        return dataclasses.replace(config, path_map=tuple(path_map))
 
     @classmethod
     def from_dict(cls, data: Any, source: str = "config") -> "Config":
@@ -398,7 +406,7 @@ class Config(Section):
         """
         if self.output_path is None:
             return table.with_name(f"{table.stem}_refined.csv")
-        return Path(self.output_path)
+        return Path(os.path.expandvars(os.path.expanduser(self.output_path)))
 
 
 def _with_df_path(data: Any) -> Any:
