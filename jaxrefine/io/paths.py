@@ -122,7 +122,9 @@ def no_such_file(path: str | os.PathLike[str]) -> InputError:
     if stripped != text:
         is_there = os.path.exists(stripped)
         hint = (
-            f"; {stripped!r} is: take the spaces out" if is_there else "; mind the spaces"
+            f"; {stripped!r} is there: take the spaces out"
+            if is_there
+            else "; mind the spaces"
         )
     elif os.path.isabs(text) and not os.path.isdir(os.path.dirname(text)):
         hint = "; if it has moved, --map-path OLD=NEW says where to"
