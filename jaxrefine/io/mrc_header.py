@@ -24,7 +24,7 @@ _REAL_MODES = {
     6: "uint16",
     12: "float16",
 }
-_COMPLEX_MODES = (3, 4)
+_COMPLEX_MODES = {3: 4, 4: 8}  # bytes of a value
 # Cell lengths are float32 and some programs round them; real differences are larger.
 _VOXEL_TOLERANCE = 1e-3
 # No image or volume is larger, and no extended header longer.
@@ -163,7 +163,8 @@ def _makes_sense(raw: bytes, order: ByteOrder, size: int | None) -> bool:
         and axes in ([1, 2, 3], [0, 0, 0])
     ):
         return False
-    n_bytes = math.prod(stored) * dtype_from_mode(mode).itemsize
+    value_bytes = _COMPLEX_MODES.get(mode) or dtype_from_mode(mode).itemsize
+    n_bytes = math.prod(stored) * value_bytes
     return size is None or size >= HEADER_DTYPE.itemsize + n_extended + n_bytes
 
 

@@ -254,14 +254,10 @@ def _cell_errors(table: ParticleTable, keep: bool) -> Iterator[tuple[int, int, s
         texts = table.raw[name].tolist()
         if column.use == "refused":
             good, right = _without_effect(table, name) | keep, _UNAPPLIED
-        elif name in _REFINED_STARTS:  # empty, or NaN: the unrefined value counts
+        elif name in _REFINED_STARTS:  # without a number the unrefined value counts
             limit, within = _LIMITS.get(name) or _LIMITS.get(_REFINED_STARTS[name], _LIMIT)
-            values = table.numbers(name)
-            right = f"should be a number{limit}, or empty"
-            good = [
-                cells.is_neutral(text, np.nan) or bool(np.isfinite(x) and within(x))
-                for text, x in zip(texts, values, strict=True)
-            ]
+            values, right = table.numbers(name), f"should be a number{limit}, or empty"
+            good = ~np.isfinite(values) | within(values)
         elif not (column.required or column in OPTICS_FIELDS.values()):
             continue
         elif column.kind == "text":

@@ -231,7 +231,6 @@ REFUSED: dict[str, Spoil] = {
     "position_nan": cell("pos_x", "nan"),
     "angle_inf": cell("psi", "inf"),
     "angle_huge": cell("theta", "1e9"),
-    "start_text": column("refined_phi", "a lot"),
     "start_huge": column("refined_theta", "1e9"),
     "start_pixel_size_unit": column("refined_pixel_size", "1500"),
     "defocus_nan": cell("defocus_u", "nan"),
