@@ -18,7 +18,7 @@ def main() -> int:
 def _interrupted(number: int, frame: FrameType | None) -> None:
     # No exception: in the middle of an import anyone may catch it, or be left half-made.
     # Once the run begins, it handles the signal itself and keeps what it has finished.
-    os.write(sys.stderr.fileno(), b"interrupted: nothing was written\n")
+    os.write(sys.stderr.fileno(), b"interrupted\n")
     os._exit(130)
 
 

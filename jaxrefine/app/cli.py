@@ -4,7 +4,7 @@ import argparse
 import difflib
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import jaxrefine
@@ -26,7 +26,8 @@ from jaxrefine.app.console.exit_codes import (
 )
 from jaxrefine.app.console.interrupts import Stopped
 from jaxrefine.app.console.logs import set_up_logging
-from jaxrefine.data import InputError
+from jaxrefine.app.console.output import flush_output, use_any_characters
+from jaxrefine.data import InputError, is_out_of_memory
 
 log = logging.getLogger("jaxrefine")
 
@@ -82,10 +83,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    use_any_characters()
+    parser, options_with_value = _parser()
     if not arguments:
-        _parser().print_help(sys.stderr)
+        parser.print_help(sys.stderr)
         return EXIT_INVALID_INPUT
-    options = _parser().parse_args(_command_first(arguments))
+    try:
+        return _run(
+            parser.parse_args(_command_first(arguments, parser, options_with_value))
+        )
+    finally:
+        flush_output()
+
+
+def _run(options: argparse.Namespace) -> int:
+    """Run a command; its errors become messages and exit codes."""
     try:
         set_up_logging(
             quiet=options.quiet,
@@ -98,8 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             log.error("%s", message)
         return EXIT_INVALID_INPUT
     except (MemoryError, RuntimeError) as error:
-        # XLA's own error for too little memory is a RuntimeError with that word.
-        if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+        if not is_out_of_memory(error):
             raise
         log.error("out of memory: %s", error)
         log.error("a smaller box, or fewer offsets, need less")
@@ -109,25 +120,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
             log.critical("%s", stopped)
         return stopped.exit_code
     except KeyboardInterrupt:
-        log.critical("interrupted: nothing was written")
+        log.critical("interrupted")
         return EXIT_INTERRUPTED
 
 
-def _command_first(arguments: list[str]) -> list[str]:
-    """A first word that is no command is a configuration: `jaxrefine -q config.yaml`."""
-    words = [word for word in arguments if not word.startswith("-")]
-    if not words:
-        return arguments
-    if words[0] not in _COMMANDS:
-        meant = difflib.get_close_matches(words[0], _COMMANDS, 1)
-        if meant and not Path(words[0]).exists():
-            _parser().error(f"{words[0]}: no such file; is {meant[0]!r} meant?")
+def _command_first(
+    arguments: Sequence[str], parser: argparse.ArgumentParser, with_value: Collection[str]
+) -> list[str]:
+    """The command line with its command in front, which users may put behind options.
+
+    The first word that is neither an option nor an option's value is the command; one that
+    is none of the commands is a configuration, to be refined.
+    """
+    places = [
+        place
+        for place, word in enumerate(arguments)
+        if not word.startswith("-")
+        and (not place or arguments[place - 1] not in with_value)
+    ]
+    if not places:
+        return list(arguments)
+    word = arguments[places[0]]
+    if word not in _COMMANDS:
+        meant = difflib.get_close_matches(word, _COMMANDS, 1)
+        if meant and not Path(word).exists():
+            parser.error(f"{word}: no such file; is {meant[0]!r} meant?")
         return ["refine", *arguments]
-    arguments.remove(words[0])
-    return [words[0], *arguments]
+    return [word, *arguments[: places[0]], *arguments[places[0] + 1 :]]
 
 
-def _parser() -> argparse.ArgumentParser:
+class _CommandParser(argparse.ArgumentParser):
+    """A parser that knows which of its options are followed by a value."""
+
+    @property
+    def with_value(self) -> set[str]:
+        """Their names."""
+        options = self._option_string_actions.items()
+        return {name for name, action in options if action.nargs != 0}
+
+
+def _parser() -> tuple[argparse.ArgumentParser, set[str]]:
+    """The parser, and the options of all commands that are followed by a value."""
     parser = argparse.ArgumentParser(
         prog="jaxrefine",
         description=_DESCRIPTION,
@@ -137,8 +170,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--version", action="version", version=f"jaxrefine {jaxrefine.__version__}"
     )
-    commands = parser.add_subparsers(metavar="CONFIG.yaml | COMMAND", required=True)
-    common = argparse.ArgumentParser(add_help=False)
+    commands = parser.add_subparsers(
+        metavar="CONFIG.yaml | COMMAND", required=True, parser_class=_CommandParser
+    )
+    common = _CommandParser(add_help=False)
     common.add_argument(
         "-q", "--quiet", action="store_true", help="print warnings and errors only"
     )
@@ -154,8 +189,10 @@ def _parser() -> argparse.ArgumentParser:
         help="write progress and messages to the error stream as JSON, an object per line, "
         "for workflow managers",
     )
+    with_value: set[str] = set()
     for name, command in _COMMANDS.items():
         added = commands.add_parser(name, parents=[common], help=command.HELP)
         command.add_arguments(added)
         added.set_defaults(command=command)
-    return parser
+        with_value |= added.with_value
+    return parser, with_value

@@ -3,6 +3,7 @@
 from jaxrefine.data.errors import ErrorCollector as ErrorCollector
 from jaxrefine.data.errors import InputError as InputError
 from jaxrefine.data.errors import add_error_context as add_error_context
+from jaxrefine.data.errors import is_out_of_memory as is_out_of_memory
 from jaxrefine.data.grid import SearchGrid as SearchGrid
 from jaxrefine.data.offsets import COORDINATES as COORDINATES
 from jaxrefine.data.offsets import PARAMETERS as PARAMETERS

@@ -66,3 +66,13 @@ def add_error_context(*, before: str = "", after: str = "") -> Iterator[None]:
         yield
     except InputError as error:
         raise InputError(f"{before}{message}{after}" for message in error.errors) from error
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory, of the machine or of a device, is short.
+
+    XLA's own is a RuntimeError with that word.
+    """
+    if isinstance(error, RuntimeError):
+        return "RESOURCE_EXHAUSTED" in str(error)
+    return isinstance(error, MemoryError)

@@ -1,5 +1,6 @@
 """Writing a file in one step: whoever reads it sees the old one or the new one, whole."""
 
+import errno
 import os
 import secrets
 from collections.abc import Iterator
@@ -10,6 +11,9 @@ from typing import IO, Any
 from jaxrefine.data.errors import InputError
 
 PARTIAL_SUFFIX = ".partial"
+
+# Said by file systems that cannot be told to write at once, such as some FUSE mounts.
+_NO_SYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 
 
 def refuse_no_file(path: Path) -> None:
@@ -53,7 +57,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 def atomic_open(path: Path, **options: Any) -> Iterator[IO]:
     """Open a file that takes the place of `path` when the block has ended well.
 
-    It is on the disk before it is renamed.
+    It is on the disk before it is renamed, where the file system can be told to see to it.
 
     Args:
         path: File in a folder that exists.
@@ -68,4 +72,8 @@ def atomic_open(path: Path, **options: Any) -> Iterator[IO]:
     ):
         yield file
         file.flush()
-        os.fsync(file.fileno())
+        try:
+            os.fsync(file.fileno())
+        except OSError as error:
+            if error.errno not in _NO_SYNC:
+                raise

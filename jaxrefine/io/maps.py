@@ -25,6 +25,6 @@ def read_map(path: Path, name: str) -> Float[np.ndarray, "My Mx"]:
     return read_hdf5_map(path, name) if is_hdf5(path) else read_image(path)
 
 
-def map_shape(path: Path, name: str) -> tuple[int, int]:
+def map_shape(path: Path, name: str, *, warn: bool = True) -> tuple[int, int]:
     """Sides (y, x) of a map, without reading its values; otherwise as `read_map`."""
-    return hdf5_map_shape(path, name) if is_hdf5(path) else image_shape(path)
+    return hdf5_map_shape(path, name) if is_hdf5(path) else image_shape(path, warn=warn)

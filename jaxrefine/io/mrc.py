@@ -1,63 +1,40 @@
 """MRC files: micrographs, statistic maps and template volumes.
 
 The header is read and checked by itself, so that a wrong file is refused before memory is
-taken. Files compressed with gzip or bzip2, and of either byte order, are read as they are.
-Whether the values are finite is not asked here.
+taken. Files compressed with gzip or bzip2, of either byte order, and with their axes in any
+order, are read as they are. Whether the values are finite is not asked here.
 """
 
 import bz2
 import gzip
+import logging
 import math
 import os
 import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from io import BufferedIOBase, BufferedReader
 from pathlib import Path
 
 import mrcfile
 import numpy as np
 from mrcfile.constants import MAP_ID, MAP_ID_OFFSET_BYTES
-from mrcfile.dtypes import HEADER_DTYPE
-from mrcfile.utils import byte_order_from_machine_stamp, dtype_from_mode
 
 from jaxrefine.data.errors import InputError
+from jaxrefine.io.mrc_header import Header, read_header
+from jaxrefine.io.paths import no_such_file, quoted
+
+log = logging.getLogger("jaxrefine")
 
 PathLike = str | os.PathLike[str]
 
-_REAL_MODES = {
-    0: "int8",
-    1: "int16",
-    2: "float32",
-    6: "uint16",
-    12: "float16",
-}
-_COMPLEX_MODES = (3, 4)
 _CHUNK_BYTES = 1 << 24
 # A small compressed file can hold any number of zeros. Images, noise as they are, shrink to
 # no less than a tenth; files that unpack to less than a GiB are read in any case.
 _UNPACKED_BYTES = 1 << 30
 _UNPACKED_RATIO = 100
 _MOST_BYTES_AFTER_DATA = 1 << 26
-# Cell lengths are float32 and some programs round them; real differences are larger.
-_VOXEL_TOLERANCE = 1e-3
-
-
-@dataclass(frozen=True)
-class _Header:
-    """What the program uses of an MRC header, checked."""
-
-    shape: tuple[int, int, int]  # z, y, x
-    dtype: np.dtype
-    offset: int
-    voxel_size_angstrom: float | None
-    is_volume_stack: bool
-
-    @property
-    def n_bytes(self) -> int:
-        return math.prod(self.shape) * self.dtype.itemsize
 
 
 def read_image(path: PathLike) -> np.ndarray:
@@ -96,13 +73,15 @@ def read_volume(path: PathLike) -> tuple[np.ndarray, float | None]:
         return _read_values(path, stream, header), header.voxel_size_angstrom
 
 
-def image_shape(path: PathLike) -> tuple[int, int]:
+def image_shape(path: PathLike, *, warn: bool = True) -> tuple[int, int]:
     """Reads no more than the header: a cheap check before long work.
 
-    The length of an uncompressed file is checked against the header.
+    The length of an uncompressed file is checked against the header. What is odd in the
+    header, but can be read, is warned of here and not when the values are read.
 
     Args:
         path: MRC file with one image, as `read_image` takes it.
+        warn: Say what is odd.
 
     Returns:
         Sides (y, x) in pixels.
@@ -112,6 +91,8 @@ def image_shape(path: PathLike) -> tuple[int, int]:
     """
     with _opened(path) as (_, header):
         _check_one_image(path, header)
+        if warn:
+            _warn_of_oddities(path, header)
         return header.shape[1:]
 
 
@@ -129,6 +110,7 @@ def volume_shape(path: PathLike) -> tuple[int, int, int]:
     """Reads no more than the header of a volume; otherwise as `image_shape`."""
     with _opened(path) as (_, header):
         _check_one_volume(path, header)
+        _warn_of_oddities(path, header)
         return header.shape
 
 
@@ -168,7 +150,7 @@ def _write(path: PathLike, array: np.ndarray, ndim: int, voxel_size: float | Non
 
 
 @contextmanager
-def _opened(path: PathLike) -> Iterator[tuple[BufferedIOBase, _Header]]:
+def _opened(path: PathLike) -> Iterator[tuple[BufferedIOBase, Header]]:
     """Opens a file and checks its header; every error of either becomes InputError."""
     try:
         if Path(path).is_dir():
@@ -181,7 +163,7 @@ def _opened(path: PathLike) -> Iterator[tuple[BufferedIOBase, _Header]]:
                 raise InputError(f"{path}: is empty; it should be an MRC file")
             compressed = _decompressor(file)
             with compressed(file) if compressed else file as stream:
-                header = _read_header(path, stream)
+                header = read_header(path, stream, None if compressed else size)
                 expected = header.offset + header.n_bytes
                 if compressed is None and size < expected:
                     raise _truncated(path, size, expected)
@@ -192,7 +174,7 @@ def _opened(path: PathLike) -> Iterator[tuple[BufferedIOBase, _Header]]:
                     )
                 yield stream, header
     except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file") from error
+        raise no_such_file(path) from error
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(f"{path}: the compressed file is damaged: {error}") from error
     except OSError as error:
@@ -215,77 +197,25 @@ def _decompressor(file: BufferedIOBase) -> Callable[..., BufferedIOBase] | None:
     return None
 
 
-def _read_header(path: PathLike, stream: BufferedIOBase) -> _Header:
-    raw = stream.read(HEADER_DTYPE.itemsize)
-    mark = raw[MAP_ID_OFFSET_BYTES:][:3]
-    if raw.startswith(b"\x89HDF"):
-        raise InputError(
-            f"{path}: is an HDF5 file; it should be an MRC file (a match's maps and "
-            "particle stacks may be of HDF5, micrographs and templates not)"
-        )
-    if len(raw) < HEADER_DTYPE.itemsize or mark != MAP_ID[:3]:
-        raise InputError(f"{path}: is no MRC file: the mark 'MAP' is not in its header")
-    header = np.frombuffer(raw, HEADER_DTYPE)[0]
-    try:
-        order = byte_order_from_machine_stamp(header["machst"])
-    except ValueError as error:
-        raise InputError(f"{path}: is no valid MRC file: {error}") from error
-    header = np.frombuffer(raw, HEADER_DTYPE.newbyteorder(order))[0]
-
-    mode = int(header["mode"])
-    if mode not in _REAL_MODES:
-        what = "complex values" if mode in _COMPLEX_MODES else "an unknown kind of values"
-        right = ", ".join(f"{key} ({name})" for key, name in _REAL_MODES.items())
-        raise InputError(f"{path}: MRC mode {mode} is {what}; it should be one of {right}")
-    shape = (int(header["nz"]), int(header["ny"]), int(header["nx"]))
-    if min(shape) < 1:
-        sides = " x ".join(map(str, shape))
-        raise InputError(
-            f"{path}: its header says {sides} (z, y, x); all should be 1 or more"
-        )
-    axes = tuple(int(header[name]) for name in ("mapc", "mapr", "maps"))
-    if axes != (1, 2, 3) and sorted(axes) == [1, 2, 3]:
-        raise InputError(
-            f"{path}: columns, rows and sections are the axes {axes}; they should be "
-            "(1, 2, 3), that is x, y, z: convert the file"
-        )
-    n_extended = int(header["nsymbt"])
-    if n_extended < 0:
-        raise InputError(f"{path}: its extended header is {n_extended} bytes long")
-    return _Header(
-        shape=shape,
-        dtype=dtype_from_mode(mode).newbyteorder(order),
-        offset=HEADER_DTYPE.itemsize + n_extended,
-        voxel_size_angstrom=_voxel_size(header),
-        is_volume_stack=bool(401 <= header["ispg"] <= 630 and header["mz"] != shape[0]),
-    )
+def _warn_of_oddities(path: PathLike, header: Header) -> None:
+    for oddity in header.oddities:
+        log.warning("%s: %s", quoted(path), oddity)
 
 
-def _voxel_size(header: np.void) -> float | None:
-    cell = [float(header["cella"][axis]) for axis in "xyz"]
-    samples = [int(header[name]) for name in ("mx", "my", "mz")]
-    if min(samples) < 1 or not all(math.isfinite(side) and side > 0 for side in cell):
-        return None
-    x, y, z = (np.float32(side / n) for side, n in zip(cell, samples, strict=True))
-    if max(abs(y - x), abs(z - x)) > _VOXEL_TOLERANCE * x:
-        return None
-    return float(str(x))  # 1.06, where the header's float32 would read 1.0599999427795
-
-
-def _check_one_image(path: PathLike, header: _Header) -> None:
+def _check_one_image(path: PathLike, header: Header) -> None:
     if header.shape[0] != 1:
         sides = " x ".join(map(str, header.shape))
         raise InputError(f"{path}: holds {sides} values (z, y, x); it should be one image")
 
 
-def _check_one_volume(path: PathLike, header: _Header) -> None:
+def _check_one_volume(path: PathLike, header: Header) -> None:
     if header.shape[0] == 1:
         raise InputError(f"{path}: holds one image; it should be a volume")
     if header.is_volume_stack:
         raise InputError(f"{path}: holds several volumes; it should be one volume")
 
 
-def _read_values(path: PathLike, stream: BufferedIOBase, header: _Header) -> np.ndarray:
+def _read_values(path: PathLike, stream: BufferedIOBase, header: Header) -> np.ndarray:
     stream.seek(header.offset)
     if isinstance(stream, BufferedReader):
         values = np.fromfile(stream, header.dtype, math.prod(header.shape))
@@ -307,7 +237,8 @@ def _read_values(path: PathLike, stream: BufferedIOBase, header: _Header) -> np.
         raise _truncated(
             path, header.offset + values.nbytes, header.offset + header.n_bytes
         )
-    return values.reshape(header.shape).astype(np.float32, copy=False)
+    values = values.reshape(header.stored_shape).transpose(header.axes)
+    return np.ascontiguousarray(values, np.float32)
 
 
 def _truncated(path: PathLike, size: int, expected: int) -> InputError:

@@ -1,9 +1,22 @@
-"""Paths in a table that is written into another folder than it was read from."""
+"""Files that a table or a configuration names, and where they are now."""
 
+import logging
 import os
+import re
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
+
+from jaxrefine.data.errors import InputError
+
+log = logging.getLogger("jaxrefine")
+
+# (OLD, NEW): paths that begin with the folder OLD are looked for in the folder NEW.
+PathMap = tuple[tuple[str, str], ...]
+
+_SEPARATORS = re.compile(r"[\\/]+")  # of Windows, too, where a table may come from
 
 
 def rebase_relative_paths(table: pd.DataFrame, source: Path, target: Path) -> pd.DataFrame:
@@ -29,15 +42,115 @@ def rebase_relative_paths(table: pd.DataFrame, source: Path, target: Path) -> pd
     return table.assign(**{name: table[name].map(moved) for name in paths})
 
 
-def resolve_path(text: str, *, beside: Path) -> Path:
+def resolve_path(text: str, *, beside: Path, path_map: PathMap = ()) -> Path:
     """Finds a file that a YAML or CSV file names.
 
     Args:
-        text: The path. An absolute one stays as it is.
+        text: The path, as the file has it. `~` and variables such as `$HOME` are expanded,
+            unless a file has that very name.
         beside: The folder of the file that names it.
+        path_map: What has moved; the first OLD that fits counts.
 
     Returns:
         The path from the current directory if the file is there, else from `beside`,
         whether it is there or not.
+
+    Raises:
+        InputError: The system's encoding of file names has no word for it.
     """
-    return Path(text) if os.path.exists(text) else beside / text
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{text!a}: this system's encoding of file names, {error.encoding}, does "
+            "not have these characters; set the environment variable PYTHONUTF8=1"
+        ) from error
+    text = _mapped(text, path_map)
+    for candidate in dict.fromkeys((text, os.path.expandvars(os.path.expanduser(text)))):
+        for path in (Path(candidate), beside / candidate):
+            if os.path.exists(path):
+                return path
+    return beside / candidate
+
+
+def resolve_paths(
+    texts: Iterable[str], *, beside: Path, path_map: PathMap = ()
+) -> dict[str, Path]:
+    """Finds all files that a table names, also where its folder came from another machine.
+
+    As `resolve_path`; and an absolute path that is not there is looked for beside the
+    table, by as much of its end as is found there: of `/old/set/r1/a.mrc` first
+    `set/r1/a.mrc`, then `r1/a.mrc`, then `a.mrc`. Never is one file taken for two paths.
+
+    Args:
+        texts: The paths, as the table has them.
+        beside: Folder of the table.
+        path_map: What has moved.
+
+    Returns:
+        Of each text the path, whether it is there or not.
+    """
+    found = {
+        text: resolve_path(text, beside=beside, path_map=path_map)
+        for text in dict.fromkeys(texts)
+    }
+    near = {
+        text: path
+        for text, there in found.items()
+        if os.path.isabs(there) and not os.path.exists(there)
+        if (path := _by_its_end(text, beside)) is not None
+    }
+    taken = Counter(map(os.path.realpath, [*found.values(), *near.values()]))
+    near = {text: path for text, path in near.items() if taken[os.path.realpath(path)] == 1}
+    if near:
+        text, path = next(iter(near.items()))
+        log.warning(
+            "%d files are not where the table names them; those of the same name beside "
+            "it are taken, such as %s for %s (--map-path OLD=NEW names another folder)",
+            len(near),
+            path,
+            quoted(text),
+        )
+    return found | near
+
+
+def no_such_file(path: str | os.PathLike[str]) -> InputError:
+    """The error of a file that is not there, and what would be right if that is plain."""
+    text = os.fspath(path)
+    hint = ""
+    stripped = os.sep.join(part.strip() for part in text.split(os.sep))
+    if stripped != text:
+        is_there = os.path.exists(stripped)
+        hint = (
+            f"; {stripped!r} is there: take the spaces out"
+            if is_there
+            else "; mind the spaces"
+        )
+    elif os.path.isabs(text) and not os.path.isdir(os.path.dirname(text)):
+        hint = "; if it has moved, --map-path OLD=NEW says where to"
+    return InputError(f"{quoted(text)}: no such file{hint}")
+
+
+def quoted(path: str | os.PathLike[str]) -> str:
+    """A path as messages show it: in quotes where spaces could be overlooked."""
+    text = os.fspath(path)
+    return repr(text) if re.search(r"\s", text) else text
+
+
+def _mapped(text: str, path_map: PathMap) -> str:
+    for old, new in path_map:
+        beginning = old.rstrip("/\\")
+        rest = text[len(beginning) :]
+        if text.startswith(beginning) and (not rest or rest[0] in "/\\"):
+            return os.path.join(new, *_SEPARATORS.split(rest.lstrip("/\\")))
+    return text
+
+
+def _by_its_end(text: str, folder: Path) -> Path | None:
+    """The file of a folder that a path names by the longest part of its end."""
+    parts = [part for part in _SEPARATORS.split(text) if part]
+    for first in range(1, len(parts)):
+        path = folder.joinpath(*parts[first:])
+        if path.is_file():
+            return path
+    return None

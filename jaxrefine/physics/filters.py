@@ -93,6 +93,14 @@ def default_num_freq_bins(shape: tuple[int, int]) -> int:
     return int((max(shape[0], shape[1] // 2 + 1) // 2 + 1) * math.sqrt(2) + 1)
 
 
+def whitening_frequencies(
+    shape: tuple[int, int], settings: Whitening
+) -> Float[np.ndarray, " f"]:
+    """Frequencies of the whitening bins of an image of `shape`, in cycles/px; from 0."""
+    bins = settings.num_freq_bins or default_num_freq_bins(shape)
+    return np.linspace(0.0, _CORNER, bins)
+
+
 def whitening_values(
     image_rfft: Complex[Array, "h r"], shape: tuple[int, int], settings: Whitening
 ) -> Float[Array, " f"]:
@@ -106,7 +114,8 @@ def whitening_values(
         shape: The image's real-space shape.
         settings: Bins, cut-off, and what is averaged.
     """
-    bins = settings.num_freq_bins or default_num_freq_bins(shape)
+    frequencies = whitening_frequencies(shape, settings)
+    bins = len(frequencies)
     power = jnp.abs(image_rfft)
     if settings.do_power_spectrum:
         power = power**2
@@ -122,7 +131,6 @@ def whitening_values(
     reciprocal = jnp.where(amplitude > 0, 1 / jnp.where(amplitude > 0, amplitude, 1), 0)
     if settings.max_freq is None:
         return reciprocal / jnp.max(reciprocal)
-    frequencies = np.linspace(0.0, _CORNER, bins)
     above = jnp.asarray(frequencies > settings.max_freq)
     largest = jnp.max(jnp.where(above, 0, reciprocal))
     return jnp.where(above, 1.0, reciprocal / largest)

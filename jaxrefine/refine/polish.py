@@ -127,8 +127,8 @@ def polish_particles(
         back as they were.
     """
     polish = Polish() if polish is None else polish
-    limits = jnp.asarray(cell_limits(grid, polish.parameters))
-    precision = jnp.asarray(cell_precision(grid, polish.parameters))
+    limits = jnp.asarray(cell_limits(grid, polish.parameters), jnp.float32)
+    precision = jnp.asarray(cell_precision(grid, polish.parameters), jnp.float32)
     if not polish.bound_to_cell:
         limits = jnp.full_like(limits, jnp.inf)
     at_once = polish.at_once
@@ -138,11 +138,12 @@ def polish_particles(
     # Whether it is bound, the limits say: one compilation serves both.
     polish = replace(polish, at_once=at_once, bound_to_cell=False)
     count = particles.valid.shape[0]
-    filled, its_best = filled_up((particles, refined), count, mesh)
-    polished = polish_batch(
-        filled, its_best, template, (limits, precision), score, polish, mesh
-    )
-    return jax.tree.map(lambda leaf: leaf[:count], polished)
+    with jax.enable_x64(False):  # whatever the caller has set
+        filled, its_best = filled_up((particles, refined), count, mesh)
+        polished = polish_batch(
+            filled, its_best, template, (limits, precision), score, polish, mesh
+        )
+        return jax.tree.map(lambda leaf: leaf[:count], polished)
 
 
 @eqx.filter_jit

@@ -55,6 +55,17 @@ def _rfft_without_mean(image: Float[Array, "Ny Nx"]) -> Complex[Array, "Ny r"]:
     return jnp.fft.rfft2(image - jnp.mean(image)).at[0, 0].set(0)
 
 
+def _gain_to_one(image: Float[Array, "Ny Nx"]) -> Float[Array, ""]:
+    """The power of two that takes an image's largest value to 0.5 … 1.
+
+    The filters undo any gain; but the squares of a spectrum leave float32's range where
+    pixels are beyond 1e12 or so. A power of two changes no digit.
+    """
+    _, exponent = jnp.frexp(jnp.max(jnp.abs(image)))
+    # Within float32's normal numbers; 4 is as near as the largest of all can come.
+    return jnp.ldexp(jnp.float32(1), -jnp.clip(exponent, -126, 126))
+
+
 def _filter(
     image: Float[Array, "Ny Nx"],
     filters: Filters,
@@ -67,8 +78,9 @@ def _filter(
     of the image itself.
     """
     shape = image.shape[0], image.shape[1]
-    rfft = _rfft_without_mean(image)
-    noise_rfft = rfft if noise is None else _rfft_without_mean(noise)
+    gain = _gain_to_one(image)
+    rfft = _rfft_without_mean(image * gain)
+    noise_rfft = rfft if noise is None else _rfft_without_mean(noise * gain)
     if filters.randomize_phases_from is not None:
         rfft = randomize_phases(rfft, shape, filters.randomize_phases_from)
     radial = measure_filter(noise_rfft, shape, filters)

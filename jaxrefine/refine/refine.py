@@ -22,6 +22,7 @@ from jaxrefine.data import (
     SearchGrid,
     Status,
     Template,
+    is_out_of_memory,
 )
 from jaxrefine.refine.layout import Layout, plan_layout
 from jaxrefine.refine.prepare import OUTSIDE_STD
@@ -74,9 +75,10 @@ def refine_particles(
     """
     layout = layout or layout_for(particles, grid, score, adaptive=adaptive)
     count = particles.valid.shape[0]
-    filled = filled_up(particles, count, mesh)
-    refined = search_batch(filled, template, grid, score, mesh, layout)
-    return jax.tree.map(lambda leaf: leaf[:count], refined)
+    with jax.enable_x64(False):  # whatever the caller has set
+        filled = filled_up(particles, count, mesh)
+        refined = search_batch(filled, template, grid, score, mesh, layout)
+        return jax.tree.map(lambda leaf: leaf[:count], refined)
 
 
 def refine_within_memory(
@@ -103,7 +105,7 @@ def refine_within_memory(
             return jax.block_until_ready(refined), layout
         except JaxRuntimeError as error:
             smaller = layout.halved()
-            if "RESOURCE_EXHAUSTED" not in str(error) or smaller is None:
+            if not is_out_of_memory(error) or smaller is None:
                 raise
             layout = smaller
 

@@ -1,5 +1,6 @@
 """Which devices run a search, and how it is split across them."""
 
+import os
 from collections.abc import Sequence
 from typing import TypeAlias, TypeVar
 
@@ -27,18 +28,18 @@ def select_devices(wanted: str | int | Sequence[int | str]) -> list[Device]:
     Raises:
         InputError: If a device is not there; says what is, and how to use the CPU.
     """
-    accelerators = [d for d in jax.local_devices() if d.platform != "cpu"]
+    accelerators = [d for d in _local_devices() if d.platform != "cpu"]
     if wanted == "cpu":
-        return jax.local_devices(backend="cpu")
+        return _local_devices("cpu")
     if wanted in ("auto", "all") and accelerators:
         return accelerators
     if wanted == "auto":
-        return jax.local_devices(backend="cpu")
+        return _local_devices("cpu")
     names = (
         wanted if isinstance(wanted, Sequence) and not isinstance(wanted, str) else [wanted]
     )
     if list(names) == ["cpu"]:
-        return jax.local_devices(backend="cpu")
+        return _local_devices("cpu")
     if not names:
         raise InputError("computational_config.gpu_ids: an empty list names no device")
     chosen, errors = [], []
@@ -55,6 +56,22 @@ def select_devices(wanted: str | int | Sequence[int | str]) -> list[Device]:
     if len(set(chosen)) < len(chosen):
         raise InputError(f"computational_config.gpu_ids: {wanted}: a device is named twice")
     return chosen
+
+
+def _local_devices(backend: str | None = None) -> list[Device]:
+    """This process's devices; that JAX cannot start is for the user to mend."""
+    try:
+        return jax.local_devices(backend=backend)
+    except RuntimeError as error:
+        named = os.environ.get("JAX_PLATFORMS")
+        reason = str(error).partition("\n")[0].rstrip(". ")
+        if not named:
+            raise InputError(f"JAX finds no devices: {reason}") from error
+        also = f"{named},cpu" if backend == "cpu" else "cpu"
+        raise InputError(
+            f"JAX_PLATFORMS={named}: JAX cannot use it here: {reason}. Unset the variable, "
+            f"or set JAX_PLATFORMS={also} to use the CPU"
+        ) from error
 
 
 def _absent(name: str, accelerators: list[Device]) -> str:

@@ -188,8 +188,8 @@ def test_not_mrc(tmp_path, reader, content):
 def test_unknown_machine_stamp(tmp_path, reader):
     path = tmp_path / "image.mrc"
     write_image(path, IMAGE)
-    edit_header(path, machst=(1, 2, 3, 4))
-    assert "machine stamp" in message(reader, path)
+    edit_header(path, machst=(1, 2, 3, 4), ny=0)
+    assert "machine stamp is 01 02 03 04" in message(reader, path)
 
 
 @pytest.mark.parametrize("reader", READERS)
@@ -263,12 +263,12 @@ def test_sides_below_one(tmp_path, reader):
     assert "1 x 0 x 4 (z, y, x)" in message(reader, path)
 
 
-@pytest.mark.parametrize("reader", READERS)
-def test_permuted_axes(tmp_path, reader):
+@pytest.mark.parametrize("reader", [read_image, image_shape])
+def test_an_image_that_is_none_along_its_axes(tmp_path, reader):
     path = tmp_path / "image.mrc"
     write_image(path, IMAGE)
-    edit_header(path, mapc=3, mapr=2, maps=1)
-    assert "(3, 2, 1)" in message(reader, path)
+    edit_header(path, mapc=3, mapr=2, maps=1)  # a column of pixels along z
+    assert "4 x 3 x 1" in message(reader, path)
 
 
 @pytest.mark.parametrize(("write", "array"), [(write_image, IMAGE), (write_volume, VOLUME)])
@@ -280,3 +280,32 @@ def test_write_errors(tmp_path, write, array):
     for wrong in (np.zeros(4), array.astype(complex), array[..., :0]):
         with pytest.raises(ValueError, match="real array"):
             write(tmp_path / "a.mrc", wrong)
+
+
+@pytest.mark.parametrize("axes", [(3, 2, 1), (2, 1, 3), (2, 3, 1), (3, 1, 2), (1, 3, 2)])
+def test_axes_in_any_order(tmp_path, axes):
+    """Columns, rows and sections lie along `axes`, 1 to 3 for x to z."""
+    volume = np.arange(2 * 3 * 4, dtype=np.float32).reshape(2, 3, 4)  # z, y, x
+    stored = volume.transpose([3 - axis for axis in axes[::-1]])
+    mrcfile.write(tmp_path / "a.mrc", np.ascontiguousarray(stored))
+    with mrcfile.open(tmp_path / "a.mrc", "r+") as file:
+        file.header.mapc, file.header.mapr, file.header.maps = axes
+        file.header.ispg, file.header.mz = 1, 2
+    assert volume_shape(tmp_path / "a.mrc") == (2, 3, 4)
+    np.testing.assert_array_equal(read_volume(tmp_path / "a.mrc")[0], volume)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("mark", [b"MAP ", b"MAP\0", bytes(4)])
+@pytest.mark.parametrize(
+    "stamp", ["00000000", "44000000", "44110000", "44202020", "11110000"]
+)
+def test_odd_marks(tmp_path, order, mark, stamp):
+    image = np.arange(12, dtype=np.float32).reshape(3, 4)
+    write_image(tmp_path / "a.mrc", image)
+    raw = (tmp_path / "a.mrc").read_bytes()
+    words = np.frombuffer(raw, "<u4").astype(f"{order}u4")  # header and values alike
+    odd = bytearray(words.tobytes())
+    odd[208:216] = mark + bytes.fromhex(stamp)
+    (tmp_path / "a.mrc").write_bytes(odd)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.mrc"), image)

@@ -295,3 +295,13 @@ def test_nan_in_a_micrograph_stays_local_with_local_filtering():
     local = cut_at(CORNERS, Filters(), image=image, global_filtering=False)
     bad = ~np.isfinite(np.asarray(local.image)).all(axis=(1, 2))
     np.testing.assert_array_equal(bad, [False, True, False, False, False])
+
+
+@pytest.mark.parametrize("exponent", [-110, -40, 50, 110])
+def test_any_gain_within_float32(exponent):
+    """A power of two changes no digit, whatever its size."""
+    image = coloured((48, 40)).astype(np.float32)
+    maps = (jnp.zeros((33, 25)), jnp.ones((33, 25)))
+    plain = prepare_micrograph(jnp.asarray(image), *maps, Filters()).image
+    scaled = jnp.asarray(np.ldexp(image, exponent))
+    np.testing.assert_array_equal(prepare_micrograph(scaled, *maps, Filters()).image, plain)

@@ -1,7 +1,10 @@
-"""Where a process stands among the processes of a run: from its options, or from SLURM."""
+"""Where a process stands among the processes of a run: from options, SLURM or MPI."""
 
+import os
 import re
 import socket
+import sys
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -15,6 +18,32 @@ _SLURM = (
     "SLURM_PROCID",
     "SLURM_LOCALID",
 )
+# What MPI's launchers tell: number of processes, of this one, and the same on its machine.
+_MPI = (
+    # Open MPI's mpirun
+    (
+        "OMPI_COMM_WORLD_SIZE",
+        "OMPI_COMM_WORLD_RANK",
+        "OMPI_COMM_WORLD_LOCAL_SIZE",
+        "OMPI_COMM_WORLD_LOCAL_RANK",
+    ),
+    # MVAPICH's
+    (
+        "MV2_COMM_WORLD_SIZE",
+        "MV2_COMM_WORLD_RANK",
+        "MV2_COMM_WORLD_LOCAL_SIZE",
+        "MV2_COMM_WORLD_LOCAL_RANK",
+    ),
+    # MPICH's and Intel's (Hydra)
+    ("PMI_SIZE", "PMI_RANK", "MPI_LOCALNRANKS", "MPI_LOCALRANKID"),
+    # of PMIx itself, with the size that some launchers add
+    ("PMIX_SIZE", "PMIX_RANK", "PMIX_LOCAL_SIZE", "PMIX_LOCAL_RANK"),
+)
+# Of a job, the same for all of its processes.
+_MPI_JOB = ("PMIX_NAMESPACE", "OMPI_MCA_ess_base_jobid", "PMI_JOBID", "PBS_JOBID")
+# Where Open MPI's mpirun itself can be reached; process 0 is on its machine.
+_MPIRUN_ADDRESS = ("OMPI_MCA_orte_hnp_uri", "PRTE_MCA_prte_hnp_uri")
+_FIRST_PORT, _PORTS = 61440, 4096  # those that JAX takes, too
 
 
 @dataclass(frozen=True)
@@ -46,22 +75,26 @@ def detect_process(
         coordinator: Option `--coordinator`.
         count: Option `--num-processes`.
         index: Option `--process-id`.
-        environ: Environment; under `srun` SLURM tells all three.
+        environ: Environment; under `srun` and `mpirun` it tells all three.
 
     Raises:
-        InputError: The options are invalid, or not all of them are there.
+        InputError: The options, or what the environment says, is invalid or incomplete.
     """
-    under_slurm = all(name in environ for name in _SLURM)
-    devices = _slurm_devices(environ) if under_slurm else ()
+    under_slurm = all(environ.get(name) for name in _SLURM)
+    mpi = _under_mpi(environ)
     if (coordinator, count, index) == (None, None, None):
-        # NTASKS is the job's in an interactive shell, STEP_NUM_TASKS the step's.
-        tasks = environ.get("SLURM_STEP_NUM_TASKS", environ.get("SLURM_NTASKS", "1"))
-        if not under_slurm or int(tasks) == 1:
-            return None
-        return ProcessInfo(None, int(tasks), int(environ["SLURM_PROCID"]), devices)
+        slurm = _under_slurm(environ) if under_slurm else None
+        # srun may set MPI's variables as well; mpirun, in a job of SLURM's, sets its own.
+        if slurm is not None and (mpi is None or slurm == (mpi.count, mpi.index)):
+            return ProcessInfo(None, *slurm, _slurm_devices(environ))
+        return None if mpi is None else mpi.process(environ)
+    if coordinator is not None and (count, index) == (None, None) and mpi is not None:
+        _raise_any(_address_errors(coordinator, serves=mpi.index == 0))
+        return mpi.process(environ, coordinator)
     if coordinator is None or count is None or index is None:
         raise InputError(
-            "--coordinator, --num-processes and --process-id: name all three, or none"
+            "--coordinator, --num-processes and --process-id: name all three, or none "
+            "(under mpirun --coordinator alone is enough)"
         )
     errors = []
     if count < 1:
@@ -69,9 +102,158 @@ def detect_process(
     elif not 0 <= index < count:
         errors.append(f"--process-id: {index} — must be 0 … {count - 1}")
     errors += _address_errors(coordinator, serves=index == 0)
+    _raise_any(errors)
+    devices = _slurm_devices(environ) if under_slurm else ()
+    return ProcessInfo(coordinator, count, index, devices) if count > 1 else None
+
+
+def _raise_any(errors: list[str]) -> None:
     if errors:
         raise InputError(errors)
-    return ProcessInfo(coordinator, count, index, devices) if count > 1 else None
+
+
+def _whole(environ: Mapping[str, str], name: str, default: str = "") -> int:
+    """A variable that should hold a whole number, 0 or more."""
+    text = environ.get(name) or default
+    if not re.fullmatch(r"\s*\d+\s*", text):
+        raise InputError(
+            f"{name}: {text!r} — should be a whole number, as srun and mpirun set it; "
+            "unset it, or name --coordinator, --num-processes and --process-id"
+        )
+    return int(text)
+
+
+def _standing(environ: Mapping[str, str], size: str, rank: str) -> tuple[int, int]:
+    """Number of processes and of this one, of two variables."""
+    count, index = _whole(environ, size), _whole(environ, rank)
+    if not index < count:
+        raise InputError(f"{rank}: {index} — must be 0 … {count - 1}, by {size}")
+    return count, index
+
+
+# --- SLURM -------------------------------------------------------------------------
+
+
+def _under_slurm(environ: Mapping[str, str]) -> tuple[int, int] | None:
+    """Number of tasks and of this one; None for a single task."""
+    # NTASKS is the job's in an interactive shell, STEP_NUM_TASKS the step's.
+    size = "SLURM_STEP_NUM_TASKS" if environ.get("SLURM_STEP_NUM_TASKS") else "SLURM_NTASKS"
+    if _whole(environ, size) == 1:
+        return None
+    return _standing(environ, size, "SLURM_PROCID")
+
+
+def _slurm_devices(environ: Mapping[str, str]) -> tuple[int, ...]:
+    on_node = re.search(r"\d+$", environ.get("SLURM_GPUS_ON_NODE", ""))  # also gpu:a100:4
+    return _devices(
+        tasks=_tasks_on_node(environ),
+        local=_whole(environ, "SLURM_LOCALID"),
+        on_node=None if on_node is None else int(on_node[0]),
+        environ=environ,
+    )
+
+
+def _tasks_on_node(environ: Mapping[str, str]) -> int:
+    """Tasks of the step on this node: of `2(x3),1` the number at SLURM_NODEID."""
+    text = environ.get("SLURM_STEP_TASKS_PER_NODE", "")
+    each: list[int] = []
+    for tasks, _, times in re.findall(r"(\d+)(\(x(\d+)\))?", text):
+        each += [int(tasks)] * int(times or 1)
+    node = _whole(environ, "SLURM_NODEID", "0")
+    if node < len(each):
+        return max(each[node], 1)
+    nodes = max(_whole(environ, "SLURM_STEP_NUM_NODES", "1"), 1)
+    return max(-(-_whole(environ, "SLURM_NTASKS") // nodes), 1)
+
+
+# --- MPI ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _MpiStanding:
+    """Where a process stands by what an MPI launcher has set.
+
+    Attributes:
+        count: Number of processes.
+        index: Number of this one.
+        on_machine: How many are on this machine; 0 where that is not told.
+        local: Number of this one among them.
+    """
+
+    count: int
+    index: int
+    on_machine: int
+    local: int
+
+    def process(
+        self, environ: Mapping[str, str], coordinator: str | None = None
+    ) -> ProcessInfo:
+        """The process, with an address of process 0 where none is given."""
+        if coordinator is None:
+            here = self.on_machine == self.count
+            coordinator = _mpi_coordinator(environ, here=here)
+            _raise_any(_address_errors(coordinator, serves=self.index == 0))
+        devices = _devices(max(self.on_machine, 1), self.local, None, environ)
+        return ProcessInfo(coordinator, self.count, self.index, devices)
+
+
+def _under_mpi(environ: Mapping[str, str]) -> _MpiStanding | None:
+    """What the variables of an MPI launcher say; None where this process is alone."""
+    for size, rank, local_size, local_rank in _MPI:
+        if environ.get(size) and environ.get(rank):
+            count, index = _standing(environ, size, rank)
+            if count == 1:
+                return None
+            on_machine = _whole(environ, local_size, "0")
+            return _MpiStanding(count, index, on_machine, _whole(environ, local_rank, "0"))
+    return None
+
+
+def _mpi_coordinator(environ: Mapping[str, str], *, here: bool) -> str:
+    """HOST:PORT on which all processes of a job agree without a word.
+
+    Args:
+        environ: Environment.
+        here: All processes are on this machine.
+    """
+    # Processes of one job are started with one command in one folder.
+    job = [environ[name] for name in _MPI_JOB if environ.get(name)]
+    job += [os.getcwd(), *sys.argv[1:]]
+    port = _FIRST_PORT + zlib.crc32("\0".join(job).encode(errors="replace")) % _PORTS
+    if here:
+        return f"127.0.0.1:{port}"
+    for name in _MPIRUN_ADDRESS:
+        if found := re.search(r"tcp4?://([\d.]+)", environ.get(name, "")):
+            return f"{found[1]}:{port}"
+    raise InputError(
+        "mpirun: the processes are on several machines, and this launcher does not say on "
+        "which process 0 is: name --coordinator HOST:PORT, that machine and a free port"
+    )
+
+
+def _devices(
+    tasks: int, local: int, on_node: int | None, environ: Mapping[str, str]
+) -> tuple[int, ...]:
+    """Those of the visible GPUs that are this task's; empty: all.
+
+    JAX would take the GPU of the task's number alone, which is right only where each task
+    of a node sees all its GPUs and there are as many tasks as GPUs.
+
+    Args:
+        tasks: How many of the run are on this node.
+        local: Number of this one among them.
+        on_node: GPUs of the job on the node; None where that is not told.
+        environ: Environment.
+    """
+    names = environ.get("CUDA_VISIBLE_DEVICES") or environ.get("ROCR_VISIBLE_DEVICES", "")
+    visible = len([name for name in names.split(",") if name.strip()])
+    if tasks == 1:
+        return ()
+    if not visible:  # nobody manages the GPUs, if there are any
+        return (local,)
+    if visible == 1 or (on_node is not None and visible < on_node):
+        return ()  # each task has been given its own
+    return tuple(range(visible)[local % visible :: tasks])
 
 
 def _address_errors(address: str, *, serves: bool) -> list[str]:
@@ -91,35 +273,3 @@ def _address_errors(address: str, *, serves: bool) -> list[str]:
         except OSError as error:
             return [f"{key} — process 0 cannot use this port: {error.strerror}"]
     return []
-
-
-def _slurm_devices(environ: Mapping[str, str]) -> tuple[int, ...]:
-    """Those of the visible GPUs that are this task's; empty: all.
-
-    JAX would take number SLURM_LOCALID alone, which is right only where each task of a node
-    sees all its GPUs and there are as many tasks as GPUs.
-    """
-    tasks, local = _tasks_on_node(environ), int(environ["SLURM_LOCALID"])
-    names = environ.get("CUDA_VISIBLE_DEVICES") or environ.get("ROCR_VISIBLE_DEVICES", "")
-    visible = len([name for name in names.split(",") if name.strip()])
-    if tasks == 1:
-        return ()
-    if not visible:  # SLURM does not manage the GPUs, if there are any
-        return (local,)
-    on_node = int(environ.get("SLURM_GPUS_ON_NODE", visible))
-    if visible == 1 or visible < on_node:  # SLURM has given each task its own
-        return ()
-    return tuple(range(visible)[local % visible :: tasks])
-
-
-def _tasks_on_node(environ: Mapping[str, str]) -> int:
-    """Tasks of the step on this node: of `2(x3),1` the number at SLURM_NODEID."""
-    text = environ.get("SLURM_STEP_TASKS_PER_NODE", "")
-    each: list[int] = []
-    for tasks, _, times in re.findall(r"(\d+)(\(x(\d+)\))?", text):
-        each += [int(tasks)] * int(times or 1)
-    node = int(environ.get("SLURM_NODEID", 0))
-    if node < len(each):
-        return each[node]
-    tasks, nodes = environ["SLURM_NTASKS"], environ.get("SLURM_STEP_NUM_NODES", "1")
-    return -(-int(tasks) // int(nodes))

@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 
 from jaxrefine.app.console.exit_codes import EXIT_CHECK_FAILED, EXIT_WRITTEN
+from jaxrefine.app.console.option_types import add_path_map
+from jaxrefine.app.console.output import say
 
 HELP = "score particles at their table's poses, and say which convention is wrong"
 
@@ -19,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command line."""
     parser.description = _DESCRIPTION
     parser.add_argument("config", type=Path, metavar="CONFIG.yaml")
+    add_path_map(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -34,11 +37,11 @@ def run(options: argparse.Namespace) -> int:
     from jaxrefine.app.run.pipeline import read_and_prepare
 
     use_cpu_cores()
-    config = Config.load(options.config)
+    config = Config.load(options.config, path_map=tuple(options.map_path))
     use_compilation_cache(config.computational_config.compilation_cache)
     found = check_conventions(load_inputs(config), read_and_prepare)
-    print("\n".join([*format_check(found), *format_problems(found)]))
+    say("\n".join([*format_check(found), *format_problems(found)]))
     if found.sound:
-        print("the table's conventions are understood")
+        say("the table's conventions are understood")
         return EXIT_WRITTEN
     return EXIT_CHECK_FAILED

@@ -8,6 +8,7 @@ from pathlib import Path
 from jaxrefine.app.console.exit_codes import EXIT_WRITTEN
 from jaxrefine.app.console.interrupts import Stop, stop_on_signals
 from jaxrefine.app.console.option_types import count
+from jaxrefine.app.console.output import say
 
 HELP = "make a small data set with known truth"
 
@@ -36,8 +37,8 @@ def run(options: argparse.Namespace) -> int:
     make_demo(options.folder, options.seed)
     config_path = options.folder / "config.yaml"
     if not options.run:
-        print("made the demo; refine it with:")
-        print(f"  {sys.executable} -m jaxrefine {config_path}")
+        say("made the demo; refine it with:")
+        say(f"  {sys.executable} -m jaxrefine {config_path}")
         return EXIT_WRITTEN
     config = Config.load(config_path)
     use_compilation_cache(config.computational_config.compilation_cache)
@@ -52,5 +53,5 @@ def run(options: argparse.Namespace) -> int:
         )
     if summary is not None:
         print_summary(summary, quiet=False, json_progress=options.json_progress)
-        print(compare_with_truth(options.folder, summary.output))
+        say(f"{compare_with_truth(options.folder, summary.output)}")
     return EXIT_WRITTEN

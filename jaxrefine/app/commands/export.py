@@ -4,7 +4,9 @@ import argparse
 from pathlib import Path
 
 from jaxrefine.app.console.exit_codes import EXIT_WRITTEN
-from jaxrefine.app.console.option_types import even
+from jaxrefine.app.console.interrupts import interrupts_unwind
+from jaxrefine.app.console.option_types import add_path_map, even
+from jaxrefine.app.console.output import say
 
 HELP = "write refined particles as a STAR file for RELION, cisTEM or cryoSPARC"
 
@@ -36,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MICROGRAPHS.star",
         help="RELION's: names of optics groups by which its re-extraction finds them",
     )
+    add_path_map(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace older files")
 
 
@@ -45,20 +48,22 @@ def run(options: argparse.Namespace) -> int:
     from jaxrefine.io.star.writer import need_starfile
 
     need_starfile()
-    done = export(
-        options.table,
-        options.to,
-        options.output,
-        boxes=options.boxes or options.box_size is not None,
-        box_px=options.box_size,
-        optics_from=options.optics_from,
-        overwrite=options.overwrite,
-    )
+    with interrupts_unwind():
+        done = export(
+            options.table,
+            options.to,
+            options.output,
+            boxes=options.boxes or options.box_size is not None,
+            box_px=options.box_size,
+            optics_from=options.optics_from,
+            overwrite=options.overwrite,
+            path_map=tuple(options.map_path),
+        )
     if not options.quiet:
         if done.left_out:
             total = done.written + done.left_out
-            print(f"left out: {done.left_out} of {total} particles, which were not refined")
+            say(f"left out: {done.left_out} of {total} particles, which were not refined")
         if done.stack is not None:
-            print(f"written: {done.stack}: {done.written} boxes")
-        print(f"written: {done.star}: {done.written} particles")
+            say(f"written: {done.stack}: {done.written} boxes")
+        say(f"written: {done.star}: {done.written} particles")
     return EXIT_WRITTEN

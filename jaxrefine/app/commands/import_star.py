@@ -5,6 +5,7 @@ from pathlib import Path
 
 from jaxrefine.app.console.exit_codes import EXIT_WRITTEN
 from jaxrefine.app.console.option_types import even, pixel_size
+from jaxrefine.app.console.output import say
 
 HELP = "make a particle table of a file of RELION, cisTEM or cryoSPARC"
 
@@ -76,15 +77,15 @@ def run(options: argparse.Namespace) -> int:
     )
     if not options.quiet:
         for note in done.notes:
-            print(f"note: {note}")
-        print(f"written: {options.output}: {done.particles} particles")
+            say(f"note: {note}")
+        say(f"written: {options.output}: {done.particles} particles")
         if done.statistics is not None:
-            print(
+            say(
                 f"to refine it, set `statistics: {done.statistics}`: that is what the maps "
                 f"hold by {options.maps_from}, and the new table does not tell"
             )
         if options.maps_from is None:
-            print(
+            say(
                 "a refinement needs correlation_average_path and "
                 "correlation_variance_path: fill them in, or give --maps-from"
             )

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from jaxrefine.app.console.exit_codes import EXIT_WRITTEN
+from jaxrefine.app.console.output import say
 from jaxrefine.data import InputError
 
 HELP = "write a configuration for a particle table"
@@ -56,6 +57,6 @@ def run(options: argparse.Namespace) -> int:
     lines = make_config(
         options.output, particles=particles, template=options.template, match=match
     )
-    print("\n".join([*lines, f"written: {options.output}"]))
-    print(f"next: python -m jaxrefine plan {options.output}")
+    say("\n".join([*lines, f"written: {options.output}"]))
+    say(f"next: python -m jaxrefine plan {options.output}")
     return EXIT_WRITTEN

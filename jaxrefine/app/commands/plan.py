@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 
 from jaxrefine.app.console.exit_codes import EXIT_WRITTEN
+from jaxrefine.app.console.option_types import add_path_map
+from jaxrefine.app.console.output import say
 
 HELP = "say what a run would do and take, and do nothing"
 
@@ -20,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = _DESCRIPTION
     parser.add_argument("config", type=Path, metavar="CONFIG.yaml")
     parser.add_argument("--output", type=Path, metavar="FILE.csv", help="as for a run")
+    add_path_map(parser)
     parser.add_argument("--fresh", action="store_true", help="as for a run")
     parser.add_argument(
         "--no-timing",
@@ -50,24 +53,23 @@ def run(options: argparse.Namespace) -> int:
     from jaxrefine.app.run.results import Results
 
     use_cpu_cores()
-    config = Config.load(options.config)
+    config = Config.load(options.config, path_map=tuple(options.map_path))
     use_compilation_cache(config.computational_config.compilation_cache)
     inputs = load_run(config, options.output)
     checkpoint, results = Checkpoint(inputs), Results(inputs)
     if not options.fresh and checkpoint.left_behind():
         results.load(checkpoint, range(len(inputs.groups)))
-    print("\n".join(describe(inputs)))
-    print(
+    say("\n".join(describe(inputs)))
+    say(
         "\n".join(format_output(inputs, checkpoint, results, fresh=options.fresh)),
-        flush=True,
     )
     if not options.no_timing:
         found = check_conventions(inputs, read_and_prepare)
-        print("\n".join([*format_check(found), *format_problems(found)]), flush=True)
+        say("\n".join([*format_check(found), *format_problems(found)]))
         envelope = envelope_of(inputs)
-        print("\n".join(filter(None, (envelope.text, envelope.expected))), flush=True)
-        print("refining one batch, for its time (--no-timing leaves all out)", flush=True)
+        say("\n".join(filter(None, (envelope.text, envelope.expected))))
+        say("refining one batch, for its time (--no-timing leaves all out)")
     measured = None if options.no_timing else calibrate(inputs)
-    print("\n".join(format_work(inputs, particles_left(results), measured)))
-    print("\n".join(format_memory(inputs)))
+    say("\n".join(format_work(inputs, particles_left(results), measured)))
+    say("\n".join(format_memory(inputs)))
     return EXIT_WRITTEN

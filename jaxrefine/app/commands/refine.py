@@ -14,6 +14,8 @@ from jaxrefine.app.console.exit_codes import (
 )
 from jaxrefine.app.console.interrupts import Stop, stop_on_signals
 from jaxrefine.app.console.logs import set_up_logging
+from jaxrefine.app.console.option_types import add_path_map
+from jaxrefine.app.console.output import say
 
 if TYPE_CHECKING:
     from jaxrefine.app.config import Config
@@ -50,10 +52,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="at the end make a page with figures, <stem>_report/report.html beside the "
         "table; see `jaxrefine report --help`",
     )
+    add_path_map(parser)
     several = parser.add_argument_group(
         "several processes, on one or many machines",
-        "Each is started with the same command, but for its number. srun's tasks need none "
-        "of these.",
+        "Each is started with the same command, but for its number. The processes of srun "
+        "and mpirun need none of these.",
     )
     several.add_argument(
         "--coordinator", metavar="HOST:PORT", help="machine of process 0, and a free port"
@@ -92,7 +95,9 @@ def run(options: argparse.Namespace) -> int:
         join_processes(process, stop) as processes,
         stop_on_signals(stop, quiet=options.json_progress or not processes.is_first),
     ):
-        config = processes.on_all("config", lambda: Config.load(options.config))
+        config = processes.on_all(
+            "config", lambda: Config.load(options.config, path_map=tuple(options.map_path))
+        )
         use_compilation_cache(config.computational_config.compilation_cache)
         summary = refine(
             config,
@@ -108,7 +113,7 @@ def run(options: argparse.Namespace) -> int:
     if options.report:
         page = _report(summary.output, config, format_summary(summary))
         if not options.quiet:
-            print(f"report: {page}")
+            say(f"report: {page}")
     for line in format_fallen(summary.fallen):
         log.warning("%s", line)
     if summary.not_refined:
@@ -125,5 +130,7 @@ def _report(table: Path, config: "Config", lines: list[str]) -> Path:
     from jaxrefine.app.report.page import ReportOptions, default_folder, write_report
 
     return write_report(
-        table, default_folder(table), ReportOptions(config=config, run=lines)
+        table,
+        default_folder(table),
+        ReportOptions(config=config, run=lines, path_map=config.path_map),
     )

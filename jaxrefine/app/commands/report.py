@@ -4,7 +4,8 @@ import argparse
 from pathlib import Path
 
 from jaxrefine.app.console.exit_codes import EXIT_WRITTEN
-from jaxrefine.app.console.option_types import count, finite
+from jaxrefine.app.console.option_types import add_path_map, count, finite
+from jaxrefine.app.console.output import say
 from jaxrefine.data import InputError
 from jaxrefine.io.optional import require_packages
 
@@ -33,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="CONFIG.yaml",
         help="the run's configuration, to be shown; the table does not hold it",
     )
+    add_path_map(parser)
     parser.add_argument(
         "--micrographs",
         type=count,
@@ -68,11 +70,16 @@ def run(options: argparse.Namespace) -> int:
     from jaxrefine.app.report.page import ReportOptions, default_folder, write_report
     from jaxrefine.app.run.devices import use_compilation_cache
 
+    path_map = tuple(options.map_path)
+    config = None
+    if options.config is not None:
+        config = Config.load(options.config, path_map=path_map)
     report_options = ReportOptions(
         threshold=options.threshold,
         micrographs=options.micrographs,
-        config=None if options.config is None else Config.load(options.config),
+        config=config,
         landscape=options.landscape,
+        path_map=path_map,
     )
     if report_options.config is not None:
         use_compilation_cache(report_options.config.computational_config.compilation_cache)
@@ -80,5 +87,5 @@ def run(options: argparse.Namespace) -> int:
         options.table, options.output or default_folder(options.table), report_options
     )
     if not options.quiet:
-        print(f"written: {page}")
+        say(f"written: {page}")
     return EXIT_WRITTEN

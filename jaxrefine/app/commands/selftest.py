@@ -3,6 +3,7 @@
 import argparse
 
 from jaxrefine.app.console.exit_codes import EXIT_CHECK_FAILED, EXIT_WRITTEN
+from jaxrefine.app.console.output import say
 
 HELP = "compare a device's numbers with known answers"
 
@@ -43,24 +44,24 @@ def run(options: argparse.Namespace) -> int:
     use_compilation_cache("auto")
     versions = f"jaxrefine {jaxrefine.__version__}, jax {jax.__version__}, "
     versions += f"jaxlib {jaxlib_version}"
-    print(f"{versions}; most of the time goes into compiling, the first time")
+    say(f"{versions}; most of the time goes into compiling, the first time")
     failed = []
     for device in devices:
-        print(f"{device} ({device.device_kind}), {device.client.platform_version.strip()}")
+        say(f"{device} ({device.device_kind}), {device.client.platform_version.strip()}")
         try:
             for check in run_checks(device):
                 word = "passed" if check.passed else "FAILED"
                 numbers = f"{check.deviation:8.2g} of {check.bound:g}"
-                print(f"  {word}  {check.name:50} {numbers}", flush=True)
+                say(f"  {word}  {check.name:50} {numbers}")
                 if not check.passed:
                     failed.append(f"{check.name} ({device})")
         except jax.errors.JaxRuntimeError as error:
-            print(f"  FAILED  the next check broke off: {error}")
+            say(f"  FAILED  the next check broke off: {error}")
             failed.append(f"a check broke off ({device})")
     if not failed:
-        print("all checks passed")
+        say("all checks passed")
         return EXIT_WRITTEN
-    print(f"failed: {'; '.join(failed)}")
-    print("do not trust this device's results: try another driver or version of jax, and")
-    print("`gpu_ids: cpu` until all checks pass")
+    say(f"failed: {'; '.join(failed)}")
+    say("do not trust this device's results: try another driver or version of jax, and")
+    say("`gpu_ids: cpu` until all checks pass")
     return EXIT_CHECK_FAILED

@@ -6,13 +6,13 @@ rules and report all errors in one `InputError`. Constructors check the rules on
 
 import dataclasses
 import os
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import equinox as eqx
 
+from jaxrefine.app.config.computing import ComputationalConfig
 from jaxrefine.app.config.filters import PreprocessingFiltersConfig
 from jaxrefine.app.config.movie import MovieConfig
 from jaxrefine.app.config.particle_stack import ParticleStackConfig, with_df_path
@@ -27,95 +27,10 @@ from jaxrefine.app.config.search import (
 )
 from jaxrefine.app.config.yaml_reader import read_yaml
 from jaxrefine.data import InputError
-
-_GPU_WORDS = "auto, all, cpu, cuda:N, a GPU number, or a list of GPU numbers and cuda:N"
-_CUDA = re.compile(r"cuda(?::([0-9]{1,4}))?")
-
-
-def _known_devices(gpu_ids: int | str | tuple[int | str, ...]) -> bool:
-    if gpu_ids in ("auto", "all", "cpu"):
-        return True
-    listed = gpu_ids if isinstance(gpu_ids, tuple) else (gpu_ids,)
-    names = [name for name in listed if isinstance(name, str)]
-    only_cpu = set(listed) == {"cpu"}
-    return only_cpu or all(_CUDA.fullmatch(name) for name in names)
-
-
-def _gpu_numbers(gpu_ids: int | str | tuple[int | str, ...]) -> list[int]:
-    listed = gpu_ids if isinstance(gpu_ids, tuple) else (gpu_ids,)
-    return [gpu for gpu in listed if isinstance(gpu, int)]
-
+from jaxrefine.io.paths import PathMap
 
 _ENVELOPE_WORDS = "auto, none, or a B in Å² within ±5000"
 _LARGEST_B_ANGSTROM2 = 5000.0
-
-_BATCH_WORDS = "auto or a whole number, 1 or more"
-
-
-class ComputationalConfig(Section):
-    """What computes.
-
-    Attributes:
-        gpu_ids: `auto`: every accelerator, else the CPU. `all`: every accelerator.
-            `cpu`. A GPU's number, `cuda:N`, or a list of these.
-        num_cpus: Host workers that read and prepare the next micrographs, at least 1.
-        batch_size: Orientations that one matrix product takes: `auto`, as many as the
-            device's free memory allows, or a number. Halved where the device runs out.
-        precision: Of the matrix product's inputs; `auto` is float16 on accelerators and
-            float32 on CPUs. Results do not depend on it: the best are scored again.
-        backend: No effect. Leopard-EM's files may hold it, so it is accepted.
-        compilation_cache: Where the program keeps what it compiled for the next run:
-            `auto`, the user's cache folder; `off`; or a folder.
-    """
-
-    gpu_ids: Annotated[int | str | tuple[int | str, ...], _GPU_WORDS] = "auto"
-    num_cpus: int = 1
-    batch_size: Annotated[int | str, _BATCH_WORDS] = "auto"
-    precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
-    backend: str = "batched"
-    compilation_cache: str = "auto"
-
-    rules: ClassVar = (
-        Rule(
-            "gpu_ids",
-            lambda c: c.gpu_ids != (),
-            f"an empty list names no device; must be {_GPU_WORDS}",
-        ),
-        Rule(
-            "gpu_ids",
-            lambda c: min(_gpu_numbers(c.gpu_ids), default=0) >= 0,
-            "GPU numbers must be 0 or more",
-        ),
-        Rule("gpu_ids", lambda c: _known_devices(c.gpu_ids), f"must be {_GPU_WORDS}"),
-        Rule("num_cpus", lambda c: c.num_cpus >= 1, "must be 1 or more"),
-        Rule(
-            "batch_size",
-            lambda c: (
-                c.batch_size == "auto"
-                or (isinstance(c.batch_size, int) and c.batch_size >= 1)
-            ),
-            f"must be {_BATCH_WORDS}",
-        ),
-        Rule(
-            "compilation_cache",
-            lambda c: c.compilation_cache,
-            "must be auto, off or a folder",
-        ),
-    )
-
-    @property
-    def devices(self) -> str | tuple[int, ...]:
-        """`auto`, `all`, `cpu`, or the GPU numbers, each once, in the order given."""
-        listed = self.gpu_ids if isinstance(self.gpu_ids, tuple) else (self.gpu_ids,)
-        words = [name for name in listed if name in ("auto", "all", "cpu")]
-        if words:
-            return str(words[0])
-        matches = [_CUDA.fullmatch(str(name)) for name in listed]
-        numbers = [
-            int(match[1] or 0) if match else int(name)
-            for name, match in zip(listed, matches, strict=True)
-        ]
-        return tuple(dict.fromkeys(numbers))
 
 
 class Config(Section):
@@ -166,6 +81,7 @@ class Config(Section):
             estimated from the best particles, and used where they fit better with it in
             data to which they were not fitted; or `none`.
         source: What messages call the configuration: the path of its file.
+        path_map: Folders that have moved, as `--map-path` gives them; see `resolve_path`.
     """
 
     template_volume_path: Annotated[str, "the path of the template volume, an MRC file"]
@@ -193,6 +109,7 @@ class Config(Section):
     ignore_aberrations: bool = False
     template_envelope: Annotated[float | str, _ENVELOPE_WORDS] = "auto"
     source: str = eqx.field(default="config", static=True, metadata={"key": False})
+    path_map: PathMap = eqx.field(default=(), static=True, metadata={"key": False})
 
     rules: ClassVar = (
         Rule(
@@ -232,8 +149,12 @@ class Config(Section):
     )
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> "Config":
+    def load(cls, path: str | os.PathLike[str], *, path_map: PathMap = ()) -> "Config":
         """Reads a YAML file.
+
+        Args:
+            path: The file.
+            path_map: Folders that have moved: (OLD, NEW).
 
         Raises:
             InputError: With every error of the file.
@@ -244,7 +165,8 @@ class Config(Section):
                 f"{path}: configures match_template; `jaxrefine init {path} --particles "
                 "TABLE.csv` makes a configuration to refine its particles"
             )
-        return _build(data, os.fspath(path), errors)
+        config = _build(data, os.fspath(path), errors)
+        return dataclasses.replace(config, path_map=tuple(path_map))
 
     @classmethod
     def from_dict(cls, data: Any, source: str = "config") -> "Config":
@@ -276,7 +198,7 @@ class Config(Section):
         """
         if self.output_path is None:
             return table.with_name(f"{table.stem}_refined.csv")
-        return Path(self.output_path)
+        return Path(os.path.expandvars(os.path.expanduser(self.output_path)))
 
 
 def _build(data: Any, source: str, earlier: Iterable[ConfigError] = ()) -> Config:

@@ -101,7 +101,7 @@ def _axis_rules(axis: str) -> tuple[Rule, ...]:
         ),
         Rule(
             fine,
-            lambda c: getattr(c, fine) > 0 or getattr(c, coarse) == 0,
+            lambda c: getattr(c, fine) > 0,
             "must be larger than 0 degrees",
         ),
         Rule(

@@ -3,8 +3,10 @@
 import os
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
 
 from jaxrefine.app.console.exit_codes import EXIT_INTERRUPTED
 
@@ -43,10 +45,17 @@ class Stop:
 
 
 @contextmanager
+def interrupts_unwind() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM raise KeyboardInterrupt: what is half written is removed."""
+    with _handled(signal.default_int_handler):
+        yield
+
+
+@contextmanager
 def stop_on_signals(stop: Stop, *, quiet: bool = False) -> Iterator[None]:
     """Turn the first Ctrl-C or SIGTERM into a request; a second one kills at once.
 
-    Only in the main thread.
+    Signals reach the main thread alone; a run in another one cannot be asked to stop.
 
     Args:
         stop: Is asked.
@@ -58,12 +67,23 @@ def stop_on_signals(stop: Stop, *, quiet: bool = False) -> Iterator[None]:
         # The system's own: Python's would wait for the end of a compilation.
         signal.signal(number, signal.SIG_DFL)
         if not quiet:  # not by `log`: the signal may have come while that was writing
-            os.write(sys.stderr.fileno(), b"finishing the batch; once more kills at once\n")
+            with suppress(OSError, ValueError):  # a notebook's stream has no file
+                os.write(
+                    sys.stderr.fileno(), b"finishing the batch; once more kills at once\n"
+                )
 
+    with _handled(asked):
+        yield
+
+
+@contextmanager
+def _handled(handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
+    """Handle Ctrl-C and SIGTERM, but where they are ignored, as under nohup."""
     taken = {}
-    for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
-            taken[number] = signal.signal(number, asked)
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                taken[number] = signal.signal(number, handler)
     try:
         yield
     finally:

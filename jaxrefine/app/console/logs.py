@@ -9,6 +9,7 @@ import logging
 import re
 import sys
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 from jaxrefine.data import InputError
@@ -63,7 +64,7 @@ def set_up_logging(
         return
     try:
         _refuse_what_is_no_log(log_file)
-        kept = logging.FileHandler(log_file, encoding="utf-8")
+        kept = _LogFile(log_file, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise InputError(
             f"--log-file: {log_file} — cannot be written: {error.strerror}"
@@ -85,6 +86,25 @@ def _refuse_what_is_no_log(path: Path) -> None:
 def event(name: str, **values: object) -> dict[str, dict[str, object]]:
     """What a message holds beyond its words, as its `extra`; JSON lines show it."""
     return {"event": {"event": name, **values}}
+
+
+class _LogFile(logging.FileHandler):
+    """A log file; a full disk ends it, with a warning, and not the run."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+            return
+        logger = logging.getLogger("jaxrefine")
+        logger.removeHandler(self)
+        with suppress(OSError):  # it writes what is left
+            self.close()
+        logger.warning(
+            "--log-file: %s: cannot be written: %s; the run goes on without it",
+            self.baseFilename,
+            error.strerror,
+        )
 
 
 class _First(logging.Filter):

@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import os
 
 
 def finite(text: str) -> float:
@@ -30,3 +31,23 @@ def pixel_size(text: str) -> float:
     if not 0.01 <= (number := float(text)) <= 100:
         raise argparse.ArgumentTypeError(f"{text} should be in 0.01 … 100 (Å)")
     return number
+
+
+def folder_map(text: str) -> tuple[str, str]:
+    """OLD=NEW: a folder that has moved, and where to."""
+    old, equals, new = text.partition("=")
+    if not (old.strip("/\\") and equals and new):
+        raise argparse.ArgumentTypeError(f"{text} should be OLD=NEW, two folders")
+    return old, os.path.expanduser(new)
+
+
+def add_path_map(parser: argparse.ArgumentParser) -> None:
+    """The option `--map-path`, for commands that read what a table names."""
+    parser.add_argument(
+        "--map-path",
+        action="append",
+        default=[],
+        type=folder_map,
+        metavar="OLD=NEW",
+        help="files that are named in the folder OLD are in NEW now; may be repeated",
+    )

@@ -1,11 +1,13 @@
 """What a run did, in a few lines."""
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from jaxrefine.app.console.logs import event
+from jaxrefine.app.console.output import say
 from jaxrefine.data import STATUS_MEANING, Status
 
 log = logging.getLogger("jaxrefine")
@@ -93,11 +95,13 @@ def format_fallen(fallen: Sequence[FallenMicrograph]) -> list[str]:
 def format_summary(summary: Summary) -> list[str]:
     """What the program prints at its end."""
     earlier = f" ({summary.continued} of them earlier)" if summary.continued else ""
+    before = f"{summary.mean_z_before:.2f} at the start"
+    if math.isnan(summary.mean_z_before):
+        before = "none in the particle table"
     return [
         f"refined {summary.refined} of {summary.particles} particles in "
         f"{summary.seconds:.1f} s{earlier}",
-        f"  mean z-score: {summary.mean_z_before:.2f} at the start, "
-        f"{summary.mean_z_after:.2f} refined",
+        f"  mean z-score: {before}, {summary.mean_z_after:.2f} refined",
         f"  mean refined_snr (correlation over the background's deviation): "
         f"{summary.mean_snr:.2f}",
         *(
@@ -120,7 +124,7 @@ def print_summary(summary: Summary, *, quiet: bool, json_progress: bool) -> None
     """
     for line in format_summary(summary):
         if not quiet:
-            print(line)
+            say(line)
         log.debug("%s", line)
     if json_progress:
         statuses = {status.name.lower(): n for status, n in summary.statuses.items()}

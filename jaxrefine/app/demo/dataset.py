@@ -71,6 +71,8 @@ def make_demo(folder: str | Path, seed: int = 0) -> None:
         is_demo = mark.is_file() and mark.read_text("utf-8").startswith(_MARK)
         if any(folder.iterdir()) and not is_demo:
             raise InputError(f"{folder}: holds other files; name a new or empty folder")
+        # First, so that a demo that was interrupted can be made again.
+        mark.write_text(_README, encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{folder}: no demo can be made there: {error}") from error
     rng = np.random.default_rng(seed)
@@ -103,7 +105,6 @@ def make_demo(folder: str | Path, seed: int = 0) -> None:
     _write_csv(folder / "match_results.csv", picks)
     _write_csv(folder / "truth.csv", truth)
     (folder / "config.yaml").write_text(_CONFIG, encoding="utf-8")
-    (folder / "README.md").write_text(_README, encoding="utf-8")
 
 
 def _expose(

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,9 +13,9 @@ from jaxtyping import Float, Int
 from jaxrefine.app.interchange.boxes import box_side, extract_boxes, normalised
 from jaxrefine.data import InputError
 from jaxrefine.io.atomic import refuse_no_file
-from jaxrefine.io.mrc import read_image
+from jaxrefine.io.mrc import image_shape, read_image
 from jaxrefine.io.mrc_stack import new_stack
-from jaxrefine.io.paths import rebase_relative_paths, resolve_path
+from jaxrefine.io.paths import PathMap, rebase_relative_paths, resolve_path, resolve_paths
 from jaxrefine.io.star.optics import group_names
 from jaxrefine.io.star.particles import KEPT, StarParticles
 from jaxrefine.io.star.writer import (
@@ -64,6 +65,7 @@ def export(
     box_px: int | None = None,
     optics_from: Path | None = None,
     overwrite: bool = False,
+    path_map: PathMap = (),
 ) -> Exported:
     """Writes the refined particles of a table as another program's STAR file.
 
@@ -76,6 +78,7 @@ def export(
         optics_from: RELION's micrographs.star: the optics groups get its names, by which
             RELION finds them.
         overwrite: Replace files that are there.
+        path_map: Folders that have moved: (OLD, NEW).
 
     Raises:
         InputError: With the errors of the table; nothing in it was refined; a micrograph
@@ -98,7 +101,11 @@ def export(
     rows = _refined_rows(table, start)
     if not len(rows):
         raise InputError(f"{table_path}: holds no refined particle: nothing to export")
+    found = resolve_paths(
+        table.micrograph_paths, beside=table.path.absolute().parent, path_map=path_map
+    )
     particles = _particles(table, start, rows, star.absolute().parent)
+    particles = replace(particles, micrograph=_as_found(particles.micrograph, found))
     if program != "cistem":
         particles = _with_one_pixel_size(particles, start.nominal_pixel_size_angstrom[rows])
     if optics_from is not None:
@@ -110,7 +117,7 @@ def export(
     if boxes:
         stack = Stack(str(star.with_suffix(".mrcs")), side)
         refuse_unsafe_names(star, [stack.name])
-        _write_boxes(table, rows, particles, stack, bright=program != "cistem")
+        _write_boxes(table, rows, particles, stack, found, bright=program != "cistem")
     if program == "cistem":
         write_cistem(star, particles, stack)
     else:
@@ -151,6 +158,17 @@ def _particles(
             if name in table.raw.columns and any(table.raw[name].iloc[rows])
         },
     )
+
+
+def _as_found(texts: Sequence[str], found: Mapping[str, Path]) -> list[str]:
+    """Absolute paths that are not there, by where their files were found instead."""
+
+    def written(text: str) -> str:
+        moved = os.path.isabs(text) and not os.path.exists(text)
+        there = moved and os.path.exists(found[text])
+        return str(found[text].absolute()) if there else text
+
+    return [written(text) for text in texts]
 
 
 def _shift(table: ParticleTable, centre: np.ndarray) -> Float[np.ndarray, "n 2"]:
@@ -201,10 +219,10 @@ def _write_boxes(
     rows: np.ndarray,
     particles: StarParticles,
     stack: Stack,
+    found: Mapping[str, Path],
     bright: bool,
 ) -> None:
     """Cut the boxes, one micrograph in memory at a time."""
-    folder = table.path.absolute().parent
     images: dict[str, list[int]] = {}
     for place, row in enumerate(rows):
         images.setdefault(table.micrograph_paths[row], []).append(place)
@@ -212,8 +230,9 @@ def _write_boxes(
     pixel_size = float(np.median(particles.pixel_size_angstrom))
     with new_stack(Path(stack.name), len(rows), stack.box_px, pixel_size) as array:
         for text, places in images.items():
-            path = resolve_path(text, beside=folder)
+            path = found[text]
             try:
+                image_shape(path)  # which warns of what is odd
                 cut = extract_boxes(read_image(path), centre[places], stack.box_px)
                 for place, box in zip(places, cut, strict=True):
                     array[place] = normalised(box, matter_is_bright=bright)

@@ -26,7 +26,7 @@ from jaxrefine.app.report.table_data import REASONS, Concern, ReportData, load_r
 from jaxrefine.app.run.score_changes import fallen_micrographs
 from jaxrefine.data import InputError
 from jaxrefine.io.atomic import atomic_open
-from jaxrefine.io.paths import resolve_path
+from jaxrefine.io.paths import PathMap, resolve_paths
 
 PAGE, FIGURES = "report.html", "figures"
 # Names of all pictures that a report may have.
@@ -48,6 +48,7 @@ class ReportOptions:
         landscape: Around how many particles the score is drawn, 12 at most; needs the
             configuration.
         run: What the run said, where the report is made at its end.
+        path_map: Folders that have moved: (OLD, NEW).
     """
 
     threshold: float | None = None
@@ -55,6 +56,7 @@ class ReportOptions:
     config: Config | None = None
     landscape: int = 0
     run: Sequence[str] = ()
+    path_map: PathMap = ()
 
 
 def default_folder(table: Path) -> Path:
@@ -85,7 +87,7 @@ def write_report(table: Path, folder: Path, options: ReportOptions) -> Path:
         "defocus": _if_refined(data, figures.defocus_bars, data),
         "errors": [figures.errors(data)] if data.sigma else [],
         "landscape": _landscape(data, options),
-        "micrographs": _maps(data, options.micrographs),
+        "micrographs": _maps(data, options),
     }
     page = _template().render(
         title=table.name,
@@ -134,11 +136,12 @@ def _landscape(data: ReportData, options: ReportOptions) -> list[RenderedFigure]
     return [landscape_figure(data, found)]
 
 
-def _maps(data: ReportData, most: int) -> list[RenderedFigure]:
+def _maps(data: ReportData, options: ReportOptions) -> list[RenderedFigure]:
+    texts = list(data.micrographs)[: options.micrographs]
     folder = data.table.path.absolute().parent
+    found = resolve_paths(texts, beside=folder, path_map=options.path_map)
     return [
-        micrograph_map(data, text, resolve_path(text, beside=folder), number)
-        for number, text in enumerate(list(data.micrographs)[:most])
+        micrograph_map(data, text, found[text], number) for number, text in enumerate(texts)
     ]
 
 

@@ -7,6 +7,7 @@ run that was interrupted, in whatever way, continues from there.
 import contextlib
 import json
 import logging
+import secrets
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ class Checkpoint:
         # Now, before the images are read: one that changes later is not what was refined.
         self._stamps = [fp.image_stamp(files) for files in self._files]
         self._lock: FileLock | None = None
+        self._is_ours = False
 
     def begin(self, *, fresh: bool) -> None:
         """Take the folder for this run, and make it if it is not there.
@@ -55,7 +57,7 @@ class Checkpoint:
         """
         try:
             self.folder.mkdir(exist_ok=True)
-            self._lock = self._take_lock()
+            self._lock, self._is_ours = self._take_lock(), True
             self._delete(f".*{PARTIAL_SUFFIX}")  # of a run that was killed in writing
             if fresh:
                 self._delete("*.npz")
@@ -170,26 +172,52 @@ class Checkpoint:
         Args:
             shared: Other processes may still be saving.
         """
-        if self._lock is not None and not shared and not self.any_saved():
+        if self._is_ours and not shared and not self.any_saved():
             self.remove()
         self._release()
 
     def _release(self) -> None:
+        self._is_ours = False
         if self._lock is not None:
             self._lock.release()
             self._lock = None
 
     def _take_lock(self) -> FileLock | None:
-        """The system takes it back when this process ends, in whatever way."""
+        """The system takes it back when this process ends, in whatever way.
+
+        Returns:
+            None where the file system has no locks.
+        """
         lock = FileLock(self.folder / _LOCK)
         try:
             lock.acquire(timeout=0)
-        except Timeout:
+            return lock
+        except OSError as error:  # filelock's Timeout is one
+            if not self._has_locks():
+                log.warning(
+                    "%s: its file system has no locks: see to it yourself that no two runs "
+                    "write the same output at once",
+                    self.folder,
+                )
+                return None
+            if not isinstance(error, Timeout):
+                raise
             raise InputError(
                 f"{self._output}: another run is writing this output; wait until it ends, "
                 "or name another file with --output"
             ) from None
-        return lock
+
+    def _has_locks(self) -> bool:
+        """Whether a new file, which no other run knows of, can be locked."""
+        path = self.folder / f".{secrets.token_hex(8)}{PARTIAL_SUFFIX}"
+        path.touch()
+        try:
+            with FileLock(path, timeout=0):
+                return True
+        except OSError:
+            return False
+        finally:
+            path.unlink(missing_ok=True)
 
     def _compare(self) -> None:
         """Refuse the results of an earlier run that was told something else."""

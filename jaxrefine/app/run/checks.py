@@ -1,6 +1,7 @@
 """Second pass over a run's inputs: check together what was read, before any long work."""
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -8,19 +9,25 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxrefine.app.config import Config
-from jaxrefine.app.run.build import build_grid, build_score, smallest_pixel_angstrom
+from jaxrefine.app.run.build import (
+    build_filters,
+    build_grid,
+    build_score,
+    smallest_pixel_angstrom,
+)
 from jaxrefine.app.run.costs import warn_of_box, warn_of_defocus
 from jaxrefine.app.run.read import NamedInputs
 from jaxrefine.data import ErrorCollector, InputError, SearchGrid, add_error_context
 from jaxrefine.io.maps import MEAN, SPREAD, map_shape
 from jaxrefine.io.mrc import image_shape
-from jaxrefine.io.paths import resolve_path
+from jaxrefine.io.paths import PathMap, resolve_paths
 from jaxrefine.io.table import (
     ParticleTable,
     StartingValues,
     decide_statistics,
     unapplied_aberrations,
 )
+from jaxrefine.physics.filters import whitening_frequencies
 from jaxrefine.refine.scoring import Score
 
 log = logging.getLogger("jaxrefine")
@@ -66,7 +73,7 @@ def check_together(config: Config, named: NamedInputs) -> CheckedInputs:
     start = table.start()
     if config.reproduce == "leopard_em":
         start = _as_leopard_em_reads(start)
-    grid, groups = build_grid(config), _group_rows(table)
+    grid, groups = build_grid(config), _group_rows(table, config.path_map)
     statistics = config.statistics
     with errors:
         if statistics == "auto":
@@ -77,6 +84,7 @@ def check_together(config: Config, named: NamedInputs) -> CheckedInputs:
             score = build_score(config, start, grid)
     with errors:
         _check_images(groups, table, named.volume.shape[0])
+        _check_whitening(config, (micrograph for micrograph, *_ in groups))
     errors.raise_any()
 
     voxels = config.template_pixel_size
@@ -97,19 +105,21 @@ def check_together(config: Config, named: NamedInputs) -> CheckedInputs:
     )
 
 
-def _group_rows(table: ParticleTable) -> Groups:
-    """Rows by the files that they need; relative paths as `resolve_path` finds them."""
+def _group_rows(table: ParticleTable, path_map: PathMap) -> Groups:
+    """Rows by the files that they need, found as by `resolve_paths`."""
     groups: dict[Files, list[int]] = {}
-    columns = zip(
+    columns = (
         table.micrograph_paths,
         table.correlation_mean_paths,
         table.correlation_variance_paths,
-        strict=True,
     )
-    folder = table.path.absolute().parent
-    for row, texts in enumerate(columns):
-        image, mean, spread = (resolve_path(text, beside=folder) for text in texts)
-        groups.setdefault((image, mean, spread), []).append(row)
+    found = resolve_paths(
+        (text for column in columns for text in column),
+        beside=table.path.absolute().parent,
+        path_map=path_map,
+    )
+    for row, (image, mean, spread) in enumerate(zip(*columns, strict=True)):
+        groups.setdefault((found[image], found[mean], found[spread]), []).append(row)
     return {files: np.asarray(rows) for files, rows in groups.items()}
 
 
@@ -186,6 +196,28 @@ def _check_images(groups: Groups, table: ParticleTable, side: int) -> None:
         raise InputError(
             [*error.errors[:_MAX_IMAGE_ERRORS], f"… and {more} more errors of images"]
         ) from error
+
+
+def _check_whitening(config: Config, images: Iterable[Path]) -> None:
+    """Refuse a whitening filter whose limit leaves no bin of the spectrum to whiten.
+
+    Raises:
+        InputError: If so.
+    """
+    settings = build_filters(config).whitening
+    if settings is None or settings.max_freq is None:
+        return
+    box = config.particle_stack.extracted_box_size
+    shapes = {image_shape(path, warn=False) for path in images}
+    if not config.apply_global_filtering:
+        shapes = {(box[0], box[1])}
+    first = max(float(whitening_frequencies(shape, settings)[1]) for shape in shapes)
+    if settings.max_freq < first:
+        raise InputError(
+            f"{config.source}: preprocessing_filters.whitening_filter.max_freq: "
+            f"{settings.max_freq:g} — is below the spectrum's first bin, {first:.3g} "
+            "cycles/px, so that nothing would be whitened; 0.5 is Nyquist"
+        )
 
 
 def _check_pixel_sizes(config: Config, start: StartingValues, grid: SearchGrid) -> None:

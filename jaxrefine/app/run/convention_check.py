@@ -22,6 +22,7 @@ from jaxrefine.app.run.confusions import (
     known_confusions,
     pixel_sizes,
 )
+from jaxrefine.app.run.devices import float32_only
 from jaxrefine.app.run.file_confusions import (
     PrepareFiles,
     other_micrographs,
@@ -101,6 +102,7 @@ class Check:
         return all(each.sound and not each.wrong_maps for each in self.micrographs)
 
 
+@float32_only()
 def check_conventions(
     inputs: RunInputs, prepare: PrepareFiles, numbers: Sequence[int] | None = None
 ) -> Check:

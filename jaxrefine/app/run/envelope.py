@@ -11,6 +11,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float, Int
 
+from jaxrefine.app.run.devices import float32_only
 from jaxrefine.app.run.inputs import RunInputs
 from jaxrefine.data import Particles
 from jaxrefine.refine.coordinates import parameter_slices
@@ -44,6 +45,7 @@ class Envelope:
     expected: str = ""
 
 
+@float32_only()
 def find_envelope(inputs: RunInputs, extract: Extract) -> Envelope:
     """The envelope that a run uses.
 

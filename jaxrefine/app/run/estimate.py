@@ -10,6 +10,7 @@ import psutil
 
 from jaxrefine.app.run.checkpoint import Checkpoint
 from jaxrefine.app.run.checks import Files
+from jaxrefine.app.run.devices import float32_only
 from jaxrefine.app.run.inputs import RunInputs
 from jaxrefine.app.run.pipeline import micrographs, refine_batch
 from jaxrefine.app.run.results import Results
@@ -34,6 +35,7 @@ class Calibration:
     batch_s: float
 
 
+@float32_only()
 def calibrate(inputs: RunInputs) -> Calibration:
     """Refine the first batch of the first micrograph, twice, and forget it.
 
@@ -150,4 +152,8 @@ def _mib(count: float) -> str:
 
 def _shapes(files: Files) -> list[tuple[int, int]]:
     micrograph, mean, spread = files
-    return [image_shape(micrograph), map_shape(mean, MEAN), map_shape(spread, SPREAD)]
+    return [
+        image_shape(micrograph, warn=False),
+        map_shape(mean, MEAN, warn=False),
+        map_shape(spread, SPREAD, warn=False),
+    ]

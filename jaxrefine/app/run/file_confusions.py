@@ -48,7 +48,7 @@ def other_templates(inputs: RunInputs) -> Iterator[Confusion]:
         return
     folder = inputs.table.path.absolute().parent
     for text in dict.fromkeys(filter(str.strip, inputs.table.paths("template_path"))):
-        path = resolve_path(text, beside=folder)
+        path = resolve_path(text, beside=folder, path_map=inputs.config.path_map)
         try:
             if path.samefile(inputs.template_path):
                 continue
@@ -70,9 +70,9 @@ def other_micrographs(
     inputs: RunInputs, prepare: PrepareFiles, files: Files
 ) -> Iterator[Confusion]:
     """Other micrographs of the table in the place of this one."""
-    shape = image_shape(files[0])
+    shape = image_shape(files[0], warn=False)
     others = dict.fromkeys(each[0] for each in inputs.groups if each[0] != files[0])
-    alike = [path for path in others if image_shape(path) == shape]
+    alike = [path for path in others if image_shape(path, warn=False) == shape]
     for path in alike[:_OTHER_FILES]:
 
         def undo(sample: Sample, path: Path = path) -> Sample | None:

@@ -18,6 +18,7 @@ _WITHOUT_EFFECT = (
     "computational_config",
     "output_path",
     "particle_stack.df_path",
+    "path_map",
     "source",
     "template_volume_path",
 )

@@ -13,7 +13,7 @@ import numpy as np
 from jaxrefine.app.config import Config
 from jaxrefine.app.run.build import build_filters, build_polish
 from jaxrefine.app.run.checks import CheckedInputs, Groups, check_together
-from jaxrefine.app.run.devices import free_bytes
+from jaxrefine.app.run.devices import float32_only, free_bytes
 from jaxrefine.app.run.output import check_output
 from jaxrefine.app.run.read import NamedInputs, read_named, table_path, template_path
 from jaxrefine.data import ErrorCollector, SearchGrid, Template
@@ -95,6 +95,7 @@ class RunInputs:
         return self.config.reproduce == "leopard_em"
 
 
+@float32_only()
 def load_run(config: Config, output: Path | None = None) -> RunInputs:
     """`load_inputs` for a run that writes: its output, too, is checked.
 
@@ -116,6 +117,7 @@ def load_run(config: Config, output: Path | None = None) -> RunInputs:
     return _build(config, named, checked, output)
 
 
+@float32_only()
 def load_inputs(config: Config, output: Path | None = None) -> RunInputs:
     """Read and check everything but the micrographs' values.
 

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxrefine.app.config import Config
+from jaxrefine.app.run.devices import float32_only
 from jaxrefine.app.run.envelope import use_envelope
 from jaxrefine.app.run.inputs import load_inputs
 from jaxrefine.app.run.pipeline import particles_of
@@ -42,6 +43,7 @@ class Landscape:
     z_at_best: float
 
 
+@float32_only()
 def landscapes(
     config: Config,
     table: Path,

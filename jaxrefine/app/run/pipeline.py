@@ -28,6 +28,7 @@ from jaxrefine.app.run.build import particle_optics, starting_alignment
 from jaxrefine.app.run.checkpoint import Checkpoint
 from jaxrefine.app.run.checks import Files
 from jaxrefine.app.run.convention_check import StartWatch
+from jaxrefine.app.run.devices import float32_only
 from jaxrefine.app.run.envelope import Envelope, find_envelope, use_envelope
 from jaxrefine.app.run.images import clean_image, read_images
 from jaxrefine.app.run.inputs import RunInputs, describe, load_run
@@ -47,6 +48,7 @@ _SECONDS_BETWEEN_SAVES = 10.0
 _SECONDS_FOR_PARTS_TO_APPEAR = 120.0
 
 
+@float32_only()
 def run(
     config: Config,
     *,

@@ -36,12 +36,16 @@ class NamedInputs:
 
 def table_path(config: Config) -> Path:
     """Where the particle table is."""
-    return resolve_path(config.particle_stack.df_path, beside=config.folder)
+    return _resolved(config.particle_stack.df_path, config)
 
 
 def template_path(config: Config) -> Path:
     """Where the template is."""
-    return resolve_path(config.template_volume_path, beside=config.folder)
+    return _resolved(config.template_volume_path, config)
+
+
+def _resolved(text: str, config: Config) -> Path:
+    return resolve_path(text, beside=config.folder, path_map=config.path_map)
 
 
 def read_named(config: Config) -> NamedInputs:

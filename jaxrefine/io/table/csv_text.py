@@ -8,13 +8,16 @@ import pandas as pd
 
 from jaxrefine.data.errors import InputError
 from jaxrefine.io.atomic import atomic_open
+from jaxrefine.io.paths import no_such_file
 from jaxrefine.io.table.cells import Cells
 
 _UNNAMED_INDEX = re.compile(r"(Unnamed: \d+)?")
 
 
 def read_csv(path: Path) -> Cells:
-    """Reads a CSV file; empty lines are skipped.
+    """Reads a CSV file; blank lines, and those that begin with #, are skipped.
+
+    Blank is a line of spaces, or of empty cells, as spreadsheets leave them at the end.
 
     Args:
         path: UTF-8 text, comma-separated, with a header.
@@ -32,11 +35,11 @@ def read_csv(path: Path) -> Cells:
         with open(path, encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
             for row in reader:
-                if row:
+                if any(cell.strip() for cell in row) and not row[0].startswith("#"):
                     rows.append(row)
                     lines.append(reader.line_num)
     except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file") from error
+        raise no_such_file(path) from error
     except IsADirectoryError as error:
         raise InputError(f"{path}: is a folder; it should be a CSV file") from error
     except UnicodeDecodeError as error:

@@ -22,6 +22,8 @@ from jaxrefine.io.table.statistic_maps import ADVICE, MapKind, decide_map_kind
 
 _LIMITS: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray]]] = {
     "pixel_size": (" in 0.01 … 100 (Å)", lambda x: (x >= 0.01) & (x <= 100)),
+    # Of 0 or less the unrefined one counts.
+    "refined_pixel_size": (" up to 100 (Å)", lambda x: x <= 100),
     "voltage": (" in 1 … 5000 (kV)", lambda x: (x >= 1) & (x <= 5000)),
     "spherical_aberration": (" in 0 … 100 (mm)", lambda x: (x >= 0) & (x <= 100)),
     **dict.fromkeys(DEFOCUS, (" within ±1e6 (Å)", lambda x: abs(x) <= 1e6)),
@@ -34,6 +36,14 @@ _UNAPPLIED = (
     "no score applies it: leave it empty, or set `ignore_aberrations: true`, which carries "
     "it along unapplied"
 )
+# Columns that are read as starting values where they are filled, and what they refine.
+_REFINED_STARTS = {
+    f"refined_{name}": name
+    for name in (
+        *("pos_x", "pos_y", *ANGLES, "relative_defocus"),
+        *("pixel_size", *DEFOCUS, "astigmatism_angle"),
+    )
+}
 _NEUTRAL = {"mag_matrix": np.array([1.0, 0.0, 0.0, 1.0])}
 
 
@@ -244,6 +254,10 @@ def _cell_errors(table: ParticleTable, keep: bool) -> Iterator[tuple[int, int, s
         texts = table.raw[name].tolist()
         if column.use == "refused":
             good, right = _without_effect(table, name) | keep, _UNAPPLIED
+        elif name in _REFINED_STARTS:  # without a number the unrefined value counts
+            limit, within = _LIMITS.get(name) or _LIMITS.get(_REFINED_STARTS[name], _LIMIT)
+            values, right = table.numbers(name), f"should be a number{limit}, or empty"
+            good = ~np.isfinite(values) | within(values)
         elif not (column.required or column in OPTICS_FIELDS.values()):
             continue
         elif column.kind == "text":

@@ -37,7 +37,7 @@ def test_shares_are_even_and_whole():
     ("change", "process"),
     [
         ({}, ProcessInfo(None, 3, 2)),
-        ({"SLURM_STEP_NUM_TASKS": "2"}, ProcessInfo(None, 2, 2)),
+        ({"SLURM_STEP_NUM_TASKS": "4"}, ProcessInfo(None, 4, 2)),
         ({"SLURM_STEP_NUM_TASKS": "1"}, None),  # an interactive shell of a larger job
         ({"SLURM_NTASKS": "1"}, None),
         ({"SLURM_STEP_NODELIST": None}, None),  # a batch script, outside of srun

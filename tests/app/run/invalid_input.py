@@ -143,6 +143,17 @@ def pipe(folder: Path) -> None:
     set_keys(folder, {"output_path": "pipe"})
 
 
+def header(name: str, offset: int, content: bytes) -> Spoil:
+    """Some bytes of a file's header."""
+
+    def spoil(folder: Path) -> None:
+        raw = bytearray((folder / name).read_bytes())
+        raw[offset : offset + len(content)] = content
+        (folder / name).write_bytes(raw)
+
+    return spoil
+
+
 def many_invalid_cells(folder: Path) -> None:
     rows = [dict(row, phi="x", psi="y") for row in rows_of(folder) * 4]
     write_rows(folder, rows)
@@ -181,6 +192,11 @@ REFUSED: dict[str, Spoil] = {
     "key_of_wrong_type": keys(defocus_refinement_config__defocus_min="far"),
     "step_zero": keys(defocus_refinement_config__defocus_step=0),
     "min_above_max": keys(defocus_refinement_config__defocus_min=300),
+    "fine_step_zero": keys(
+        orientation_refinement_config__psi_step_coarse=0,
+        orientation_refinement_config__psi_step_fine=0,
+    ),
+    "max_freq_low": keys(preprocessing_filters={"whitening_filter": {"max_freq": 0.0001}}),
     "grid_too_fine": keys(
         orientation_refinement_config__psi_step_fine=0.005,
         orientation_refinement_config__theta_step_fine=0.005,
@@ -215,6 +231,8 @@ REFUSED: dict[str, Spoil] = {
     "position_nan": cell("pos_x", "nan"),
     "angle_inf": cell("psi", "inf"),
     "angle_huge": cell("theta", "1e9"),
+    "start_huge": column("refined_theta", "1e9"),
+    "start_pixel_size_unit": column("refined_pixel_size", "1500"),
     "defocus_nan": cell("defocus_u", "nan"),
     "defocus_unit": cell("defocus_u", "5.2e9"),
     "pixel_size_zero": cell("pixel_size", "0"),
@@ -231,6 +249,8 @@ REFUSED: dict[str, Spoil] = {
     # micrographs and maps
     "micrograph_missing": gone(IMAGE),
     "micrographs_missing": many_missing,
+    "micrograph_moved": cell("micrograph_path", "/scratch/x/gone.mrc"),
+    "micrograph_space": cell("micrograph_path", f"{IMAGE} "),
     "map_missing": gone(MEAN),
     "micrograph_cut": cut(IMAGE),
     "map_cut": cut(SPREAD),
@@ -252,6 +272,11 @@ REFUSED: dict[str, Spoil] = {
 WARNED: dict[str, Spoil] = {
     "box_huge": keys(**{BOX: [288, 288]}),
     "defocus_far": cell("defocus_u", "90000"),
+    "stamp_odd": header(TEMPLATE, 212, b"\x44\x20\x20\x20"),
+    "stamp_of_the_other_order": header(TEMPLATE, 212, b"\x11\x11\0\0"),
+    "mark_missing": header(TEMPLATE, 208, bytes(8)),
+    "axes_turned": header(TEMPLATE, 64, np.array([3, 2, 1], "<i4").tobytes()),
+    "paths_moved": column("micrograph_path", f"/scratch/proj/{IMAGE}"),
     "template_voxel_size": lambda folder: write_volume(
         folder / TEMPLATE, read_volume(folder / TEMPLATE)[0], 1.55
     ),

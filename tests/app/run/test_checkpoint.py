@@ -1,5 +1,6 @@
 """Runs that are interrupted and continued, and results on disk that do not fit."""
 
+import errno
 import re
 import shutil
 import signal
@@ -393,4 +394,23 @@ def test_ctrl_c_while_loading(module):
         cwd=subprocess_runs.ROOT,
     )
     assert done.returncode == 130
-    assert done.stderr == "interrupted: nothing was written\n"
+    assert done.stderr == "interrupted\n"
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP, errno.EACCES])
+def test_a_file_system_without_locks(data, monkeypatch, code):
+    """EACCES, which some file systems answer where a lock is held, is told from that."""
+    fcntl = pytest.importorskip("fcntl")
+
+    def flock(*arguments):
+        raise OSError(code, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    checkpoint = object.__new__(checkpoint_module.Checkpoint)
+    checkpoint.folder = checkpoint._output = data[0] / "out.csv.parts"
+    checkpoint.folder.mkdir()
+    said = []
+    monkeypatch.setattr(checkpoint_module.log, "warning", lambda *words: said.append(words))
+    assert checkpoint._take_lock() is None
+    assert "has no locks" in said[0][0]
+    assert [path.name for path in checkpoint.folder.iterdir()] in ([], ["lock"])

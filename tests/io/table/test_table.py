@@ -410,3 +410,13 @@ def test_a_format_without_lines(tmp_path, monkeypatch):
         read_particle_table(tmp_path / "particles.TOY")
     rows.pop()
     assert read_particle_table(tmp_path / "particles.TOY").locate(0) == "row 0"
+
+
+def test_blank_and_comment_lines(tmp_path):
+    text = BASIC.read_text()
+    head, *rows = text.splitlines()
+    odd = ["# made by me, today", head, "", *rows, "  ", "," * head.count(","), "# end"]
+    (tmp_path / "odd.csv").write_text("\n".join(odd))
+    table = read_particle_table(tmp_path / "odd.csv")
+    assert table.raw.equals(read_particle_table(BASIC).raw)
+    assert table.locate(0) == "line 4"
