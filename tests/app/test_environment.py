@@ -52,9 +52,13 @@ def _too_late(name, value):
 
 
 def test_x64_is_set_aside():
-    with jax.enable_x64(True), float32_only():
-        assert jax.numpy.zeros(1, float).dtype == "float32"
-        assert not jax.config.jax_enable_x64
+    jax.config.update("jax_enable_x64", True)
+    try:
+        with float32_only():
+            assert jax.numpy.zeros(1, float).dtype == "float32"
+        assert jax.numpy.zeros(1, float).dtype == "float64"
+    finally:
+        jax.config.update("jax_enable_x64", False)
 
 
 def test_a_demo_that_was_interrupted(tmp_path, monkeypatch):
