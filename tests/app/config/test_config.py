@@ -192,10 +192,6 @@ def test_devices(gpu_ids, devices):
     "changes",
     [
         {"orientation_refinement_config.psi_step_coarse": 0},
-        {
-            "orientation_refinement_config.psi_step_coarse": 0,
-            "orientation_refinement_config.psi_step_fine": 0,
-        },
         {"orientation_refinement_config.psi_step_fine": 5.0},
         {"pixel_size_refinement_config.pixel_size_step": 0.0},  # not enabled
         {
