@@ -118,7 +118,7 @@ def check_command(line, extras):
             program = "jaxrefine"
         if program == "jaxrefine":
             # Ends with an error of its own where the words mean nothing.
-            cli._parser().parse_args(cli._command_first(words[1:]))
+            cli.parse(words[1:])
         elif program == "pip":
             asked = re.findall(r"\.\[([\w,]+)\]", " ".join(words))
             assert words[1] == "install", line

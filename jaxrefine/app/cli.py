@@ -84,16 +84,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     use_any_characters()
-    parser, options_with_value = _parser()
     if not arguments:
-        parser.print_help(sys.stderr)
+        _parser()[0].print_help(sys.stderr)
         return EXIT_INVALID_INPUT
     try:
-        return _run(
-            parser.parse_args(_command_first(arguments, parser, options_with_value))
-        )
+        return _run(parse(arguments))
     finally:
         flush_output()
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options of a command line without the program's name; exits where it is wrong."""
+    parser, with_value = _parser()
+    return parser.parse_args(_command_first(arguments, parser, with_value))
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 from jaxrefine.data.errors import InputError
 from jaxrefine.io.optional import require_packages
+from jaxrefine.io.paths import begins_with
 
 if TYPE_CHECKING:
     import h5py
@@ -23,11 +24,7 @@ _SIDE_LIMIT_PX = 1_000_000
 
 def is_hdf5(path: Path) -> bool:
     """Whether a file, by its first bytes, is of HDF5; whatever its name."""
-    try:
-        with open(path, "rb") as file:
-            return path.is_file() and file.read(len(_SIGNATURE)) == _SIGNATURE
-    except (OSError, ValueError):
-        return False
+    return begins_with(path, _SIGNATURE)
 
 
 @contextmanager

@@ -114,6 +114,20 @@ def resolve_paths(
     return found | near
 
 
+def begins_with(path: Path, mark: bytes) -> bool:
+    """Whether a path is a file, and one of these first bytes.
+
+    A pipe or a device is not opened: it may wait for ever, or never end.
+    """
+    try:
+        if not path.is_file():
+            return False
+        with open(path, "rb") as file:
+            return file.read(len(mark)) == mark
+    except (OSError, ValueError):
+        return False
+
+
 def no_such_file(path: str | os.PathLike[str]) -> InputError:
     """The error of a file that is not there, and what would be right if that is plain."""
     text = os.fspath(path)

@@ -363,14 +363,25 @@ REFINED = ROW | {
 }
 
 
-@pytest.mark.parametrize(
-    "name", ["scaled_mip", "refined_scaled_mip", "refined_phi", "refined_shift_x"]
-)
+@pytest.mark.parametrize("name", ["scaled_mip", "refined_scaled_mip", "refined_shift_x"])
 def test_numbers_that_cannot_be_drawn_are_refused(tmp_path, name):
     path = save(tmp_path / "t.csv", REFINED, REFINED | {name: "-1e300"}, {name: "1e7"})
     message = refusal(load_report_data, path)
     assert f"line 3, column {name}: '-1e300': should be empty or" in message
     assert "(and 1 more lines)" in message
+
+
+def test_a_start_out_of_range_is_refused_by_the_table(tmp_path):
+    huge = {"refined_phi": "-1e300"}
+    path = save(tmp_path / "t.csv", REFINED, REFINED | huge, {"refined_phi": "1e7"})
+    with pytest.raises(InputError) as caught:
+        load_report_data(path)
+    found = [message.removeprefix(f"{path}, ") for message in caught.value.errors]
+    right = "should be a number within ±1e6, or empty"
+    assert found == [
+        f"line 3, column refined_phi: '-1e300': {right}",
+        f"line 4, column refined_phi: '1e7': {right}",
+    ]
 
 
 def test_what_says_nothing_is_left_out_of_the_report(tmp_path):

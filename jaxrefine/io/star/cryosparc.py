@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxrefine.data import InputError, Optics
+from jaxrefine.io.paths import begins_with
 from jaxrefine.io.star.columns import NO_ORIENTATIONS, need_sane_places, some
 from jaxrefine.io.star.particles import BEAM_TILT, ReadOptions, StarParticles
 from jaxrefine.io.star.pixel_size import micrograph_pixel_size
@@ -49,11 +50,7 @@ _READ = {
 
 def is_cryosparc(path: Path) -> bool:
     """Whether a file is one of numpy's, whatever its name."""
-    try:
-        with open(path, "rb") as file:
-            return path.is_file() and file.read(len(_MAGIC)) == _MAGIC
-    except (OSError, ValueError):
-        return False
+    return begins_with(path, _MAGIC)
 
 
 def from_cryosparc(path: Path, options: ReadOptions) -> StarParticles:

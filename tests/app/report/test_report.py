@@ -159,7 +159,7 @@ def test_table_without_standard_errors_status_or_match_scores(tmp_path):
 def test_one_particle_and_a_missing_micrograph(tmp_path):
     page, _ = report(tmp_path, REFINED)
     assert "of 1 particles" in page.text
-    assert "Drawn without its image" in page.text and "a b.mrc: no such file" in page.text
+    assert "Drawn without its image" in page.text and "a b.mrc': no such file" in page.text
     assert len(page.pictures) == 4
 
 
