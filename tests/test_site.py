@@ -101,7 +101,7 @@ def command_lines(page):
         yield from block.replace("\\\n", " ").splitlines()
     for text in re.findall(r"`([^`]+)`", prose(page)):
         text = " ".join(text.split())
-        if re.match(r"(\S*python -m jaxrefine|srun|jaxrefine) [^.]", text):
+        if re.match(r"(\S*python -m jaxrefine|srun|mpirun|jaxrefine) [^.]", text):
             yield text
 
 
@@ -110,6 +110,8 @@ def check_command(line, extras):
     for words in split_at_and(shlex.split(line, comments=True)):
         if words[:1] == ["srun"]:
             words = words[1:]
+        elif words[:2] == ["mpirun", "-n"]:
+            words = words[3:]
         program = Path(words[0]).name if words else ""
         if not words:
             continue
