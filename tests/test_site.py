@@ -109,7 +109,7 @@ def check_command(line, extras):
     """Fails where a line is no command that there is."""
     for words in split_at_and(shlex.split(line, comments=True)):
         if words[:1] == ["srun"]:
-            words = words[1:]
+            words = [word for word in words[1:] if not word.startswith("--mpi=")]
         elif words[:2] == ["mpirun", "-n"]:
             words = words[3:]
         program = Path(words[0]).name if words else ""
@@ -216,7 +216,7 @@ def test_the_pages_commands_run(tmp_path, monkeypatch, capsys):
 
     monkeypatch.chdir("demo")
     Path("config.yaml").unlink()
-    assert run(start, 1, change=coarsened) == 3
+    assert run(start, 1, change=coarsened) == 4
     assert run(DOCS / "report.md", 0) == 1
     shutil.copy("match_results_refined.csv", "refined.csv")
     assert run(DOCS / "export.md", 0) == 1

@@ -255,9 +255,9 @@ def test_four_devices_need_not_talk():
     """The same results, and no collective in the compiled program."""
     mesh = device_mesh(jax.devices())
     batch = particles()
-    limits = jnp.full(6, jnp.inf)
+    cell = jnp.full(6, jnp.inf), jnp.zeros(6)  # without limits, and without a prior
     settings = replace(FREE, at_once=1)
-    arguments = (batch, unsearched(batch), replicate(template(), mesh), limits, SCORE)
+    arguments = (batch, unsearched(batch), replicate(template(), mesh), cell, SCORE)
     compiled = polish.polish_batch.lower(*arguments, settings, mesh).compile()
     result = compiled(*arguments, settings, mesh)
     assert len(result.refined.z_score.sharding.device_set) == 4

@@ -113,7 +113,7 @@ def _study(
         batches.append((particles, found))
     return EnvelopeStudy(
         batches=batches,
-        # Where an envelope is to be estimated the inputs hold the smooth one.
+        # Either finds the same B; a second one only for it would double the memory.
         template=inputs.smooth_template or inputs.template,
         grid=inputs.grid,
         score=inputs.score,

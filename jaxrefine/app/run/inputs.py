@@ -39,8 +39,7 @@ class RunInputs:
         maps_hold_variance: Otherwise they hold the standard deviation.
         template_path: File of the template.
         template: The template, on every device.
-        smooth_template: The same with cubic slices, for the polish and for the estimate of
-            an envelope; None without either.
+        smooth_template: The same with cubic slices, for the polish; None without polish.
         template_pixel_size_angstrom: Voxel size that it is taken to have, per row.
         filters: Filters of the micrograph.
         global_filtering: Whether they are applied to it as a whole.
@@ -139,8 +138,7 @@ def _build(
     """Third pass: the objects of the core, on the devices."""
     with jax.default_device(named.devices[0]):
         template = make_template(named.volume, config.template_sampling)
-        wants_smooth = config.polish.enabled or config.template_envelope == "auto"
-        smooth = make_template(named.volume, "cubic") if wants_smooth else None
+        smooth = make_template(named.volume, "cubic") if config.polish.enabled else None
     templates = (template, smooth)
     devices = _limit_devices_to_memory(named.devices, templates)
     mesh = device_mesh(devices, max(len(rows) for rows in checked.groups.values()))
