@@ -21,6 +21,8 @@ QUICK = {
     "orientation_refinement_config.theta_step_coarse": 1.0,
     "orientation_refinement_config.theta_step_fine": 1.0,
     "defocus_refinement_config.enabled": False,
+    # Each row is a particle of its own, in a micrograph of its own.
+    "template_envelope": "none",
 }
 _COLUMNS = {
     IMAGE: "micrograph_path",
