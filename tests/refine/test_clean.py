@@ -72,6 +72,7 @@ def lost(image, spoilt, **how):
     return 1 - z_scores(spoilt, **how)[away].mean() / before
 
 
+@pytest.mark.slow
 def test_a_sound_image_keeps_its_scores():
     raw = z_scores(WORLD.image, cleaned=False)
     assert raw.mean() > 10

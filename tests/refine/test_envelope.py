@@ -120,6 +120,7 @@ def test_the_extra_b_is_found_whatever_it_began_with():
     assert right > wrong + 0.5  # and it pays
 
 
+@pytest.mark.slow
 def test_without_folds_the_fit_confirms_what_it_began_with():
     """What the folds are for: a pose that was fitted to a ring has fitted its noise."""
     rings = envelope.Rings()

@@ -105,6 +105,7 @@ def assert_same(one, other, keep=slice(None)):
 # --- the truth -------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_truth_is_found_between_the_grid_s_points():
     """Without noise: pose, defocus and place to a small part of the grid's step."""
     batch = particles(noise=0.0)

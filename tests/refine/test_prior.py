@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import jaxrefine as jr
 from jaxrefine.data import PARAMETERS
@@ -53,6 +54,7 @@ def test_the_posterior_mean_weighs_both():
     np.testing.assert_array_equal(none, optimum)
 
 
+@pytest.mark.slow
 def test_what_an_image_does_not_say_the_start_does():
     """Noise alone: without a prior poses are lost, with it they stay where they were."""
     batch = polish_world.particles(snr=0.0, seed=5)

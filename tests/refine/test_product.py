@@ -271,6 +271,7 @@ def promised(score, particle, template, grid, layout):
     return product.approximate_best_z(*fixed, grid.rotation, poses), error
 
 
+@pytest.mark.slow
 def test_what_is_promised_is_nearly_so():
     score, particle, template = setting("image")
     orientations = uniform_orientations(

@@ -363,6 +363,7 @@ def plainly():
     return each(particles)
 
 
+@pytest.mark.slow
 def test_the_plain_search_is_a_loop_over_the_grid():
     """The oracle's own oracle: numpy's argmax over every pose, one at a time."""
     template, particles = real()

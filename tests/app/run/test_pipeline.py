@@ -47,6 +47,7 @@ def refine(folder, table=None, **changes):
     return pd.read_csv(folder / "out.csv")
 
 
+@pytest.mark.slow
 def test_one_compilation_whatever_the_numbers_of_particles(folder):
     """Micrographs with 1, 7 and 40 particles on four devices: batches of one shape."""
     table = pd.read_csv(folder / "match_results.csv", index_col=0)
@@ -145,6 +146,7 @@ def test_local_filtering(folder, scoring):
     assert 0.75 < ratio.mean() < 1.05
 
 
+@pytest.mark.slow
 def test_random_phases_lower_the_score(folder, straight):
     randomized = refine(
         folder,
