@@ -63,7 +63,7 @@ def test_it_gives_what_the_program_gives(folder):
     assert run.write() == folder / "steps.csv"
     ours, theirs = (pd.read_csv(folder / name) for name in ("steps.csv", "program.csv"))
     pd.testing.assert_frame_equal(run.to_pandas(), ours)
-    # A batch of another size is another program, and rounds float32's last digit in its way.
+    # A batch of another size is another program, which rounds in its own way.
     pd.testing.assert_frame_equal(ours, theirs, rtol=1e-6, atol=1e-6)
 
 
