@@ -43,7 +43,10 @@ def opened_hdf5(path: Path) -> Iterator["h5py.File"]:
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
     except (OSError, KeyError, RuntimeError) as error:
-        raise InputError(f"{path}: the HDF5 file is damaged: {str(error)[:200]}") from error
+        raise InputError(
+            f"{path}: the HDF5 file is damaged ({str(error)[:200]}); copy it again, or "
+            "have the program that made it write it anew"
+        ) from error
 
 
 def hdf5_map_shape(path: Path, name: str) -> tuple[int, int]:

@@ -8,7 +8,8 @@ import contextlib
 import json
 import logging
 import secrets
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,17 @@ log = logging.getLogger("jaxrefine")
 _RUN, _BEFORE, _LOCK = "run.json", "before.json", "lock"
 # Beside the columns' names in a file; no column begins with an underscore.
 _ROWS, _MADE_FROM = "_rows", "_made_from"
+
+
+@contextlib.contextmanager
+def _no_stand_in() -> Iterator[None]:
+    """No file in a lock's place where a system has no locks: a kill would leave it.
+
+    filelock says with a warning that it takes one; here that is an error.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        yield
 
 
 class Checkpoint:
@@ -190,9 +202,10 @@ class Checkpoint:
         """
         lock = FileLock(self.folder / _LOCK)
         try:
-            lock.acquire(timeout=0)
+            with _no_stand_in():
+                lock.acquire(timeout=0)
             return lock
-        except OSError as error:  # filelock's Timeout is one
+        except (OSError, UserWarning) as error:  # filelock's Timeout is one
             if not self._has_locks():
                 log.warning(
                     "%s: its file system has no locks: see to it yourself that no two runs "
@@ -212,9 +225,9 @@ class Checkpoint:
         path = self.folder / f".{secrets.token_hex(8)}{PARTIAL_SUFFIX}"
         path.touch()
         try:
-            with FileLock(path, timeout=0):
+            with _no_stand_in(), FileLock(path, timeout=0):
                 return True
-        except OSError:
+        except (OSError, UserWarning):
             return False
         finally:
             path.unlink(missing_ok=True)

@@ -25,6 +25,7 @@ from jaxrefine.app.run.confusions import (
 from jaxrefine.app.run.devices import float32_only
 from jaxrefine.app.run.file_confusions import (
     PrepareFiles,
+    other_axes,
     other_micrographs,
     other_statistics,
     other_templates,
@@ -261,6 +262,7 @@ def _all_but_pixel_sizes(
     yield from known_confusions(sample, inputs.contrast_is_inverted)
     yield from other_statistics(inputs)
     yield from other_templates(inputs)
+    yield from other_axes(inputs)
     yield from other_micrographs(inputs, prepare, files)
 
 

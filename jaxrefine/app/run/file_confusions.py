@@ -66,6 +66,26 @@ def other_templates(inputs: RunInputs) -> Iterator[Confusion]:
         )
 
 
+def other_axes(inputs: RunInputs) -> Iterator[Confusion]:
+    """The template's axes in the reverse order, as its header or a program has them."""
+
+    def undo(sample: Sample) -> Sample | None:
+        try:
+            volume, _ = read_volume(inputs.template_path)
+        except InputError:
+            return None
+        turned = np.ascontiguousarray(volume.transpose())
+        made = make_template(turned, inputs.config.template_sampling)
+        return replace(sample, template=made)
+
+    yield Confusion(
+        "with the template's axes in the reverse order",
+        "its x and z are exchanged: write the volume anew, transposed, with the axes "
+        "(1, 2, 3) in its header",
+        undo,
+    )
+
+
 def other_micrographs(
     inputs: RunInputs, prepare: PrepareFiles, files: Files
 ) -> Iterator[Confusion]:

@@ -88,12 +88,18 @@ def _nameless_template(folder: Path, config: Config, table: Table) -> Config:
     return _other_template(folder, config, table)
 
 
-def _mirrored_template(folder: Path, config: Config, table: Table) -> Config:
-    volume, voxel_size = read_volume(folder / config.template_volume_path)
-    mirrored = np.ascontiguousarray(volume[::-1])
-    write_volume(folder / "other.mrc", mirrored, voxel_size or 1.0)
-    table["template_path"] = "gone.mrc"
-    return dataclasses.replace(config, template_volume_path=str(folder / "other.mrc"))
+def _volume(change: Callable[[np.ndarray], np.ndarray]):
+    """Another volume than that of the match, which is gone."""
+
+    def spoil(folder: Path, config: Config, table: Table) -> Config:
+        volume, voxel_size = read_volume(folder / config.template_volume_path)
+        changed = np.ascontiguousarray(change(volume))
+        write_volume(folder / "other.mrc", changed, voxel_size or 1.0)
+        table["template_path"] = "gone.mrc"
+        other = str(folder / "other.mrc")
+        return dataclasses.replace(config, template_volume_path=other)
+
+    return spoil
 
 
 def _swap(*columns: str):
@@ -133,7 +139,8 @@ PLANTED = {
     "radians": Planted(
         _angles(lambda *angles: tuple(map(np.deg2rad, angles))), "are in radians"
     ),
-    "mirrored": Planted(_mirrored_template, "the other hand"),
+    "mirrored": Planted(_volume(lambda v: v[::-1]), "the other hand"),
+    "axes": Planted(_volume(np.transpose), "its x and z are exchanged"),
     "named_template": Planted(_other_template, "set `template_volume_path"),
     "template": Planted(_nameless_template, "the template is another"),
 }

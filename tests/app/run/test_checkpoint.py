@@ -397,7 +397,9 @@ def test_ctrl_c_while_loading(module):
     assert done.stderr == "interrupted\n"
 
 
-@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP, errno.EACCES])
+@pytest.mark.parametrize(
+    "code", [errno.ENOLCK, errno.EOPNOTSUPP, errno.EACCES, errno.ENOSYS]
+)
 def test_a_file_system_without_locks(data, monkeypatch, code):
     """EACCES, which some file systems answer where a lock is held, is told from that."""
     fcntl = pytest.importorskip("fcntl")
