@@ -16,6 +16,16 @@ import numpy as np
 
 from jaxrefine.app.run.build import build_score, particle_optics, starting_alignment
 from jaxrefine.app.run.checks import Files
+from jaxrefine.app.run.confusion_evidence import (
+    Evidence,
+    Tried,
+    agrees,
+    decide,
+    doubt,
+    likeness,
+    noise_level,
+    scatter,
+)
 from jaxrefine.app.run.confusions import (
     Confusion,
     Sample,
@@ -41,23 +51,8 @@ from jaxrefine.refine.refine import best_z_in_box
 log = logging.getLogger("jaxrefine")
 
 _PARTICLES, _MICROGRAPHS = 8, 4
-# A confusion is named where it gives so much of the table's z, and so much more than the
-# present one. Other filters, whole pixels and rounded tables cost less than the one; of
-# the best of a hundred trials in noise the median over 8 particles rises by less than
-# the other.
-_RESTORED, _RISEN = 0.8, 1.3
 # Grids of a score beyond this, and beyond the run's own, take too long for a trial.
 _WIDEST_PX = 1600
-# Confusions that differ by less cannot be told apart.
-_SAME = 0.03
-
-
-@dataclass(frozen=True)
-class Tried:
-    """A confusion, and the median z-score without it."""
-
-    confusion: Confusion
-    z: float
 
 
 @dataclass(frozen=True)
@@ -121,12 +116,14 @@ def check_conventions(
     count = min(_MICROGRAPHS, len(groups))
     evenly = np.unique(np.linspace(0, len(groups) - 1, count).round().astype(int))
     z_of_table = z_at_start(inputs.table, inputs.start)
-    noise = noise_level(inputs.score.positions)
+    positions = math.prod(inputs.score.positions)
+    noise = noise_level(positions)
     found, failed = [], []
     for number in evenly.tolist() if numbers is None else numbers:
         rows = best_rows(groups[number], z_of_table)
         sample = _sample(inputs, prepare(inputs, files[number]), rows)
-        z, reference = _median_z(inputs, sample), float(np.median(z_of_table[rows]))
+        z = float(np.median(_z(inputs, sample)))
+        reference = float(np.median(z_of_table[rows]))
         each = MicrographCheck(
             files=files[number],
             particles=len(rows),
@@ -137,10 +134,11 @@ def check_conventions(
         )
         found.append(each)
         if not each.sound:
-            failed.append((each, sample))
+            failed.append((each, sample, z_of_table[rows]))
     if not failed:
         return Check(found, noise, [], None)
-    each, sample = max(failed, key=lambda one: one[0].particles)
+    each, sample, table_z = max(failed, key=lambda one: one[0].particles)
+    known = Evidence(each.z, each.table_z, each.particles, positions)
     tried: list[Tried] = []
     restoring, nearest = [], None
     # Pixel sizes are many: only where nothing else helps.
@@ -148,51 +146,11 @@ def check_conventions(
         _all_but_pixel_sizes(inputs, prepare, each.files, sample),
         pixel_sizes(sample.template.side),
     ):
-        tried += _tried(inputs, sample, confusions)
-        restoring, nearest = decide(each.z, each.table_z, noise, tried)
+        tried += _tried(inputs, sample, table_z, confusions)
+        restoring, nearest = decide(known, tried)
         if restoring:
             break
     return Check(found, noise, restoring, nearest)
-
-
-def noise_level(positions: tuple[int, int]) -> float:
-    """z-score that the best of so many positions reaches where nothing is, and one more.
-
-    The expected maximum of n normal numbers is below √(2 ln n); neighbours are correlated,
-    so that it is well below. Hardly ever does a median of several exceed it.
-    """
-    return math.sqrt(2 * math.log(positions[0] * positions[1])) + 1
-
-
-def agrees(z: float, table_z: float, noise_z: float) -> bool:
-    """Whether a median z-score is what the table says; without that, above noise."""
-    return z >= (FALLEN * table_z if np.isfinite(table_z) else noise_z)
-
-
-def decide(
-    z: float, table_z: float, noise_z: float, tried: Sequence[Tried]
-) -> tuple[list[Tried], Tried | None]:
-    """Of the confusions tried, those that restore the score; otherwise the nearest.
-
-    Args:
-        z: Present median z-score.
-        table_z: The table's; NaN where it has none.
-        noise_z: From `noise_level`.
-        tried: What each of the confusions gives.
-
-    Returns:
-        The best, and with it those that cannot be told from it; and, where there is none,
-        the one that gives most, if that is more than noise.
-    """
-    wanted = _RESTORED * table_z if np.isfinite(table_z) else noise_z
-    wanted = max(wanted, _RISEN * max(z, 0.0))
-    ordered = sorted(tried, key=lambda each: -each.z)
-    good = [each for each in ordered if each.z >= wanted]
-    if good:
-        return [each for each in good if each.z >= (1 - _SAME) * good[0].z], None
-    if ordered and ordered[0].z >= max(noise_z, _RISEN * z):
-        return [], ordered[0]
-    return [], None
 
 
 def best_rows(rows: np.ndarray, z: np.ndarray) -> np.ndarray:
@@ -215,8 +173,8 @@ def _sample(inputs: RunInputs, micrograph: Micrograph, rows: np.ndarray) -> Samp
     )
 
 
-def _median_z(inputs: RunInputs, sample: Sample) -> float:
-    """Median over the particles of the best z-score in the box; NaN: cannot be scored."""
+def _z(inputs: RunInputs, sample: Sample) -> np.ndarray:
+    """Each particle's best z-score in its box; NaN: they cannot be scored."""
     count = len(sample.start.position_px)
     nothing = jnp.zeros(1)
     grid = SearchGrid(jnp.eye(3)[None], jnp.zeros(1, bool), nothing, nothing)
@@ -230,11 +188,11 @@ def _median_z(inputs: RunInputs, sample: Sample) -> float:
     try:
         score = build_score(inputs.config, wide, grid)
     except InputError:  # the CTF would spread too far
-        return float("nan")
+        return np.full(count, np.nan)
     usual = inputs.score
     widest = max(_WIDEST_PX, *usual.filter_grid, *usual.padded_box)
     if max(*score.filter_grid, *score.padded_box) > widest:
-        return float("nan")
+        return np.full(count, np.nan)
     # As many as any other sample, for the same reason.
     rows = np.minimum(np.arange(_PARTICLES), count - 1)
     with jax.default_device(inputs.mesh.devices.flat[0]):
@@ -247,7 +205,7 @@ def _median_z(inputs: RunInputs, sample: Sample) -> float:
             image_scale=-1.0 if inputs.contrast_is_inverted else 1.0,
         )
         z = np.asarray(best_z_in_box(particles, sample.template, score))[:count]
-    return float(np.median(np.where(np.isfinite(z), z, 0.0)))
+    return np.where(np.isfinite(z), z, 0.0)
 
 
 def _power_above(values: np.ndarray, base: float) -> np.ndarray:
@@ -267,13 +225,16 @@ def _all_but_pixel_sizes(
 
 
 def _tried(
-    inputs: RunInputs, sample: Sample, confusions: Iterable[Confusion]
+    inputs: RunInputs,
+    sample: Sample,
+    table_z: np.ndarray,
+    confusions: Iterable[Confusion],
 ) -> Iterator[Tried]:
     """What the sample scores without each confusion that makes sense for it."""
     for confusion in confusions:
         changed = confusion.undo(sample)
-        if changed is not None and np.isfinite(z := _median_z(inputs, changed)):
-            yield Tried(confusion, z)
+        if changed is not None and np.isfinite(z := _z(inputs, changed)).all():
+            yield Tried(confusion, float(np.median(z)), scatter(z, table_z))
 
 
 class StartWatch:
@@ -354,11 +315,11 @@ def format_problems(check: Check) -> list[str]:
         for each in check.restoring[:1]:
             lines.append(
                 f"{each.confusion.name} z is {each.z:.1f} in place of {worst.z:.1f}: "
-                f"{each.confusion.remedy}"
+                f"{each.confusion.remedy}{doubt(check.restoring, worst.particles)}"
             )
         lines += [
-            f"  nearly the same {each.confusion.name} (z {each.z:.1f}): "
-            f"{each.confusion.remedy}"
+            f"  {likeness(check.restoring[0], each)} {each.confusion.name} "
+            f"(z {each.z:.1f}): {each.confusion.remedy}"
             for each in check.restoring[1:4]
         ]
         if not check.restoring:

@@ -29,7 +29,9 @@ class Planted:
     named: str
 
 
-def _scale(names: tuple[str, ...], factor: float):
+def scaled(names: tuple[str, ...], factor: float):
+    """Columns times a number."""
+
     def spoil(folder: Path, config: Config, table: Table) -> None:
         for name in names:
             if name in table:
@@ -38,7 +40,9 @@ def _scale(names: tuple[str, ...], factor: float):
     return spoil
 
 
-def _set(name: str, value: float):
+def set_to(name: str, value: float):
+    """A column of one number."""
+
     def spoil(folder: Path, config: Config, table: Table) -> None:
         table[name] = value
 
@@ -117,17 +121,17 @@ SOUND = Planted(lambda folder, config, table: None, "")
 _DEFOCUS = ("defocus_u", "defocus_v")
 PLANTED = {
     "contrast": Planted(_invert, "invert_contrast: true"),
-    "defocus_um": Planted(_scale(_DEFOCUS, 1e-4), "in µm"),
-    "defocus_nm": Planted(_scale(_DEFOCUS, 0.1), "in nm"),
+    "defocus_um": Planted(scaled(_DEFOCUS, 1e-4), "in µm"),
+    "defocus_nm": Planted(scaled(_DEFOCUS, 0.1), "in nm"),
     "defocus_sign": Planted(
-        _scale((*_DEFOCUS, "relative_defocus"), -1), "change the sign of defocus_u"
+        scaled((*_DEFOCUS, "relative_defocus"), -1), "change the sign of defocus_u"
     ),
-    "phase_shift": Planted(_set("phase_shift", 90.0), "set phase_shift to 0"),
+    "phase_shift": Planted(set_to("phase_shift", 90.0), "set phase_shift to 0"),
     "pixel_size_6": Planted(
-        _scale(("pixel_size", "refined_pixel_size"), 1.06), "pixel_size (and refined"
+        scaled(("pixel_size", "refined_pixel_size"), 1.06), "pixel_size (and refined"
     ),
     "pixel_size_2": Planted(
-        _scale(("pixel_size", "refined_pixel_size"), 2), "pixel_size (and refined"
+        scaled(("pixel_size", "refined_pixel_size"), 2), "pixel_size (and refined"
     ),
     "centres": Planted(_centres, "are centres"),
     "binned": Planted(_binned, "multiply pos_x and pos_y by 2"),

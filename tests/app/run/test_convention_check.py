@@ -1,19 +1,25 @@
 """Confusions of conventions, planted and named; and no alarm where all is sound."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from jaxrefine.app.cli import main
 from jaxrefine.app.console.summary import format_fallen
 from jaxrefine.app.demo.dataset import make_demo
-from jaxrefine.app.run.confusions import Confusion
-from jaxrefine.app.run.convention_check import (
+from jaxrefine.app.run.confusion_evidence import (
+    Evidence,
     Tried,
     agrees,
-    check_conventions,
+    chance_level,
     decide,
-    format_problems,
+    doubt,
+    likeness,
+    scatter,
 )
+from jaxrefine.app.run.confusions import Confusion
+from jaxrefine.app.run.convention_check import check_conventions, format_problems
 from jaxrefine.app.run.inputs import load_inputs
 from jaxrefine.app.run.pipeline import read_and_prepare
 from jaxrefine.app.run.score_changes import fallen_micrographs
@@ -48,9 +54,41 @@ def tried(*scores):
     ],
 )
 def test_what_restores_the_score_is_named(z, table_z, scores, named, nearest):
-    restoring, near = decide(z, table_z, NOISE_Z, tried(*scores))
+    restoring, near = decide(Evidence(z, table_z, 8, 289), tried(*scores))
     assert [each.confusion.name for each in restoring] == named
     assert (near and near.confusion.name) == nearest
+
+
+def test_chance_names_nothing():
+    """Single weak particles: what the best of a hundred trials in noise reaches."""
+    rng = np.random.default_rng(0)
+    for particles in (1, 3, 8):
+        level = chance_level(289, particles, 100)
+        noise = rng.standard_normal((100, 100, particles, 289), np.float32).max(axis=-1)
+        best = np.median(noise, axis=-1).max(axis=-1)
+        assert (best > level).sum() <= 1  # of 100
+        assert best.max() > level - 1  # not too careful, either
+    one = Evidence(2.7, 5.6, particles=1, positions=289)
+    assert decide(one, tried(5.0, *[2.0] * 100))[0] == []
+    assert decide(one, tried(5.5, *[2.0] * 100))[0] != []
+
+
+def test_each_particle_comes_back_where_the_right_one_is_named():
+    table = np.array([6.0, 5.0, 5.5, 8.0])
+    assert scatter(0.9 * table, table) < 1e-9
+    assert scatter(table[::-1], table) > 0.1
+    assert scatter(table, np.full(4, np.nan)) == 0
+    weak = Evidence(3.2, 5.5, particles=8, positions=289)
+    right, other = tried(5.3, 5.7)
+    other = dataclasses.replace(other, scatter=0.15)
+    assert decide(weak, [other, right])[0] == [right, other]
+
+
+def test_doubt_is_said():
+    one, other, same = tried(6.3, 5.5, 6.2)
+    assert doubt([one, same], 1) == "" and likeness(one, same) == "nearly the same"
+    assert "from 1 particle to tell this" in doubt([one, other], 1)
+    assert likeness(one, other) == "as likely"
 
 
 def test_a_table_without_scores_is_judged_by_noise():
