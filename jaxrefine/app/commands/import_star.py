@@ -23,12 +23,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PX",
         help="side of the template to refine with: positions are those of its corner",
     )
-    parser.add_argument(
+    maps = parser.add_mutually_exclusive_group()
+    maps.add_argument(
         "--maps-from",
         type=Path,
         metavar="TABLE.csv",
         help="a particle table that names the statistic maps of the same micrographs, "
         "which a STAR file does not; without it their columns are left empty",
+    )
+    maps.add_argument(
+        "--flat-maps",
+        action="store_true",
+        help="without a match's maps: write some of mean 0 and deviation 1 beside the "
+        "table, as the score has in noise",
     )
     parser.add_argument(
         "--pixel-size",
@@ -67,6 +74,7 @@ def run(options: argparse.Namespace) -> int:
         options.output,
         options.template_size,
         options.maps_from,
+        flat_maps=options.flat_maps,
         options=ReadOptions(
             pixel_size_angstrom=options.pixel_size,
             phase_shift_unit=options.phase_shift_unit,
@@ -80,13 +88,17 @@ def run(options: argparse.Namespace) -> int:
             say(f"note: {note}")
         say(f"written: {options.output}: {done.particles} particles")
         if done.statistics is not None:
+            by = f" by {options.maps_from}" if options.maps_from else ""
             say(
                 f"to refine it, set `statistics: {done.statistics}`: that is what the maps "
-                f"hold by {options.maps_from}, and the new table does not tell"
+                f"hold{by}, and the new table does not tell"
             )
-        if options.maps_from is None:
+        if options.maps_from is None and not options.flat_maps:
             say(
                 "a refinement needs correlation_average_path and "
-                "correlation_variance_path: fill them in, or give --maps-from"
+                "correlation_variance_path, the match's statistic maps: fill them in, or "
+                "import again with --maps-from TABLE.csv, a table that names them; where "
+                "no match was made, with --flat-maps"
             )
+        say(f"next: jaxrefine init {options.output} --template TEMPLATE.mrc")
     return EXIT_WRITTEN

@@ -11,7 +11,7 @@ from jaxrefine.app.config.yaml_reader import read_yaml
 from jaxrefine.data import ErrorCollector, InputError
 from jaxrefine.io.mrc import read_volume
 from jaxrefine.io.paths import resolve_path
-from jaxrefine.io.table import ParticleTable, read_particle_table
+from jaxrefine.io.table import ParticleTable, decide_statistics, read_particle_table
 
 # What the box is larger than the template by: positions 4 px to either side are searched,
 # where a match is a pixel or two off.
@@ -73,6 +73,8 @@ def make_config(
         else "The default, whitening alone; they should be those of the match",
         filters=_filters(settings),
     )
+    untold = _statistics_untold(table)
+    text += _STATISTICS if untold else ""
     Config.from_dict(
         yaml.safe_load(text), str(match or output)
     )  # a match's filters may be invalid
@@ -88,7 +90,24 @@ def make_config(
     return [
         f"{len(table)} particles of {particles}",
         f"template {template}, {side} px; box {side + _MARGIN_PX} px",
+        *(
+            [
+                "statistics: standard_deviation, as Leopard-EM's maps hold: the table "
+                "does not tell; change it where yours hold variances"
+            ]
+            if untold
+            else []
+        ),
     ]
+
+
+def _statistics_untold(table: ParticleTable) -> bool:
+    """Whether a table, one imported from a STAR file, say, lacks the match's z-scores."""
+    try:
+        decide_statistics(table)
+    except InputError:
+        return True
+    return False
 
 
 def _match_settings(match: Path | None) -> dict[str, Any]:
@@ -189,4 +208,9 @@ polish:
 computational_config:
   gpu_ids: auto   # every GPU, else the CPU
   num_cpus: 1     # threads that read and filter micrographs ahead
+"""
+_STATISTICS = """
+# What the maps of correlation_variance_path hold, which this table does not tell:
+# `variance`, or `standard_deviation`, as those of Leopard-EM do (and flat ones, of 1).
+statistics: standard_deviation
 """

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxrefine.app.interchange.export_star import files_of, refuse_overwriting
+from jaxrefine.app.interchange.flat_maps import write_flat_maps
 from jaxrefine.app.interchange.micrograph_names import matched_names
 from jaxrefine.data import InputError
 from jaxrefine.io.mrc import image_pixel_size, image_shape
@@ -53,6 +54,7 @@ def import_star(
     template_side_px: int,
     maps_from: Path | None = None,
     *,
+    flat_maps: bool = False,
     options: ReadOptions | None = None,
     overwrite: bool = False,
 ) -> Imported:
@@ -67,6 +69,7 @@ def import_star(
         template_side_px: Side of the template that the table will be refined with.
         maps_from: A particle table that names the statistic maps of the micrographs; None
             leaves their columns empty.
+        flat_maps: Write maps of mean 0 and deviation 1, for want of a match's.
         options: What the user says of the file.
         overwrite: Replace a table that is there.
 
@@ -110,11 +113,18 @@ def import_star(
         maps = [known[meant[name]].maps for name in particles.micrograph]
         particles, more = _with_found_images(star, particles, meant, known)
         notes += more
+    elif flat_maps:
+        beside = star.absolute().parent
+        maps = write_flat_maps(
+            output, particles.micrograph, beside, template_side_px, overwrite=overwrite
+        )
     frame = imported_table(particles, template_side_px, maps)
     frame = rebase_relative_paths(frame, star.absolute().parent, output.absolute().parent)
     notes += _outside(star, particles)
     write_table(frame, output)
-    statistics = None if named is None else _statistics_kind(named)
+    statistics: MapKind | None = "standard_deviation" if flat_maps else None
+    if named is not None:
+        statistics = _statistics_kind(named)
     return Imported(len(frame), statistics, tuple(notes))
 
 

@@ -32,6 +32,11 @@ _LIMITS: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray]]] = {
 # Of all others: what is beyond is in no unit of theirs, and float32 would lose it.
 _LIMIT = (" within ±1e6", lambda x: abs(x) <= 1e6)
 _MAX_ROW_ERRORS = 20
+_MAP_COLUMNS = ("correlation_average_path", "correlation_variance_path")
+_WITHOUT_MAPS = (
+    " (the statistic maps of the match; `jaxrefine import` takes them from a table, with "
+    "--maps-from, or makes some, with --flat-maps)"
+)
 _UNAPPLIED = (
     "no score applies it: leave it empty, or set `ignore_aberrations: true`, which carries "
     "it along unapplied"
@@ -267,7 +272,9 @@ def _cell_errors(table: ParticleTable, keep: bool) -> Iterator[tuple[int, int, s
             values, right = table.numbers(name), f"should be a number{limit}"
             good = np.isfinite(values) & within(values)
         if column.required and len(texts) > 1 and not any(text.strip() for text in texts):
-            yield 0, place, f"{table.path}, column {name}: every cell is empty: {right}"
+            more = _WITHOUT_MAPS if name in _MAP_COLUMNS else ""
+            where = f"{table.path}, column {name}"
+            yield 0, place, f"{where}: every cell is empty: {right}{more}"
             continue
         for row in np.flatnonzero(~np.asarray(good, bool)):
             what = f"{texts[row][:60]!r}" if texts[row].strip() else "an empty cell"
