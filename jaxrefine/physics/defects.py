@@ -5,6 +5,8 @@ is bright or dark but smooth (carbon, contamination, fiducials) is image, and st
 """
 
 import itertools
+import warnings
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +28,16 @@ _NEIGHBOURHOOD = 7
 _QUARTILE = 0.6745
 # Of sparse counts, most of them 0: so many times the 99.9 % quantile.
 _SPARSE = 5.0
+# Rows and columns whose pixels differ from their neighbours by so small a share of what is
+# usual are no image, and those that touch them and stay below the other. Fourier cropping
+# smears noise into a band of one value, as 1/√distance.
+_FLAT, _FLATTENED = 0.25, 0.5
+# Lines in which a step may ring; their level is off by so much of what neighbours usually
+# differ by, and so many times more than lines further in are: at an edge, and where a band
+# was found.
+_RINGING = ((4, 1.0, 20.0), (16, 0.3, 8.0))
+_PAIRS = 1024  # neighbours on a line, by which it is judged
+_SURE = 100  # pixels of a line that differ, by which that is told
 _LINES = 128  # rows and columns on which a value's frequency is measured
 _ENOUGH = 1_000_000  # pixels for quantiles
 
@@ -35,7 +47,8 @@ class Defects(NamedTuple):
 
     Attributes:
         not_finite: NaN or infinite.
-        constant: In rows, columns or blocks of one value.
+        constant: In rows, columns or blocks of one value; or in whole rows and columns
+            of nearly one.
         far: Single pixels, or a few together, far from all around them.
     """
 
@@ -57,6 +70,7 @@ def find_defects(image: Float[np.ndarray, "Ny Nx"]) -> Defects:
     """
     not_finite = ~np.isfinite(image)
     constant = _constant(image) & ~not_finite
+    constant |= _flat_lines(image, constant | not_finite) & ~not_finite
     spoilt = not_finite | constant
     if spoilt.all():
         return Defects(not_finite, constant, np.zeros_like(spoilt))
@@ -135,6 +149,68 @@ def _constant(image: Float[np.ndarray, "Ny Nx"]) -> Bool[np.ndarray, "Ny Nx"]:
         for y, first, last in zip(row[long], start[long], stop[long], strict=True):
             marked[y, first:last] = True
     return _spread(mask, np.isin(image, sorted(rare)), image) if rare else mask
+
+
+def _flat_lines(
+    image: Float[np.ndarray, "Ny Nx"], spoilt: Bool[np.ndarray, "Ny Nx"]
+) -> Bool[np.ndarray, "Ny Nx"]:
+    """Whole rows and columns of nearly one value, as ringing leaves of a constant band.
+
+    And the outermost ones, whose level is far off: noise rings into them from beyond.
+    """
+    mask = np.zeros(image.shape, bool)
+    values = np.where(spoilt, 0, image).astype(np.float32)
+    for turned, marked, out in ((values, mask, spoilt), (values.T, mask.T, spoilt.T)):
+        at = np.arange(1, turned.shape[1], max(1, turned.shape[1] // _PAIRS))
+        sound = ~(out[:, at] | out[:, at - 1])
+        step = np.where(sound, np.abs(turned[:, at] - turned[:, at - 1]), 0)
+        count = sound.sum(axis=1)
+        changes = np.median(np.count_nonzero(step, axis=1))
+        cap = np.quantile(step, 0.99) if step.size else 0.0
+        each = np.minimum(step, cap).sum(axis=1) / np.maximum(count, 1)
+        usual = float(np.median(each))
+        if usual == 0 or changes < _SURE:
+            continue
+        share = np.where(count < _SURE, 1.0, each / usual)
+        with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
+            level = np.nanmedian(np.where(sound, turned[:, at], np.nan), axis=1)
+        bands = [
+            (first, last)
+            for first, last in _true_runs(share < _FLATTENED)
+            if share[first:last].min() < _FLAT
+        ]
+        lenient = bool(bands)  # what rings into one end rings into the other
+        for first, last in bands:
+            marked[max(0, first - 1) : last + 1] = True
+            before, after = level[:first][::-1], level[last:]
+            marked[max(0, first - _lines_off(before, usual, lenient)) : first] = True
+            marked[last : last + _lines_off(after, usual, lenient)] = True
+        marked[: _lines_off(level, usual, lenient)] = True
+        marked[::-1][: _lines_off(level[::-1], usual, lenient)] = True
+    return mask
+
+
+def _true_runs(values: Bool[np.ndarray, " n"]) -> Iterator[tuple[int, int]]:
+    edges = np.flatnonzero(np.diff(values, prepend=False, append=False)).tolist()
+    yield from zip(edges[::2], edges[1::2], strict=True)
+
+
+def _lines_off(level: Float[np.ndarray, " n"], usual: float, lenient: bool) -> int:
+    """How many of the first lines are, or lie before, one whose level is far off.
+
+    Args:
+        level: Of lines, those near to an edge or a band first.
+        usual: Difference of neighbouring pixels.
+        lenient: Whether a band was found, so that ringing is to be expected.
+    """
+    reach, far, many = _RINGING[lenient]
+    if len(level) < 3 * reach:
+        return 0
+    inner = level[reach : 3 * reach]
+    middle = np.median(inner)
+    limit = max(far * usual, many * float(np.median(np.abs(inner - middle))))
+    off = np.flatnonzero(np.abs(level[:reach] - middle) > limit)
+    return int(off[-1]) + 1 if len(off) else 0
 
 
 def _runs(

@@ -30,6 +30,31 @@ def with_band(image: FloatArray, edge: str, width_px: int, value: float) -> Floa
     return spoilt
 
 
+def with_smeared_band(
+    image: FloatArray, edge: str, width_px: float, value: float, factor: int = 3
+) -> FloatArray:
+    """As `with_band`, but Fourier-cropped afterwards, which smears and rings.
+
+    Args:
+        image: Of even sides.
+        edge: As there.
+        width_px: Of the band after cropping.
+        value: Of the band.
+        factor: By which the sides become smaller.
+    """
+    height, width = image.shape
+    large = factor * height, factor * width
+    rfft = np.fft.rfft2(image)
+    padded = np.zeros((large[0], large[1] // 2 + 1), rfft.dtype)
+    half = height // 2
+    padded[:half, : width // 2 + 1] = rfft[:half]
+    padded[-half:, : width // 2 + 1] = rfft[-half:]
+    fine = np.fft.irfft2(padded, s=large) * factor**2
+    spoilt = np.fft.rfft2(with_band(fine, edge, round(factor * width_px), value))
+    kept = np.concatenate([spoilt[:half], spoilt[-half:]])[:, : width // 2 + 1]
+    return (np.fft.irfft2(kept, s=image.shape) / factor**2).astype(image.dtype)
+
+
 def with_block(
     image: FloatArray, corner_px: tuple[int, int], side_px: int, value: float
 ) -> FloatArray:

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from jaxrefine.physics.defects import fill_defects, find_defects
-from jaxrefine.simulate.artefacts import with_band, with_block, with_slope, with_spots
+from jaxrefine.simulate.artefacts import (
+    with_band,
+    with_block,
+    with_slope,
+    with_smeared_band,
+    with_spots,
+)
 
 SHAPE = (200, 232)
 NOISE = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
@@ -54,6 +60,19 @@ def test_bands_are_found_to_the_pixel(image, edge, value):
         # Counts beside a wide band that happen to be of its value go on with its runs.
         beside = 0 if image.mean() > 35 else 0.5 * truth.sum() / width
         assert (found.mask & ~truth).sum() <= beside
+
+
+@pytest.mark.parametrize("mean", [6.0, 40.0])
+@pytest.mark.parametrize("edge", ["top", "bottom", "left", "right"])
+def test_bands_that_fourier_cropping_smeared(edge, mean):
+    for width in (2, 4, 8, 16, 64):
+        spoilt = with_smeared_band(mean + NOISE, edge, width, 0.0)
+        truth = with_band(np.zeros(SHAPE), edge, width, 1.0) == 1
+        found = find_defects(spoilt).mask
+        assert (found & truth).sum() >= 0.7 * truth.sum()
+        # The step rings, the more so the higher it is, and into the opposite edge, too.
+        assert (found & ~truth).sum() <= 32 * truth.sum() / width
+    assert not find_defects(with_smeared_band(mean + NOISE, "top", 0, 0.0)).mask.any()
 
 
 def test_bands_on_all_sides_leave_the_middle():

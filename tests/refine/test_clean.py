@@ -10,7 +10,7 @@ from jaxrefine.physics.slices import make_template
 from jaxrefine.refine.clean import clean_micrograph
 from jaxrefine.refine.prepare import cut_particles, filled_fraction, prepare_micrograph
 from jaxrefine.refine.refine import score_particles
-from jaxrefine.simulate.artefacts import noise_deviation, with_band
+from jaxrefine.simulate.artefacts import noise_deviation, with_band, with_smeared_band
 from tests.worlds import ARTEFACTS, make_world, single
 
 # 25 particles, 64 px apart, in 320 x 320 px.
@@ -89,6 +89,17 @@ def test_a_band_costs_one_percent_at_most(edge, width, mean):
     image = (WORLD.image - WORLD.image.mean()) / WORLD.image.std() + np.float32(mean)
     for value in (0.0, image.mean(), image.max(), 1e4):
         assert abs(lost(image, with_band(image, edge, width, float(value)))) < 0.01, value
+
+
+@pytest.mark.parametrize("mean", [0.0, 6.0, 40.0])
+def test_smeared_bands_cost_one_percent_at_most(mean):
+    image = (WORLD.image - WORLD.image.mean()) / WORLD.image.std() + np.float32(mean)
+    for edge, width in (("top", 2), ("left", 4), ("bottom", 16), ("right", 64)):
+        spoilt = with_smeared_band(image, edge, width, 0.0)
+        touched = with_band(np.zeros(image.shape), edge, width + 8, 1.0) == 1
+        away = away_from(touched)
+        z, before = (z_scores(each)[away].mean() for each in (spoilt, image))
+        assert abs(1 - z / before) < 0.01, (edge, width)
 
 
 def test_bands_did_cost():
