@@ -21,6 +21,8 @@ from .physics.filters import Whitening as Whitening
 from .physics.rotations import euler_to_matrix as euler_to_matrix
 from .physics.rotations import matrix_to_euler as matrix_to_euler
 from .physics.slices import make_template as make_template
+from .refine.clean import CleanMicrograph as CleanMicrograph
+from .refine.clean import clean_micrograph as clean_micrograph
 from .refine.differentiable import z_score as z_score
 from .refine.grids import local_grid as local_grid
 from .refine.grids import search_offsets as search_offsets
