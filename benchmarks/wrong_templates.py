@@ -113,17 +113,19 @@ def table(folder: Path, raw: np.ndarray, count: int, rng: np.random.Generator) -
     }
     lines = [
         "| template | z | expected in other data | mean angle | position | below 1 σ "
-        "| below 2 σ |",
-        "|---|---|---|---|---|---|---|",
+        "| below 2 σ | B that is found |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for name, (wrong, true, extra) in cases.items():
         result = wrong.refine(extra)
         error = differences(true, result.refined.alignment)
         angle, place = mean_errors(error)
         z, expected = result.refined.z_score, result.expected_z
+        fit = wrong.envelope()
+        found = f"{fit.extra_b_angstrom2:+.0f} ± {fit.sigma_angstrom2:.0f}"
         lines.append(
             f"| {name} | {np.mean(z):.2f} | {np.mean(expected):.2f} | {angle:.2f}° | "
-            f"{place:.2f} px | {shares(error / sigmas(result))} |"
+            f"{place:.2f} px | {shares(error / sigmas(result))} | {found} |"
         )
         print(lines[-1], flush=True)
     return "\n".join(lines)
