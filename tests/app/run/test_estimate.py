@@ -177,7 +177,7 @@ def test_a_run_that_was_interrupted(folder, capsys):
 
 @pytest.mark.slow
 def test_a_plan_and_then_the_run(folder, capsys):
-    initialise(folder)
+    initialise(folder, "--default-steps")
     text = (folder / "new.yaml").read_text()
     for finer, coarser in (("psi_step_fine: 0.1", "psi_step_fine: 0.5"), ("0.25", "0.5")):
         assert finer in text
