@@ -99,6 +99,7 @@ def one_particle(
         corr_std=single(np.ones(score.positions)),
         background_mean=single(0.0),
         background_std=single(1.0),
+        noise_std=single(1.0),
         mean_peaks=jnp.asarray(False),
         valid=jnp.asarray(True),
     )

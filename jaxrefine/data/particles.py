@@ -43,6 +43,7 @@ class Particles(eqx.Module):
         corr_std: Its standard deviation.
         background_mean: Median of the whole mean map.
         background_std: Median of the whole standard deviation map.
+        noise_std: Standard deviation of the correlation of noise at one pose.
         mean_peaks: Whether the mean map peaks at the particle, as it does for templates of
             high symmetry; its place is then found by the correlation over the background.
         valid: False for padding of a batch.
@@ -58,5 +59,6 @@ class Particles(eqx.Module):
     corr_std: Float[Array, "*n Y X"]
     background_mean: Float[Array, "*n"]
     background_std: Float[Array, "*n"]
+    noise_std: Float[Array, "*n"]
     mean_peaks: Bool[Array, "*n"]
     valid: Bool[Array, "*n"]

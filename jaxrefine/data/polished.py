@@ -51,6 +51,8 @@ class Polished(eqx.Module):
         converged: No further step promised a gain.
         at_limit: A coordinate stopped where the search grid's cell ends: the optimum lies
             beyond, and the errors are not those of an optimum.
+        expected_z: The z-score to expect at this alignment in other data of the same
+            particle: the z-score less what fitting noise adds.
     """
 
     refined: Refined
@@ -58,3 +60,4 @@ class Polished(eqx.Module):
     evaluations: Int[Array, "*n"]
     converged: Bool[Array, "*n"]
     at_limit: Bool[Array, "*n"]
+    expected_z: Float[Array, "*n"]

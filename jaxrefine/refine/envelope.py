@@ -19,54 +19,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int, ScalarLike
+from jaxtyping import Array, Float, ScalarLike
 
 from jaxrefine.data import Offsets, Particles, Refined, SearchGrid, Template
-from jaxrefine.physics.fourier import radial_frequency
 from jaxrefine.refine.coordinates import count, offsets_from
 from jaxrefine.refine.differentiable import feature, image_of, spectrum
 from jaxrefine.refine.polish import Polish, polish_particles, recentred
+from jaxrefine.refine.rings import Rings
 from jaxrefine.refine.scoring import Score
-
-_NYQUIST = 0.5
-
-
-class Rings(eqx.Module):
-    """Narrow rings of the Fourier plane, dealt out in turn into folds.
-
-    Attributes:
-        number: Of rings, up to Nyquist.
-        folds: Of folds; ring r is left out of fold r modulo `folds`.
-    """
-
-    number: int = eqx.field(static=True, default=20)
-    folds: int = eqx.field(static=True, default=2)
-
-    def of(self, shape: tuple[int, int]) -> Int[np.ndarray, "h r"]:
-        """The ring of each coefficient of an image of `shape`; -1 beyond Nyquist."""
-        k = radial_frequency(shape)
-        ring = np.floor(k * (self.number / _NYQUIST)).astype(np.int32)
-        return np.where(k < _NYQUIST, ring, -1)
-
-    def members(self, shape: tuple[int, int]) -> Int[np.ndarray, "b k"]:
-        """Where a ring's coefficients stand; filled up with one beyond the last."""
-        ring = self.of(shape).ravel()
-        each = [np.flatnonzero(ring == number) for number in range(self.number)]
-        longest = max(map(len, each))
-        return np.stack(
-            [np.pad(at, (0, longest - len(at)), constant_values=ring.size) for at in each]
-        )
-
-    def kept(self, shape: tuple[int, int], fold: int) -> Float[np.ndarray, "h r"]:
-        """1 where a fold fits poses, 0 where it measures."""
-        ring = self.of(shape)
-        left_out = (ring >= 0) & (ring % self.folds == fold)
-        return np.where(left_out, 0.0, 1.0).astype(np.float32)
-
-    @property
-    def middle(self) -> Float[np.ndarray, " b"]:
-        """Frequency of each ring in cycles per pixel."""
-        return (np.arange(self.number) + 0.5) * (_NYQUIST / self.number)
 
 
 class RingSums(eqx.Module):

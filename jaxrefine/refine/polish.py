@@ -39,11 +39,20 @@ from jaxrefine.refine.differentiable import (
     z_score,
 )
 from jaxrefine.refine.pose_errors import (
+    RingInformation,
     errors_at_strength,
     observed_or_expected,
     strength_squared,
+    uncertain,
+    z_in_other_data,
 )
-from jaxrefine.refine.prior import cell_precision, offset_of, posterior_mean
+from jaxrefine.refine.prior import (
+    cell_precision,
+    fitted_count,
+    offset_of,
+    posterior_mean,
+)
+from jaxrefine.refine.rings import Rings
 from jaxrefine.refine.scoring import Score
 from jaxrefine.refine.sharding import PARTICLES, filled_up
 
@@ -215,7 +224,8 @@ def _polish_one(
     def information(coordinates: Float[Array, " p"]) -> Float[Array, "p p"]:
         return pose_information(coordinates, particle, template, score, parameters)
 
-    expected = information(jnp.zeros_like(limits))
+    rings = ring_information(jnp.zeros_like(limits), particle, template, score, parameters)
+    expected = rings.total
     summit = _METHODS[polish.method](
         jax.value_and_grad(objective),
         expected,
@@ -227,26 +237,34 @@ def _polish_one(
     if polish.objective is z_score:
         better &= best.z_score > refined.z_score  # both in float32
     found = jax.tree.map(lambda a, b: jnp.where(better, a, b), best, refined)
-    snr = jnp.where(jnp.isfinite(summit.value), found.snr, jnp.nan)
-    strength2 = strength_squared(snr, limits.shape[0])
+    above = (found.correlation - particle.background_mean) / particle.noise_std
+    above = jnp.where(jnp.isfinite(summit.value), above, jnp.nan)
+    strength2 = strength_squared(above, limits.shape[0])
+    fitted = jnp.asarray(float(limits.shape[0]))
     if not polish.errors:
         known = expected
     elif template.order == 3:
         known = observed_or_expected(z_near, summit.coordinates, expected)
     else:  # whose second derivatives leave the kinks out
         known = information(summit.coordinates)
+    if polish.errors:
+        known = uncertain(known, rings, strength2, precision)
     if polish.prior == "match":
         at = jnp.where(better, summit.coordinates, 0)
         origin = offset_of(start, refined.alignment, parameters)
         mean = posterior_mean(at, strength2 * known, origin, precision)
         found = _scored(mean, particle, refined, template, score, parameters)
+        fitted = fitted_count(strength2 * known, precision)
         known = known + jnp.diag(precision / strength2)
+    y, x = score.margin
+    noise = particle.noise_std / particle.corr_std[y, x]
     return Polished(
         refined=found,
         errors=errors_at_strength(known, strength2, parameters),
         evaluations=summit.evaluations,
         converged=summit.converged,
         at_limit=jnp.any(jnp.abs(summit.coordinates) >= limits),
+        expected_z=z_in_other_data(found.z_score, noise, strength2, fitted),
     )
 
 
@@ -300,6 +318,36 @@ def _z_by_own_length(
     return z
 
 
+def ring_information(
+    coordinates: Float[Array, " p"],
+    particle: Particles,
+    template: Template,
+    score: Score,
+    parameters: tuple[str, ...],
+) -> RingInformation:
+    """`pose_information`, in rings of the Fourier plane."""
+
+    def expected(coordinates: Float[Array, " p"]) -> Float[Array, "2 k"]:
+        offsets = offsets_from(coordinates, parameters, particle.alignment)
+        values, _ = feature(offsets, particle, template, score)
+        return jnp.stack([values.real, values.imag]).reshape(2, -1)
+
+    # One tangent after the other: less memory, and on a CPU twice as fast as together.
+    values, along = jax.linearize(expected, coordinates)
+    slopes = jax.lax.map(along, jnp.eye(coordinates.shape[0]))
+    length2 = jnp.sum(values**2)
+    lengthening = jnp.sum(slopes * values, axis=(1, 2)) / length2
+    slopes = slopes - lengthening[:, None, None] * values
+    rows = jnp.concatenate([values[None], slopes])
+    high = jax.lax.Precision.HIGHEST
+    total = jnp.einsum("ick,jck->ij", rows, rows, precision=high) / length2
+    # One more coefficient, of 0, fills rings up to one size.
+    members = Rings().members(score.padded_box)
+    rows = jnp.pad(rows, ((0, 0), (0, 0), (0, 1)))[:, :, members]
+    product = jnp.einsum("icbk,jcbk->bij", rows, rows, precision=high) / length2
+    return RingInformation(product[:, 0, 0], product[:, 1:, 1:], total[1:, 1:])
+
+
 def pose_information(
     coordinates: Float[Array, " p"],
     particle: Particles,
@@ -330,4 +378,4 @@ def _not_polished(refined: Refined) -> Polished:
     nan = jnp.asarray(jnp.nan)
     errors = PoseErrors(jnp.full(3, nan), nan, nan, jnp.full(2, nan), jnp.full(2, nan), nan)
     false = jnp.asarray(False)
-    return Polished(refined, errors, jnp.int32(0), false, false)
+    return Polished(refined, errors, jnp.int32(0), false, false, nan)

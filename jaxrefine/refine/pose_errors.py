@@ -10,6 +10,7 @@ information (Efron & Hinkley, Biometrika 65 (1978) 457), but only where it is no
 
 from collections.abc import Callable
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -20,6 +21,8 @@ from jaxrefine.refine.coordinates import parameter_slices
 # The observed information counts where it is at least this share of the expected in every
 # direction; elsewhere the climb has not ended on a summit.
 _LEAST_OBSERVED = 0.2
+# Enough where a pose is known at all; where none is, the covariance would grow for ever.
+_ITERATIONS = 5
 
 
 def observed_or_expected(
@@ -47,6 +50,72 @@ def observed_or_expected(
     return jnp.where((shares[0] > _LEAST_OBSERVED) & blunter, observed, expected)
 
 
+class RingInformation(eqx.Module):
+    """What each ring of the Fourier plane says of a pose.
+
+    Attributes:
+        power: Share of the expected image's power.
+        information: JᵀJ of the expected image of unit length, changes of its length
+            projected out.
+        total: The same of the whole plane, what lies beyond the rings included.
+    """
+
+    power: Float[Array, " b"]
+    information: Float[Array, "b p p"]
+    total: Float[Array, "p p"]
+
+
+def uncertain(
+    known: Float[Array, "p p"],
+    rings: RingInformation,
+    strength2: Float[Array, ""],
+    precision: Float[Array, " p"],
+) -> Float[Array, "p p"]:
+    """Information on a pose that is itself not known exactly.
+
+    A ring's share w of the score falls off with the pose as w exp(-δᵀMδ/2), M being its
+    information over w, and beyond a radian or so of its phase it says nothing more. The
+    curvature at the optimum counts it as if it went on for ever, and promises too much
+    where poses are known no better than that. Of all Gaussians the one nearest to the
+    posterior has the inverse of the score's mean curvature, taken over that Gaussian, as
+    its covariance C (Opper & Archambeau, Neural Comput. 21 (2009) 786): of a ring
+    w M (1 + C M)⁻¹ / √det(1 + C M). C is found by iteration, held by the search's reach.
+
+    Args:
+        known: Information at a strength of 1, at the optimum.
+        rings: The same, as expected, in rings.
+        strength2: Square of the strength.
+        precision: 1/σ² of the search's cell around the start.
+
+    Returns:
+        The inverse of the covariance that `known` gives, and of what C has more than the
+        expected information.
+    """
+    # In units in which each coordinate's expected information is 1.
+    scale = 1 / jnp.sqrt(jnp.diagonal(rings.total))
+    scales = scale[:, None] * scale
+    power = jnp.maximum(rings.power, 1e-9)
+    matrix = rings.information * scales / power[:, None, None]
+    held, one = jnp.diag(precision * scale**2 / strength2), jnp.eye(len(scale))
+    high = jax.lax.Precision.HIGHEST
+
+    def mean_curvature(covariance: Float[Array, "p p"]) -> Float[Array, "p p"]:
+        wider = one + jnp.matmul(covariance, matrix, precision=high)
+        left = jnp.matmul(matrix, jnp.linalg.inv(wider), precision=high)
+        share = power * jnp.exp(-jnp.linalg.slogdet(wider)[1] / 2)
+        curvature = jnp.sum(share[:, None, None] * left, axis=0)
+        return (curvature + curvature.T) / 2
+
+    def again(_, curvature: Float[Array, "p p"]) -> Float[Array, "p p"]:
+        return mean_curvature(jnp.linalg.inv(curvature + held) / strength2)
+
+    expected = jnp.sum(rings.information, axis=0) * scales
+    curvature = jax.lax.fori_loop(0, _ITERATIONS, again, expected)
+    more = jnp.linalg.inv(curvature) - jnp.linalg.inv(expected)
+    covariance = jnp.linalg.inv(known * scales) + more
+    return jnp.linalg.inv(covariance) / scales
+
+
 def standard_errors(
     information: Float[Array, "p p"],
     snr: Float[Array, ""],
@@ -70,6 +139,29 @@ def strength_squared(snr: Float[Array, ""], free: int) -> Float[Array, ""]:
     one for the strength.
     """
     return jnp.maximum(snr**2 - (free + 1), 1.0)
+
+
+def z_in_other_data(
+    z_score: Float[Array, ""],
+    noise: Float[Array, ""],
+    strength2: Float[Array, ""],
+    fitted: Float[Array, ""],
+) -> Float[Array, ""]:
+    """z-score to expect of a fitted pose in data with other noise.
+
+    Each fitted coordinate adds 1/2 to the logarithm of the likelihood, z²/2, where it was
+    fitted, and takes as much elsewhere, since the pose is not quite right: the two differ
+    by the number of coordinates (Akaike, IEEE Trans. Autom. Control 19 (1974) 716), which
+    in z is one over the strength for each.
+
+    Args:
+        z_score: Where it was fitted.
+        noise: Standard deviation of the noise in units of z.
+        strength2: Square of the strength, from `strength_squared`.
+        fitted: Number of coordinates; where a prior holds them, the trace of H (H + Λ)⁻¹,
+            H the information and Λ the prior's (Ye, J. Am. Stat. Assoc. 93 (1998) 120).
+    """
+    return jnp.maximum(z_score - noise * fitted / jnp.sqrt(strength2), 0.0)
 
 
 def errors_at_strength(

@@ -21,6 +21,8 @@ from jaxrefine.refine.scoring import Score
 # Outside the statistic maps, where no whole template fits into the micrograph, the
 # deviation is infinite: scores there are 0, and no map has it within.
 OUTSIDE_STD = float("inf")
+# Of normal numbers: standard deviation over median absolute deviation.
+_MAD_TO_STD = 1.4826
 # In the background's standard deviations. Of particles without symmetry the mean over all
 # orientations stays below 1 (simulated ones) or 1.7 (a real one of D2).
 _PEAK = 2.0
@@ -36,6 +38,8 @@ class Micrograph(eqx.Module):
         corr_std: What z-scores divide by: its standard deviation.
         background_mean: Median of the mean map.
         background_std: Median of the standard deviation map.
+        noise_std: Standard deviation of the correlation of noise at one pose: over
+            orientations, as the maps have it, and over positions together.
         filters: What to filter boxes by.
         filled: Where the image is none, but was filled; None: nowhere.
     """
@@ -46,6 +50,7 @@ class Micrograph(eqx.Module):
     corr_std: Float[Array, "My Mx"]
     background_mean: Float[Array, ""]
     background_std: Float[Array, ""]
+    noise_std: Float[Array, ""]
     filters: Filters
     filled: Bool[Array, "Ny Nx"] | None = None
 
@@ -128,6 +133,7 @@ def prepare_micrograph(
         corr_std=jnp.sqrt(corr_std) if second_square_root else corr_std,
         background_mean=jnp.nanmedian(corr_mean),
         background_std=jnp.nanmedian(corr_std),
+        noise_std=_noise_std(corr_mean, corr_std),
         filters=filters,
         filled=filled,
     )
@@ -193,9 +199,23 @@ def cut_particles(
         corr_std=corr_std,
         background_mean=jnp.full(count, micrograph.background_mean),
         background_std=jnp.full(count, micrograph.background_std),
+        noise_std=jnp.full(count, micrograph.noise_std),
         mean_peaks=jnp.zeros(count, bool) if place_by_z else peaks,
         valid=jnp.ones(count, bool) if valid is None else valid,
     )
+
+
+def _noise_std(
+    corr_mean: Float[Array, "Y X"], corr_std: Float[Array, "Y X"]
+) -> Float[Array, ""]:
+    """Of a correlation at one pose: the law of total variance.
+
+    What all orientations have in common, the low frequencies, is in the mean map and not in
+    the deviations. Its spread, by the median, leaves the particles out.
+    """
+    apart = jnp.abs(corr_mean - jnp.nanmedian(corr_mean))
+    spread = _MAD_TO_STD * jnp.nanmedian(apart)
+    return jnp.hypot(jnp.nanmedian(corr_std), spread)
 
 
 def mean_map_peaks(

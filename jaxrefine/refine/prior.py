@@ -69,6 +69,16 @@ def _rotation_vector_deg(rotation: Float[Array, "3 3"]) -> Float[Array, " 3"]:
     return jnp.rad2deg(vector * jnp.where(small, 1.0, jnp.arcsin(sine) / sine))
 
 
+def fitted_count(
+    information: Float[Array, "p p"], precision: Float[Array, " p"]
+) -> Float[Array, ""]:
+    """tr (H + Λ)⁻¹ H: of how many coordinates the score decides, and not the prior."""
+    scale = 1 / jnp.sqrt(jnp.diagonal(information) + precision)
+    of_score = information * scale[:, None] * scale
+    total = of_score + jnp.diag(precision * scale**2)
+    return jnp.trace(jnp.linalg.solve(total, of_score))
+
+
 def posterior_mean(
     optimum: Float[Array, " p"],
     information: Float[Array, "p p"],

@@ -82,7 +82,7 @@ def some_result(alignment):
     turn, astigmatism, shift = vectors
     errors = jr.PoseErrors(turn, 4 * ones, 5 * ones, astigmatism, shift, 10 * ones)
     flags = ones > 0
-    return refined, jr.Polished(refined, errors, jnp.int32(ones), flags, flags)
+    return refined, jr.Polished(refined, errors, jnp.int32(ones), flags, flags, ones)
 
 
 def test_rows_that_were_not_stored_are_empty(folder):

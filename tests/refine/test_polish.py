@@ -385,8 +385,9 @@ def test_noise_makes_errors_of_their_own():
         theirs = eqx.filter_jit(eqx.filter_vmap(expected))(batch, result.refined)
         ratio = result.errors.rotation_deg / theirs.rotation_deg
         differ.append(float(jnp.max(jnp.abs(ratio - 1))))
-    # A third of the curvature at z = 10 is noise's; from the same pose, rounding's only.
-    assert 0.02 < differ[0] < 0.5 and differ[1] < 0.01
+    # A third of the curvature at z = 10 is noise's; from the same pose a few percent
+    # are left, which the pose's own uncertainty adds.
+    assert 0.1 < differ[0] < 0.5 and differ[1] < 0.05
 
 
 def test_astigmatism_has_two_plain_components():

@@ -215,6 +215,18 @@ def test_the_background_is_the_median_map():
     np.testing.assert_allclose(particles.background_std, np.median(STD_MAP), rtol=1e-6)
 
 
+def test_noise_is_what_orientations_and_positions_have_together():
+    """Of noise: a part that all orientations share, and one that is each one's own."""
+    shared = np.random.default_rng(4).normal(0.1, 0.6, MEAN_MAP.shape).astype(np.float32)
+    shared[:2] = 40.0  # particles
+    own = np.full_like(STD_MAP, 0.8)
+    micrograph = prepare_micrograph(
+        jnp.asarray(IMAGE), jnp.asarray(shared), jnp.asarray(own), Filters(None)
+    )
+    assert micrograph.noise_std == pytest.approx(1.0, abs=0.05)
+    assert micrograph.background_std == pytest.approx(0.8, rel=1e-6)
+
+
 def test_nan_in_a_map_does_not_spoil_the_background():
     holed = STD_MAP.copy()
     holed[:3] = np.nan

@@ -13,7 +13,8 @@ _DESCRIPTION = """\
 Scores some of the best particles at the poses of their own table. Where the z-scores are
 not those of the table, known confusions (contrast, units and sign of the defocus, pixel
 size, positions, angles, maps …) are tried one at a time, and the one that restores the
-score is named. Nothing is written. Ends with code 1 where something is wrong.
+score is named. Where nothing is wrong, it says how the particles' signal falls off against
+template and table. Nothing is written. Ends with code 1 where something is wrong.
 """
 
 
@@ -34,14 +35,17 @@ def run(options: argparse.Namespace) -> int:
     )
     from jaxrefine.app.run.devices import use_compilation_cache, use_cpu_cores
     from jaxrefine.app.run.inputs import load_inputs
-    from jaxrefine.app.run.pipeline import read_and_prepare
+    from jaxrefine.app.run.pipeline import envelope_of, read_and_prepare
 
     use_cpu_cores()
     config = Config.load(options.config, path_map=tuple(options.map_path))
     use_compilation_cache(config.computational_config.compilation_cache)
-    found = check_conventions(load_inputs(config), read_and_prepare)
+    inputs = load_inputs(config)
+    found = check_conventions(inputs, read_and_prepare)
     say("\n".join([*format_check(found), *format_problems(found)]))
     if found.sound:
         say("the table's conventions are understood")
+        envelope = envelope_of(inputs)
+        say("\n".join(filter(None, (envelope.text, envelope.expected))))
         return EXIT_WRITTEN
     return EXIT_CHECK_FAILED

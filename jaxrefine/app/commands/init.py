@@ -2,16 +2,23 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jaxrefine.app.console.exit_codes import EXIT_WRITTEN
 from jaxrefine.app.console.output import say
 from jaxrefine.data import InputError
 
+if TYPE_CHECKING:
+    from jaxrefine.app.config import Config
+    from jaxrefine.app.config.starter import ExpectedErrors
+
 HELP = "write a configuration for a particle table"
 
 _DESCRIPTION = """\
 Writes a commented configuration that refines a particle table. From Leopard-EM's
-match_template YAML it takes the filters, how far to search, and the template.
+match_template YAML it takes the filters, how far to search, and the template. Steps are
+made of the standard errors to expect of the table's best particles; --default-steps takes
+the documented ones, and looks at no image.
 """
 
 
@@ -31,6 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="FILE.mrc",
         help="the template volume; default: the one that the match or the table names",
+    )
+    parser.add_argument(
+        "--default-steps",
+        action="store_true",
+        help="take the documented steps, and look at no image",
     )
     parser.add_argument(
         "--output", type=Path, default=Path("config.yaml"), metavar="FILE.yaml"
@@ -55,8 +67,27 @@ def run(options: argparse.Namespace) -> int:
             f"{particles}: is the particle table already; leave --particles out"
         )
     lines = make_config(
-        options.output, particles=particles, template=options.template, match=match
+        options.output,
+        particles=particles,
+        template=options.template,
+        match=match,
+        measure=None if options.default_steps else _expected_errors,
     )
     say("\n".join([*lines, f"written: {options.output}"]))
     say(f"next: python -m jaxrefine plan {options.output}")
     return EXIT_WRITTEN
+
+
+def _expected_errors(config: "Config") -> "ExpectedErrors | None":
+    """Errors to expect of the table's particles; None where its files cannot be used."""
+    from jaxrefine.app.run.devices import use_compilation_cache, use_cpu_cores
+    from jaxrefine.app.run.expected_errors import expected_errors
+    from jaxrefine.app.run.inputs import load_inputs
+
+    use_cpu_cores()
+    use_compilation_cache(config.computational_config.compilation_cache)
+    try:
+        return expected_errors(load_inputs(config))
+    except InputError as error:
+        say(f"steps are the documented ones, as these are to be mended first:\n{error}")
+        return None

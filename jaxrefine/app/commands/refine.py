@@ -74,6 +74,7 @@ def run(options: argparse.Namespace) -> int:
     from jaxrefine.app.config import Config
     from jaxrefine.app.console.summary import (
         format_fallen,
+        format_noise_fitted,
         format_not_refined,
         format_summary,
         print_summary,
@@ -114,7 +115,10 @@ def run(options: argparse.Namespace) -> int:
         page = _report(summary.output, config, format_summary(summary))
         if not options.quiet:
             say(f"report: {page}")
-    for line in format_fallen(summary.fallen):
+    for line in (
+        *format_fallen(summary.fallen),
+        *format_noise_fitted(summary.expected),
+    ):
         log.warning("%s", line)
     if summary.not_refined:
         log.warning("%s", format_not_refined(summary))

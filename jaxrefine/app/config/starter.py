@@ -1,6 +1,9 @@
 """A configuration for a particle table, with comments: `jaxrefine init`."""
 
+import math
 import textwrap
+from collections.abc import Callable
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +21,42 @@ from jaxrefine.io.table import ParticleTable, decide_statistics, read_particle_t
 _MARGIN_PX = 8
 
 
+# Of errors to expect: a step, and how far a search should reach at least.
+_REACH_SIGMAS = 2.0
+
+
+@dataclass(frozen=True)
+class ExpectedErrors:
+    """Standard errors to expect of a table's particles, in the median.
+
+    Attributes:
+        tilt_deg: Of the tilts.
+        in_plane_deg: Of the in-plane angle.
+        defocus_angstrom: Of the defocus.
+        z_score: Of the particles.
+    """
+
+    tilt_deg: float
+    in_plane_deg: float
+    defocus_angstrom: float
+    z_score: float
+
+    @property
+    def sound(self) -> bool:
+        """Whether all of them are numbers above 0."""
+        return all(math.isfinite(value) and value > 0 for value in astuple(self))
+
+
+Measure = Callable[[Config], ExpectedErrors | None]
+
+
 def make_config(
     output: Path,
     *,
     particles: Path,
     template: Path | None = None,
     match: Path | None = None,
+    measure: Measure | None = None,
 ) -> list[str]:
     """Write a configuration that refines a table.
 
@@ -33,6 +66,8 @@ def make_config(
         template: The template volume; None takes the match's, else the table's.
         match: The match_template YAML that the table comes from: its filters are copied,
             and its steps are how far the refinement reaches.
+        measure: Gives the errors to expect with a configuration, of which steps are made,
+            and reaches where the match's steps are smaller; None takes the defaults.
 
     Returns:
         What was chosen, a line each.
@@ -55,15 +90,12 @@ def make_config(
         raise InputError(
             f"{template}: has shape {volume.shape}; a template is a cube of even side"
         )
-    text = _TEXT.format(
+    fixed = dict(
         template=_written(template, output),
         table=_written(particles, output),
         box=side + _MARGIN_PX,
         reach=_MARGIN_PX // 2,
         side=side,
-        defocus=_number(settings, "defocus_search_config", "defocus_step", 200.0) / 2,
-        psi=_number(settings, "orientation_search_config", "psi_step", 1.5),
-        theta=_number(settings, "orientation_search_config", "theta_step", 2.5),
         turn_source="as far as the match's own steps" if match else "a match's usual steps",
         defocus_source="half of the match's step to either side"
         if match
@@ -73,11 +105,19 @@ def make_config(
         else "The default, whitening alone; they should be those of the match",
         filters=_filters(settings),
     )
+    reaches = (
+        _number(settings, "orientation_search_config", "psi_step", 1.5),
+        _number(settings, "orientation_search_config", "theta_step", 2.5),
+        _number(settings, "defocus_search_config", "defocus_step", 200.0) / 2,
+    )
     untold = _statistics_untold(table)
-    text += _STATISTICS if untold else ""
-    Config.from_dict(
-        yaml.safe_load(text), str(match or output)
-    )  # a match's filters may be invalid
+    end = _STATISTICS if untold else ""
+    text = _TEXT.format(**fixed, **_steps(reaches, None)) + end
+    # A match's filters may be invalid.
+    config = Config.from_dict(yaml.safe_load(text), str(match or output))
+    expected = None if measure is None or output.exists() else measure(config)
+    if expected is not None:
+        text = _TEXT.format(**fixed, **_steps(reaches, expected)) + end
     try:
         with output.open("x", encoding="utf-8") as file:
             file.write(text)
@@ -87,7 +127,7 @@ def make_config(
         ) from None
     except OSError as error:
         raise InputError(f"{output}: cannot be written: {error.strerror}") from error
-    return [
+    lines = [
         f"{len(table)} particles of {particles}",
         f"template {template}, {side} px; box {side + _MARGIN_PX} px",
         *(
@@ -99,6 +139,38 @@ def make_config(
             else []
         ),
     ]
+    if expected is not None:
+        lines.append(
+            f"standard errors to expect at z = {expected.z_score:.1f}, if the table's B is "
+            f"right: {expected.tilt_deg:.2g}° in tilt, {expected.in_plane_deg:.2g}° in "
+            f"plane, {expected.defocus_angstrom:.2g} Å in defocus; steps are made of them"
+        )
+    return lines
+
+
+def _steps(
+    reaches: tuple[float, float, float], expected: ExpectedErrors | None
+) -> dict[str, str]:
+    """Reaches and steps of in-plane angle, tilt and defocus, and words on the steps."""
+    found = {}
+    names, defaults = ("psi", "theta", "defocus"), (0.1, 0.25, 20.0)
+    errors = (None, None, None)
+    if expected is not None:
+        errors = (expected.in_plane_deg, expected.tilt_deg, expected.defocus_angstrom)
+    for name, reach, default, error in zip(names, reaches, defaults, errors, strict=True):
+        step, note = default, ""
+        if error is not None:
+            step = _one_digit(error, math.floor)
+            reach = max(reach, _one_digit(_REACH_SIGMAS * error, math.ceil))
+            note = f"  # about one standard error; documented default: {default:g}"
+        found |= {name: f"{reach:g}", f"{name}_step": f"{step:g}", f"{name}_note": note}
+    return found
+
+
+def _one_digit(value: float, towards: Callable[[float], int]) -> float:
+    """A number of one digit, rounded down or up."""
+    unit = 10.0 ** math.floor(math.log10(value))
+    return float(f"{towards(round(value / unit, 6)) * unit:.1g}")
 
 
 def _statistics_untold(table: ParticleTable) -> bool:
@@ -180,17 +252,17 @@ particle_stack:
 
 # Around each particle's orientation, in degrees: {turn_source}.
 orientation_refinement_config:
-  psi_step_coarse: {psi:g}     # in-plane rotation to either side
-  psi_step_fine: 0.1
-  theta_step_coarse: {theta:g}   # tilt in every direction
-  theta_step_fine: 0.25
+  psi_step_coarse: {psi}     # in-plane rotation to either side
+  psi_step_fine: {psi_step}{psi_note}
+  theta_step_coarse: {theta}   # tilt in every direction
+  theta_step_fine: {theta_step}{theta_note}
 
 # Around each particle's defocus, in Å: {defocus_source}.
 # Where many particles end with the status edge_of_grid, search further.
 defocus_refinement_config:
-  defocus_min: -{defocus:g}
-  defocus_max: {defocus:g}
-  defocus_step: 20.0
+  defocus_min: -{defocus}
+  defocus_max: {defocus}
+  defocus_step: {defocus_step}{defocus_note}
 
 # Around the micrographs' pixel size; worth a try once, where it is not well known.
 pixel_size_refinement_config:

@@ -33,6 +33,21 @@ class FallenMicrograph:
 
 
 @dataclass(frozen=True)
+class ExpectedScores:
+    """What poses are worth in data to which they were not fitted.
+
+    Attributes:
+        particles: How many have both.
+        z_before: Mean z-score at the start.
+        z_after: Mean z-score to expect of the refined poses in other data.
+    """
+
+    particles: int
+    z_before: float
+    z_after: float
+
+
+@dataclass(frozen=True)
 class Summary:
     """What a run did.
 
@@ -48,6 +63,9 @@ class Summary:
         statuses: How many particles have each status.
         seconds: Wall time of the search and the preparation.
         fallen: Micrographs whose median z-score fell far below the start's.
+        mean_z_expected: Mean z-score to expect of the refined poses in other data; NaN
+            without a polish.
+        expected: The same beside the start's; None where either is unknown.
     """
 
     output: Path
@@ -60,6 +78,8 @@ class Summary:
     statuses: dict[Status, int]
     seconds: float
     fallen: tuple[FallenMicrograph, ...] = ()
+    mean_z_expected: float = math.nan
+    expected: ExpectedScores | None = None
 
     @property
     def not_refined(self) -> int:
@@ -92,16 +112,32 @@ def format_fallen(fallen: Sequence[FallenMicrograph]) -> list[str]:
     return [*lines, "z-scores should rise: `jaxrefine check` tries what may be wrong"]
 
 
+def format_noise_fitted(expected: ExpectedScores | None) -> list[str]:
+    """What the program warns of where noise was fitted; empty where poses gained."""
+    if expected is None or expected.z_after >= expected.z_before:
+        return []
+    return [
+        "less what fitting noise adds, the mean z-score of "
+        f"{expected.particles} particles is {expected.z_after:.2f}, below the start's "
+        f"{expected.z_before:.2f}: in other data the refined poses would score lower. The "
+        "images say too little: free fewer parameters, or set polish.prior: match "
+        "(docs/accuracy.md)"
+    ]
+
+
 def format_summary(summary: Summary) -> list[str]:
     """What the program prints at its end."""
     earlier = f" ({summary.continued} of them earlier)" if summary.continued else ""
     before = f"{summary.mean_z_before:.2f} at the start"
     if math.isnan(summary.mean_z_before):
         before = "none in the particle table"
+    in_other_data = ""
+    if math.isfinite(summary.mean_z_expected):
+        in_other_data = f"; to expect in other data: {summary.mean_z_expected:.2f}"
     return [
         f"refined {summary.refined} of {summary.particles} particles in "
         f"{summary.seconds:.1f} s{earlier}",
-        f"  mean z-score: {before}, {summary.mean_z_after:.2f} refined",
+        f"  mean z-score: {before}, {summary.mean_z_after:.2f} refined{in_other_data}",
         f"  mean refined_snr (correlation over the background's deviation): "
         f"{summary.mean_snr:.2f}",
         *(
@@ -110,6 +146,7 @@ def format_summary(summary: Summary) -> list[str]:
             if count and status != Status.CONVERGED
         ),
         *(f"  {line}" for line in format_fallen(summary.fallen)),
+        *(f"  {line}" for line in format_noise_fitted(summary.expected)),
         f"written: {summary.output}",
     ]
 

@@ -18,12 +18,12 @@ import numpy as np
 
 import jaxrefine
 from jaxrefine.app.config import Config
-from jaxrefine.app.console.summary import format_fallen
+from jaxrefine.app.console.summary import format_fallen, format_noise_fitted
 from jaxrefine.app.report import figures as figures
 from jaxrefine.app.report.figures import RenderedFigure
 from jaxrefine.app.report.micrograph_maps import micrograph_map
 from jaxrefine.app.report.table_data import REASONS, Concern, ReportData, load_report_data
-from jaxrefine.app.run.score_changes import fallen_micrographs
+from jaxrefine.app.run.score_changes import compare_expected, fallen_micrographs
 from jaxrefine.data import InputError
 from jaxrefine.io.atomic import atomic_open
 from jaxrefine.io.paths import PathMap, resolve_paths
@@ -99,9 +99,12 @@ def write_report(table: Path, folder: Path, options: ReportOptions) -> Path:
         embedded=_embedded,
         micrographs=_micrograph_rows(data)[:_MOST_MICROGRAPHS],
         n_micrographs=len(data.micrographs),
-        fallen=format_fallen(
-            fallen_micrographs(data.z_before, data.z_after, data.micrographs)
-        ),
+        fallen=[
+            *format_fallen(
+                fallen_micrographs(data.z_before, data.z_after, data.micrographs)
+            ),
+            *format_noise_fitted(compare_expected(data.z_before, data.z_expected)),
+        ],
         concerns=[_concern_row(data, c) for c in data.concerns[:_MOST_CONCERNS]],
         n_concerns=len(data.concerns),
         config=_config_text(options.config),
@@ -161,6 +164,10 @@ def _tiles(data: ReportData, threshold: float | None) -> list[tuple[str, str, st
                 f"{gained:,} of {both.sum():,} gained",
             ),
         ]
+    told = good & np.isfinite(data.z_expected)
+    if told.any():
+        mean = f"{data.z_expected[told].mean():.2f}"
+        tiles.append(("z in other data", mean, "expected: less what fitting noise adds"))
     if threshold is not None:
         tiles.append(
             (

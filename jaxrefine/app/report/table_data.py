@@ -70,6 +70,11 @@ class ReportData:
         return self._numbers("refined_scaled_mip")
 
     @cached_property
+    def z_expected(self) -> Float[np.ndarray, " n"]:
+        """z-score to expect of the refined poses in other data."""
+        return self._numbers("refined_scaled_mip_expected")
+
+    @cached_property
     def refined(self) -> Bool[np.ndarray, " n"]:
         """Which particles were refined: all that refinement finds is there."""
         found = [self.z_after, self.tilt_deg, self.defocus_change_angstrom]

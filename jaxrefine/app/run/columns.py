@@ -105,6 +105,7 @@ def columns_of_polish(
         "refined_pixel_size_sigma": errors.pixel_size_angstrom,
         "refined_astigmatism_sigma": errors.astigmatism_angstrom[:, 0],
         "refined_polish": _how_it_ended(polished),
+        "refined_scaled_mip_expected": polished.expected_z,
     }
     return {name: np.asarray(column) for name, column in columns.items()}
 

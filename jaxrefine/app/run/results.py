@@ -13,7 +13,12 @@ from jaxrefine.app.console.summary import Summary
 from jaxrefine.app.run.checkpoint import Checkpoint
 from jaxrefine.app.run.columns import columns_of_polish, columns_of_search, status_name
 from jaxrefine.app.run.inputs import RunInputs
-from jaxrefine.app.run.score_changes import fallen_micrographs, z_at_start
+from jaxrefine.app.run.score_changes import (
+    compare_expected,
+    expected_scores,
+    fallen_micrographs,
+    z_at_start,
+)
 from jaxrefine.data import Polished, Refined, Status
 from jaxrefine.io.hdf5 import SUFFIXES as HDF5_SUFFIXES
 from jaxrefine.io.hdf5 import is_hdf5
@@ -149,6 +154,8 @@ class Results:
         refined = np.isfinite(z_score)
         table, statuses = self.inputs.table, Counter(self.columns[_STATUS])
         before = z_at_start(table, self._own_start)
+        nothing = np.full(len(z_score), np.nan)
+        expected = self.columns.values.get("refined_scaled_mip_expected", nothing)
         named: dict[str, list[int]] = {}
         for files, rows in self.inputs.groups.items():
             named.setdefault(str(files[0]), []).extend(rows.tolist())
@@ -163,6 +170,8 @@ class Results:
             statuses={status: statuses[status_name(status)] for status in Status},
             seconds=seconds,
             fallen=fallen_micrographs(before, z_score, named),
+            mean_z_expected=_mean(expected[np.isfinite(expected)]),
+            expected=compare_expected(expected_scores(table, self._own_start), expected),
         )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from jaxrefine.app.console.summary import FallenMicrograph
+from jaxrefine.app.console.summary import ExpectedScores, FallenMicrograph
 from jaxrefine.io.table import ParticleTable, StartingValues
 
 # Refining raises z-scores. Another program's filters and normalisation may lower them
@@ -17,6 +17,30 @@ def z_at_start(table: ParticleTable, start: StartingValues) -> np.ndarray:
     earlier = table.numbers("refined_scaled_mip")
     again = start.from_refined & np.isfinite(earlier)
     return np.where(again, earlier, table.numbers("scaled_mip"))
+
+
+def expected_scores(table: ParticleTable, start: StartingValues) -> np.ndarray:
+    """z-score that each row's start is worth in other data; NaN: unknown.
+
+    A match's is taken as it is. One that was refined has fitted noise: there it is what
+    that refinement expected, if it said so.
+    """
+    earlier = table.numbers("refined_scaled_mip_expected")
+    return np.where(start.from_refined, earlier, table.numbers("scaled_mip"))
+
+
+def compare_expected(before: np.ndarray, after: np.ndarray) -> ExpectedScores | None:
+    """Means over the rows that have both; None where none has.
+
+    Args:
+        before: From `expected_scores`.
+        after: The expected z-score of each row, refined; NaN: not refined.
+    """
+    known = np.isfinite(before) & np.isfinite(after)
+    if not known.any():
+        return None
+    means = float(before[known].mean()), float(after[known].mean())
+    return ExpectedScores(int(known.sum()), *means)
 
 
 def fallen_micrographs(

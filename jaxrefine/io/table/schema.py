@@ -118,6 +118,7 @@ refined_relative_defocus_sigma|Å|number|polished|standard error of the mean def
 refined_pixel_size_sigma|Å|number|polished|standard error of the pixel size|6 decimals
 refined_astigmatism_sigma|Å|number|polished|standard error of (defocus_u - defocus_v) / 2|4 decimals
 refined_polish|-|text|polished|how the polish ended (see below)|text
+refined_scaled_mip_expected|-|number|polished|z-score to expect at the refined pose in other data (see below)|float32
 grid_mip|-|number|polished|correlation at the grid's best, before polishing|float32
 grid_scaled_mip|-|number|polished|z-score at the grid's best|float32
 grid_pos_x|px|integer|polished|top-left corner at the grid's best, x|whole

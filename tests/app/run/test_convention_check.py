@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxrefine.app.cli import main
-from jaxrefine.app.console.summary import format_fallen
+from jaxrefine.app.console.summary import format_fallen, format_noise_fitted
 from jaxrefine.app.demo.dataset import make_demo
 from jaxrefine.app.run.confusion_evidence import (
     Evidence,
@@ -22,7 +22,7 @@ from jaxrefine.app.run.confusions import Confusion
 from jaxrefine.app.run.convention_check import check_conventions, format_problems
 from jaxrefine.app.run.inputs import load_inputs
 from jaxrefine.app.run.pipeline import read_and_prepare
-from jaxrefine.app.run.score_changes import fallen_micrographs
+from jaxrefine.app.run.score_changes import compare_expected, fallen_micrographs
 from jaxrefine.io.mrc import read_image, write_image
 from jaxrefine.physics.rotations import euler_to_matrix
 from tests.app.run.invalid_input import keys
@@ -124,6 +124,17 @@ def test_fallen_micrographs_are_named():
     assert format_fallen(()) == []
 
 
+def test_poses_that_are_worth_less_in_other_data_are_warned_of():
+    before = np.array([10.0, 8.0, np.nan, 9.0])
+    (said,) = format_noise_fitted(
+        compare_expected(before, np.array([9.0, 7.0, 9.0, np.nan]))
+    )
+    assert "of 2 particles is 8.00, below the start's 9.00" in said
+    assert not format_noise_fitted(compare_expected(before, before + 1))
+    assert compare_expected(before, np.full(4, np.nan)) is None
+    assert not format_noise_fitted(None)
+
+
 @pytest.fixture
 def quick(tmp_path, monkeypatch):
     """The basic set, with a search of few poses."""
@@ -139,7 +150,8 @@ def quick(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_the_contrast_is_named_by_check_and_run(quick, tmp_path, monkeypatch, capsys):
     assert main(["check", "refine.yaml"]) == 0
-    assert "does not agree" not in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "does not agree" not in said and "too few to estimate it" in said
     plant(PLANTED["contrast"], quick, "refine.yaml", tmp_path / "spoiled")
     config = tmp_path / "spoiled" / "refine.yaml"
     monkeypatch.chdir(config.parent)

@@ -48,7 +48,7 @@ def plan(folder, *options):
 
 
 def test_a_table_alone(folder, capsys):
-    assert initialise(folder) == 0
+    assert initialise(folder, "--default-steps") == 0
     printed = capsys.readouterr().out
     assert (
         "7 particles" in printed and f"next: python -m jaxrefine plan {folder}" in printed
@@ -74,6 +74,32 @@ def test_a_table_alone(folder, capsys):
     assert config.preprocessing_filters == default.preprocessing_filters
     assert config.computational_config == default.computational_config
     assert load_inputs(config).score.box == (72, 72)
+
+
+def test_steps_are_made_of_the_errors_to_expect(folder, capsys):
+    """As the table's own z-scores, of 9 to 17, have them; no reach is below the match's."""
+    assert initialise(folder) == 0
+    assert "standard errors to expect at z = " in capsys.readouterr().out
+    config, text = Config.load(folder / "new.yaml"), (folder / "new.yaml").read_text()
+    orientation, defocus = (
+        config.orientation_refinement_config,
+        config.defocus_refinement_config,
+    )
+    # Half of the mean errors that a refinement leaves (docs/accuracy.md) to thrice.
+    assert 0.15 <= orientation.theta_step_fine <= 1.0
+    assert 0.1 <= orientation.psi_step_fine <= 1.0
+    assert 10.0 <= defocus.defocus_step <= 90.0
+    assert orientation.theta_step_coarse >= max(2.5, 2 * orientation.theta_step_fine)
+    assert defocus.defocus_max == -defocus.defocus_min >= 100.0
+    assert text.count("about one standard error; documented default: ") == 3
+
+
+def test_without_images_the_documented_steps_are_taken(folder, capsys):
+    (folder / "micrograph.mrc").unlink()
+    assert initialise(folder) == 0
+    assert "steps are the documented ones" in capsys.readouterr().out
+    config = Config.load(folder / "new.yaml")
+    assert config.orientation_refinement_config.theta_step_fine == 0.25
 
 
 def test_a_match(folder, tmp_path, capsys):
@@ -124,7 +150,7 @@ def test_what_cannot_be_made(folder, capsys):
 
 
 def test_a_run_that_was_interrupted(folder, capsys):
-    initialise(folder)
+    initialise(folder, "--default-steps")
     inputs = load_inputs(Config.load(folder / "new.yaml"))
     checkpoint, results = Checkpoint(inputs), Results(inputs)
     checkpoint.begin(fresh=False)
@@ -151,7 +177,7 @@ def test_a_run_that_was_interrupted(folder, capsys):
 
 @pytest.mark.slow
 def test_a_plan_and_then_the_run(folder, capsys):
-    initialise(folder)
+    initialise(folder, "--default-steps")
     text = (folder / "new.yaml").read_text()
     for finer, coarser in (("psi_step_fine: 0.1", "psi_step_fine: 0.5"), ("0.25", "0.5")):
         assert finer in text

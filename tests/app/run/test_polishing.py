@@ -63,6 +63,14 @@ def test_the_grid_s_best_is_kept_and_never_beaten(plain, polished):
     assert "grid_mip" not in plain.columns
 
 
+def test_what_fitting_noise_adds_is_told(polished, plain):
+    """Six coordinates, each of them one over the strength."""
+    added = polished.refined_scaled_mip - polished.refined_scaled_mip_expected
+    times_strength = added * polished.refined_snr
+    assert times_strength.between(3, 8).all()  # deviations at particles vary
+    assert "refined_scaled_mip_expected" not in plain
+
+
 def test_positions_add_up(polished):
     for axis in "xy":
         whole, rest = polished[f"refined_pos_{axis}"], polished[f"refined_shift_{axis}"]
