@@ -227,7 +227,7 @@ def _median_z(inputs: RunInputs, sample: Sample) -> float:
         pixel_size_angstrom=1 / _power_above(1 / start.pixel_size_angstrom, 1.15),
     )
     try:
-        score = build_score(inputs.config, wide, grid)
+        score = build_score(inputs.config, wide, grid, inputs.score.side)
     except InputError:  # the CTF would spread too far
         return float("nan")
     usual = inputs.score
