@@ -1,6 +1,7 @@
 """The default score: filter and CTF on the image."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import equinox as eqx
@@ -106,6 +107,18 @@ class ImageCTF(Score):
             ),
             norm_side=next_fast_odd(max(2 * side, math.ceil(side + 1.1 * lags) + 16)),
         )
+
+    def of_middle(self, side: int) -> "ImageCTF":
+        """The same score of the middle of its template, at the same positions.
+
+        The CTF's spread depends on the grids, which stay: as finely resolved signal as
+        leaves the cut would otherwise make z-scores differ by some hundredths.
+
+        Args:
+            side: Side of what `jaxrefine.physics.support.middle` gives.
+        """
+        height, width = (length - (self.side - side) for length in self.box)
+        return replace(self, box=(height, width), side=side)
 
     @property
     def padded_box(self) -> tuple[int, int]:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Complex, Float, Int
 
-from jaxrefine.data import Alignment, Optics, Particles
+from jaxrefine.data import Alignment, InputError, Optics, Particles
 from jaxrefine.physics.boxes import centre_crop, crop_filled, crop_reflected
 from jaxrefine.physics.filters import (
     Filters,
@@ -53,6 +53,11 @@ class Micrograph(eqx.Module):
     noise_std: Float[Array, ""]
     filters: Filters
     filled: Bool[Array, "Ny Nx"] | None = None
+
+    @property
+    def template_side(self) -> int:
+        """Side of the template that the maps were made with."""
+        return self.image.shape[0] - self.corr_mean.shape[0] + 1
 
 
 def _rfft_without_mean(image: Float[Array, "Ny Nx"]) -> Complex[Array, "Ny r"]:
@@ -175,11 +180,24 @@ def cut_particles(
         alignment: Starting values; positions are rounded to whole pixels.
         optics: Per particle.
         template_pixel_size_angstrom: Voxel size of the template, per particle.
-        score: Says how large a cut it wants and on which grids the filter.
+        score: Says how large a cut it wants and on which grids the filter. Its template
+            may be the middle of the one that the maps were made with; positions are
+            that one's all the same.
         image_scale: Factor on the images, for another program's normalisation.
         place_by_z: Choose places by z alone, also where the mean map peaks at the particle.
         valid: False marks padding of a batch.
+
+    Raises:
+        InputError: The maps are not of a template of the score's side, nor of a larger one
+            of which that may be the middle.
     """
+    rest = micrograph.template_side - score.side
+    if rest < 0 or rest % 2:
+        raise InputError(
+            f"maps of shape {micrograph.corr_mean.shape} in a micrograph of shape "
+            f"{micrograph.image.shape} are of a template of {micrograph.template_side} px; "
+            f"the score's template has {score.side} px"
+        )
     corner = jnp.round(alignment.position_px).astype(jnp.int32)
     cut = jax.vmap(partial(_extract_one, micrograph, score))
     image, filter_image, filter_template, corr_mean, corr_std = cut(corner)
@@ -234,10 +252,15 @@ def mean_map_peaks(
 def _extract_one(
     micrograph: Micrograph, score: Score, corner: Int[Array, " 2"]
 ) -> tuple[Array, Array, Array, Array, Array]:
-    """(image, filter on its grid, filter on the score's, mean, std) of one particle."""
+    """(image, filter on its grid, filter on the score's, mean, std) of one particle.
+
+    A position is the corner of the template that the maps were made with, of which the
+    score's may be the middle.
+    """
     box_corner = corner - jnp.asarray([(b - score.side) // 2 for b in score.box])
-    cut_corner = box_corner - jnp.asarray(
-        [(c - b) // 2 for c, b in zip(score.padded_box, score.box, strict=True)]
+    trimmed = micrograph.template_side - score.side
+    cut_corner = box_corner + jnp.asarray(
+        [(trimmed - (c - b)) // 2 for c, b in zip(score.padded_box, score.box, strict=True)]
     )
     image = crop_reflected(micrograph.image, cut_corner, score.padded_box)
     radial = micrograph.filter
@@ -245,7 +268,8 @@ def _extract_one(
         share = jnp.asarray(1.0)
         if micrograph.filled is not None:
             filled = micrograph.filled.astype(jnp.float32)
-            share = 1 - jnp.mean(crop_reflected(filled, box_corner, score.box))
+            inner_corner = box_corner + trimmed // 2
+            share = 1 - jnp.mean(crop_reflected(filled, inner_corner, score.box))
         image, radial = _filter_box(image, score.box, micrograph.filters, share)
     std = crop_filled(micrograph.corr_std, box_corner, score.positions, OUTSIDE_STD)
     outside = jnp.isinf(std)

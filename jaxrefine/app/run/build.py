@@ -131,13 +131,19 @@ def _orientations(config: Config):
     return grids.uniform_orientations(**axes)
 
 
-def build_score(config: Config, start: StartingValues, grid: SearchGrid) -> Score:
+def build_score(
+    config: Config,
+    start: StartingValues,
+    grid: SearchGrid,
+    trimmed_side: int | None = None,
+) -> Score:
     """The score, on grids that are wide enough for every particle of the table.
 
     Args:
         config: The configuration.
         start: Starting values of all rows.
         grid: Offsets that are searched.
+        trimmed_side: Side of the template's middle, if only that is searched.
 
     Raises:
         InputError: If the CTF would spread a particle over thousands of pixels.
@@ -149,7 +155,7 @@ def build_score(config: Config, start: StartingValues, grid: SearchGrid) -> Scor
             (height, width), side, pixel_size_changes_cs=config.reproduce is not None
         )
     defocus = np.abs(start.defocus_angstrom).max()
-    return ImageCTF.for_particles(
+    score = ImageCTF.for_particles(
         (height, width),
         side,
         max_defocus_angstrom=float(defocus + np.abs(grid.defocus_angstrom).max()),
@@ -157,6 +163,16 @@ def build_score(config: Config, start: StartingValues, grid: SearchGrid) -> Scor
         spherical_aberration_mm=float(start.optics.spherical_aberration_mm.max()),
         pixel_size_angstrom=smallest_pixel_angstrom(start, grid),
     )
+    return score if trimmed_side is None else score.of_middle(trimmed_side)
+
+
+def trims_template(config: Config) -> bool:
+    """Whether the template's middle may stand for all of it.
+
+    Not where its side is that of the CTF's grid, nor where the box, which becomes smaller
+    with it, is what filters are measured on.
+    """
+    return config.scoring == "image_ctf" and config.apply_global_filtering
 
 
 def smallest_pixel_angstrom(start: StartingValues, grid: SearchGrid) -> float:

@@ -71,7 +71,7 @@ def known_confusions(sample: Sample, inverted: bool) -> Iterator[Confusion]:
     yield _contrast(inverted)
     yield from _defocus()
     yield from _optics()
-    yield from _positions(sample.template.side)
+    yield from _positions(sample.micrograph.template_side)
     yield from _angles()
 
 

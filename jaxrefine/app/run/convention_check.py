@@ -186,7 +186,7 @@ def _z(inputs: RunInputs, sample: Sample) -> np.ndarray:
         pixel_size_angstrom=1 / _power_above(1 / start.pixel_size_angstrom, 1.15),
     )
     try:
-        score = build_score(inputs.config, wide, grid)
+        score = build_score(inputs.config, wide, grid, inputs.score.side)
     except InputError:  # the CTF would spread too far
         return np.full(count, np.nan)
     usual = inputs.score

@@ -14,6 +14,7 @@ from jaxrefine.io.maps import MEAN, SPREAD, read_map
 from jaxrefine.io.mrc import image_shape, read_volume
 from jaxrefine.io.paths import resolve_path
 from jaxrefine.physics.slices import make_template
+from jaxrefine.physics.support import middle
 from jaxrefine.refine.prepare import Micrograph
 
 # Others of the table's that are tried in a file's place.
@@ -55,8 +56,9 @@ def other_templates(inputs: RunInputs) -> Iterator[Confusion]:
             volume, _ = read_volume(path)
         except (OSError, InputError):  # it is not ours to complain of
             continue
-        if volume.shape != (inputs.score.side,) * 3:
+        if volume.shape != (inputs.template_side,) * 3:
             continue
+        volume = middle(volume, inputs.score.side)
         yield Confusion(
             "with the template that the table names",
             f"set `template_volume_path: {text}`",

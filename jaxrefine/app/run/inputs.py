@@ -4,14 +4,19 @@ Three passes: read what the configuration names, check it together, build the ob
 the core. Below these nobody asks the configuration what to compute.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jax
 import numpy as np
 
 from jaxrefine.app.config import Config
-from jaxrefine.app.run.build import build_filters, build_polish
+from jaxrefine.app.run.build import (
+    build_filters,
+    build_polish,
+    build_score,
+    trims_template,
+)
 from jaxrefine.app.run.checks import CheckedInputs, Groups, check_together
 from jaxrefine.app.run.devices import float32_only, free_bytes
 from jaxrefine.app.run.output import check_output
@@ -20,6 +25,7 @@ from jaxrefine.data import ErrorCollector, SearchGrid, Template
 from jaxrefine.io.table import ParticleTable, StartingValues
 from jaxrefine.physics.filters import Filters
 from jaxrefine.physics.slices import make_template
+from jaxrefine.physics.support import trim_template
 from jaxrefine.physics.symmetry import point_group
 from jaxrefine.refine.layout import Layout, plan_layout
 from jaxrefine.refine.polish import Polish
@@ -38,7 +44,7 @@ class RunInputs:
         groups: Rows of the table by the images that they need.
         maps_hold_variance: Otherwise they hold the standard deviation.
         template_path: File of the template.
-        template: The template, on every device.
+        template: The template, or its middle if that holds its signal, on every device.
         smooth_template: The same with cubic slices, for the polish; None without polish.
         template_pixel_size_angstrom: Voxel size that it is taken to have, per row.
         filters: Filters of the micrograph.
@@ -81,6 +87,11 @@ class RunInputs:
     def poses(self) -> int:
         """Correlations per particle."""
         return int(np.prod(self.grid.shape))
+
+    @property
+    def template_side(self) -> int:
+        """Side of the template's file; the score's may be its middle."""
+        return self.config.particle_stack.original_template_size[0]
 
     @property
     def inputs(self) -> list[Path]:
@@ -136,9 +147,15 @@ def _build(
     config: Config, named: NamedInputs, checked: CheckedInputs, output: Path
 ) -> RunInputs:
     """Third pass: the objects of the core, on the devices."""
+    volume = named.volume
     with jax.default_device(named.devices[0]):
-        template = make_template(named.volume, config.template_sampling)
-        smooth = make_template(named.volume, "cubic") if config.polish.enabled else None
+        if trims_template(config):
+            voxel_size = float(checked.template_pixel_size_angstrom.min())
+            volume = trim_template(volume, voxel_size)
+            score = build_score(config, checked.start, checked.grid, volume.shape[0])
+            checked = replace(checked, score=score)
+        template = make_template(volume, config.template_sampling)
+        smooth = make_template(volume, "cubic") if config.polish.enabled else None
     templates = (template, smooth)
     devices = _limit_devices_to_memory(named.devices, templates)
     mesh = device_mesh(devices, max(len(rows) for rows in checked.groups.values()))
@@ -206,20 +223,22 @@ def _kind(device: Device) -> str:
 def describe(inputs: RunInputs) -> list[str]:
     """What a run is about to do, a line each."""
     pixel_sizes, defoci, orientations = inputs.grid.shape
-    height, width = inputs.score.box
     device = inputs.mesh.devices.flat[0]
     held = "variances" if inputs.maps_hold_variance else "standard deviations"
     origin = (
         "as configured" if inputs.config.statistics != "auto" else "by the table's z-scores"
     )
     micrographs = "micrograph" if len(inputs.groups) == 1 else "micrographs"
+    box_height, box_width = inputs.config.particle_stack.extracted_box_size
+    side, middle = inputs.template_side, inputs.score.side
+    trimmed = f", its signal within {middle} px" if middle < side else ""
     lines = [
         f"{len(inputs.table)} particles in {len(inputs.groups)} {micrographs}, "
         f"{int(inputs.start.from_refined.sum())} of them refined before",
         f"{orientations:,} orientations x {defoci} defoci x {pixel_sizes} pixel sizes = "
         f"{inputs.poses:,} correlations per particle ({inputs.config.search})",
-        f"template {inputs.score.side} px ({inputs.config.template_sampling}), box "
-        f"{height} x {width} px, score {inputs.config.scoring}",
+        f"template {side} px{trimmed} ({inputs.config.template_sampling}), box "
+        f"{box_height} x {box_width} px, score {inputs.config.scoring}",
         f"correlation_variance maps hold {held} ({origin})",
         f"{inputs.mesh.size} x {_kind(device)}, "
         f"{inputs.layout.orientations} orientations at once in {inputs.layout.precision}",

@@ -268,7 +268,7 @@ def read_and_prepare(inputs: RunInputs, files: Files) -> Micrograph:
     image, mean, std = read_images(
         *files, maps_hold_variance=inputs.maps_hold_variance, as_it_is=fill
     )
-    expected = tuple(length - inputs.score.side + 1 for length in image.shape)
+    expected = tuple(length - inputs.template_side + 1 for length in image.shape)
     if not mean.shape == std.shape == expected:
         raise InputError(f"{files[0]}: it or its maps have another shape than when checked")
     clean = clean_image(image, files[0]) if fill else None

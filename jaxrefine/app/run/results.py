@@ -50,7 +50,7 @@ class Results:
         self.done = np.zeros(n, bool)
         self.continued = 0
         self.columns = RefinedColumns.empty(
-            n, inputs.score.side, polished=inputs.polish is not None
+            n, inputs.template_side, polished=inputs.polish is not None
         )
 
     def load(
@@ -88,7 +88,7 @@ class Results:
         if micrograph.filled is None:
             return
         corner = jnp.asarray(self.inputs.start.position_px[rows], jnp.float32)
-        side = self.inputs.score.side
+        side = self.inputs.template_side
         fraction = np.asarray(filled_fraction(micrograph.filled, corner, side))
         self.columns.store(rows, {_FILLED: fraction})
 
