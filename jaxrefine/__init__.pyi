@@ -21,6 +21,7 @@ from .physics.filters import Whitening as Whitening
 from .physics.rotations import euler_to_matrix as euler_to_matrix
 from .physics.rotations import matrix_to_euler as matrix_to_euler
 from .physics.slices import make_template as make_template
+from .physics.support import trim_template as trim_template
 from .refine.clean import CleanMicrograph as CleanMicrograph
 from .refine.clean import clean_micrograph as clean_micrograph
 from .refine.differentiable import z_score as z_score
