@@ -35,8 +35,19 @@ PIXEL_SIZE_ANGSTROM, DEFOCUS_ANGSTROM = 1.0, 8000.0
 DEFOCUS_OFFSETS = jr.search_offsets(-100.0, 100.0, 20.0)
 
 
-def our_search(side: int, box: int, score_name: str, sampling: str, grid: jr.SearchGrid):
-    """A function without arguments that searches one simulated particle."""
+def our_search(
+    side: int,
+    box: int,
+    score_name: str,
+    sampling: str,
+    grid: jr.SearchGrid,
+    diameter: float,
+):
+    """A function without arguments that searches one simulated particle.
+
+    Its diameter is a share of the template's side; of the template only the part is
+    searched that holds its signal, as the program does it.
+    """
     rng = np.random.default_rng(0)
     if score_name == "image_ctf":
         score = jr.ImageCTF.for_particles(
@@ -49,12 +60,14 @@ def our_search(side: int, box: int, score_name: str, sampling: str, grid: jr.Sea
         )
     else:
         score = jr.TemplateCTF((box, box), side)
-    # A particle that fills most of the template, planted a little off the start.
-    radius = 0.4 * side * PIXEL_SIZE_ANGSTROM
+    # Planted a little off the start.
+    radius = diameter / 2 * side * PIXEL_SIZE_ANGSTROM
     atoms = sim.random_globule(500, radius, rng).blurred(20.0)
-    template = jr.make_template(
-        sim.potential_volume(atoms, side, PIXEL_SIZE_ANGSTROM), sampling
-    )
+    volume = np.asarray(sim.potential_volume(atoms, side, PIXEL_SIZE_ANGSTROM))
+    if score_name == "image_ctf":
+        volume = jr.trim_template(volume, PIXEL_SIZE_ANGSTROM)
+        score = score.of_middle(len(volume))
+    template = jr.make_template(volume, sampling)
     start = jr.euler_to_matrix(np.array([30.0, 60.0, 40.0]))
     ny = max(score.padded_box) + side
     simulated = sim.SimulatedParticle(
@@ -152,6 +165,9 @@ def main() -> None:
     parser.add_argument("--sampling", default="padded", choices=["padded", "trilinear"])
     parser.add_argument("--psi-fine", type=float, default=0.1)
     parser.add_argument("--theta-fine", type=float, default=0.25)
+    parser.add_argument(
+        "--diameter", type=float, default=0.8, help="the particle's, in template sides"
+    )
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--peer-threads", type=int, default=1)
     options = parser.parse_args()
@@ -174,7 +190,9 @@ def main() -> None:
     print(f"{options.sampling} sampling, medians of {options.repeats} alternating runs")
     for size in options.sizes:
         side, box = map(int, size.split("/"))
-        ours = our_search(side, box, options.score, options.sampling, grid)
+        ours = our_search(
+            side, box, options.score, options.sampling, grid, options.diameter
+        )
         batch = 32
         theirs = peer_batch(side, box, batch, options.peer_threads)
         compiling = seconds(ours)
