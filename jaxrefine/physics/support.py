@@ -39,9 +39,13 @@ def trim_template(
     faces = [volume[i] for i in (0, -1)] + [volume[:, i] for i in (0, -1)]
     faces += [volume[:, :, i] for i in (0, -1)]
     background = np.mean([face.mean(dtype=np.float64) for face in faces])
-    contrast = np.asarray(volume - background, np.float32)
+    contrast = np.asarray(volume - background)
+    # Of no unit, so that squares stay within float32's range.
+    contrast = (contrast / (np.abs(contrast).max() or 1)).astype(np.float32)
     outside = _energy_outside(contrast)
     allowed = lost * _signal_energy(contrast, voxel_size_angstrom)
+    if not allowed > 0:  # constant, or not finite: not for this to judge
+        return volume
     needed = 2 * int(np.argmax(outside <= allowed))
     return middle(volume, min(side, next_fast_even(int(np.ceil(_ROOM * needed)))))
 

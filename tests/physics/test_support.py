@@ -40,6 +40,18 @@ def test_a_background_is_no_signal():
     )
 
 
+@pytest.mark.parametrize("gain", [1e-25, 1e25])
+def test_any_unit_will_do(gain):
+    volume = globule(0.4)
+    trimmed = trim_template((volume * gain).astype(np.float32), 1.0)
+    assert len(trimmed) == len(trim_template(volume, 1.0)) < SIDE
+
+
+@pytest.mark.parametrize("value", [0.0, 3.0, np.nan])
+def test_what_holds_no_structure_stays_whole(value):
+    assert trim_template(np.full((16, 16, 16), value, np.float32), 1.0).shape == (16,) * 3
+
+
 @pytest.mark.slow
 def test_the_middle_has_the_whole_s_scores():
     """At the same positions, though the middle's corner lies elsewhere."""

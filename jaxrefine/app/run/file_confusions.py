@@ -76,7 +76,7 @@ def other_axes(inputs: RunInputs) -> Iterator[Confusion]:
             volume, _ = read_volume(inputs.template_path)
         except InputError:
             return None
-        turned = np.ascontiguousarray(volume.transpose())
+        turned = np.ascontiguousarray(middle(volume, inputs.score.side).transpose())
         made = make_template(turned, inputs.config.template_sampling)
         return replace(sample, template=made)
 
