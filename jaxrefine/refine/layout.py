@@ -29,6 +29,8 @@ _RADIUS = 0.4
 # Frequencies and orientations of one product. On a CPU the slices between gathering and
 # multiplying stay in its cache; an accelerator wants large products.
 _CPU_PRODUCT, _ACCELERATOR_PRODUCT = (1056, 512), (4096, 4096)
+# An accelerator searches small particles together, as many as have so many pixels.
+_ACCELERATOR_PIXELS = 16 * 64**2
 # Memory of the columns: more brings no speed.
 _MOST_COLUMN_BYTES = 1 << 30
 # Of the free memory, what a search may plan with. XLA's own copies are the rest.
@@ -45,6 +47,8 @@ class Layout:
         defocus_nodes: Chebyshev nodes that stand for all defoci, at most one for each.
         orientation_nodes: Chebyshev nodes along each axis of rotation that stand for all
             orientations at first; None leaves this step out.
+        particles: How many one device searches at a time. Each step then goes on until it
+            has gone far enough for all of them.
         candidates: How many orientations at a time get a product of their own after it.
         rescored: How many orientations are scored exactly, at least.
         orientations: How many one matrix product takes.
@@ -57,6 +61,7 @@ class Layout:
 
     defocus_nodes: int
     orientation_nodes: tuple[int, int, int] | None = None
+    particles: int = 1
     candidates: int = _CANDIDATES
     rescored: int = 16
     orientations: int = _CPU_PRODUCT[1]
@@ -73,6 +78,8 @@ class Layout:
 
     def halved(self) -> "Layout | None":
         """The same with half the memory, or None where there is nothing to halve."""
+        if self.particles > 1:
+            return replace(self, particles=self.particles // 2)
         orientations = max(self.orientations // 2, _LEAST_ORIENTATIONS)
         column_bytes = max(self.column_bytes // 2, _LEAST_COLUMN_BYTES)
         if orientations >= self.orientations and column_bytes >= self.column_bytes:
@@ -165,7 +172,11 @@ def plan_layout(
     nodes = min(count_defocus_nodes(half_range, voltage_kv, smallest), defoci)
 
     frequencies, most = _ACCELERATOR_PRODUCT if accelerator else _CPU_PRODUCT
-    usable = max(_USABLE * free_bytes - _other_bytes(grid, score), 0)
+    particles = max(_ACCELERATOR_PIXELS // score.side**2, 1) if accelerator else 1
+    others = _other_bytes(grid, score)
+    while particles > 1 and _USABLE * free_bytes / particles < 2 * others:
+        particles //= 2
+    usable = max(_USABLE * free_bytes / particles - others, 0)
     positions = math.prod(score.positions)
     column = 8 * nodes * score.side * (score.side // 2 + 1)
     wanted = min(_MOST_COLUMN_BYTES, positions * column)
@@ -182,6 +193,7 @@ def plan_layout(
         orientation_nodes=count_orientation_nodes(
             np.asarray(grid.rotation), score.side, 1.0, thorough=thorough
         ),
+        particles=particles,
         candidates=_CANDIDATES if thorough else _FEW_CANDIDATES,
         orientations=orientations,
         frequencies=frequencies,

@@ -76,7 +76,7 @@ def refine_particles(
     layout = layout or layout_for(particles, grid, score, adaptive=adaptive)
     count = particles.valid.shape[0]
     with jax.enable_x64(False):  # whatever the caller has set
-        filled = filled_up(particles, count, mesh)
+        filled = filled_up(particles, count, mesh, layout.particles)
         refined = search_batch(filled, template, grid, score, mesh, layout)
         return jax.tree.map(lambda leaf: leaf[:count], refined)
 
@@ -165,7 +165,9 @@ def search_batch(
             nothing = NOTHING_FOUND, np.float32(0)
             return jax.lax.cond(particle.valid, search, lambda _: nothing, particle)
 
-        best, error = jax.lax.map(one, particles)
+        # One at a time, a particle that is not valid costs nothing.
+        at_once = layout.particles if layout.particles > 1 else None
+        best, error = jax.lax.map(one, particles, batch_size=at_once)
         if parts > 1:
             each, errors = jax.lax.all_gather((best, error), ORIENTATIONS)
             error = jnp.max(errors, axis=0)

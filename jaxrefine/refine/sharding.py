@@ -113,9 +113,11 @@ def replicate(tree: _Tree, mesh: Mesh) -> _Tree:
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
 
-def filled_up(tree: _Tree, count: int, mesh: Mesh | None) -> _Tree:
-    """A batch of `count`, its last one repeated until the mesh's rows divide it."""
-    missing = 0 if mesh is None else -count % mesh.shape[PARTICLES]
+def filled_up(tree: _Tree, count: int, mesh: Mesh | None, at_once: int = 1) -> _Tree:
+    """A batch of `count`, its last one repeated until the mesh's rows, each of which takes
+    `at_once` at a time, divide it."""
+    rows = 1 if mesh is None else mesh.shape[PARTICLES]
+    missing = -count % (rows * at_once)
     if not missing:
         return tree
     number = np.minimum(np.arange(count + missing), count - 1)

@@ -57,6 +57,24 @@ def test_an_adaptive_search_of_the_documented_grid_is_a_twentieth(side):
     assert adaptive.orientation_nodes < thorough.orientation_nodes
 
 
+def test_an_accelerator_takes_small_particles_together():
+    sides = (32, 64, 100, 128, 256, 512)
+    assert [plan(n, n + 8, accelerator=True).particles for n in sides] == [
+        64,
+        16,
+        6,
+        4,
+        1,
+        1,
+    ]
+    assert plan(64, 72).particles == 1
+    # In less memory fewer, and where it runs out they are the first to be halved.
+    little = plan(64, 72, accelerator=True, free_bytes=0.1 * GIB)
+    assert 1 <= little.particles < 16 and little.orientations > 8
+    layout = Layout(5, particles=2, orientations=100)
+    assert layout.halved() == Layout(5, orientations=100)
+
+
 def test_what_is_asked_for():
     assert plan(orientations=3, free_bytes=0).orientations == 3
     assert plan(precision="float32", accelerator=True).precision == "float32"

@@ -300,6 +300,22 @@ def test_a_batch_that_does_not_divide_is_filled_up():
 
 
 @pytest.mark.slow
+def test_several_at_once_on_a_device():
+    """As an accelerator searches them: the same bests, some of them padding."""
+    batch = some(cut(shift_px=(1, 2), defocus=200.0), slice(5))
+    batch = eqx.tree_at(lambda p: p.valid, batch, jnp.arange(5) != 1)
+    together = refined(batch, layout=dataclasses.replace(LAYOUT, particles=3))
+    real = np.array([0, 2, 3, 4])
+    # Products of other shapes are rounded otherwise, and so are transforms of many images:
+    # some units in the last place of a z-score of 10.
+    best, alone = some(together, real), some(found(), real)
+    np.testing.assert_array_equal(best.grid_index, alone.grid_index)
+    np.testing.assert_array_equal(best.status, alone.status)
+    np.testing.assert_allclose(best.z_score, alone.z_score, rtol=1e-5)
+    assert np.isnan(together.z_score[1])
+
+
+@pytest.mark.slow
 def test_one_compilation_serves_every_batch():
     score = SCORES["template"]
     found("template")

@@ -17,7 +17,6 @@ from jaxrefine.app.run.results import Results
 from jaxrefine.data import InputError
 from jaxrefine.io.maps import MEAN, SPREAD, map_shape
 from jaxrefine.io.mrc import image_shape
-from jaxrefine.refine.sharding import PARTICLES
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ def calibrate(inputs: RunInputs) -> Calibration:
     Raises:
         InputError: The micrograph or one of its maps cannot be read.
     """
-    rows = next(iter(inputs.groups.values()))[: inputs.mesh.shape[PARTICLES]]
+    rows = next(iter(inputs.groups.values()))[: inputs.particles_at_once]
     times = [time.perf_counter()]
     with jax.default_device(inputs.mesh.devices.flat[0]):
         # The first time, preparing compiles too.
@@ -69,7 +68,7 @@ def format_work(
         left: Particles left in each micrograph.
         measured: None leaves the time out.
     """
-    at_once, particles = inputs.mesh.shape[PARTICLES], sum(left.values())
+    at_once, particles = inputs.particles_at_once, sum(left.values())
     lines = [f"{particles * inputs.poses:,} correlations in all"]
     if measured is None:
         return lines

@@ -30,7 +30,7 @@ from jaxrefine.physics.symmetry import point_group
 from jaxrefine.refine.layout import Layout, plan_layout
 from jaxrefine.refine.polish import Polish
 from jaxrefine.refine.scoring import Score
-from jaxrefine.refine.sharding import Device, device_mesh, replicate
+from jaxrefine.refine.sharding import PARTICLES, Device, device_mesh, replicate
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +87,11 @@ class RunInputs:
     def poses(self) -> int:
         """Correlations per particle."""
         return int(np.prod(self.grid.shape))
+
+    @property
+    def particles_at_once(self) -> int:
+        """Particles of a batch, over all devices."""
+        return self.mesh.shape[PARTICLES] * self.layout.particles
 
     @property
     def template_side(self) -> int:

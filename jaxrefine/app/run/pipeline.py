@@ -38,7 +38,6 @@ from jaxrefine.refine.layout import Layout
 from jaxrefine.refine.polish import polish_particles
 from jaxrefine.refine.prepare import Micrograph, cut_particles, prepare_micrograph
 from jaxrefine.refine.refine import refine_within_memory
-from jaxrefine.refine.sharding import PARTICLES
 
 log = logging.getLogger("jaxrefine")
 
@@ -172,7 +171,7 @@ def _refine_share(
                 places = inputs.start.position_px[left[number]]
                 symmetry.check(files[number][0], micrograph, places, inputs.score)
                 results.mark_filled(left[number], micrograph)
-                for batch in in_batches(left[number], inputs.mesh.shape[PARTICLES]):
+                for batch in in_batches(left[number], inputs.particles_at_once):
                     found, layout = refine_batch(inputs, micrograph, batch, layout)
                     results.store(batch, *found)
                     monitor.check(found[0])
@@ -291,7 +290,7 @@ def filled_batches(
     inputs: RunInputs, rows: np.ndarray
 ) -> Iterator[tuple[np.ndarray, Particles]]:
     """Some rows and their particles, in batches filled up to one size; readable ones."""
-    at_once = inputs.mesh.shape[PARTICLES]
+    at_once = inputs.particles_at_once
     left = {
         number: np.intersect1d(members, rows)
         for number, members in enumerate(inputs.groups.values())
@@ -306,7 +305,7 @@ def filled_batches(
 
 def _filled(inputs: RunInputs, micrograph: Micrograph, rows: np.ndarray) -> Particles:
     """Some particles, filled up to one size, so that one compilation serves the run."""
-    missing = inputs.mesh.shape[PARTICLES] - len(rows)
+    missing = inputs.particles_at_once - len(rows)
     filled = np.concatenate([rows, np.repeat(rows[-1:], missing)])
     valid = jnp.arange(len(filled)) < len(rows)
     return extract_rows(inputs, micrograph, filled, valid)
