@@ -1,5 +1,7 @@
 """The run as a whole: batches, devices, compilations, several micrographs."""
 
+from dataclasses import replace
+
 import jax
 import numpy as np
 import pandas as pd
@@ -8,7 +10,8 @@ import yaml
 
 from jaxrefine.app.config import Config
 from jaxrefine.app.run import accuracy as monitor
-from jaxrefine.app.run.pipeline import run
+from jaxrefine.app.run.inputs import load_inputs
+from jaxrefine.app.run.pipeline import filled_batches, run
 from jaxrefine.io.mrc import read_image, write_image
 from jaxrefine.physics.rotations import euler_to_matrix
 from jaxrefine.refine import refine as refining
@@ -45,6 +48,21 @@ def refine(folder, table=None, **changes):
     config = Config.from_dict({**data, **QUICK, **changes}, str(folder / "refine.yaml"))
     run(config, output=folder / "out.csv", quiet=True)
     return pd.read_csv(folder / "out.csv")
+
+
+def test_batches_are_as_large_as_the_layout_says(folder):
+    """Several particles on each device; filled up, so that all have one size."""
+    inputs = load_inputs(Config.load(folder / "refine.yaml"))
+    layout = replace(inputs.layout, particles=3)
+    inputs = replace(inputs, layout=layout)
+    rows = np.arange(len(inputs.table))
+    at_once = 3 * inputs.mesh.shape["particles"]
+    seen = []
+    for batch, particles in filled_batches(inputs, rows):
+        assert particles.valid.shape == (at_once,)
+        assert particles.valid.sum() == len(batch)
+        seen += list(batch)
+    assert sorted(seen) == list(rows)
 
 
 @pytest.mark.slow
