@@ -138,7 +138,10 @@ def _rotation(row: dict[str, str], state: str) -> sim.FloatArray:
 
 def _distance(true_row: dict[str, str], row: dict[str, str], state: str) -> float:
     y, x = (
-        _value(row, state, name) - _value(true_row, "", name) for name in ("pos_y", "pos_x")
+        _value(row, state, f"pos_{axis}")
+        + float(row.get(f"{state}shift_{axis}") or 0.0)  # sub-pixel, after a polish
+        - _value(true_row, "", f"pos_{axis}")
+        for axis in "yx"
     )
     return float(np.hypot(y, x))
 

@@ -223,6 +223,15 @@ def test_comparison_before_and_after(tmp_path):
     assert "2.00 -> 0.50" in text and "1 planted particles have no row" in text
 
 
+def test_comparison_counts_the_sub_pixel_shift(tmp_path):
+    write_rows(tmp_path / "truth.csv", [PLANTED])
+    refined = {"refined_pos_x": 100, "refined_pos_y": 51, "scaled_mip": 8.0}
+    shift = {"refined_shift_x": 0.25, "refined_shift_y": -0.4}
+    write_rows(tmp_path / "refined.csv", [PLANTED | refined | shift])
+    (one,) = demo.compare_with_truth(tmp_path, tmp_path / "refined.csv").particles
+    assert one.position_px == pytest.approx((0.0, 0.1))
+
+
 def test_comparison_of_an_unrefined_table(tmp_path):
     write_rows(tmp_path / "truth.csv", [PLANTED])
     write_rows(tmp_path / "table.csv", [PLANTED | {"scaled_mip": 7.0, "refined_phi": ""}])
