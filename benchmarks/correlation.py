@@ -35,15 +35,10 @@ PIXEL_SIZE_ANGSTROM, DEFOCUS_ANGSTROM = 1.0, 8000.0
 DEFOCUS_OFFSETS = jr.search_offsets(-100.0, 100.0, 20.0)
 
 
-def our_search(
-    side: int,
-    box: int,
-    score_name: str,
-    sampling: str,
-    grid: jr.SearchGrid,
-    diameter: float,
-):
-    """A function without arguments that searches one simulated particle.
+def one_particle(
+    side: int, box: int, score_name: str, sampling: str, diameter: float
+) -> tuple[jr.Particles, jr.Template, jr.Score]:
+    """A batch of one simulated particle, its template, and the score.
 
     Its diameter is a share of the template's side; of the template only the part is
     searched that holds its signal, as the program does it.
@@ -102,6 +97,11 @@ def our_search(
         one(PIXEL_SIZE_ANGSTROM),
         score,
     )
+    return particles, template, score
+
+
+def our_search(particles, template, grid: jr.SearchGrid, score: jr.Score):
+    """A function without arguments that searches one particle."""
     # One particle on all devices, as the program does it: they share its orientations.
     mesh = device_mesh(jax.devices(), 1)
     template = replicate(template, mesh)
@@ -190,9 +190,10 @@ def main() -> None:
     print(f"{options.sampling} sampling, medians of {options.repeats} alternating runs")
     for size in options.sizes:
         side, box = map(int, size.split("/"))
-        ours = our_search(
-            side, box, options.score, options.sampling, grid, options.diameter
+        particles, template, score = one_particle(
+            side, box, options.score, options.sampling, options.diameter
         )
+        ours = our_search(particles, template, grid, score)
         batch = 32
         theirs = peer_batch(side, box, batch, options.peer_threads)
         compiling = seconds(ours)

@@ -172,7 +172,8 @@ def plan_layout(
     nodes = min(count_defocus_nodes(half_range, voltage_kv, smallest), defoci)
 
     frequencies, most = _ACCELERATOR_PRODUCT if accelerator else _CPU_PRODUCT
-    particles = max(_ACCELERATOR_PIXELS // score.side**2, 1) if accelerator else 1
+    together = max(_ACCELERATOR_PIXELS // score.side**2, 1) if accelerator else 1
+    particles = 1 << (together.bit_length() - 1)  # so that halves divide a batch
     others = _other_bytes(grid, score)
     while particles > 1 and _USABLE * free_bytes / particles < 2 * others:
         particles //= 2

@@ -62,7 +62,7 @@ def test_an_accelerator_takes_small_particles_together():
     assert [plan(n, n + 8, accelerator=True).particles for n in sides] == [
         64,
         16,
-        6,
+        4,
         4,
         1,
         1,

@@ -1,0 +1,114 @@
+"""What a search should take on GPUs that nobody here has: a prediction to be refuted.
+
+The search's own layout for an accelerator says how many samples of slices, products and
+interpolations a particle takes; data sheets say how fast a device can be. `gpu.py` measures
+the same on a device.
+
+    python benchmarks/gpu_prediction.py --sizes 64/72 128/136 256/264 512/528
+"""
+
+import argparse
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+import jaxrefine as jr
+from jaxrefine.refine.layout import Layout, plan_layout
+
+# Share of the peak that a large product reaches (cuBLAS, float16 in, float32 out).
+PRODUCT_SHARE = 0.5
+# A kernel that is launched from a stream, back to back, and kernels around the products:
+# counted in the lowered program, operations that XLA cannot fuse with each other.
+LAUNCH_S, KERNELS_PER_CHUNK, OTHER_KERNELS = 4e-6, 6, 500
+SECTOR_BYTES = 32  # what a GPU reads at least
+ROWS_PER_SAMPLE = 8  # four rows of two neighbours, of a real and an imaginary volume
+
+
+@dataclass(frozen=True)
+class Device:
+    """Peaks of NVIDIA's data sheets (H100 SXM5, 2023; H200 SXM, 2024), dense.
+
+    The level-2 cache's bandwidth is in no data sheet; 5.5 TB/s were measured on an H100 by
+    Chips and Cheese ("Nvidia's H100: Funny L2, and Tons of Bandwidth", 2023).
+    """
+
+    name: str
+    half_flops: float
+    single_flops: float
+    memory_bytes_per_s: float
+    free_bytes: float
+    cache_bytes: float = 50e6
+    cache_bytes_per_s: float = 5.5e12
+
+
+DEVICES = (
+    Device("H100", 989e12, 67e12, 3.35e12, 75e9),
+    Device("H200", 989e12, 67e12, 4.8e12, 135e9),
+)
+
+
+def predict(device: Device, side: int, box: int, grid: jr.SearchGrid) -> list[str]:
+    """A row: milliseconds of each piece for one particle."""
+    score = jr.TemplateCTF((box, box), side)
+    optics = {"voltage_kv": 300.0, "pixel_size_angstrom": 1.0}
+    layout = plan_layout(
+        grid, score, **optics, accelerator=True, free_bytes=device.free_bytes
+    )
+    orientations = grid.shape[2]
+    nodes = _nodes(layout, orientations)
+    sampled = nodes + layout.candidates if nodes else orientations
+    half_plane = side * (side // 2 + 1)
+    columns = layout.defocus_nodes * math.prod(score.positions)
+
+    cached = 8 * (side + 1) ** 2 * (side // 2 + 1) < device.cache_bytes
+    bandwidth = device.cache_bytes_per_s if cached else device.memory_bytes_per_s
+    # Between neighbours that share all of what is read, and such that share nothing.
+    fewest, most = 8, SECTOR_BYTES * ROWS_PER_SAMPLE
+    slices = [sampled * half_plane * each / bandwidth for each in (fewest, most)]
+    products = 4 * sampled * half_plane * columns / (PRODUCT_SHARE * device.half_flops)
+    interpolation = 2 * orientations * nodes * columns / device.single_flops
+    chunks = math.ceil(half_plane / layout.frequencies)
+    chunks *= math.ceil(columns * 8 * half_plane / layout.column_bytes)
+    kernels = OTHER_KERNELS + KERNELS_PER_CHUNK * chunks
+    launches = kernels * LAUNCH_S / layout.particles
+    low, high = (1e3 * (some + products + interpolation + launches) for some in slices)
+    parts = [*slices, products, interpolation, launches]
+    return [
+        f"{side}/{box}",
+        device.name,
+        str(layout.particles),
+        *(f"{1e3 * part:.2f}" for part in parts),
+        f"{low:.1f} to {high:.1f}",
+    ]
+
+
+def _nodes(layout: Layout, orientations: int) -> int:
+    if layout.orientation_nodes is None or not layout.nodes_pay(orientations):
+        return 0
+    return math.prod(layout.orientation_nodes)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument(
+        "--sizes", nargs="+", default=["64/72", "128/136", "256/264", "512/528"]
+    )
+    options = parser.parse_args()
+    grid = jr.local_grid(
+        jr.uniform_orientations(
+            psi_coarse=1.5, psi_fine=0.1, theta_coarse=2.5, theta_fine=0.25
+        ),
+        np.arange(-100.0, 101.0, 20.0),
+    )
+    names = ["template/box", "device", "particles at once", "slices, least", "most"]
+    names += ["products", "interpolation", "launches", "ms a particle"]
+    print("| " + " | ".join(names) + " |\n" + "|---" * len(names) + "|")
+    for size in options.sizes:
+        side, box = map(int, size.split("/"))
+        for device in DEVICES:
+            print("| " + " | ".join(predict(device, side, box, grid)) + " |")
+
+
+if __name__ == "__main__":
+    main()
