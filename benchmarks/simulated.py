@@ -89,7 +89,11 @@ class Case:
 
 
 def make_case(
-    structure: Structure, defocus: float, count: int, rng: np.random.Generator
+    structure: Structure,
+    defocus: float,
+    count: int,
+    rng: np.random.Generator,
+    snr_range: tuple[float, float] = SNR_RANGE,
 ) -> Case:
     """One micrograph; particles stand on a grid, all their signal inside the image."""
     s, n, score = structure, structure.side, structure.score
@@ -103,7 +107,7 @@ def make_case(
     relative = rng.uniform(-1, 1, count) * DEFOCUS_ANGSTROM
     u_v = defocus + relative[:, None] + ASTIGMATISM_ANGSTROM / 2 * np.array([1, -1])
     rotation = sim.random_rotations(count, rng)
-    snr = rng.uniform(*SNR_RANGE, count)
+    snr = rng.uniform(*snr_range, count)
     simulated = [
         sim.SimulatedParticle(r, tuple(c), tuple(d), ASTIGMATISM_DEG, a)
         for r, c, d, a in zip(rotation, centre.tolist(), u_v.tolist(), snr, strict=True)
