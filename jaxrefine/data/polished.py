@@ -7,26 +7,26 @@ from jaxrefine.data.refined import Refined
 
 # How a polish may end, and what that means.
 POLISH_MEANING = {
-    "converged": "an optimum: no further step promised a gain",
-    "at_limit": "it stopped where the grid's cell ends: search a finer grid, or set "
+    "converged": "an optimum: no further step would have improved the score",
+    "at_limit": "stopped at the edge of the grid cell: search a finer grid, or set "
     "bound_to_cell: false; the standard errors are not those of an optimum",
-    "not_converged": "max_steps were not enough: the best so far",
+    "not_converged": "max_steps was reached: the best pose so far",
 }
 
 
 class PoseErrors(eqx.Module):
-    """Standard errors, each with all the other free parameters unknown as well.
+    """Standard errors; each allows for the uncertainty of all other free parameters.
 
     From the curvature of the score at the optimum, or the Fisher information of the
-    expected image in white noise. NaN for what was not free, and for particles that were
-    not refined.
+    expected image in white noise. NaN for parameters that were not free, and for particles
+    that were not refined.
 
     Attributes:
         rotation_deg: Of the rotation vector in the image frame: tilts about x and about
             y, and the in-plane angle.
-        largest_rotation_deg: Along the direction of rotation that is known worst.
-        defocus_angstrom: Of the mean of u and v; that of either where astigmatism is not
-            free, since both then move together.
+        largest_rotation_deg: About the least certain axis of rotation.
+        defocus_angstrom: Of the mean of u and v. If astigmatism is not free, u and v
+            change together, and it is the standard error of either.
         astigmatism_angstrom: Of (u - v)/2 along the astigmatism's axis, and at 45° to it.
         shift_px: Of the position, (y, x).
         pixel_size_angstrom: Of the pixel size.
@@ -44,15 +44,15 @@ class Polished(eqx.Module):
     """Continuous optimum of each particle.
 
     Attributes:
-        refined: As from the search, with the better alignment (sub-pixel position) and
-            its scores; what the search found where the polish found nothing better.
+        refined: The result of the search with the polished alignment (sub-pixel position)
+            and its scores; unchanged where the polish found nothing better.
         errors: Standard errors of the alignment.
-        evaluations: How often score and derivatives were computed.
-        converged: No further step promised a gain.
-        at_limit: A coordinate stopped where the search grid's cell ends: the optimum lies
-            beyond, and the errors are not those of an optimum.
-        expected_z: The z-score to expect at this alignment in other data of the same
-            particle: the z-score less what fitting noise adds.
+        evaluations: Number of evaluations of score and derivatives.
+        converged: No further step would have improved the score.
+        at_limit: A coordinate stopped at the edge of the grid cell: the optimum lies
+            outside, and the errors are not those of an optimum.
+        expected_z: Expected z-score: that at this alignment in independent data of the same
+            particle, which is the z-score minus the contribution of fitting noise.
     """
 
     refined: Refined

@@ -1,4 +1,4 @@
-"""What a search returns."""
+"""The result of a search."""
 
 import enum
 
@@ -9,7 +9,7 @@ from jaxrefine.data.particles import Alignment
 
 
 class Status(enum.IntEnum):
-    """How a particle fared. Failure of one particle is data, never a lost run."""
+    """Outcome of the refinement of one particle; a failure never stops the run."""
 
     CONVERGED = 0
     EDGE_OF_GRID = 1
@@ -20,22 +20,22 @@ class Status(enum.IntEnum):
 
 
 STATUS_MEANING: dict[Status, str] = {
-    Status.CONVERGED: "the best lies inside the searched grid",
+    Status.CONVERGED: "the best grid point lies inside the search grid",
     Status.EDGE_OF_GRID: (
-        "the best lies on the border of the orientation, defocus or pixel size grid: "
-        "refine again, or widen the grid"
+        "the best grid point lies on the border of the orientation, defocus or pixel size "
+        "grid: refine again, or widen the grid"
     ),
     Status.MOVED_TO_EDGE: (
-        "the best position is the outermost of the box: refine again, or enlarge the box"
+        "the best position is at the edge of the box: refine again, or enlarge the box"
     ),
     Status.BOX_OUTSIDE: (
         "no position in the box has the whole template inside the micrograph: not refined"
     ),
     Status.NOT_FINITE: (
-        "no finite score: a constant or NaN image, nothing left by the filters, or a "
-        "statistic map without positive deviations; not refined"
+        "no finite score: a constant or NaN image, no signal after filtering, or a "
+        "statistic map without positive standard deviations; not refined"
     ),
-    Status.UNREADABLE: "its micrograph or a map could not be read; not refined",
+    Status.UNREADABLE: "the micrograph or a statistic map could not be read; not refined",
 }
 
 
@@ -43,16 +43,16 @@ class Refined(eqx.Module):
     """Best alignment of each particle. `alignment` can be refined again.
 
     Attributes:
-        alignment: The grid's best; the start where the status says not refined.
-        z_score: (correlation - mean) / standard deviation at the best.
-        correlation: Cross-correlation at the best.
-        snr: Correlation above the micrograph's median mean, in units of its median
-            standard deviation.
-        grid_index: Indices of the best in (pixel size, defocus, orientation, y, x).
+        alignment: The best grid point; the starting values if the status says not refined.
+        z_score: (correlation - mean) / standard deviation at the best grid point.
+        correlation: Cross-correlation at the best grid point.
+        snr: 2DTM SNR: the correlation minus the median of the mean map, divided by the
+            median of the standard deviation map.
+        grid_index: Indices of the best grid point: pixel size, defocus, orientation, y, x.
         status: A `Status`.
-        approximation_error: Largest difference between the z-scores of the matrix product
-            and the exact ones, over the orientations that were scored both ways; which
-            these are depends on the layout and the devices.
+        approximation_error: Largest difference between approximate scores (of the matrix
+            product) and exact ones, over the orientations that were scored both ways.
+            Which orientations these are depends on the layout and the devices.
     """
 
     alignment: Alignment

@@ -1,6 +1,6 @@
 """The columns of the particle table: the only list of their names, units and meanings.
 
-Reading, writing, the results of a run and its checkpoint go by this list.
+Reading, writing, the results of a run and its checkpoint all use this list.
 """
 
 from dataclasses import dataclass
@@ -14,18 +14,17 @@ class Column:
         name: Header of the column.
         unit: Its unit, "-" for none.
         kind: "integer", "number" or "text".
-        use: "required": read, must be there. "optional": read if there. "start": written,
-            and read as the starting value if there. "output": written. "polished": written
-            where particles were polished. "envelope": written where they were refined with
-            another B than the table's. "marked": written where it was looked for.
-            "carried": copied unread. "refused": must be
-            empty.
+        use: "required": read, must be present. "optional": read if present. "start":
+            written, and read as the starting value if present. "output": written.
+            "polished": written if particles were polished. "envelope": written if they
+            were refined with a template envelope. "marked": written if the run looked for
+            it. "carried": copied without being read. "refused": must be empty.
         meaning: What it holds.
-        written: As "float32" (the shortest text that gives it), "whole" (number),
-            "N decimals" (at most) or "text"; "" if not.
-        field: Whose values it holds: "optics.NAME" for a field of `Optics`, which is read
-            from it, "refined.NAME" for one of `Refined`, which is written to it.
-        ours: Whether it is none of Leopard-EM's.
+        written: As "float32" (the shortest text with the same value), "whole" (number),
+            "N decimals" (at most) or "text"; "" if it is not written.
+        field: Where the values belong: "optics.NAME" is a field of `Optics`, which is read
+            from the column; "refined.NAME" one of `Refined`, which is written to it.
+        ours: Whether jaxrefine adds the column to Leopard-EM's.
     """
 
     name: str
@@ -72,7 +71,7 @@ psi|deg|number|required|third Euler angle
 refined_phi|deg|number|start|refined phi, in [0, 360)|4 decimals
 refined_theta|deg|number|start|refined theta, in [0, 180]|4 decimals
 refined_psi|deg|number|start|refined psi, in [0, 360)|4 decimals
-relative_defocus|Å|number|required|defocus of the particle less that of the micrograph
+relative_defocus|Å|number|required|defocus of the particle minus that of the micrograph
 refined_relative_defocus|Å|number|start|the same, refined|2 decimals
 defocus_u|Å|number|required|defocus of the micrograph along u; underfocus positive
 defocus_v|Å|number|required|the same along v
@@ -87,7 +86,7 @@ ctf_B_factor|Å²|number|required|B of the envelope exp(-B k²/4)||optics.b_fact
 even_zernikes|-|text|refused|symmetric aberrations
 odd_zernikes|-|text|refused|antisymmetric aberrations
 mag_matrix|-|text|refused|anisotropic magnification
-micrograph_path|-|text|required|image in which the particle lies
+micrograph_path|-|text|required|micrograph that contains the particle
 template_path|-|text|carried|template of the match
 mip_path|-|text|carried|map of the best correlation
 scaled_mip_path|-|text|carried|map of the best z-score
@@ -103,36 +102,36 @@ correlation_variance_path|-|text|required|map of correlation_variance
 _OURS = """
 beam_tilt_x|mrad|number|refused|beam tilt, x
 beam_tilt_y|mrad|number|refused|the same, y
-refined_shift_x|px|number|polished|sub-pixel rest of the refined position, x|4 decimals
+refined_shift_x|px|number|polished|sub-pixel remainder of the refined position, x|4 decimals
 refined_shift_y|px|number|polished|the same, y|4 decimals
-refined_defocus_u|Å|number|polished|defocus_u with refined astigmatism; read as start|4 decimals
+refined_defocus_u|Å|number|polished|defocus_u with refined astigmatism; read as starting value|4 decimals
 refined_defocus_v|Å|number|polished|the same along v|4 decimals
-refined_astigmatism_angle|deg|number|polished|direction of u, refined; read as start|4 decimals
+refined_astigmatism_angle|deg|number|polished|direction of u, refined; read as starting value|4 decimals
 refined_tilt_x_sigma|deg|number|polished|standard error of the tilt about the image's x|4 decimals
 refined_tilt_y_sigma|deg|number|polished|the same about y|4 decimals
 refined_in_plane_sigma|deg|number|polished|the same of the in-plane rotation|4 decimals
-refined_orientation_sigma|deg|number|polished|the same about the axis known worst|4 decimals
+refined_orientation_sigma|deg|number|polished|the same about the least certain axis|4 decimals
 refined_pos_x_sigma|px|number|polished|standard error of the position, x|4 decimals
 refined_pos_y_sigma|px|number|polished|the same, y|4 decimals
 refined_relative_defocus_sigma|Å|number|polished|standard error of the mean defocus|4 decimals
 refined_pixel_size_sigma|Å|number|polished|standard error of the pixel size|6 decimals
 refined_astigmatism_sigma|Å|number|polished|standard error of (defocus_u - defocus_v) / 2|4 decimals
 refined_polish|-|text|polished|how the polish ended (see below)|text
-refined_scaled_mip_expected|-|number|polished|z-score to expect at the refined pose in other data (see below)|float32
-grid_mip|-|number|polished|correlation at the grid's best, before polishing|float32
-grid_scaled_mip|-|number|polished|z-score at the grid's best|float32
-grid_pos_x|px|integer|polished|top-left corner at the grid's best, x|whole
+refined_scaled_mip_expected|-|number|polished|expected z-score in independent data (see below)|float32
+grid_mip|-|number|polished|correlation at the best grid point, before the polish|float32
+grid_scaled_mip|-|number|polished|z-score at the best grid point|float32
+grid_pos_x|px|integer|polished|top-left corner at the best grid point, x|whole
 grid_pos_y|px|integer|polished|the same, y|whole
-grid_phi|deg|number|polished|phi at the grid's best|4 decimals
-grid_theta|deg|number|polished|theta at the grid's best|4 decimals
-grid_psi|deg|number|polished|psi at the grid's best|4 decimals
-grid_relative_defocus|Å|number|polished|relative defocus at the grid's best|4 decimals
-grid_pixel_size|Å|number|polished|pixel size at the grid's best|6 decimals
-template_envelope_b|Å²|number|envelope|B beside ctf_B_factor that the particle was refined with|4 decimals
-refined_snr|-|number|output|correlation above the background, in its deviations (see below)|float32|refined.snr
-refined_status|-|text|output|how the particle fared (see below)|text
-refined_at_edge|-|text|output|the quantities whose best is the outermost that was searched|text
-refined_filled_fraction|-|number|marked|share of the template that is no image (see below)|4 decimals
+grid_phi|deg|number|polished|phi at the best grid point|4 decimals
+grid_theta|deg|number|polished|theta at the best grid point|4 decimals
+grid_psi|deg|number|polished|psi at the best grid point|4 decimals
+grid_relative_defocus|Å|number|polished|relative defocus at the best grid point|4 decimals
+grid_pixel_size|Å|number|polished|pixel size at the best grid point|6 decimals
+template_envelope_b|Å²|number|envelope|additional B, on top of ctf_B_factor, used in the refinement|4 decimals
+refined_snr|-|number|output|2DTM SNR: correlation relative to the background (see below)|float32|refined.snr
+refined_status|-|text|output|outcome of the refinement (see below)|text
+refined_at_edge|-|text|output|quantities whose best value is at the edge of the search range|text
+refined_filled_fraction|-|number|marked|fraction of the template on defective pixels (see below)|4 decimals
 """  # noqa: E501
 
 

@@ -104,7 +104,7 @@ def test_page_holds_its_pictures_and_needs_no_other_file(tmp_path, micrograph):
     assert inside == files and len(files) == 5
     assert page.elsewhere == []
     assert "Standard errors" in page.text
-    assert "the best lies on the border" in page.text
+    assert "the best grid point lies on the border" in page.text
     assert "(orientation, defocus)" in page.text
     assert "Drawn without its image" not in page.text
 
@@ -167,7 +167,7 @@ def test_all_failed(tmp_path):
     worse = {"refined_status": "unreadable"}
     page, folder = report(tmp_path, REFINED | FAILED, REFINED | FAILED | worse)
     assert "No particle was refined" in page.text
-    assert "its micrograph or a map could not be read" in page.text
+    assert "the micrograph or a statistic map could not be read" in page.text
     assert "2 particles were not refined" in page.text
     drawn = [path.name for path in (folder / "figures").iterdir()]
     assert drawn == ["micrograph_000.png"]
