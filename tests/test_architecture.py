@@ -61,6 +61,7 @@ GUARDED = {
     "filelock": {"app.run"},
     "matplotlib": {"app.report"},
     "jinja2": {"app.report"},
+    "simpleeval": {"app.interchange"},
 }
 CORE = [
     "jaxrefine",

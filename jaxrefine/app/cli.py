@@ -14,9 +14,11 @@ from jaxrefine.app.commands import (
     export,
     import_star,
     init,
+    join,
     plan,
     refine,
     report,
+    select,
     selftest,
 )
 from jaxrefine.app.console.exit_codes import (
@@ -38,6 +40,8 @@ _COMMANDS = {
     "check": check,
     "demo": demo,
     "report": report,
+    "select": select,
+    "join": join,
     "export": export,
     "import": import_star,
     "selftest": selftest,
@@ -59,6 +63,10 @@ examples:
   jaxrefine demo DIR                     make a small data set with known truth
   jaxrefine demo DIR --run               make it, refine it, compare with the truth
   jaxrefine report refined.csv           a page with figures: what changed, and what failed
+  jaxrefine select refined.csv --where "refined_scaled_mip > 8" --output kept.csv
+                                         keep some of the particles
+  jaxrefine join a.csv b.csv --output all.csv
+                                         put tables together
   jaxrefine export refined.csv --to relion --output refined.star
                                          hand the particles to another program
   jaxrefine selftest                     does this machine's device compute what it should?

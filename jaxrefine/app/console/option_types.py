@@ -19,6 +19,20 @@ def count(text: str) -> int:
     return number
 
 
+def positive(text: str) -> float:
+    """A finite number above 0."""
+    if not 0 < (number := finite(text)):
+        raise argparse.ArgumentTypeError(f"{text} should be above 0")
+    return number
+
+
+def distance_angstrom(text: str) -> float:
+    """A distance in Å, with or without its unit: 30, 30A or 30Å."""
+    if (number := finite(text.strip().removesuffix("Å").removesuffix("A"))) < 0:
+        raise argparse.ArgumentTypeError(f"{text} should be 0 Å or more")
+    return number
+
+
 def even(text: str) -> int:
     """An even number of pixels."""
     if (number := int(text)) < 2 or number % 2:

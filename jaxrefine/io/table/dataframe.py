@@ -1,6 +1,7 @@
 """Results as pandas frames of numbers, for research code."""
 
 import io
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import TypeAlias
 
@@ -60,3 +61,14 @@ def _numbered(values, *names: str) -> dict[str, np.ndarray]:
 def roundtrip_csv(table: DataFrame) -> DataFrame:
     """A table of texts as pandas reads it from the file that it becomes."""
     return pd.read_csv(io.StringIO(table.to_csv(index=False)))
+
+
+def concatenated(tables: Sequence[DataFrame], names: Sequence[str]) -> DataFrame:
+    """Tables of texts, one below the other; empty cells where a table lacks a column.
+
+    Args:
+        tables: All cells as text.
+        names: The columns, in order.
+    """
+    filled = [table.reindex(columns=list(names), fill_value="") for table in tables]
+    return pd.concat(filled, ignore_index=True)

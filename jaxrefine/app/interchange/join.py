@@ -1,0 +1,246 @@
+"""Several particle tables as one, and what a second refinement changed."""
+
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float
+
+from jaxrefine.app.interchange.export_star import files_of, refuse_overwriting
+from jaxrefine.app.interchange.select import micrographs_of, write_rows
+from jaxrefine.data import ErrorCollector, InputError
+from jaxrefine.io.paths import rebase_relative_paths
+from jaxrefine.io.table import ParticleTable, decide_statistics, read_particle_table
+from jaxrefine.io.table.cells import number
+from jaxrefine.io.table.dataframe import concatenated
+from jaxrefine.io.table.schema import ANGLES, BY_NAME
+
+# What the match says of a particle: the refinement leaves it as it is.
+_OF_THE_MATCH = ("pos_x", "pos_y", *ANGLES, "relative_defocus")
+_INDEX, _ID = "particle_index", "particle_id"
+
+Keep = Literal["last", "first", "best"]
+
+
+@dataclass(frozen=True, eq=False)
+class Changes:
+    """Particles that two tables hold both.
+
+    Attributes:
+        tables: The one and the other.
+        moved_angstrom: How far apart the two have each particle.
+        z_score: Its z-scores in the one and the other.
+        statuses: Its refined_status in both -> how many.
+    """
+
+    tables: tuple[Path, Path]
+    moved_angstrom: Float[np.ndarray, " c"]
+    z_score: Float[np.ndarray, "2 c"]
+    statuses: dict[tuple[str, str], int]
+
+
+@dataclass(frozen=True)
+class Joined:
+    """What was put together.
+
+    Attributes:
+        output: The file that was written.
+        rows: Particles in it.
+        of_each: How many of them are of each table.
+        renumbered: How many got another `particle_index`, as theirs was taken.
+        filled: Columns that some of the tables lack, and whose cells are empty there.
+        changes: Of each pair of tables that share particles.
+    """
+
+    output: Path
+    rows: int
+    of_each: tuple[int, ...]
+    renumbered: int
+    filled: tuple[str, ...]
+    changes: tuple[Changes, ...]
+
+
+def join(
+    paths: Sequence[Path], output: Path, *, keep: Keep = "last", overwrite: bool = False
+) -> Joined:
+    """Writes the particles of several tables into one, table after table.
+
+    A particle that is in several, by its micrograph and by what the match says of it
+    (position, angles, defocus), is written once.
+
+    Args:
+        paths: Two particle tables or more, refined or not.
+        output: The table to write; its suffix says of which kind.
+        keep: Which row of a particle that is in several tables: of the last or first of
+            them, or of the highest z-score.
+        overwrite: Replace a file that is there.
+
+    Raises:
+        InputError: With the errors of all tables; a column holds numbers in one and text in
+            another; the columns called correlation_variance hold variances in one and
+            deviations in another; or the file cannot be written.
+    """
+    if len(paths) < 2:
+        raise InputError("join: name two tables or more")
+    refuse_overwriting(output, *paths, overwrite=overwrite)
+    errors, tables = ErrorCollector(), []
+    for path in paths:
+        with errors:
+            tables.append(read_particle_table(path, aberrations="keep"))
+    errors.raise_any()
+    for table in tables:
+        refuse_overwriting(output, *files_of(table), overwrite=True)
+    _refuse_clashes(tables)
+
+    names = dict.fromkeys(name for table in tables for name in table.raw.columns)
+    whole = [set(table.raw.columns) for table in tables]
+    filled = tuple(name for name in names if not all(name in each for each in whole))
+    places = _places(tables)
+    chosen = _chosen(tables, places, keep)
+    rebased = [
+        rebase_relative_paths(
+            table.raw, table.path.absolute().parent, output.absolute().parent
+        )[kept]
+        for table, kept in zip(tables, chosen, strict=True)
+    ]
+    frame = concatenated(rebased, list(names))
+    renumbered = 0
+    if _INDEX in frame.columns:
+        frame[_INDEX], renumbered = _unique(frame[_INDEX].tolist())
+    if _ID in frame.columns and not frame[_ID].is_unique:
+        frame = frame.drop(
+            columns=_ID
+        )  # names of HDF5 stacks: made anew where one is written
+    write_rows(frame, list(paths), output)
+    return Joined(
+        output,
+        len(frame),
+        tuple(int(kept.sum()) for kept in chosen),
+        renumbered,
+        filled,
+        _changes(tables, places),
+    )
+
+
+def _refuse_clashes(tables: Sequence[ParticleTable]) -> None:
+    """Columns of one name that do not hold the same thing.
+
+    Raises:
+        InputError: With each of them.
+    """
+    errors = []
+    kinds: dict[str, dict[str, Path]] = {}
+    for table in tables:
+        for name in table.raw.columns:
+            texts = [text for text in table.raw[name] if text.strip()]
+            if name not in BY_NAME and texts:
+                is_number = not np.isnan([number(text) for text in texts]).any()
+                kind = "numbers" if is_number else "text"
+                kinds.setdefault(str(name), {}).setdefault(kind, table.path)
+    for name, of_kind in kinds.items():
+        if len(of_kind) > 1:
+            held = " and ".join(f"{kind} in {path}" for kind, path in of_kind.items())
+            errors.append(f"column {name}: holds {held}; rename it in one of them")
+    held_by_maps: dict[str, Path] = {}
+    for table in tables:
+        try:
+            held_by_maps.setdefault(decide_statistics(table), table.path)
+        except InputError:  # cannot be told, and so does not clash
+            continue
+    if len(held_by_maps) > 1:
+        held = " and ".join(f"{kind}s in {path}" for kind, path in held_by_maps.items())
+        errors.append(
+            f"column correlation_variance and its maps: hold {held.replace('_', ' ')}; a "
+            "run takes all its maps the same way: refine these tables apart"
+        )
+    if errors:
+        raise InputError(errors)
+
+
+def _places(tables: Sequence[ParticleTable]) -> list[dict[Hashable, int]]:
+    """Of each table, what its particles are known by, and their rows."""
+    found = []
+    for table in tables:
+        columns = [table.numbers(name).tolist() for name in _OF_THE_MATCH]
+        seen: Counter[Hashable] = Counter()
+        places: dict[Hashable, int] = {}
+        keys = zip(micrographs_of(table), *columns, strict=True)
+        for row, key in enumerate(keys):
+            places[key, seen[key]] = row  # the same twice in one table stays twice
+            seen[key] += 1
+        found.append(places)
+    return found
+
+
+def _chosen(
+    tables: Sequence[ParticleTable], places: list[dict[Hashable, int]], keep: Keep
+) -> list[np.ndarray]:
+    """Which rows of each table are written."""
+    z_scores = [
+        np.nan_to_num(table.numbers("refined_scaled_mip"), nan=-np.inf) for table in tables
+    ]
+    owner: dict[Hashable, int] = {}
+    for i, of_table in enumerate(places):
+        for key, row in of_table.items():
+            before = owner.get(key)
+            if before is not None:
+                better = z_scores[i][row] > z_scores[before][places[before][key]]
+                if keep == "first" or (keep == "best" and not better):
+                    continue
+            owner[key] = i
+    chosen = [np.zeros(len(table), bool) for table in tables]
+    for key, i in owner.items():
+        chosen[i][places[i][key]] = True
+    return chosen
+
+
+def _unique(texts: list[str]) -> tuple[list[str], int]:
+    """Indices, of which those that are taken or missing are counted on; and how many."""
+    whole = [int(text) for text in texts if text.strip().isdecimal()]
+    following, seen, found, renumbered = max(whole, default=-1) + 1, set(), [], 0
+    for text in texts:
+        if text in seen or not text.strip():
+            text, following, renumbered = str(following), following + 1, renumbered + 1
+        seen.add(text)
+        found.append(text)
+    return found, renumbered
+
+
+def _changes(
+    tables: Sequence[ParticleTable], places: list[dict[Hashable, int]]
+) -> tuple[Changes, ...]:
+    """Of each table and the next that has some of its particles, too."""
+    latest: dict[Hashable, int] = {}
+    pairs: dict[tuple[int, int], list[Hashable]] = {}
+    for i, of_table in enumerate(places):
+        for key in of_table:
+            if key in latest:
+                pairs.setdefault((latest[key], i), []).append(key)
+            latest[key] = i
+    return tuple(
+        _compared(
+            (tables[one], tables[other]),
+            [[places[i][key] for key in keys] for i in (one, other)],
+        )
+        for (one, other), keys in pairs.items()
+    )
+
+
+def _compared(both: tuple[ParticleTable, ParticleTable], rows: list[list[int]]) -> Changes:
+    position, z_scores, statuses = [], [], []
+    for table, some in zip(both, rows, strict=True):
+        shift = [table.numbers(f"refined_shift_{axis}") for axis in "yx"]
+        exact = table.start().position_px + np.nan_to_num(np.stack(shift, -1))
+        position.append(exact[some] * table.numbers("pixel_size")[some, None])
+        z_scores.append(table.numbers("refined_scaled_mip")[some])
+        words = table.raw.get("refined_status", [""] * len(table))
+        statuses.append([str(list(words)[row]).strip() for row in some])
+    return Changes(
+        tables=(both[0].path, both[1].path),
+        moved_angstrom=np.linalg.norm(position[1] - position[0], axis=-1),
+        z_score=np.stack(z_scores),
+        statuses=dict(Counter(zip(*statuses, strict=True))),
+    )
