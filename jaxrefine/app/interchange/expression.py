@@ -213,5 +213,6 @@ _ALLOWED = (*_NODES, *_OPERATORS, ast.And, ast.Or, ast.Load)
 def _evaluator() -> EvalWithCompoundTypes:
     evaluator = EvalWithCompoundTypes(operators=_OPERATORS)
     evaluator.functions = _FUNCTIONS
-    evaluator.nodes = {node: evaluator.nodes[node] for node in _NODES}
+    nodes = evaluator.nodes or {}  # it is None once an evaluator is done with
+    evaluator.nodes = {node: nodes[node] for node in _NODES}
     return evaluator

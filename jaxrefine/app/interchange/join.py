@@ -20,7 +20,7 @@ from jaxrefine.io.table.schema import ANGLES, BY_NAME
 
 # What the match says of a particle: the refinement leaves it as it is.
 _OF_THE_MATCH = ("pos_x", "pos_y", *ANGLES, "relative_defocus")
-_INDEX, _ID = "particle_index", "particle_id"
+_INDEX, _ID, _STATUS = "particle_index", "particle_id", "refined_status"
 
 Keep = Literal["last", "first", "best"]
 
@@ -103,7 +103,7 @@ def join(
     rebased = [
         rebase_relative_paths(
             table.raw, table.path.absolute().parent, output.absolute().parent
-        )[kept]
+        ).take(np.flatnonzero(kept))
         for table, kept in zip(tables, chosen, strict=True)
     ]
     frame = concatenated(rebased, list(names))
@@ -236,8 +236,10 @@ def _compared(both: tuple[ParticleTable, ParticleTable], rows: list[list[int]]) 
         exact = table.start().position_px + np.nan_to_num(np.stack(shift, -1))
         position.append(exact[some] * table.numbers("pixel_size")[some, None])
         z_scores.append(table.numbers("refined_scaled_mip")[some])
-        words = table.raw.get("refined_status", [""] * len(table))
-        statuses.append([str(list(words)[row]).strip() for row in some])
+        words = [""] * len(table)
+        if _STATUS in table.raw.columns:
+            words = table.raw[_STATUS].str.strip().tolist()
+        statuses.append([words[row] for row in some])
     return Changes(
         tables=(both[0].path, both[1].path),
         moved_angstrom=np.linalg.norm(position[1] - position[0], axis=-1),

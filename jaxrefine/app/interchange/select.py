@@ -96,7 +96,7 @@ def select(
             f"{table_path}: no particle is left of {len(table)}: {counts}; nothing is "
             "written"
         )
-    write_rows(table.raw[left], [table_path], output)
+    write_rows(table.raw.take(np.flatnonzero(left)), [table_path], output)
     return Selected(output, len(table), int(left.sum()), tuple(removed))
 
 
