@@ -21,6 +21,7 @@ README = (ROOT / "README.md").read_text()
 CONFIGS = {
     "full.yaml": "tests/app/config/test_config_files.py",
     "demo.yaml": "the demo's own",
+    "constrained.yaml": "tests/app/run/test_constrained.py",
 }
 EXAMPLES = {
     "b_factor.py",

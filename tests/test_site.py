@@ -186,6 +186,8 @@ def test_configurations_are_valid(page, tmp_path):
     for number, block in enumerate(blocks(page, "yaml")):
         required = (ROOT / "configs" / "full.yaml").read_text()
         required = {k: yaml.safe_load(required)[k] for k in REQUIRED_SECTIONS}
+        if "particle_stack_reference" in yaml.safe_load(block):
+            required = {}  # a constrained search, whole
         path = tmp_path / f"{number}.yaml"
         path.write_text(yaml.safe_dump(required | yaml.safe_load(block)))
         Config.load(path)

@@ -10,6 +10,7 @@ from pathlib import Path
 import jaxrefine
 from jaxrefine.app.commands import (
     check,
+    constrained,
     demo,
     export,
     import_star,
@@ -35,6 +36,7 @@ log = logging.getLogger("jaxrefine")
 
 _COMMANDS = {
     "refine": refine,
+    "constrained": constrained,
     "init": init,
     "plan": plan,
     "check": check,
@@ -57,6 +59,7 @@ examples:
   jaxrefine config.yaml --output out.csv the same, into another file
   jaxrefine config.yaml --fresh          delete what an interrupted run left, start over
   srun jaxrefine config.yaml             many machines: each task takes its share
+  jaxrefine constrained config.yaml      look for a partner beside refined particles
   jaxrefine init match_results.csv       write a configuration for a particle table
   jaxrefine plan config.yaml             say what a run would do, and how long it takes
   jaxrefine check config.yaml            do the particles score what their table says?

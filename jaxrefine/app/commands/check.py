@@ -6,6 +6,7 @@ from pathlib import Path
 from jaxrefine.app.console.exit_codes import EXIT_CHECK_FAILED, EXIT_WRITTEN
 from jaxrefine.app.console.option_types import add_path_map
 from jaxrefine.app.console.output import say
+from jaxrefine.data import InputError
 
 HELP = "score particles at their table's poses, and say which convention is wrong"
 
@@ -39,6 +40,11 @@ def run(options: argparse.Namespace) -> int:
 
     use_cpu_cores()
     config = Config.load(options.config, path_map=tuple(options.map_path))
+    if config.constraint is not None:
+        raise InputError(
+            f"{options.config}: configures a constrained search, whose table has the "
+            "scores of the reference: check the reference's own refinement instead"
+        )
     use_compilation_cache(config.computational_config.compilation_cache)
     inputs = load_inputs(config)
     found = check_conventions(inputs, read_and_prepare)

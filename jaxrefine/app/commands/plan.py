@@ -64,8 +64,9 @@ def run(options: argparse.Namespace) -> int:
         "\n".join(format_output(inputs, checkpoint, results, fresh=options.fresh)),
     )
     if not options.no_timing:
-        found = check_conventions(inputs, read_and_prepare)
-        say("\n".join([*format_check(found), *format_problems(found)]))
+        if inputs.constraint is None:
+            found = check_conventions(inputs, read_and_prepare)
+            say("\n".join([*format_check(found), *format_problems(found)]))
         envelope = envelope_of(inputs)
         say("\n".join(filter(None, (envelope.text, envelope.expected))))
         say("refining one batch, for its time (--no-timing leaves all out)")

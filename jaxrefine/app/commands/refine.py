@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from jaxrefine.app.console.interrupts import Stop, stop_on_signals
 from jaxrefine.app.console.logs import set_up_logging
 from jaxrefine.app.console.option_types import add_path_map
 from jaxrefine.app.console.output import say
+from jaxrefine.data import InputError
 
 if TYPE_CHECKING:
     from jaxrefine.app.config import Config
@@ -67,8 +69,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(options: argparse.Namespace) -> int:
-    """Refine what the configuration names, and say what was done."""
+def run(
+    options: argparse.Namespace, prepare: Callable[["Config"], "Config"] | None = None
+) -> int:
+    """Refine what the configuration names, and say what was done.
+
+    Args:
+        options: The command line.
+        prepare: Takes the configuration, and gives the one that is run.
+    """
     from jaxrefine.app.cluster.environment import detect_process
     from jaxrefine.app.cluster.process_group import join_processes
     from jaxrefine.app.config import Config
@@ -96,9 +105,14 @@ def run(options: argparse.Namespace) -> int:
         join_processes(process, stop) as processes,
         stop_on_signals(stop, quiet=options.json_progress or not processes.is_first),
     ):
-        config = processes.on_all(
-            "config", lambda: Config.load(options.config, path_map=tuple(options.map_path))
-        )
+
+        def load() -> Config:
+            config = Config.load(options.config, path_map=tuple(options.map_path))
+            if config.constraint is not None and options.report:
+                raise InputError("--report: there is no report of a constrained search yet")
+            return config if prepare is None else prepare(config)
+
+        config = processes.on_all("config", load)
         use_compilation_cache(config.computational_config.compilation_cache)
         summary = refine(
             config,

@@ -13,6 +13,11 @@ from typing import Annotated, Any, ClassVar, Literal
 import equinox as eqx
 
 from jaxrefine.app.config.computing import ComputationalConfig
+from jaxrefine.app.config.constrained import (
+    ConstrainedConfig,
+    is_constrained,
+    with_our_keys,
+)
 from jaxrefine.app.config.filters import PreprocessingFiltersConfig
 from jaxrefine.app.config.movie import MovieConfig
 from jaxrefine.app.config.particle_stack import ParticleStackConfig, with_df_path
@@ -20,6 +25,7 @@ from jaxrefine.app.config.polish import PolishConfig
 from jaxrefine.app.config.reproduce import IMPLIED, with_implied
 from jaxrefine.app.config.schema import ConfigError, Rule, Section, structure
 from jaxrefine.app.config.search import (
+    LARGEST_B_ANGSTROM2,
     DefocusRefinementConfig,
     OrientationRefinementConfig,
     PixelSizeRefinementConfig,
@@ -30,7 +36,6 @@ from jaxrefine.data import InputError
 from jaxrefine.io.paths import PathMap
 
 _ENVELOPE_WORDS = "auto, none, or a B in Å² within ±5000"
-_LARGEST_B_ANGSTROM2 = 5000.0
 
 
 class Config(Section):
@@ -82,6 +87,8 @@ class Config(Section):
             data to which they were not fitted; or `none`.
         source: What messages call the configuration: the path of its file.
         path_map: Folders that have moved, as `--map-path` gives them; see `resolve_path`.
+        constraint: Of a constrained search, what its file says: the partner is then what is
+            refined, from where the reference's particles say it is; None otherwise.
     """
 
     template_volume_path: Annotated[str, "the path of the template volume, an MRC file"]
@@ -110,6 +117,7 @@ class Config(Section):
     template_envelope: Annotated[float | str, _ENVELOPE_WORDS] = "auto"
     source: str = eqx.field(default="config", static=True, metadata={"key": False})
     path_map: PathMap = eqx.field(default=(), static=True, metadata={"key": False})
+    constraint: ConstrainedConfig | None = eqx.field(default=None, metadata={"key": False})
 
     rules: ClassVar = (
         Rule(
@@ -140,7 +148,7 @@ class Config(Section):
                 c.template_envelope in ("auto", "none")
                 or (
                     not isinstance(c.template_envelope, str)
-                    and abs(c.template_envelope) <= _LARGEST_B_ANGSTROM2
+                    and abs(c.template_envelope) <= LARGEST_B_ANGSTROM2
                 )
             ),
             f"must be {_ENVELOPE_WORDS}",
@@ -194,13 +202,45 @@ class Config(Section):
 
         Returns:
             `output_path`, from the current directory if it is relative; without one
-            `<stem>_refined.csv` beside the particle CSV.
+            `<stem>_refined.csv` beside the particle CSV (`<stem>_constrained.csv` of a
+            constrained search).
         """
         if self.output_path is None:
-            return table.with_name(f"{table.stem}_refined.csv")
+            done = "refined" if self.constraint is None else "constrained"
+            return table.with_name(f"{table.stem}_{done}.csv")
         return Path(os.path.expandvars(os.path.expanduser(self.output_path)))
+
+    @property
+    def stack_key(self) -> str:
+        """What the file calls the section of `particle_stack`'s sizes."""
+        return "particle_stack" if self.constraint is None else self.constraint.stack_key
 
 
 def _build(data: Any, source: str, earlier: Iterable[ConfigError] = ()) -> Config:
+    if is_constrained(data):
+        return _build_constrained(data, source, earlier)
     config = structure(Config, with_implied(with_df_path(data)), source, earlier)
     return dataclasses.replace(config, source=source)
+
+
+def _build_constrained(
+    data: Any, source: str, earlier: Iterable[ConfigError] = ()
+) -> Config:
+    """The refinement of a partner that a constrained search comes down to."""
+    data = with_implied(with_our_keys(data), below=False)
+    constraint = structure(ConstrainedConfig, data, source, earlier)
+    orientations = OrientationRefinementConfig(
+        enabled=False,  # `constraint` has its own
+        base_grid_method="uniform" if constraint.reproduce is None else "leopard_em",
+    )
+    reference = constraint.particle_stack_reference
+    own = {"orientation_refinement_config"}
+    shared = {field.name for field in dataclasses.fields(ConstrainedConfig)} - own
+    shared &= {field.name for field in dataclasses.fields(Config)}
+    return Config(
+        particle_stack=dataclasses.replace(constraint.stack, df_path=reference.df_path),
+        orientation_refinement_config=orientations,
+        constraint=constraint,
+        source=source,
+        **{name: getattr(constraint, name) for name in shared},
+    )

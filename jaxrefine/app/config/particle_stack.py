@@ -81,10 +81,10 @@ class ParticleStackConfig(Section):
     )
 
 
-def with_df_path(data: Any) -> Any:
+def with_df_path(data: Any, section: str = "particle_stack") -> Any:
     """The data, with Leopard-EM 1.3's `hdf5_path` as the `df_path` that it stands for."""
-    stack = data.get("particle_stack") if isinstance(data, Mapping) else None
+    stack = data.get(section) if isinstance(data, Mapping) else None
     if not isinstance(stack, Mapping) or "df_path" in stack or "hdf5_path" not in stack:
         return data
     renamed = {"df_path" if k == "hdf5_path" else k: v for k, v in stack.items()}
-    return {**data, "particle_stack": renamed}
+    return {**data, section: renamed}

@@ -36,13 +36,20 @@ IMPLIED = (
 )
 
 
-def with_implied(data: Any) -> Any:
-    """The data, with what `reproduce` implies where the user chose nothing else."""
+def with_implied(data: Any, *, below: bool = True) -> Any:
+    """The data, with what `reproduce` implies where the user chose nothing else.
+
+    Args:
+        data: Plain data of the configuration.
+        below: Also in its sections.
+    """
     if not isinstance(data, Mapping) or data.get("reproduce") != "leopard_em":
         return data
     data = dict(data)
     for key, choice, give_way in IMPLIED:
         parent, _, name = key.rpartition(".")
+        if parent and not below:
+            continue
         section = data
         if parent:
             section = {} if data.get(parent) is None else data[parent]

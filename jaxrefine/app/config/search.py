@@ -8,7 +8,9 @@ from jaxrefine.app.config.schema import Rule, Section
 # Grids beyond these are slips of the pen: no machine holds or finishes them.
 _MOST_OFFSETS = 10_000
 _MOST_STEPS = 1_000
-_MOST_ORIENTATIONS = 10_000_000
+MOST_ORIENTATIONS = 10_000_000
+# Of a template's envelope: beyond it no signal, or noise alone, is left.
+LARGEST_B_ANGSTROM2 = 5000.0
 
 
 _POINT_GROUP = re.compile(r"[CD][1-9][0-9]{0,2}|T|O|I[12]?")
@@ -155,8 +157,8 @@ class OrientationRefinementConfig(Section):
         *_axis_rules("phi"),
         Rule(
             "psi_step_fine",
-            lambda c: _orientations_about(c) <= _MOST_ORIENTATIONS,
-            f"with the other steps makes more than {_MOST_ORIENTATIONS:,} orientations; "
+            lambda c: _orientations_about(c) <= MOST_ORIENTATIONS,
+            f"with the other steps makes more than {MOST_ORIENTATIONS:,} orientations; "
             "some of the fine steps must be larger",
         ),
     )

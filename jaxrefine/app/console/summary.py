@@ -48,6 +48,21 @@ class ExpectedScores:
 
 
 @dataclass(frozen=True)
+class FoundPartners:
+    """What a constrained search found.
+
+    Attributes:
+        found: Partners above the threshold.
+        threshold: The z-score above which one is.
+        false_positives: Expected per particle, where none is.
+    """
+
+    found: int
+    threshold: float
+    false_positives: float
+
+
+@dataclass(frozen=True)
 class Summary:
     """What a run did.
 
@@ -66,6 +81,7 @@ class Summary:
         mean_z_expected: Mean z-score to expect of the refined poses in other data; NaN
             without a polish.
         expected: The same beside the start's; None where either is unknown.
+        partners: What a constrained search found; None after a refinement.
     """
 
     output: Path
@@ -80,6 +96,7 @@ class Summary:
     fallen: tuple[FallenMicrograph, ...] = ()
     mean_z_expected: float = math.nan
     expected: ExpectedScores | None = None
+    partners: FoundPartners | None = None
 
     @property
     def not_refined(self) -> int:
@@ -134,10 +151,20 @@ def format_summary(summary: Summary) -> list[str]:
     in_other_data = ""
     if math.isfinite(summary.mean_z_expected):
         in_other_data = f"; to expect in other data: {summary.mean_z_expected:.2f}"
+    what, score = "refined", f"{before}, {summary.mean_z_after:.2f} refined"
+    found: list[str] = []
+    if (partners := summary.partners) is not None:
+        what, score = "searched for the partners of", f"{summary.mean_z_after:.2f}"
+        by_chance = partners.false_positives * summary.refined
+        found = [
+            f"  found {partners.found}: z above {partners.threshold:.2f}, which noise "
+            f"alone should reach {by_chance:.2g} times in {summary.refined} searches"
+        ]
     return [
-        f"refined {summary.refined} of {summary.particles} particles in "
+        f"{what} {summary.refined} of {summary.particles} particles in "
         f"{summary.seconds:.1f} s{earlier}",
-        f"  mean z-score: {before}, {summary.mean_z_after:.2f} refined{in_other_data}",
+        *found,
+        f"  mean z-score: {score}{in_other_data}",
         f"  mean refined_snr (correlation over the background's deviation): "
         f"{summary.mean_snr:.2f}",
         *(

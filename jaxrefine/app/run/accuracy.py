@@ -17,10 +17,14 @@ MAX_APPROXIMATION_ERROR = 0.02
 
 
 class ApproximationMonitor:
-    """Warns, once a run, of the first particle whose products were too far off."""
+    """Warns, once a run, of the first particle whose products were too far off.
 
-    def __init__(self) -> None:
-        self._warned = False
+    Args:
+        enabled: False never warns: where all orientations are scored exactly.
+    """
+
+    def __init__(self, *, enabled: bool = True) -> None:
+        self._warned = not enabled
 
     def check(self, refined: Refined) -> None:
         """Compare the error of some particles with its bound."""

@@ -13,6 +13,7 @@ from jaxrefine.app.config.search import (
     DefocusRefinementConfig,
     PixelSizeRefinementConfig,
 )
+from jaxrefine.app.run.constrained import partner_orientations
 from jaxrefine.data import Alignment, InputError, Optics, SearchGrid
 from jaxrefine.io.table import StartingValues
 from jaxrefine.physics.filters import Bandpass, Curve, Filters, Whitening
@@ -71,12 +72,13 @@ def build_grid(config: Config) -> SearchGrid:
     Raises:
         InputError: Orientations reach so far that copies of a pose would be searched twice.
     """
-    exact = config.reproduce == "leopard_em"
+    exact, constraint = config.reproduce == "leopard_em", config.constraint
     grid = grids.local_grid(
-        _orientations(config),
+        _orientations(config) if constraint is None else partner_orientations(constraint),
         _offsets(config.defocus_refinement_config, "defocus", exact),
         _offsets(config.pixel_size_refinement_config, "pixel_size", exact),
-        frame="volume" if exact else "image",
+        # A partner turns within the structure, wherever that points.
+        frame="image" if constraint is None and not exact else "volume",
     )
     between = smallest_turn_deg(point_group(config.symmetry))
     offsets = np.asarray(grid.rotation)

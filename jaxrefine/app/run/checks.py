@@ -15,6 +15,7 @@ from jaxrefine.app.run.build import (
     build_score,
     smallest_pixel_angstrom,
 )
+from jaxrefine.app.run.constrained import warn_of_template_frame
 from jaxrefine.app.run.costs import warn_of_box, warn_of_defocus
 from jaxrefine.app.run.read import NamedInputs
 from jaxrefine.data import ErrorCollector, InputError, SearchGrid, add_error_context
@@ -77,7 +78,7 @@ def check_together(config: Config, named: NamedInputs) -> CheckedInputs:
     statistics = config.statistics
     with errors:
         if statistics == "auto":
-            statistics = decide_statistics(table)
+            statistics = decide_statistics(named.maps_table)
     with errors:
         _check_pixel_sizes(config, start, grid)
         with add_error_context(after=_extreme_rows(table, start)):
@@ -93,6 +94,10 @@ def check_together(config: Config, named: NamedInputs) -> CheckedInputs:
     )
     _warn_of_voxel_size(named.voxel_size_angstrom, template_pixel_size)
     warn_of_box(config)
+    if config.constraint is not None:
+        warn_of_template_frame(
+            config.constraint, named.volume, float(template_pixel_size.min())
+        )
     _warn_of_aberrations(table)
     warn_of_defocus(config, table, start, grid, score)
     return CheckedInputs(

@@ -243,7 +243,8 @@ class StartWatch:
     Args:
         inputs: The run.
         prepare: As for `check_conventions`.
-        enabled: False never looks.
+        enabled: False never looks; nor is it done in a constrained search, whose table has
+            the scores of another template.
     """
 
     def __init__(self, inputs: RunInputs, prepare: PrepareFiles, *, enabled: bool = True):
@@ -251,7 +252,7 @@ class StartWatch:
         self._before = z_at_start(inputs.table, inputs.start)
         self._z: list[float] = []
         self._rows: list[int] = []
-        self._waiting = enabled
+        self._waiting = enabled and inputs.constraint is None
 
     def see(self, number: int, rows: np.ndarray, z: np.ndarray, *, last: bool) -> None:
         """Take the refined z-scores of a batch; warn, once, where the first ones fell.

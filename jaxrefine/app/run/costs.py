@@ -28,10 +28,11 @@ def warn_of_box(config: Config) -> None:
     positions = (box[0] - side + 1) * (box[1] - side + 1)
     usual = side + _USUAL_MARGIN_PX
     log.warning(
-        "%s: particle_stack.extracted_box_size: %s — searches %d positions around each "
+        "%s: %s.extracted_box_size: %s — searches %d positions around each "
         "particle, which takes long; 4 to 24 px more than the template are usual: "
         "[%d, %d] searches %d",
         config.source,
+        config.stack_key,
         list(box),
         positions,
         usual,

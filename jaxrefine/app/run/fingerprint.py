@@ -18,6 +18,8 @@ _WITHOUT_EFFECT = (
     "computational_config",
     "output_path",
     "particle_stack.df_path",
+    "particle_stack_constrained.df_path",
+    "particle_stack_reference.df_path",
     "path_map",
     "source",
     "template_volume_path",
@@ -30,13 +32,13 @@ Stamp = list[list[str | int]]
 def fingerprint(inputs: RunInputs) -> Fingerprint:
     """What all particles of a run depend on; the images come with `image_stamp`."""
     settings = dict(_settings(inputs.config))
+    files = {"particle table": inputs.table.path, "template": inputs.template_path}
+    if inputs.constraint is not None:
+        files["table of the constrained particles"] = inputs.constraint.table.path
     made = {
         "jaxrefine": jaxrefine.__version__,
         "config": settings,
-        "files": {
-            "particle table": _content(inputs.table.path),
-            "template": _content(inputs.template_path),
-        },
+        "files": {name: _content(path) for name, path in files.items()},
     }
     return json.loads(json.dumps(made))  # tuples become lists, as in a file
 
@@ -46,7 +48,7 @@ def _settings(section: Section, parent: str = "") -> Iterator[tuple[str, Any]]:
     for field in dataclasses.fields(section):
         key = f"{parent}{field.name}"
         value = getattr(section, field.name)
-        if key in _WITHOUT_EFFECT:
+        if key.removeprefix("constraint.") in _WITHOUT_EFFECT:
             continue
         if isinstance(value, Section):
             yield from _settings(value, f"{key}.")

@@ -18,9 +18,16 @@ from jaxrefine.app.run.build import (
     trims_template,
 )
 from jaxrefine.app.run.checks import CheckedInputs, Groups, check_together
+from jaxrefine.app.run.constrained import Constraint, build_constraint, side_files
 from jaxrefine.app.run.devices import float32_only, free_bytes
 from jaxrefine.app.run.output import check_output
-from jaxrefine.app.run.read import NamedInputs, read_named, table_path, template_path
+from jaxrefine.app.run.read import (
+    NamedInputs,
+    maps_table_path,
+    read_named,
+    table_path,
+    template_path,
+)
 from jaxrefine.data import ErrorCollector, SearchGrid, Template
 from jaxrefine.io.table import ParticleTable, StartingValues
 from jaxrefine.physics.filters import Filters
@@ -31,6 +38,9 @@ from jaxrefine.refine.layout import Layout, plan_layout
 from jaxrefine.refine.polish import Polish
 from jaxrefine.refine.scoring import Score
 from jaxrefine.refine.sharding import PARTICLES, Device, device_mesh, replicate
+
+# Orientations of a constrained search that are all scored exactly.
+_MOST_EXACT = 1024
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +69,7 @@ class RunInputs:
         mesh: The devices.
         threads: How many read and prepare micrographs.
         output: Where the refined table goes, if it is written.
+        constraint: What makes a constrained search of it; None: a refinement.
     """
 
     config: Config
@@ -82,6 +93,7 @@ class RunInputs:
     mesh: jax.sharding.Mesh
     threads: int
     output: Path
+    constraint: Constraint | None = None
 
     @property
     def poses(self) -> int:
@@ -92,6 +104,11 @@ class RunInputs:
     def particles_at_once(self) -> int:
         """Particles of a batch, over all devices."""
         return self.mesh.shape[PARTICLES] * self.layout.particles
+
+    @property
+    def scores_all_exactly(self) -> bool:
+        """Whether no orientation is passed over by its approximate score."""
+        return self.layout.rescored >= self.grid.shape[2]
 
     @property
     def template_side(self) -> int:
@@ -121,8 +138,11 @@ def load_run(config: Config, output: Path | None = None) -> RunInputs:
     table = table_path(config)
     output = output or config.output_file(table)
     with errors:
-        files = [table, template_path(config), Path(config.source)]
-        check_output(output, files, config.source)
+        files = [table, maps_table_path(config)]
+        files += [template_path(config), Path(config.source)]
+        beside = () if config.constraint is None else side_files(output)
+        for path in (output, *beside):
+            check_output(path, files, config.source)
     with errors:
         named = read_named(config)
     errors.raise_any()
@@ -187,6 +207,7 @@ def _build(
         mesh=mesh,
         threads=config.computational_config.num_cpus,
         output=output,
+        constraint=build_constraint(config, named.maps_table, checked.grid),
     )
 
 
@@ -204,9 +225,12 @@ def _limit_devices_to_memory(
 def _plan(config: Config, checked: CheckedInputs, devices: list[Device]) -> Layout:
     """A layout for every particle of the run and the fullest of its devices."""
     wanted, start = config.computational_config, checked.start
+    count = checked.grid.shape[2]
+    # A partner turns too far for norms to be fitted over all orientations, which are few.
+    all_exactly = config.constraint is not None and count <= _MOST_EXACT
     on_cpu = devices[0].platform == "cpu"
     free = min(free_bytes(device) for device in devices)
-    return plan_layout(
+    layout = plan_layout(
         checked.grid,
         checked.score,
         voltage_kv=float(start.optics.voltage_kv.min()),
@@ -217,6 +241,7 @@ def _plan(config: Config, checked: CheckedInputs, devices: list[Device]) -> Layo
         precision=None if wanted.precision == "auto" else wanted.precision,
         thorough=config.search == "exhaustive",
     )
+    return replace(layout, rescored=count) if all_exactly else layout
 
 
 def _kind(device: Device) -> str:
@@ -248,6 +273,10 @@ def describe(inputs: RunInputs) -> list[str]:
         f"{inputs.mesh.size} x {_kind(device)}, "
         f"{inputs.layout.orientations} orientations at once in {inputs.layout.precision}",
     ]
+    if inputs.constraint is not None:
+        lines[0] = f"a partner of each of {len(inputs.table)} particles in "
+        lines[0] += f"{len(inputs.groups)} {micrographs}"
+        lines += inputs.constraint.describe()
     if inputs.start.n_rounded_positions:
         lines.append(
             f"{inputs.start.n_rounded_positions} positions rounded to whole pixels"

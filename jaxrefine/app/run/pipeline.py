@@ -156,7 +156,8 @@ def _refine_share(
         f" of process {processes.index} of {processes.count}" if processes.count > 1 else ""
     )
     progress = new_progress(total, inputs.poses, whose=of_all)
-    layout, monitor = inputs.layout, ApproximationMonitor()
+    layout = inputs.layout
+    monitor = ApproximationMonitor(enabled=not inputs.scores_all_exactly)
     symmetry = SymmetryMonitor()
     watch = StartWatch(inputs, read_and_prepare, enabled=processes.is_first)
     with progress, jax.default_device(inputs.mesh.devices.flat[0]):

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxrefine.app.config import Config
+from jaxrefine.app.run.constrained import predicted_table
 from jaxrefine.data import ErrorCollector, InputError, add_error_context
 from jaxrefine.io.mrc import read_volume, volume_shape
 from jaxrefine.io.paths import resolve_path
@@ -21,6 +22,8 @@ class NamedInputs:
 
     Attributes:
         table: The particle table.
+        maps_table: The table of the match that made the statistic maps: `table`, but for a
+            constrained search.
         template_path: File of the template.
         volume: The template: a cube of even side.
         voxel_size_angstrom: Its voxel size by its header; None where that says none.
@@ -28,6 +31,7 @@ class NamedInputs:
     """
 
     table: ParticleTable
+    maps_table: ParticleTable
     template_path: Path
     volume: Float[np.ndarray, "n n n"]
     voxel_size_angstrom: float | None
@@ -37,6 +41,13 @@ class NamedInputs:
 def table_path(config: Config) -> Path:
     """Where the particle table is."""
     return _resolved(config.particle_stack.df_path, config)
+
+
+def maps_table_path(config: Config) -> Path:
+    """Where the table is whose match made the statistic maps."""
+    if config.constraint is None:
+        return table_path(config)
+    return _resolved(config.constraint.particle_stack_constrained.df_path, config)
 
 
 def template_path(config: Config) -> Path:
@@ -62,14 +73,27 @@ def read_named(config: Config) -> NamedInputs:
         text = config.template_volume_path
         _check_exists(template, text, "template_volume_path", config.source)
         volume, voxel_size = _read_template(template, config)
-    path = table_path(config)
+    constraint = config.constraint
+    of_reference = "particle_stack" if constraint is None else "particle_stack_reference"
     with errors:
-        text = config.particle_stack.df_path
-        _check_exists(path, text, "particle_stack.df_path", config.source)
-        aberrations = "keep" if config.ignore_aberrations else "refuse"
-        table = read_particle_table(path, aberrations=aberrations)
+        table = _read_table(config, config.particle_stack.df_path, of_reference)
+        maps_table = table
+    if constraint is not None:
+        with errors:
+            text = constraint.particle_stack_constrained.df_path
+            maps_table = _read_table(config, text, "particle_stack_constrained")
     errors.raise_any()
-    return NamedInputs(table, template, volume, voxel_size, devices)
+    if constraint is not None:
+        table = predicted_table(config, constraint, table, maps_table)
+    return NamedInputs(table, maps_table, template, volume, voxel_size, devices)
+
+
+def _read_table(config: Config, text: str, section: str) -> ParticleTable:
+    """A particle table that a section names."""
+    path = _resolved(text, config)
+    _check_exists(path, text, f"{section}.df_path", config.source)
+    aberrations = "keep" if config.ignore_aberrations else "refuse"
+    return read_particle_table(path, aberrations=aberrations)
 
 
 def _check_exists(path: Path, text: str, key: str, source: str) -> None:
@@ -104,7 +128,7 @@ def _read_template(path: Path, config: Config) -> tuple[np.ndarray, float | None
         raise InputError(f"{key} — has shape {shape}; it must be a cube")
     if shape[0] != side:
         raise InputError(
-            f"{key} — has side {shape[0]} px, but particle_stack.original_"
+            f"{key} — has side {shape[0]} px, but {config.stack_key}.original_"
             f"template_size says {side}; the two must be equal (and even)"
         )
     volume, voxel_size = read_volume(path)

@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrefine.app.console.summary import Summary
+from jaxrefine.app.console.summary import FoundPartners, Summary
 from jaxrefine.app.run.checkpoint import Checkpoint
 from jaxrefine.app.run.columns import columns_of_polish, columns_of_search, status_name
+from jaxrefine.app.run.constrained import side_files, write_parameters
 from jaxrefine.app.run.inputs import RunInputs
 from jaxrefine.app.run.score_changes import (
     compare_expected,
@@ -50,7 +51,10 @@ class Results:
         self.done = np.zeros(n, bool)
         self.continued = 0
         self.columns = RefinedColumns.empty(
-            n, inputs.template_side, polished=inputs.polish is not None
+            n,
+            inputs.template_side,
+            polished=inputs.polish is not None,
+            partner=inputs.constraint is not None,
         )
 
     def load(
@@ -115,6 +119,9 @@ class Results:
         )
         if np.any(ours != the_table_s):
             found["template_envelope_b"] = (ours - the_table_s)[rows]
+        if inputs.constraint is not None:
+            pixel_size = inputs.start.pixel_size_angstrom[rows]
+            found |= inputs.constraint.columns(refined, found, pixel_size)
         self.columns.store(rows, found)
 
     def _reported(self, refined: Refined) -> Refined:
@@ -133,9 +140,18 @@ class Results:
         Raises:
             InputError: The file cannot be written.
         """
-        table = self.inputs.table
-        folders = (path.absolute().parent for path in (table.path, output))
+        folders = (p.absolute().parent for p in (self.inputs.table.path, output))
         frame = rebase_relative_paths(self.table(), *folders)
+        if self.inputs.constraint is not None:
+            found, parameters = side_files(output)
+            self._write(frame.loc[self.columns["partner_found"] == 1], found)
+            write_parameters(parameters, self.inputs.constraint)
+        self._write(frame, output)
+        return output
+
+    def _write(self, frame: DataFrame, output: Path) -> None:
+        """Write some rows of the table."""
+        table = self.inputs.table
         if output.suffix.lower() in HDF5_SUFFIXES:
             stack = self.inputs.config.particle_stack
             sizes = {
@@ -146,15 +162,21 @@ class Results:
             write_hdf5(frame, output, {**earlier, **sizes})
         else:
             write_table(frame, output)
-        return output
 
     def summary(self, seconds: float) -> Summary:
         """Means over the particles that were refined."""
         z_score = self.columns["refined_scaled_mip"]
         refined = np.isfinite(z_score)
         table, statuses = self.inputs.table, Counter(self.columns[_STATUS])
+        nothing, found = np.full(len(z_score), np.nan), None
         before = z_at_start(table, self._own_start)
-        nothing = np.full(len(z_score), np.nan)
+        if (constraint := self.inputs.constraint) is not None:
+            before = nothing  # the table's is of the reference
+            found = FoundPartners(
+                int(np.nansum(self.columns["partner_found"])),
+                constraint.threshold,
+                constraint.false_positives,
+            )
         expected = self.columns.values.get("refined_scaled_mip_expected", nothing)
         named: dict[str, list[int]] = {}
         for files, rows in self.inputs.groups.items():
@@ -172,6 +194,7 @@ class Results:
             fallen=fallen_micrographs(before, z_score, named),
             mean_z_expected=_mean(expected[np.isfinite(expected)]),
             expected=compare_expected(expected_scores(table, self._own_start), expected),
+            partners=found,
         )
 
 

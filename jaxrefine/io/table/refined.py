@@ -12,7 +12,7 @@ from jaxrefine.io.table.particle_table import ParticleTable
 from jaxrefine.io.table.schema import ANGLES, BY_NAME, COLUMNS, DEFOCUS, WRITTEN, Column
 
 # Written where there is something to say; the rest of an earlier refinement's is dropped.
-_NOT_ALWAYS = ("polished", "envelope", "marked")
+_NOT_ALWAYS = ("polished", "envelope", "marked", "partner")
 # Refined astigmatism stays: it is where this refinement began.
 _OF_AN_EARLIER_RUN = [
     column.name
@@ -32,21 +32,25 @@ class RefinedColumns:
         template_side: Side of the template in px.
         values: Name of a column -> what was found; NaN, or "", where nothing was. All that
             the schema says are written, but for the centres, which follow from the corners;
-            those of a polish only where there was one. Angles are of any range.
+            those of a polish or of a partner only where there was one. Angles are of any
+            range.
     """
 
     template_side: int
     values: dict[str, np.ndarray]
 
     @classmethod
-    def empty(cls, n: int, template_side: int, *, polished: bool) -> "RefinedColumns":
+    def empty(
+        cls, n: int, template_side: int, *, polished: bool, partner: bool = False
+    ) -> "RefinedColumns":
         """Columns in which nothing was found yet."""
+        absent = {"polished": not polished, "partner": not partner}
         return cls(
             template_side,
             {
                 column.name: _empty(column, n)
                 for column in WRITTEN
-                if column.name not in _DERIVED and (polished or column.use != "polished")
+                if column.name not in _DERIVED and not absent.get(column.use, False)
             },
         )
 

@@ -18,7 +18,8 @@ class Column:
             written, and read as the starting value if present. "output": written.
             "polished": written if particles were polished. "envelope": written if they
             were refined with a template envelope. "marked": written if the run looked for
-            it. "carried": copied without being read. "refused": must be empty.
+            it. "partner": written by a constrained search. "carried": copied without being
+            read. "refused": must be empty.
         meaning: What it holds.
         written: As "float32" (the shortest text with the same value), "whole" (number),
             "N decimals" (at most) or "text"; "" if it is not written.
@@ -71,6 +72,9 @@ psi|deg|number|required|third Euler angle
 refined_phi|deg|number|start|refined phi, in [0, 360)|4 decimals
 refined_theta|deg|number|start|refined theta, in [0, 180]|4 decimals
 refined_psi|deg|number|start|refined psi, in [0, 360)|4 decimals
+original_offset_phi|deg|number|partner|phi of the best offset of the partner, about the axis of the search|4 decimals
+original_offset_theta|deg|number|partner|theta of this offset|4 decimals
+original_offset_psi|deg|number|partner|psi of this offset|4 decimals
 relative_defocus|Å|number|required|defocus of the particle minus that of the micrograph
 refined_relative_defocus|Å|number|start|the same, refined|2 decimals
 defocus_u|Å|number|required|defocus of the micrograph along u; underfocus positive
@@ -131,6 +135,10 @@ template_envelope_b|Å²|number|envelope|additional B, on top of ctf_B_factor, u
 refined_snr|-|number|output|2DTM SNR: correlation relative to the background (see below)|float32|refined.snr
 refined_status|-|text|output|outcome of the refinement (see below)|text
 refined_at_edge|-|text|output|quantities whose best value is at the edge of the search range|text
+partner_found|-|integer|partner|1 if the z-score of the partner is above the threshold, else 0|whole
+partner_p_value|-|number|partner|probability of this z-score if there is no partner|float32
+partner_pos_x_img|px|number|partner|centre of the partner in the micrograph, x|2 decimals
+partner_pos_y_img|px|number|partner|the same, y|2 decimals
 refined_filled_fraction|-|number|marked|fraction of the template on defective pixels (see below)|4 decimals
 """  # noqa: E501
 

@@ -313,7 +313,7 @@ def test_the_schema_knows_the_fields_of_optics_and_refined():
 def test_a_column_is_written_where_its_use_says_so():
     for column in COLUMNS:
         assert bool(column.written) == (
-            column.use in ("start", "output", "polished", "envelope", "marked")
+            column.use in ("start", "output", "polished", "envelope", "marked", "partner")
         )
 
 
