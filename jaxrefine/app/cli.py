@@ -55,32 +55,32 @@ defocus and pixel size around each particle and write the refined particle table
 """
 _EPILOG = """\
 examples:
-  jaxrefine config.yaml                  refine; the config names all inputs
-  jaxrefine config.yaml --output out.csv the same, into another file
-  jaxrefine config.yaml --fresh          delete what an interrupted run left, start over
-  srun jaxrefine config.yaml             many machines: each task takes its share
+  jaxrefine config.yaml                  refine; the configuration names all inputs
+  jaxrefine config.yaml --output out.csv the same, with another output file
+  jaxrefine config.yaml --fresh          delete the checkpoint of an interrupted run first
+  srun jaxrefine config.yaml             share a run among the tasks of a SLURM job
   jaxrefine constrained config.yaml      look for a partner beside refined particles
   jaxrefine init match_results.csv       write a configuration for a particle table
-  jaxrefine plan config.yaml             say what a run would do, and how long it takes
-  jaxrefine check config.yaml            do the particles score what their table says?
+  jaxrefine plan config.yaml             report what a run would do, and its duration
+  jaxrefine check config.yaml            compare the particles' z-scores with the table
   jaxrefine demo DIR                     make a small data set with known truth
   jaxrefine demo DIR --run               make it, refine it, compare with the truth
-  jaxrefine report refined.csv           a page with figures: what changed, and what failed
+  jaxrefine report refined.csv           make a report with figures
   jaxrefine select refined.csv --where "refined_scaled_mip > 8" --output kept.csv
                                          keep some of the particles
   jaxrefine join a.csv b.csv --output all.csv
-                                         put tables together
+                                         join tables
   jaxrefine export refined.csv --to relion --output refined.star
-                                         hand the particles to another program
-  jaxrefine selftest                     does this machine's device compute what it should?
+                                         write the particles for another program
+  jaxrefine selftest                     compare the results of a device with known answers
 
-A run that was interrupted, or killed, continues where it was when it is started again:
-results are kept in a folder beside the output, OUTPUT.parts, until the table is written.
+A run that was interrupted or killed is resumed when the same command is started again:
+a checkpoint beside the output, OUTPUT.parts, holds its results until the table is written.
 
-exit codes: 0 the table was written; 1 out of memory, a process of several died, or `check`
-or `selftest` found something wrong; 2 invalid input (every error is printed, no table was
-written); 3 with --strict, the table was written but some particles were not refined; 4 the
-table was written, but not one particle was refined; 130 interrupted.
+exit codes: 0 the table was written; 1 out of memory, one of several processes died, or
+`check` or `selftest` found something wrong; 2 invalid input (every error is printed, no
+table was written); 3 with --strict, the table was written but some particles were not
+refined; 4 the table was written, but no particle was refined; 130 interrupted.
 """
 
 
@@ -127,7 +127,7 @@ def _run(options: argparse.Namespace) -> int:
         if not is_out_of_memory(error):
             raise
         log.error("out of memory: %s", error)
-        log.error("a smaller box, or fewer offsets, need less")
+        log.error("a smaller box or fewer offsets need less memory")
         return EXIT_FAILED
     except Stopped as stopped:
         if str(stopped):
@@ -158,7 +158,7 @@ def _command_first(
     if word not in _COMMANDS:
         meant = difflib.get_close_matches(word, _COMMANDS, 1)
         if meant and not Path(word).exists():
-            parser.error(f"{word}: no such file; is {meant[0]!r} meant?")
+            parser.error(f"{word}: no such file; did you mean {meant[0]!r}?")
         return ["refine", *arguments]
     return [word, *arguments[: places[0]], *arguments[places[0] + 1 :]]
 
@@ -195,12 +195,13 @@ def _parser() -> tuple[argparse.ArgumentParser, set[str]]:
         "--log-file",
         type=Path,
         metavar="FILE",
-        help="append all messages to it, each with its time, also those that -q leaves out",
+        help="append all messages with their times to this file, including those that -q "
+        "suppresses",
     )
     common.add_argument(
         "--json-progress",
         action="store_true",
-        help="write progress and messages to the error stream as JSON, an object per line, "
+        help="write progress and messages to standard error as JSON, one object per line, "
         "for workflow managers",
     )
     with_value: set[str] = set()

@@ -45,7 +45,7 @@ def opened_hdf5(path: Path) -> Iterator["h5py.File"]:
     except (OSError, KeyError, RuntimeError) as error:
         raise InputError(
             f"{path}: the HDF5 file is damaged ({str(error)[:200]}); copy it again, or "
-            "have the program that made it write it anew"
+            "write it again with the program that made it"
         ) from error
 
 

@@ -169,8 +169,8 @@ def _opened(path: PathLike) -> Iterator[tuple[BufferedIOBase, Header]]:
                     raise _truncated(path, size, expected)
                 if compressed and expected > max(_UNPACKED_BYTES, _UNPACKED_RATIO * size):
                     raise InputError(
-                        f"{path}: its header asks for {expected} bytes, which a compressed "
-                        f"file of {size} bytes can hardly hold; if it does, decompress it"
+                        f"{path}: its header asks for {expected} bytes, too many for a "
+                        f"compressed file of {size} bytes; if it is right, decompress it"
                     )
                 yield stream, header
     except FileNotFoundError as error:
@@ -228,8 +228,8 @@ def _read_values(path: PathLike, stream: BufferedIOBase, header: Header) -> np.n
             after += len(piece)
             if after > _MOST_BYTES_AFTER_DATA:
                 raise InputError(
-                    f"{path}: goes on for more than {_MOST_BYTES_AFTER_DATA} bytes after "
-                    "the values that its header tells of"
+                    f"{path}: has more than {_MOST_BYTES_AFTER_DATA} bytes after "
+                    "the values that its header describes"
                 )
         del data[len(data) - len(data) % header.dtype.itemsize :]
         values = np.frombuffer(data, header.dtype)

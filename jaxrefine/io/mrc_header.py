@@ -71,7 +71,7 @@ def read_header(path: PathLike, stream: BufferedIOBase, size: int | None) -> Hea
     if raw.startswith(b"\x89HDF"):
         raise InputError(
             f"{path}: is an HDF5 file; it should be an MRC file (a match's maps and "
-            "particle stacks may be of HDF5, micrographs and templates not)"
+            "particle stacks may be HDF5, micrographs and templates may not)"
         )
     if len(raw) < HEADER_DTYPE.itemsize:
         raise _no_mrc(path)
@@ -79,7 +79,7 @@ def read_header(path: PathLike, stream: BufferedIOBase, size: int | None) -> Hea
     header = np.frombuffer(raw, HEADER_DTYPE.newbyteorder(order))[0]
     mode = int(header["mode"])
     if mode not in _REAL_MODES:
-        what = "complex values" if mode in _COMPLEX_MODES else "an unknown kind of values"
+        what = "complex values" if mode in _COMPLEX_MODES else "values of an unknown kind"
         right = ", ".join(f"{key} ({name})" for key, name in _REAL_MODES.items())
         raise InputError(f"{path}: MRC mode {mode} is {what}; it should be one of {right}")
     stored = _stored_shape(header)
@@ -139,15 +139,15 @@ def _byte_order(
         if has_mark:
             code = " ".join(f"{byte:02x}" for byte in bytes(stamp))
             raise InputError(
-                f"{path}: its machine stamp is {code}, which is no byte order, and its "
-                "sizes make no sense in either; write it anew with the program it is from"
+                f"{path}: its machine stamp is {code}, which is not a byte order, and its "
+                "sizes are valid in neither; write it again with the program that made it"
             )
         raise _no_mrc(path)
     (order,) = sane
     said = "its machine stamp" if has_mark else "the mark 'MAP'"
     fault = "is wrong" if has_mark else "is not in its header"
     word = "little" if order == "<" else "big"
-    return order, [f"{said} {fault}: read as {word}-endian, in which its sizes make sense"]
+    return order, [f"{said} {fault}: read as {word}-endian, in which its sizes are valid"]
 
 
 def _makes_sense(raw: bytes, order: ByteOrder, size: int | None) -> bool:
@@ -174,8 +174,8 @@ def _stored_shape(header: np.void) -> tuple[int, int, int]:
 
 def _no_mrc(path: PathLike) -> InputError:
     return InputError(
-        f"{path}: is no MRC file: the mark 'MAP' is not in its header, and its sizes make "
-        "no sense without"
+        f"{path}: is not an MRC file: the mark 'MAP' is not in its header, and its sizes "
+        "are not valid"
     )
 
 

@@ -62,8 +62,8 @@ def resolve_path(text: str, *, beside: Path, path_map: PathMap = ()) -> Path:
         os.fsencode(text)
     except UnicodeEncodeError as error:
         raise InputError(
-            f"{text!a}: this system's encoding of file names, {error.encoding}, does "
-            "not have these characters; set the environment variable PYTHONUTF8=1"
+            f"{text!a}: this system's encoding of file names, {error.encoding}, cannot "
+            "represent these characters; set the environment variable PYTHONUTF8=1"
         ) from error
     text = _mapped(text, path_map)
     for candidate in dict.fromkeys((text, os.path.expandvars(os.path.expanduser(text)))):
@@ -105,8 +105,8 @@ def resolve_paths(
     if near:
         text, path = next(iter(near.items()))
         log.warning(
-            "%d files are not where the table names them; those of the same name beside "
-            "it are taken, such as %s for %s (--map-path OLD=NEW names another folder)",
+            "%d files are not where the table names them; files of the same name beside "
+            "it are used, such as %s for %s (--map-path OLD=NEW names another folder)",
             len(near),
             path,
             quoted(text),
@@ -136,12 +136,12 @@ def no_such_file(path: str | os.PathLike[str]) -> InputError:
     if stripped != text:
         is_there = os.path.exists(stripped)
         hint = (
-            f"; {stripped!r} is there: take the spaces out"
+            f"; {stripped!r} exists: remove the spaces"
             if is_there
-            else "; mind the spaces"
+            else "; check the spaces"
         )
     elif os.path.isabs(text) and not os.path.isdir(os.path.dirname(text)):
-        hint = "; if it has moved, --map-path OLD=NEW says where to"
+        hint = "; if it has moved, give --map-path OLD=NEW"
     return InputError(f"{quoted(text)}: no such file{hint}")
 
 

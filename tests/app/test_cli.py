@@ -292,7 +292,7 @@ def test_a_mistyped_command_is_named(capsys):
     with pytest.raises(SystemExit) as ended:
         main(["reprot", "refined.csv"])
     assert ended.value.code == 2
-    assert "reprot: no such file; is 'report' meant?" in capsys.readouterr().err
+    assert "reprot: no such file; did you mean 'report'?" in capsys.readouterr().err
 
 
 def test_a_table_is_no_configuration(tmp_path, capsys):

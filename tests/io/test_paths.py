@@ -64,8 +64,10 @@ def test_one_file_is_never_taken_for_two(tmp_path):
 
 def test_spaces_are_seen(tmp_path):
     (tmp_path / "a.mrc").touch()
-    assert "take the spaces out" in str(no_such_file(tmp_path / "a.mrc "))
-    assert str(no_such_file("b.mrc\u00a0")) == "'b.mrc\\xa0': no such file; mind the spaces"
+    assert "remove the spaces" in str(no_such_file(tmp_path / "a.mrc "))
+    assert (
+        str(no_such_file("b.mrc\u00a0")) == "'b.mrc\\xa0': no such file; check the spaces"
+    )
     assert str(no_such_file("b.mrc")) == "b.mrc: no such file"
 
 

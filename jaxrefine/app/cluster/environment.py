@@ -93,8 +93,8 @@ def detect_process(
         return mpi.process(environ, coordinator)
     if coordinator is None or count is None or index is None:
         raise InputError(
-            "--coordinator, --num-processes and --process-id: name all three, or none "
-            "(under mpirun --coordinator alone is enough)"
+            "--coordinator, --num-processes and --process-id: give all three, or none "
+            "(under mpirun --coordinator is enough)"
         )
     errors = []
     if count < 1:
@@ -118,7 +118,7 @@ def _whole(environ: Mapping[str, str], name: str, default: str = "") -> int:
     if not re.fullmatch(r"\s*\d+\s*", text):
         raise InputError(
             f"{name}: {text!r} — should be a whole number, as srun and mpirun set it; "
-            "unset it, or name --coordinator, --num-processes and --process-id"
+            "unset it, or give --coordinator, --num-processes and --process-id"
         )
     return int(text)
 
@@ -226,8 +226,8 @@ def _mpi_coordinator(environ: Mapping[str, str], *, here: bool) -> str:
         if found := re.search(r"tcp4?://([\d.]+)", environ.get(name, "")):
             return f"{found[1]}:{port}"
     raise InputError(
-        "mpirun: the processes are on several machines, and this launcher does not say on "
-        "which process 0 is: name --coordinator HOST:PORT, that machine and a free port"
+        "mpirun: the processes are on several machines, and this launcher does not say "
+        "where process 0 runs: give --coordinator HOST:PORT, that machine and a free port"
     )
 
 
@@ -265,7 +265,7 @@ def _address_errors(address: str, *, serves: bool) -> list[str]:
     try:
         socket.getaddrinfo(host.strip("[]"), int(port))
     except (OSError, UnicodeError) as error:
-        return [f"{key} — no such machine is known: {error}"]
+        return [f"{key} — unknown machine: {error}"]
     if serves:  # JAX would crash
         try:
             with socket.create_server(("", int(port))):

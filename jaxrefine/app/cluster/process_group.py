@@ -197,9 +197,9 @@ def _initialize(process: ProcessInfo) -> None:
 def _abort_on_timeout(process: ProcessInfo) -> None:
     where = f" at {process.coordinator}" if process.coordinator else ""
     print(
-        f"error: process {process.index}: the {process.count} processes did not meet"
+        f"error: process {process.index}: the {process.count} processes could not connect"
         f"{where} within {MEETING_TIMEOUT_S} s. Start all of them, with the same "
-        "coordinator and number of processes, on machines that reach one another",
+        "coordinator and number of processes, on machines that can reach each other",
         file=sys.stderr,
         flush=True,
     )

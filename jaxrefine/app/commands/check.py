@@ -8,14 +8,14 @@ from jaxrefine.app.console.option_types import add_path_map
 from jaxrefine.app.console.output import say
 from jaxrefine.data import InputError
 
-HELP = "score particles at their table's poses, and say which convention is wrong"
+HELP = "score particles at their starting values, and name the convention that is wrong"
 
 _DESCRIPTION = """\
-Scores some of the best particles at the poses of their own table. Where the z-scores are
-not those of the table, known confusions (contrast, units and sign of the defocus, pixel
-size, positions, angles, maps …) are tried one at a time, and the one that restores the
-score is named. Where nothing is wrong, it says how the particles' signal falls off against
-template and table. Nothing is written. Ends with code 1 where something is wrong.
+Scores some of the best particles at their starting values. If the z-scores differ from
+the table's, common confusions (contrast, units and sign of the defocus, pixel size,
+positions, angles, maps …) are tried one at a time, and the one that restores the z-scores
+is named. If nothing is wrong, the decay of the particles' signal with frequency is compared
+with template and table. Nothing is written. The exit code is 1 if something is wrong.
 """
 
 
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print what was found."""
+    """Print the result of the check."""
     from jaxrefine.app.config import Config
     from jaxrefine.app.run.convention_check import (
         check_conventions,
@@ -50,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
     found = check_conventions(inputs, read_and_prepare)
     say("\n".join([*format_check(found), *format_problems(found)]))
     if found.sound:
-        say("the table's conventions are understood")
+        say("the conventions of the table are right")
         envelope = envelope_of(inputs)
         say("\n".join(filter(None, (envelope.text, envelope.expected))))
         return EXIT_WRITTEN

@@ -19,11 +19,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--run", action="store_true", help="refine it and compare with truth"
     )
-    parser.add_argument("--seed", type=count, default=0, help="of everything random (0)")
+    parser.add_argument(
+        "--seed", type=count, default=0, help="seed of the random numbers (0)"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
-    """Make the data set; with `--run` refine it, too."""
+    """Make the data set; with `--run` also refine it."""
     from jaxrefine.app.cluster.process_group import ProcessGroup
     from jaxrefine.app.config import Config
     from jaxrefine.app.console.summary import print_summary

@@ -24,26 +24,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--boxes",
         action="store_true",
-        help="also cut the particles out, into FILE.mrcs, which the STAR file then names",
+        help="also extract the particle images, into FILE.mrcs beside the STAR file",
     )
     parser.add_argument(
         "--box-size",
         type=even,
         metavar="PX",
-        help="side of the boxes, even; default: 1.5 times the template's",
+        help="side of the particle images, even; default: 1.5 times the template's",
     )
     parser.add_argument(
         "--optics-from",
         type=Path,
         metavar="MICROGRAPHS.star",
-        help="RELION's: names of optics groups by which its re-extraction finds them",
+        help="RELION's micrographs, whose optics group names its re-extraction needs",
     )
     add_path_map(parser)
-    parser.add_argument("--overwrite", action="store_true", help="replace older files")
+    parser.add_argument("--overwrite", action="store_true", help="replace existing files")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Write the STAR file, and the boxes if asked for."""
+    """Write the STAR file, and the particle images if requested."""
     from jaxrefine.app.interchange.export_star import export
     from jaxrefine.io.star.writer import need_starfile
 

@@ -7,7 +7,7 @@ from jaxrefine.app.console.exit_codes import EXIT_WRITTEN
 from jaxrefine.app.console.option_types import even, pixel_size
 from jaxrefine.app.console.output import say
 
-HELP = "make a particle table of a file of RELION, cisTEM or cryoSPARC"
+HELP = "make a particle table from a file of RELION, cisTEM or cryoSPARC"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,32 +21,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         type=even,
         metavar="PX",
-        help="side of the template to refine with: positions are those of its corner",
+        help="side of the template of the refinement: positions are those of its corner",
     )
     maps = parser.add_mutually_exclusive_group()
     maps.add_argument(
         "--maps-from",
         type=Path,
         metavar="TABLE.csv",
-        help="a particle table that names the statistic maps of the same micrographs, "
-        "which a STAR file does not; without it their columns are left empty",
+        help="a particle table that names the statistic maps of the same micrographs; "
+        "without it the columns of the maps are left empty",
     )
     maps.add_argument(
         "--flat-maps",
         action="store_true",
-        help="without a match's maps: write some of mean 0 and deviation 1 beside the "
-        "table, as the score has in noise",
+        help="without template matching: write maps of mean 0 and standard deviation 1, as "
+        "for noise, beside the table",
     )
     parser.add_argument(
         "--pixel-size",
         type=pixel_size,
         metavar="ANGSTROM",
-        help="of the micrographs, where the file does not say it or is wrong",
+        help="pixel size of the micrographs, if it is missing or wrong in the file",
     )
     parser.add_argument(
         "--phase-shift-unit",
         choices=("degrees", "radians"),
-        help="of cisTEM's phase shifts, where the file does not tell",
+        help="unit of cisTEM's phase shifts, if the file does not show it",
     )
     parser.add_argument(
         "--passthrough",
@@ -54,14 +54,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="FILE.cs",
-        help="another file of cryoSPARC's with more of the same particles' fields",
+        help="another cryoSPARC file with more fields of the same particles",
     )
     parser.add_argument(
         "--mirrored",
         action="store_true",
-        help="the micrographs are cryoSPARC's turned top to bottom",
+        help="the micrographs are mirrored vertically with respect to cryoSPARC's",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace an older table")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace an existing table"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -91,14 +93,14 @@ def run(options: argparse.Namespace) -> int:
             by = f" by {options.maps_from}" if options.maps_from else ""
             say(
                 f"to refine it, set `statistics: {done.statistics}`: that is what the maps "
-                f"hold{by}, and the new table does not tell"
+                f"hold{by}, and the new table does not show it"
             )
         if options.maps_from is None and not options.flat_maps:
             say(
                 "a refinement needs correlation_average_path and "
                 "correlation_variance_path, the match's statistic maps: fill them in, or "
-                "import again with --maps-from TABLE.csv, a table that names them; where "
-                "no match was made, with --flat-maps"
+                "import again with --maps-from TABLE.csv, a table that names them, or, "
+                "without a match, with --flat-maps"
             )
         say(f"next: jaxrefine init {options.output} --template TEMPLATE.mrc")
     return EXIT_WRITTEN

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 HELP = "write a configuration for a particle table"
 
 _DESCRIPTION = """\
-Writes a commented configuration that refines a particle table. From Leopard-EM's
-match_template YAML it takes the filters, how far to search, and the template. Steps are
-made of the standard errors to expect of the table's best particles; --default-steps takes
-the documented ones, and looks at no image.
+Writes a commented configuration for a particle table. From Leopard-EM's match_template
+YAML it takes the filters, the search ranges and the template. The steps follow from the
+standard errors to expect for the table's best particles; --default-steps uses the
+documented defaults, and reads no images.
 """
 
 
@@ -29,20 +29,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "source",
         type=Path,
         metavar="TABLE.csv | MATCH.yaml",
-        help="the particle table; or the match_template YAML that it comes from, and then "
-        "the table with --particles",
+        help="the particle table; or the match_template YAML that it comes from, together "
+        "with the table as --particles",
     )
     parser.add_argument("--particles", type=Path, metavar="TABLE.csv")
     parser.add_argument(
         "--template",
         type=Path,
         metavar="FILE.mrc",
-        help="the template volume; default: the one that the match or the table names",
+        help="the template; default: the one that the match or the table names",
     )
     parser.add_argument(
         "--default-steps",
         action="store_true",
-        help="take the documented steps, and look at no image",
+        help="use the documented steps, and read no images",
     )
     parser.add_argument(
         "--output", type=Path, default=Path("config.yaml"), metavar="FILE.yaml"
@@ -63,9 +63,7 @@ def run(options: argparse.Namespace) -> int:
                 "--particles"
             )
     elif options.particles is not None:
-        raise InputError(
-            f"{particles}: is the particle table already; leave --particles out"
-        )
+        raise InputError(f"{particles}: is the particle table already; omit --particles")
     lines = make_config(
         options.output,
         particles=particles,
@@ -89,5 +87,5 @@ def _expected_errors(config: "Config") -> "ExpectedErrors | None":
     try:
         return expected_errors(load_inputs(config))
     except InputError as error:
-        say(f"steps are the documented ones, as these are to be mended first:\n{error}")
+        say(f"the documented steps are used, because of these errors:\n{error}")
         return None

@@ -7,13 +7,13 @@ from jaxrefine.app.console.exit_codes import EXIT_WRITTEN
 from jaxrefine.app.console.option_types import add_path_map
 from jaxrefine.app.console.output import say
 
-HELP = "say what a run would do and take, and do nothing"
+HELP = "report what a run would do, and how long it would take"
 
 _DESCRIPTION = """\
-Checks all that a run checks, and says what it would do: particles, correlations, devices,
-memory, what is written, whether an interrupted run continues. Some particles are scored at
-their table's poses, as `jaxrefine check` does, and one batch is refined, twice, to estimate
-the time; nothing is written.
+Makes the same checks as a run, and reports what it would do: particles, correlations,
+devices, memory, output, and whether an interrupted run would be resumed. Some particles are
+scored at their starting values, as by `jaxrefine check`, and one batch is refined twice to
+estimate the time. Nothing is written.
 """
 
 
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-timing",
         action="store_true",
-        help="estimate no time, and score nothing: only look at the files",
+        help="estimate no time and score nothing: only check the files",
     )
 
 
@@ -69,7 +69,7 @@ def run(options: argparse.Namespace) -> int:
             say("\n".join([*format_check(found), *format_problems(found)]))
         envelope = envelope_of(inputs)
         say("\n".join(filter(None, (envelope.text, envelope.expected))))
-        say("refining one batch, for its time (--no-timing leaves all out)")
+        say("refining one batch to measure its time (--no-timing skips this)")
     measured = None if options.no_timing else calibrate(inputs)
     say("\n".join(format_work(inputs, particles_left(results), measured)))
     say("\n".join(format_memory(inputs)))

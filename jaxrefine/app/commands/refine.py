@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("jaxrefine")
 
-HELP = "refine particles (the word may be left out)"
+HELP = "refine particles (the command may be omitted)"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,49 +34,51 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output",
         type=Path,
         metavar="FILE.csv",
-        help="refined table; default: the config's output_path, else <stem>_refined.csv "
-        "beside the particle table",
+        help="refined table; default: output_path of the configuration, or "
+        "<stem>_refined.csv beside the particle table",
     )
     parser.add_argument(
         "--fresh",
         action="store_true",
-        help="delete what an interrupted run has left for this output, and start over",
+        help="delete the checkpoint of an interrupted run of this output first",
     )
     parser.add_argument(
         "--strict",
         action="store_true",
-        help="end with code 3 where some particles were not refined (see refined_status); "
-        "the table is written as without it",
+        help="end with code 3 if some particles were not refined (see refined_status); "
+        "the table is written in any case",
     )
     parser.add_argument(
         "--report",
         action="store_true",
-        help="at the end make a page with figures, <stem>_report/report.html beside the "
+        help="write a report with figures, <stem>_report/report.html beside the "
         "table; see `jaxrefine report --help`",
     )
     add_path_map(parser)
     several = parser.add_argument_group(
-        "several processes, on one or many machines",
-        "Each is started with the same command, but for its number. The processes of srun "
-        "and mpirun need none of these.",
+        "several processes, on one or several machines",
+        "Start each process with the same command but its own number. With srun and mpirun "
+        "these options are not needed.",
     )
     several.add_argument(
         "--coordinator", metavar="HOST:PORT", help="machine of process 0, and a free port"
     )
-    several.add_argument("--num-processes", type=int, metavar="N", help="how many")
     several.add_argument(
-        "--process-id", type=int, metavar="I", help="number of this one, 0 … N-1"
+        "--num-processes", type=int, metavar="N", help="number of processes"
+    )
+    several.add_argument(
+        "--process-id", type=int, metavar="I", help="number of this process, 0 … N-1"
     )
 
 
 def run(
     options: argparse.Namespace, prepare: Callable[["Config"], "Config"] | None = None
 ) -> int:
-    """Refine what the configuration names, and say what was done.
+    """Refine the particles of the configuration, and print a summary.
 
     Args:
         options: The command line.
-        prepare: Takes the configuration, and gives the one that is run.
+        prepare: Converts the configuration to the one that is run.
     """
     from jaxrefine.app.cluster.environment import detect_process
     from jaxrefine.app.cluster.process_group import join_processes

@@ -1,16 +1,17 @@
-"""`jaxrefine selftest`: whether a device computes what it should."""
+"""`jaxrefine selftest`: compare the results of a device with known answers."""
 
 import argparse
 
 from jaxrefine.app.console.exit_codes import EXIT_CHECK_FAILED, EXIT_WRITTEN
 from jaxrefine.app.console.output import say
 
-HELP = "compare a device's numbers with known answers"
+HELP = "compare the results of a device with known answers"
 
 _DESCRIPTION = """\
-Compares what a device computes with known answers: central slices, CTF and score with
-float64 sums, the search in every precision with one that scores every pose by transforms.
-To be run on a new GPU, or after a new driver. Exit code 0: all passed; 1: a check failed.
+Compares the results of a device with known answers: central slices, CTF and score with
+float64 sums; the search in every precision with one that scores every pose by Fourier
+transforms. Run it on a new GPU or after a driver update. Exit code 0: all checks passed;
+1: a check failed.
 """
 
 
@@ -22,8 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=["auto"],
         metavar="WORD",
-        help="as gpu_ids in the configuration: auto (the default: every accelerator, else "
-        "the CPU), all, cpu, numbers of GPUs, or cuda:N",
+        help="as gpu_ids in the configuration: auto (the default: every accelerator, "
+        "otherwise the CPU), all, cpu, numbers of GPUs, or cuda:N",
     )
 
 
@@ -44,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
     use_compilation_cache("auto")
     versions = f"jaxrefine {jaxrefine.__version__}, jax {jax.__version__}, "
     versions += f"jaxlib {jaxlib_version}"
-    say(f"{versions}; most of the time goes into compiling, the first time")
+    say(f"{versions}; the first time, most of the time is compilation")
     failed = []
     for device in devices:
         say(f"{device} ({device.device_kind}), {device.client.platform_version.strip()}")
@@ -56,12 +57,14 @@ def run(options: argparse.Namespace) -> int:
                 if not check.passed:
                     failed.append(f"{check.name} ({device})")
         except jax.errors.JaxRuntimeError as error:
-            say(f"  FAILED  the next check broke off: {error}")
-            failed.append(f"a check broke off ({device})")
+            say(f"  FAILED  the next check stopped with an error: {error}")
+            failed.append(f"a check stopped with an error ({device})")
     if not failed:
         say("all checks passed")
         return EXIT_WRITTEN
     say(f"failed: {'; '.join(failed)}")
-    say("do not trust this device's results: try another driver or version of jax, and")
-    say("`gpu_ids: cpu` until all checks pass")
+    say(
+        "do not trust the results of this device: try another driver or version of jax, and"
+    )
+    say("use `gpu_ids: cpu` until all checks pass")
     return EXIT_CHECK_FAILED

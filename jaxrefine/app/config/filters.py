@@ -30,7 +30,7 @@ class WhiteningFilterConfig(Section):
         Rule(
             "num_freq_bins",
             lambda c: c.num_freq_bins is None or 2 <= c.num_freq_bins <= 100_000,
-            "must be 2 to 100000, or null for as many as the micrograph's size asks for",
+            "must be 2 to 100000, or null to choose it by the micrograph's size",
         ),
         Rule(
             "max_freq",

@@ -28,6 +28,6 @@ class MovieConfig(Section):
         Rule(
             "enabled",
             lambda c: not c.enabled,
-            "refinement against movie frames is not built yet; must be false",
+            "refinement against movie frames is not implemented yet; must be false",
         ),
     )

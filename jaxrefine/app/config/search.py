@@ -148,7 +148,7 @@ class OrientationRefinementConfig(Section):
     base_grid_method: Annotated[
         Literal["uniform", "cartesian", "leopard_em"],
         "uniform (which covers the full three-axis neighbourhood), cartesian or "
-        "leopard_em; Leopard-EM's healpix and basic do not exist here",
+        "leopard_em; Leopard-EM's healpix and basic are not available",
     ] = "uniform"
 
     rules: ClassVar = (

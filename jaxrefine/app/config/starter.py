@@ -96,13 +96,13 @@ def make_config(
         box=side + _MARGIN_PX,
         reach=_MARGIN_PX // 2,
         side=side,
-        turn_source="as far as the match's own steps" if match else "a match's usual steps",
-        defocus_source="half of the match's step to either side"
+        turn_source="one step of the match" if match else "one usual step of a match",
+        defocus_source="half a step of the match, to either side"
         if match
-        else "half of a match's usual step to either side",
-        source="Those of the match"
+        else "half a usual step of a match, to either side",
+        source="The filters of the match"
         if match
-        else "The default, whitening alone; they should be those of the match",
+        else "The default, whitening only; they should be the same as those of the match",
         filters=_filters(settings),
     )
     reaches = (
@@ -123,7 +123,7 @@ def make_config(
             file.write(text)
     except FileExistsError:
         raise InputError(
-            f"{output}: is there already; name another file with --output, or remove it"
+            f"{output}: exists already; name another file with --output, or remove it"
         ) from None
     except OSError as error:
         raise InputError(f"{output}: cannot be written: {error.strerror}") from error
@@ -132,8 +132,8 @@ def make_config(
         f"template {template}, {side} px; box {side + _MARGIN_PX} px",
         *(
             [
-                "statistics: standard_deviation, as Leopard-EM's maps hold: the table "
-                "does not tell; change it where yours hold variances"
+                "statistics: standard_deviation, as in Leopard-EM's maps, because the "
+                "table does not show it; change it if your maps hold variances"
             ]
             if untold
             else []
@@ -143,7 +143,7 @@ def make_config(
         lines.append(
             f"standard errors to expect at z = {expected.z_score:.1f}, if the table's B is "
             f"right: {expected.tilt_deg:.2g}° in tilt, {expected.in_plane_deg:.2g}° in "
-            f"plane, {expected.defocus_angstrom:.2g} Å in defocus; steps are made of them"
+            f"plane, {expected.defocus_angstrom:.2g} Å in defocus; they set the steps"
         )
     return lines
 
@@ -151,7 +151,7 @@ def make_config(
 def _steps(
     reaches: tuple[float, float, float], expected: ExpectedErrors | None
 ) -> dict[str, str]:
-    """Reaches and steps of in-plane angle, tilt and defocus, and words on the steps."""
+    """Ranges and steps of in-plane angle, tilt and defocus, and notes on the steps."""
     found = {}
     names, defaults = ("psi", "theta", "defocus"), (0.1, 0.25, 20.0)
     errors = (None, None, None)
@@ -240,31 +240,31 @@ def _written(path: Path, output: Path) -> str:
 
 _TEXT = """\
 # Refinement of 2D template matching particles. Every key, with defaults and units, is in
-# docs/configuration.md. What a run would do:  python -m jaxrefine plan THIS_FILE
+# docs/configuration.md. To see what a run would do: python -m jaxrefine plan THIS_FILE
 
 template_volume_path: {template}
 particle_stack:
   df_path: {table}
-  # Height and width in px. Positions up to {reach} px from the match's are searched;
-  # where a particle's status is moved_to_edge, enlarge it.
+  # Height and width in px. Positions up to {reach} px from the match's are searched. If
+  # particles end with the status moved_to_edge, enlarge the box.
   extracted_box_size: [{box}, {box}]
   original_template_size: [{side}, {side}]
 
-# Around each particle's orientation, in degrees: {turn_source}.
+# Search range around each particle's orientation, in degrees: {turn_source}.
 orientation_refinement_config:
-  psi_step_coarse: {psi}     # in-plane rotation to either side
+  psi_step_coarse: {psi}     # in-plane rotation, to either side
   psi_step_fine: {psi_step}{psi_note}
   theta_step_coarse: {theta}   # tilt in every direction
   theta_step_fine: {theta_step}{theta_note}
 
-# Around each particle's defocus, in Å: {defocus_source}.
-# Where many particles end with the status edge_of_grid, search further.
+# Search range around each particle's defocus, in Å: {defocus_source}.
+# If many particles end with the status edge_of_grid, widen it.
 defocus_refinement_config:
   defocus_min: -{defocus}
   defocus_max: {defocus}
   defocus_step: {defocus_step}{defocus_note}
 
-# Around the micrographs' pixel size; worth a try once, where it is not well known.
+# Search of the pixel size; worth trying once if it is not well calibrated.
 pixel_size_refinement_config:
   enabled: false
 
@@ -272,17 +272,17 @@ pixel_size_refinement_config:
 preprocessing_filters:
 {filters}
 
-# From the grid's best to the continuous optimum, with standard errors.
+# Continuous optimisation from the best grid point, with standard errors.
 polish:
   enabled: false
   bound_to_cell: false
 
 computational_config:
-  gpu_ids: auto   # every GPU, else the CPU
-  num_cpus: 1     # threads that read and filter micrographs ahead
+  gpu_ids: auto   # every GPU, otherwise the CPU
+  num_cpus: 1     # threads that read and filter the next micrographs
 """
 _STATISTICS = """
-# What the maps of correlation_variance_path hold, which this table does not tell:
-# `variance`, or `standard_deviation`, as those of Leopard-EM do (and flat ones, of 1).
+# What the maps of correlation_variance_path hold, which this table does not show:
+# `variance` or `standard_deviation` (Leopard-EM's maps, and flat maps).
 statistics: standard_deviation
 """

@@ -24,7 +24,7 @@ class _Loader(yaml.SafeLoader):
         super().flatten_mapping(node)
         self._keys += len(node.value)
         if self._keys > _MOST_KEYS:
-            problem = f"more than {_MOST_KEYS} keys, merged ones counted each time"
+            problem = f"more than {_MOST_KEYS} keys, where merged keys count each time"
             raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
@@ -34,7 +34,7 @@ class _Loader(yaml.SafeLoader):
             raise
         except Exception as error:  # PyYAML lets its parsers' own errors through
             kind = str(node.tag).rpartition(":")[2]
-            problem = f"{show(node.value)} is no valid {kind}"
+            problem = f"{show(node.value)} is not a valid {kind}"
             raise yaml.constructor.ConstructorError(
                 None, None, problem, node.start_mark
             ) from error
@@ -96,7 +96,8 @@ def read_yaml(path: str | os.PathLike[str]) -> tuple[Any, list[ConfigError]]:
         size = Path(path).stat().st_size
         if size > _LARGEST_BYTES:
             raise InputError(
-                f"{path}: {size} bytes — a config has at most {_LARGEST_BYTES}; is it one?"
+                f"{path}: {size} bytes — a configuration has at most {_LARGEST_BYTES}; "
+                "is it one?"
             )
         text = Path(path).read_bytes().decode("utf-8-sig")
     except FileNotFoundError:

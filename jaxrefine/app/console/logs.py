@@ -80,7 +80,7 @@ def _refuse_what_is_no_log(path: Path) -> None:
         return
     with path.open("rb") as file:
         if not _STAMP.match(file.readline(40) or b"2000-01-01 00:00:00 "):
-            raise InputError(f"--log-file: {path} — is no log; name another file")
+            raise InputError(f"--log-file: {path} — is not a log file; name another file")
 
 
 def event(name: str, **values: object) -> dict[str, dict[str, object]]:
@@ -101,7 +101,7 @@ class _LogFile(logging.FileHandler):
         with suppress(OSError):  # it writes what is left
             self.close()
         logger.warning(
-            "--log-file: %s: cannot be written: %s; the run goes on without it",
+            "--log-file: %s: cannot be written: %s; the run continues without it",
             self.baseFilename,
             error.strerror,
         )
@@ -120,9 +120,7 @@ class _First(logging.Filter):
         self._seen[record.msg] += 1
         count = self._seen[record.msg]
         if count == _MOST_ALIKE:
-            record.msg = (
-                f"{record.getMessage()} (more of this kind are in --log-file alone)"
-            )
+            record.msg = f"{record.getMessage()} (further ones only in --log-file)"
             record.args = ()
         return count <= _MOST_ALIKE
 

@@ -63,5 +63,5 @@ def add_path_map(parser: argparse.ArgumentParser) -> None:
         default=[],
         type=folder_map,
         metavar="OLD=NEW",
-        help="files that are named in the folder OLD are in NEW now; may be repeated",
+        help="files named in the folder OLD are now in NEW; may be repeated",
     )

@@ -105,7 +105,7 @@ class Summary:
 
 
 def format_not_refined(summary: Summary) -> str:
-    """What the program warns of at its end."""
+    """The warning about particles that were not refined."""
     bad = (Status.BOX_OUTSIDE, Status.NOT_FINITE, Status.UNREADABLE)
     counts = ((summary.statuses[status], status.name.lower()) for status in bad)
     each = ", ".join(f"{count} {name}" for count, name in counts if count)
@@ -116,7 +116,7 @@ def format_not_refined(summary: Summary) -> str:
 
 
 def format_fallen(fallen: Sequence[FallenMicrograph]) -> list[str]:
-    """What the program warns of where z-scores fell; empty where they did not."""
+    """The warnings about z-scores that fell; empty if they did not."""
     if not fallen:
         return []
     lines = [
@@ -126,31 +126,32 @@ def format_fallen(fallen: Sequence[FallenMicrograph]) -> list[str]:
     ]
     if len(fallen) > _MOST_FALLEN:
         lines.append(f"… and of {len(fallen) - _MOST_FALLEN} more micrographs")
-    return [*lines, "z-scores should rise: `jaxrefine check` tries what may be wrong"]
+    return [*lines, "z-scores should rise: `jaxrefine check` looks for the cause"]
 
 
 def format_noise_fitted(expected: ExpectedScores | None) -> list[str]:
-    """What the program warns of where noise was fitted; empty where poses gained."""
+    """The warning about fitted noise; empty if the expected z-score rose."""
     if expected is None or expected.z_after >= expected.z_before:
         return []
     return [
-        "less what fitting noise adds, the mean z-score of "
-        f"{expected.particles} particles is {expected.z_after:.2f}, below the start's "
-        f"{expected.z_before:.2f}: in other data the refined poses would score lower. The "
-        "images say too little: free fewer parameters, or set polish.prior: match "
-        "(docs/accuracy.md)"
+        f"the expected mean z-score of {expected.particles} particles in independent data "
+        f"is {expected.z_after:.2f}, below the starting {expected.z_before:.2f}: noise was "
+        "fitted. The images contain too little information: free fewer parameters, or set "
+        "polish.prior: match (docs/accuracy.md)"
     ]
 
 
 def format_summary(summary: Summary) -> list[str]:
-    """What the program prints at its end."""
-    earlier = f" ({summary.continued} of them earlier)" if summary.continued else ""
+    """The summary at the end of a run."""
+    earlier = (
+        f" ({summary.continued} of them by an earlier run)" if summary.continued else ""
+    )
     before = f"{summary.mean_z_before:.2f} at the start"
     if math.isnan(summary.mean_z_before):
         before = "none in the particle table"
-    in_other_data = ""
+    expected = ""
     if math.isfinite(summary.mean_z_expected):
-        in_other_data = f"; to expect in other data: {summary.mean_z_expected:.2f}"
+        expected = f"; expected in independent data: {summary.mean_z_expected:.2f}"
     what, score = "refined", f"{before}, {summary.mean_z_after:.2f} refined"
     found: list[str] = []
     if (partners := summary.partners) is not None:
@@ -164,9 +165,8 @@ def format_summary(summary: Summary) -> list[str]:
         f"{what} {summary.refined} of {summary.particles} particles in "
         f"{summary.seconds:.1f} s{earlier}",
         *found,
-        f"  mean z-score: {score}{in_other_data}",
-        f"  mean refined_snr (correlation over the background's deviation): "
-        f"{summary.mean_snr:.2f}",
+        f"  mean z-score: {score}{expected}",
+        f"  mean refined_snr (2DTM SNR): {summary.mean_snr:.2f}",
         *(
             f"  {count} {status.name.lower()}: {STATUS_MEANING[status]}"
             for status, count in summary.statuses.items()

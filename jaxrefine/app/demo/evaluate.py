@@ -71,8 +71,8 @@ class Comparison:
             add("mean", [self.mean(name) for name in names])
         if self.n_missed or self.n_false:
             lines.append(
-                f"{self.n_missed} planted particles have no row; "
-                f"{self.n_false} rows are no planted particle"
+                f"{self.n_missed} simulated particles have no row; "
+                f"{self.n_false} rows match no simulated particle"
             )
         return "\n".join(lines)
 

@@ -72,7 +72,7 @@ def run_checks(device: Device) -> Iterator[Check]:
         z = _plain_scores(world)
         yield _score(world, atoms, z)
         lost = (_best(z) != world.truth).any(axis=-1).sum()
-        yield Check("plain search: particles not where planted", int(lost), 0)
+        yield Check("plain search: particles not at their true positions", int(lost), 0)
         for precision in get_args(Precision):
             yield _products(world, precision, z)
             yield from _search(world, precision, z)
@@ -215,7 +215,7 @@ def _search(world: World, precision: Precision, z: NDArray[np.float32]) -> Itera
         world.particles, world.template, world.grid, world.score, layout=layout
     )
     other = (np.asarray(found.grid_index) != _best(z)).any(axis=-1).sum()
-    yield Check(f"search in {precision}: other grid points than plain", int(other), 0)
+    yield Check(f"search in {precision}: grid points unlike the plain", int(other), 0)
     name = f"search in {precision}: z-score"
     yield Check(name, _z_deviation(found.z_score, z.max(axis=(1, 2, 3, 4, 5))), _Z_BOUND)
 

@@ -42,8 +42,8 @@ def extract_boxes(
     for x, y in centre_px:
         if not (0 <= x < width and 0 <= y < height):
             raise InputError(
-                f"the particle at x, y = {x}, {y} px lies outside of its {width} x "
-                f"{height} px"
+                f"the particle at x, y = {x}, {y} px lies outside its micrograph of "
+                f"{width} x {height} px"
             )
         yield padded[y : y + side, x : x + side]
 

@@ -85,14 +85,14 @@ def export(
             cannot be read; or a file cannot be written.
     """
     if boxes and star.suffix != ".star":
-        raise InputError(f"{star}: should end in .star: the boxes go into .mrcs beside it")
+        raise InputError(f"{star}: should end in .star: the images go into .mrcs beside it")
     for path in [star, *([star.with_suffix(".mrcs")] if boxes else [])]:
         refuse_overwriting(path, table_path, overwrite=overwrite)
     table = read_particle_table(table_path, aberrations="keep")
     missing = [name for name in _REFINED if name not in table.raw.columns]
     if missing:
         raise InputError(
-            f"{table_path}: columns that are missing: {', '.join(missing)}; name a refined "
+            f"{table_path}: missing columns: {', '.join(missing)}; name a refined "
             "table, as `jaxrefine CONFIG.yaml` writes it"
         )
     for path in [star, *([star.with_suffix(".mrcs")] if boxes else [])]:
@@ -182,7 +182,7 @@ def _shift(table: ParticleTable, centre: np.ndarray) -> Float[np.ndarray, "n 2"]
             f"{table.path}, {table.locate(odd[0])}: refined_pos_x_img_angstrom and "
             "refined_pos_y_img_angstrom are more than half a pixel from "
             "refined_pos_x_img and refined_pos_y_img times pixel_size; they should be the "
-            "same place"
+            "same position"
         )
     return np.nan_to_num(np.round(shift, 5))
 
@@ -261,5 +261,5 @@ def refuse_overwriting(output: Path, *inputs: Path, overwrite: bool) -> None:
         raise InputError(f"{output}: is an input; name another file")
     if output.exists() and not overwrite:
         raise InputError(
-            f"{output}: is there already; name another file, or give --overwrite"
+            f"{output}: exists already; name another file, or give --overwrite"
         )

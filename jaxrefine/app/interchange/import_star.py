@@ -140,7 +140,7 @@ def _with_found_images(
         for name, other in meant.items()
     }
     notes = [
-        f"micrograph {name} is taken to be {image[name]}"
+        f"micrograph {name} is assumed to be {image[name]}"
         for name in meant
         if Path(image[name]).name != Path(name).name
     ]
@@ -163,8 +163,8 @@ def _outside(star: Path, particles: StarParticles) -> list[str]:
     if not count:
         return []
     return [
-        f"{count} of {len(particles)} particles lie outside of their micrographs: is their "
-        "pixel size another, or the binning?"
+        f"{count} of {len(particles)} particles lie outside their micrographs: check "
+        "the pixel size and the binning"
     ]
 
 
@@ -202,6 +202,6 @@ def _known_micrographs(table: ParticleTable) -> dict[str, _Known]:
         if found.setdefault(Path(image).name, known).maps != known.maps:
             raise InputError(
                 f"{table.path}: names different maps for micrographs called "
-                f"{Path(image).name[:60]}: they cannot be told apart by name"
+                f"{Path(image).name[:60]}: they cannot be distinguished by name"
             )
     return found

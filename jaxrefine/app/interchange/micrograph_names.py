@@ -60,6 +60,6 @@ def matched_names(
         shown = ", ".join(name[:60] for name in sorted(set(lost))[:_MOST_NAMED])
         raise InputError(
             f"{where}: names no maps of {shown}{' …' if len(lost) > _MOST_NAMED else ''}; "
-            "add them, or leave --maps-from out"
+            "add them, or omit --maps-from"
         )
     return found

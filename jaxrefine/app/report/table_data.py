@@ -236,7 +236,7 @@ def load_report_data(path: Path) -> ReportData:
     missing = [name for name in _FOUND if name not in table.raw.columns]
     if missing:
         raise InputError(
-            f"{path}: columns that are missing: {', '.join(missing)}; name a refined "
+            f"{path}: missing columns: {', '.join(missing)}; name a refined "
             "table, as `jaxrefine CONFIG.yaml` writes it"
         )
     errors = list(_errors(table))

@@ -115,7 +115,7 @@ class Checkpoint:
             try:
                 rows, values, stamp = self._read(number, columns)
             except Exception as error:  # whatever a damaged file brings about
-                log.warning("%s: damaged (%s): refining anew", path, error)
+                log.warning("%s: damaged (%s): refining again", path, error)
                 continue
             changes += [
                 f"{path} has changed"
@@ -208,7 +208,7 @@ class Checkpoint:
         except (OSError, UserWarning) as error:  # filelock's Timeout is one
             if not self._has_locks():
                 log.warning(
-                    "%s: its file system has no locks: see to it yourself that no two runs "
+                    "%s: its file system has no locks: make sure that no two runs "
                     "write the same output at once",
                     self.folder,
                 )
@@ -246,7 +246,7 @@ class Checkpoint:
             RecursionError,
         ):
             # Each file has its own mark: those that do not fit count as damaged.
-            log.warning("%s: damaged, written anew", path)
+            log.warning("%s: damaged, written again", path)
             return
         self._refuse(changes)
 

@@ -20,7 +20,7 @@ def check_output(output: Path, inputs: Iterable[Path], source: str) -> None:
         if os.path.lexists(output) and not os.path.exists(output):
             raise InputError(f"{key} — is a broken link; name a file")
         if not real.parent.is_dir():
-            raise InputError(f"{key} — its folder does not exist; make it first")
+            raise InputError(f"{key} — its folder does not exist; create it first")
         if real.is_dir():
             raise InputError(f"{key} — is a folder; name a file")
         if real.exists() and not real.is_file():  # it would be replaced

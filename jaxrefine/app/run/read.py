@@ -110,7 +110,7 @@ def _check_exists(path: Path, text: str, key: str, source: str) -> None:
     """
     if not os.path.exists(path):
         raise InputError(
-            f"{source}: {key}: {text} — no such file in the current folder, nor beside "
+            f"{source}: {key}: {text} — no such file in the current folder or beside "
             "the configuration"
         )
 

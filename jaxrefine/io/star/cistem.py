@@ -98,7 +98,7 @@ def _phase_shift_deg(
         if first_line.startswith(_CISTEM_MARK):
             raise InputError(
                 f"{path}: _cisTEMPhaseShift is up to {largest:g}: cisTEM writes radians, "
-                "and these are none; give --phase-shift-unit degrees, or radians"
+                "which these cannot be; give --phase-shift-unit degrees, or radians"
             )
         return values, []
     notes = []

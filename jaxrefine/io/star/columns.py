@@ -51,7 +51,7 @@ def required(names: dict) -> Iterator[str]:
 def need_columns(path: Path, block: str, table: pd.DataFrame, names: Sequence[str]) -> None:
     missing = [f"_{name}" for name in names if name not in table]
     if missing:
-        raise InputError(f"{path}: {block}: columns that are missing: {', '.join(missing)}")
+        raise InputError(f"{path}: {block}: missing columns: {', '.join(missing)}")
     if not len(table):
         raise InputError(f"{path}: {block}: holds no rows")
 
@@ -128,7 +128,7 @@ def need_orientations(path: Path, table: pd.DataFrame, angles: Sequence[str]) ->
 NO_ORIENTATIONS = (
     "particles without orientations ({missing} missing): a refinement starts from one; "
     "search them with 2DTM (Leopard-EM's match_template, cisTEM), or align the particles "
-    "(3D refinement) and import what that writes"
+    "(3D refinement) and import the result"
 )
 
 

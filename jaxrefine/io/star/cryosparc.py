@@ -65,8 +65,8 @@ def from_cryosparc(path: Path, options: ReadOptions) -> StarParticles:
     missing = sorted(_NEEDED - set(records))
     if missing:
         raise InputError(
-            f"{path}: fields that are missing: {', '.join(missing)}; another file of the "
-            "same job may hold them: give it with --passthrough"
+            f"{path}: missing fields: {', '.join(missing)}; another file of the "
+            "same job may contain them: give it with --passthrough"
         )
     values = {name: _numbers(path, records, *limits) for name, limits in _CTF.items()}
     micrographs = [_text(name) for name in records["location/micrograph_path"]]
@@ -147,7 +147,9 @@ def _records(path: Path) -> np.ndarray:
         raise InputError(f"{path}: no such file") from error
     except (OSError, ValueError, EOFError) as error:
         reason = str(error).partition("\n")[0][:200]
-        raise InputError(f"{path}: is no sound .cs file of cryoSPARC: {reason}") from error
+        raise InputError(
+            f"{path}: is not a valid .cs file of cryoSPARC: {reason}"
+        ) from error
     if not isinstance(found, np.ndarray) or found.dtype.names is None or found.ndim != 1:
         raise InputError(f"{path}: is an array without fields; it should be a .cs file")
     if not len(found):

@@ -64,8 +64,8 @@ def micrograph_pixel_size(
             notes.append(f"pixel size: {_shown(taken)} Å (_{label}), as the micrographs'")
         elif not np.isfinite(known).any():
             notes.append(
-                f"pixel size: {_shown(taken)} Å (_{label}), the particle images': where "
-                f"they are binned, {_ASK}"
+                f"pixel size: {_shown(taken)} Å (_{label}), the particle images'; if they "
+                f"are binned, {_ASK}"
             )
     for difference in _difference(taken, known, f"_{label}"):
         raise InputError(f"{path}: {difference}: {_ask(known)}")
@@ -79,14 +79,14 @@ def _confirmed(path: Path, sizes: Sizes, hints: np.ndarray) -> tuple[str, np.nda
     listed = ", ".join(f"{_shown(values)} Å (_{name})" for name, values in sizes.items())
     raise InputError(
         f"{path}: which pixel size is that of the micrographs? It holds {listed}, and "
-        f"neither maps nor micrographs say; {_ask(hints)}"
+        f"neither maps nor micrographs decide; {_ask(hints)}"
     )
 
 
 def _ask(known: np.ndarray) -> str:
     """What to do, with the value where it is known."""
     there = known[np.isfinite(known)]
-    return _ASK + (f" ({_shown(there)}, it seems)" if len(there) else "")
+    return _ASK + (f" (probably {_shown(there)})" if len(there) else "")
 
 
 def _difference(taken: np.ndarray, known: np.ndarray, label: str) -> list[str]:

@@ -108,13 +108,13 @@ def _with_optics(path: Path, table: pd.DataFrame, optics: pd.DataFrame) -> pd.Da
     groups = numbers(path, optics, "rlnOpticsGroup").tolist()
     twice = [group for group, n in Counter(groups).items() if n > 1]
     if twice:
-        raise InputError(f"{path}: optics groups that are there twice: {some(twice)}")
+        raise InputError(f"{path}: duplicate optics groups: {some(twice)}")
     where = {group: row for row, group in enumerate(groups)}
     group_of = numbers(path, table, "rlnOpticsGroup").tolist()
     unknown = sorted(set(group_of) - set(where))
     if unknown:
         raise InputError(
-            f"{path}: particles are of optics groups that are not there: {some(unknown)}"
+            f"{path}: particles refer to missing optics groups: {some(unknown)}"
         )
     rows = optics.iloc[[where[group] for group in group_of]].reset_index(drop=True)
     more = [name for name in rows.columns if name not in table]
@@ -165,6 +165,6 @@ def _coefficients(path: Path, name: str, text: str) -> str:
         values = [float(part) for part in inner.replace(",", " ").split()]
     except ValueError as error:
         raise InputError(
-            f"{path}: column _{name}: {text[:60]!r}: should be numbers, as [0.1,0.2]"
+            f"{path}: column _{name}: {text[:60]!r}: should be numbers, like [0.1,0.2]"
         ) from error
     return json.dumps({name: values}) if any(values) else ""

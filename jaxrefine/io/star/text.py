@@ -30,7 +30,7 @@ def star_tables(path: Path) -> dict[str, pd.DataFrame]:
     """The blocks of a file by name, all cells as text; of several of a name, the last.
 
     Raises:
-        InputError: The file cannot be read, or is no sound STAR file.
+        InputError: The file cannot be read, or is not a valid STAR file.
     """
     require_packages("reading STAR files", "gemmi", extra="star")
     from gemmi import cif
@@ -48,7 +48,7 @@ def _place_and_reason(message: str) -> str:
     line, column, reason = found.groups() if found else (None, None, message)
     at = "" if line is None else f", line {line}"
     at += "" if column is None else f", column {int(column) + 1}"
-    return f"{at}: is no sound STAR file: {reason[:_MOST_SHOWN]}"
+    return f"{at}: is not a valid STAR file: {reason[:_MOST_SHOWN]}"
 
 
 def _table(block: "cif.Block") -> pd.DataFrame:
@@ -81,8 +81,8 @@ def star_text(path: Path) -> str:
             size = os.fstat(file.fileno()).st_size
             if size > _MOST_BYTES:
                 raise InputError(
-                    f"{path}: has {size} bytes, and a STAR file at most {_MOST_BYTES}; "
-                    "is it one?"
+                    f"{path}: has {size} bytes, but a STAR file has at most "
+                    f"{_MOST_BYTES}; is it one?"
                 )
             return file.read()
     except InputError:
@@ -92,7 +92,7 @@ def star_text(path: Path) -> str:
     except IsADirectoryError as error:
         raise InputError(f"{path}: is a folder; it should be a STAR file") from error
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: is no UTF-8 text; it should be a STAR file") from error
+        raise InputError(f"{path}: is not UTF-8 text; it should be a STAR file") from error
     except ValueError as error:  # a path with a NUL character
         raise InputError(f"{str(path)!r}: cannot be read: {error}") from error
     except OSError as error:

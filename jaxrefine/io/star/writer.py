@@ -78,8 +78,8 @@ def refuse_unsafe_names(path: Path, names: Iterable[str]) -> None:
         odd = any(c.isspace() or c in "'\"#" or not c.isprintable() for c in name)
         if not name or odd or not name.isascii():
             raise InputError(
-                f"{path}: cannot name the file {name!r}: names in a STAR file are of "
-                "ASCII's characters, without white space, quotes and #; rename or link it"
+                f"{path}: cannot name the file {name!r}: names in a STAR file must "
+                "be ASCII, without white space, quotes and #; rename or link the file"
             )
 
 
@@ -160,7 +160,7 @@ def _group_names(names: pd.Series | None, count: int) -> list[str]:
 
 def _warn_of_lost(columns: Sequence[str], program: str) -> None:
     for name in columns:
-        log.warning("%s is not in the file: %s has no place for it", name, program)
+        log.warning("%s is not in the file: %s has no field for it", name, program)
 
 
 # --- cisTEM -----------------------------------------------------------------------

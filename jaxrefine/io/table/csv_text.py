@@ -43,13 +43,15 @@ def read_csv(path: Path) -> Cells:
     except IsADirectoryError as error:
         raise InputError(f"{path}: is a folder; it should be a CSV file") from error
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: is no UTF-8 text; it should be a CSV file") from error
+        raise InputError(f"{path}: is not UTF-8 text; it should be a CSV file") from error
     except InputError:
         raise
     except ValueError as error:  # a path with a NUL character
         raise InputError(f"{str(path)!r}: cannot be read: {error}") from error
     except csv.Error as error:
-        raise InputError(f"{path}, line {reader.line_num}: is no CSV: {error}") from error
+        raise InputError(
+            f"{path}, line {reader.line_num}: is not valid CSV: {error}"
+        ) from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
     if not rows:

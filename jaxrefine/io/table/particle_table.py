@@ -35,11 +35,11 @@ _MAX_ROW_ERRORS = 20
 _MAP_COLUMNS = ("correlation_average_path", "correlation_variance_path")
 _WITHOUT_MAPS = (
     " (the statistic maps of the match; `jaxrefine import` takes them from a table, with "
-    "--maps-from, or makes some, with --flat-maps)"
+    "--maps-from, or writes flat ones, with --flat-maps)"
 )
 _UNAPPLIED = (
-    "no score applies it: leave it empty, or set `ignore_aberrations: true`, which carries "
-    "it along unapplied"
+    "no score applies it: leave it empty, or set `ignore_aberrations: true`, which keeps "
+    "it in the table without applying it"
 )
 # Columns that are read as starting values where they are filled, and what they refine.
 _REFINED_STARTS = {
@@ -239,15 +239,15 @@ def _header_errors(path: Path, header: list[str]) -> Iterator[str]:
         yield f"{path}: has one column; cells should be separated by commas"
     twice = [name for name, n in Counter(header).items() if n > 1]
     if twice:
-        yield f"{path}: columns that occur more than once: {', '.join(map(repr, twice))}"
+        yield f"{path}: duplicate columns: {', '.join(map(repr, twice))}"
     unknown = [name for name in header if name not in BY_NAME]
     missing = []
     for column in COLUMNS:
         if column.required and column.name not in header:
             near = difflib.get_close_matches(column.name, unknown, n=1)
-            missing.append(column.name + (f" (is {near[0]!r} meant?)" if near else ""))
+            missing.append(column.name + (f" (did you mean {near[0]!r}?)" if near else ""))
     if missing:
-        yield f"{path}: columns that are missing: {', '.join(missing)}"
+        yield f"{path}: missing columns: {', '.join(missing)}"
 
 
 def _cell_errors(table: ParticleTable, keep: bool) -> Iterator[tuple[int, int, str]]:

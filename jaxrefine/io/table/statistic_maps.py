@@ -58,9 +58,9 @@ def decide_map_kind(
     only_variance = fits_variance & ~fits_deviation
     misfit = ~fits_variance & ~fits_deviation
     if only_variance.any() and np.any(fits_deviation & ~fits_variance):
-        reason, wrong = "some rows hold one, some the other", only_variance
+        reason, wrong = "some rows agree with one, some with the other", only_variance
     elif 2 * misfit.sum() > misfit.size:
-        reason, wrong = "neither fits the z-scores", misfit
+        reason, wrong = "neither agrees with the z-scores", misfit
     else:
         return "variance" if only_variance.any() else "standard_deviation"
     i = int(np.argmax(wrong))

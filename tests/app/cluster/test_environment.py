@@ -50,7 +50,7 @@ def test_several_machines_need_an_address():
         detect(apart)
     address = f"localhost:{free_port()}"
     assert detect(apart, address).coordinator == address
-    with pytest.raises(InputError, match="name all three"):
+    with pytest.raises(InputError, match="give all three"):
         detect({}, address)
 
 

@@ -79,12 +79,12 @@ def test_gpus_of_a_task(tasks, local, visible, on_node, ids):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("host:1", None, 0), "name all three"),
+        (("host:1", None, 0), "give all three"),
         (("localhost:4711", 0, 0), "--num-processes: 0"),
         (("localhost:4711", 2, 2), "must be 0 … 1"),
         (("localhost", 2, 1), "must be HOST:PORT"),
         (("localhost:99999", 2, 1), "must be HOST:PORT"),
-        (("no.such.host.invalid:4711", 2, 1), "no such machine"),
+        (("no.such.host.invalid:4711", 2, 1), "unknown machine"),
     ],
 )
 def test_invalid_options(options, words):
@@ -255,5 +255,5 @@ def test_who_never_meets_is_told(tmp_path):
         timeout=60,
     )
     assert done.returncode == 1
-    assert f"the 2 processes did not meet at {where}" in done.stderr
+    assert f"the 2 processes could not connect at {where}" in done.stderr
     assert len(done.stderr.splitlines()) == 1

@@ -115,7 +115,7 @@ FAULTS = [
     (f"{COMPUTATION}.gpu_ids", "cuda:x", "'cuda:x'", "must be auto, all, cpu, cuda:N"),
     (f"{COMPUTATION}.gpu_ids", ["all"], "['all']", "must be auto, all, cpu, cuda:N"),
     (f"{COMPUTATION}.gpu_ids", ["cpu", 0], "['cpu', 0]", "must be auto, all, cpu"),
-    ("movie_config.enabled", True, "true", "not built yet"),
+    ("movie_config.enabled", True, "true", "not implemented yet"),
 ]
 
 # Sections that are off by default, switched on and sound.

@@ -60,7 +60,7 @@ def test_a_full_disk_ends_the_log_alone(capsys):
     assert capsys.readouterr().err.splitlines() == [
         "first",
         "warning: --log-file: /dev/full: cannot be written: No space left on device; the "
-        "run goes on without it",
+        "run continues without it",
         "second",
     ]
     set_up_logging(quiet=False)

@@ -142,7 +142,7 @@ def test_a_log_is_appended_to_nothing_but_a_log(tmp_path, capsys):
     path = tmp_path / "match_results.csv"
     path.write_text("pos_x,pos_y\n")
     assert main(["selftest", "--log-file", str(path)]) == 2
-    assert f"{path} — is no log" in capsys.readouterr().err
+    assert f"{path} — is not a log file" in capsys.readouterr().err
     assert path.read_text() == "pos_x,pos_y\n"
 
 
@@ -164,5 +164,5 @@ def test_warnings_of_one_kind_do_not_fill_the_screen(tmp_path, capsys):
     set_up_logging(quiet=True)
     lines = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
     assert len(lines) == 21 and lines[-1] == "warning: something else"
-    assert "19.mrc: a dead pixel (more of this kind are in --log-file alone)" in lines[-2]
+    assert "19.mrc: a dead pixel (further ones only in --log-file)" in lines[-2]
     assert path.read_text().count("a dead pixel") == 400

@@ -220,7 +220,7 @@ def test_comparison_before_and_after(tmp_path):
     assert one.z_score == (8.0, 10.0)
     assert got.mean("z_score") == (8.0, 10.0)
     text = str(got)
-    assert "2.00 -> 0.50" in text and "1 planted particles have no row" in text
+    assert "2.00 -> 0.50" in text and "1 simulated particles have no row" in text
 
 
 def test_comparison_counts_the_sub_pixel_shift(tmp_path):

@@ -165,7 +165,7 @@ def test_names_as_cryosparc_writes_them(folder, capsys, name):
     assert table["micrograph_path"].tolist() == [str(folder / "image.mrc")]
     assert table["correlation_average_path"].tolist() == [str(folder / "mean.mrc")]
     out = capsys.readouterr().out
-    assert (f"{name} is taken to be" in out) == (not name.endswith("/image.mrc"))
+    assert (f"{name} is assumed to be" in out) == (not name.endswith("/image.mrc"))
 
 
 def test_names_are_matched_whole_before_in_part():
@@ -185,7 +185,11 @@ def test_names_are_matched_whole_before_in_part():
     [
         # Binned particles, and nothing that tells the micrograph's from the movie's.
         ({ORIGINAL: 0.75, IMAGE: 6.0}, [], r"which pixel size .*0.75 Å .*--pixel-size"),
-        ({ORIGINAL: 0.75, IMAGE: 6.0}, ["--maps-from", "match.csv"], r"--pixel-size \(1.5"),
+        (
+            {ORIGINAL: 0.75, IMAGE: 6.0},
+            ["--maps-from", "match.csv"],
+            r"--pixel-size \(probably 1.5",
+        ),
         ({IMAGE: 6.0}, ["--maps-from", "match.csv"], r"is 6 Å, .* maps 1.5 Å: give"),
         ({OWN: 6.0}, ["--maps-from", "match.csv"], r"_rlnMicrographPixelSize is 6 Å"),
         ({}, [], "holds no pixel size"),
@@ -212,12 +216,12 @@ def test_what_is_taken_on_trust_is_said(folder, capsys):
     (folder / "x.star").write_text(relion({IMAGE: PIXEL}, ANGST | {"rlnClassNumber": 3}))
     imported(folder, "x.star")
     out = capsys.readouterr().out
-    assert "where they are binned, give the micrographs' own with --pixel-size" in out
+    assert "if they are binned, give the micrographs' own with --pixel-size" in out
     assert "left out of the table: _rlnClassNumber" in out
     text = relion({OWN: PIXEL}).replace("232.0", "932.0")
     (folder / "x.star").write_text(text)
     imported(folder, "x.star")
-    assert "1 of 1 particles lie outside of their micrographs" in capsys.readouterr().out
+    assert "1 of 1 particles lie outside their micrographs" in capsys.readouterr().out
 
 
 # --- picks, phase shifts --------------------------------------------------------------
@@ -337,7 +341,7 @@ def test_cryosparc_in_two_files(folder, capsys):
 def test_cryosparc_files_that_are_none(folder, capsys):
     with open("x.cs", "wb") as file:
         np.save(file, np.array([{"a": 1}], object), allow_pickle=True)
-    with pytest.raises(InputError, match=r"no sound \.cs file"):  # nothing is unpickled
+    with pytest.raises(InputError, match=r"not a valid \.cs file"):  # nothing is unpickled
         read_star(folder / "x.cs")
     np.save("x.npy", np.zeros(3))
     with pytest.raises(InputError, match="array without fields"):

@@ -346,7 +346,7 @@ def test_an_import_says_what_the_maps_hold(tmp_path, capsys):
     # What is there is replaced only if that is said.
     before = (tmp_path / "x.csv").read_bytes()
     assert main(words) == 2
-    assert "x.csv: is there already" in capsys.readouterr().err
+    assert "x.csv: exists already" in capsys.readouterr().err
     assert (tmp_path / "x.csv").read_bytes() == before
     assert main([*words, "--overwrite"]) == 0
 
@@ -402,7 +402,7 @@ def invalid(world, tmp_path, **changed):
         ({"refined_scaled_mip": ""}, "holds no refined particle"),
         ({"micrograph_path": "a b.mrc"}, r"'a b.mrc'.*white space"),
         ({"micrograph_path": "gone.mrc"}, "gone.mrc: no such file"),
-        ({"refined_pos_x_img_angstrom": "999"}, "line 2: .*the same place"),
+        ({"refined_pos_x_img_angstrom": "999"}, "line 2: .*the same position"),
         (
             {"refined_pos_x_img": "5000", "refined_pos_x_img_angstrom": "15000"},
             "image.mrc: .*x, y = 5000, .* lies outside",
@@ -434,13 +434,16 @@ def test_inputs_are_not_overwritten(world, tmp_path):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("no star\n", r"x.star, line 1, column 1: is no sound STAR file: expected block"),
+        (
+            "no star\n",
+            r"x.star, line 1, column 1: is not a valid STAR file: expected block",
+        ),
         ("data_particles\n\nloop_\n_rlnMicrographName #1\na.mrc\n", "holds no particles"),
         ("data_\n\nloop_\n_cisTEMAnglePsi #1\n1.0\n", "without orientations"),
         ("data_\n\nloop_\n_x #1\n1.0\n", "neither of RELION .* nor of cisTEM"),
         (
             "data_optics\n\nloop_\n_a #1\n_b #2\n1 2 # 3\n4\n",
-            "is no sound STAR file: Wrong number of values in loop",
+            "is not a valid STAR file: Wrong number of values in loop",
         ),
     ],
 )
@@ -538,7 +541,7 @@ def test_what_an_import_cannot_find(world, written, tmp_path, capsys):
     other = invalid(world, tmp_path, micrograph_path="other.mrc")
     maps = ["--maps-from", str(other)]
     for name, words, message in (
-        ("image.mrc", maps, f"{other}: names no maps of image.mrc; add them, or leave"),
+        ("image.mrc", maps, f"{other}: names no maps of image.mrc; add them, or omit"),
         ("image.mrc", ["--template-size", "1000000"], "should be in 1 … 500000 px"),
     ):
         star.write_text(text.replace("image.mrc", name))

@@ -96,7 +96,7 @@ def test_a_continued_run_writes_the_same_bytes(data, monkeypatch, capsys, batche
     whole = 0 if batches == 1 else 1
     line = f"continuing: {whole} of 2 micrographs ({done} particles) were refined"
     assert line in printed.err
-    assert f"s ({done} of them earlier)" in printed.out
+    assert f"s ({done} of them by an earlier run)" in printed.out
     assert (folder / "out.csv").read_bytes() == expected
     assert not (folder / "out.csv.parts").exists()
 

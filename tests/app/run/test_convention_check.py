@@ -129,7 +129,7 @@ def test_poses_that_are_worth_less_in_other_data_are_warned_of():
     (said,) = format_noise_fitted(
         compare_expected(before, np.array([9.0, 7.0, 9.0, np.nan]))
     )
-    assert "of 2 particles is 8.00, below the start's 9.00" in said
+    assert "of 2 particles in independent data is 8.00, below the starting 9.00" in said
     assert not format_noise_fitted(compare_expected(before, before + 1))
     assert compare_expected(before, np.full(4, np.nan)) is None
     assert not format_noise_fitted(None)

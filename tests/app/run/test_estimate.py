@@ -97,7 +97,7 @@ def test_steps_are_made_of_the_errors_to_expect(folder, capsys):
 def test_without_images_the_documented_steps_are_taken(folder, capsys):
     (folder / "micrograph.mrc").unlink()
     assert initialise(folder) == 0
-    assert "steps are the documented ones" in capsys.readouterr().out
+    assert "the documented steps are used" in capsys.readouterr().out
     config = Config.load(folder / "new.yaml")
     assert config.orientation_refinement_config.theta_step_fine == 0.25
 
@@ -125,7 +125,7 @@ def test_a_match(folder, tmp_path, capsys):
 def test_nothing_is_overwritten(folder, capsys):
     (folder / "new.yaml").write_text("mine")
     assert initialise(folder) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "exists already" in capsys.readouterr().err
     assert (folder / "new.yaml").read_text() == "mine"
 
 
@@ -136,7 +136,7 @@ def test_what_cannot_be_made(folder, capsys):
         return capsys.readouterr().err
 
     write_volume(folder / "flat.mrc", np.zeros((4, 8, 8), np.float32))
-    assert "leave --particles out" in message("--particles", "other.csv")
+    assert "omit --particles" in message("--particles", "other.csv")
     assert "a cube of even side" in message("--template", str(folder / "flat.mrc"))
     (folder / "match.yaml").write_text(MATCH.replace("match_template_result", "result"))
     needs = ("--particles", str(folder / "match_results.csv"))

@@ -135,8 +135,8 @@ def test_path_through_a_file():
     [
         (b"", "is empty"),
         (b"\n\n", "is empty"),
-        (b"pos_x,\xff\xfe\n", "no UTF-8"),
-        (b'pos_x\n"1\n', "line 2: is no CSV"),
+        (b"pos_x,\xff\xfe\n", "not UTF-8"),
+        (b'pos_x\n"1\n', "line 2: is not valid CSV"),
     ],
 )
 def test_no_csv(tmp_path, content, words):
@@ -158,7 +158,7 @@ def test_missing_columns_are_all_named(tmp_path):
     row = {name: text for name, text in ROW.items() if name not in ("pos_x", "defocus_u")}
     write_table(pd.DataFrame([row | {"posx": "1", "colour": "red"}]), path)
     (message,) = errors(path)
-    assert "missing: pos_x (is 'posx' meant?), defocus_u" in message
+    assert "missing columns: pos_x (did you mean 'posx'?), defocus_u" in message
     assert "defocus_v" not in message  # near, but a column of its own
 
 
@@ -167,7 +167,7 @@ def test_duplicate_columns(tmp_path):
     header, row = path.read_text().splitlines()
     path.write_text(f"{header},phi,note,note\n{row},1,2,3\n")
     (message,) = errors(path)
-    assert "more than once: 'phi', 'note'" in message
+    assert "duplicate columns: 'phi', 'note'" in message
 
 
 def test_rows_of_another_width(tmp_path):
@@ -247,7 +247,7 @@ def test_all_errors_in_one_error(tmp_path):
     write_table(pd.DataFrame(rows), path)
     found = errors(path)
     assert len(found) == 4
-    assert "missing: psi" in found[0]
+    assert "missing columns: psi" in found[0]
     places = [("line 2", "phi"), ("line 2", "voltage"), ("line 4", "theta")]
     for message, (line, column) in zip(found[1:], places, strict=True):
         assert f"{line}, column {column}" in message
@@ -374,13 +374,14 @@ def test_statistics_of_a_variance_of_one(tmp_path):
         ([statistics(9, 1, 0, 8)], "no row has finite statistics"),
         (
             [statistics(9, 1, 4, 4), *[statistics(9, 1, 4, 3)] * 2],
-            "neither fits the z-scores. On line 3 the correlation 9, mean 1 and variance 4 "
-            "give a z-score of 2 (read as a standard deviation) or 4 (as a variance); "
+            "neither agrees with the z-scores. On line 3 the correlation 9, mean 1 and "
+            "variance 4 give a z-score of 2 (read as a standard deviation) or 4 (as a "
+            "variance); "
             "the table says 3",
         ),
         (
             [*[statistics(9, 1, 4, 2)] * 5, statistics(9, 1, 4, 4)],
-            "some rows hold one, some the other. On line 7",
+            "some rows agree with one, some with the other. On line 7",
         ),
     ],
 )
