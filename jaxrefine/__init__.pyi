@@ -32,10 +32,14 @@ from .refine.image_ctf import ImageCTF as ImageCTF
 from .refine.polish import Polish as Polish
 from .refine.polish import polish_particles as polish_particles
 from .refine.polish import recentred as recentred
+from .refine.posterior import GridPosterior as GridPosterior
+from .refine.posterior import grid_posterior as grid_posterior
 from .refine.prepare import cut_particles as cut_particles
 from .refine.prepare import prepare_micrograph as prepare_micrograph
 from .refine.refine import refine_particles as refine_particles
 from .refine.refine import score_particles as score_particles
+from .refine.score_grid import GridScores as GridScores
+from .refine.score_grid import score_grid as score_grid
 from .refine.scoring import Score as Score
 from .refine.template_ctf import TemplateCTF as TemplateCTF
 

@@ -106,6 +106,24 @@ def rotation_vector_to_matrix(
     return xp.eye(3, dtype=vector.dtype) + sinc * cross + cosc * _product(xp, cross, cross)
 
 
+def matrix_to_rotation_vector(
+    rotation: Float[AnyArray, "*n 3 3"],
+) -> Float[AnyArray, "*n 3"]:
+    """Rotation vector in degrees of a matrix: the inverse of `rotation_vector_to_matrix`.
+
+    At half a turn, whose axis has no sign, it is 0.
+    """
+    xp = rotation.__array_namespace__()
+    pairs = ((2, 1), (0, 2), (1, 0))
+    sines = xp.stack([rotation[..., i, j] - rotation[..., j, i] for i, j in pairs], axis=-1)
+    sine = xp.sqrt(xp.sum(sines * sines, axis=-1))
+    cosine = sum(rotation[..., i, i] for i in range(3)) - 1
+    small = sine < 1e-6
+    safe = xp.where(small, xp.ones_like(sine), sine)
+    factor = xp.where(small, xp.full_like(sine, 0.5), xp.atan2(safe, cosine) / safe)
+    return xp.rad2deg(sines * factor[..., None])
+
+
 def angle_between_deg(
     first: Float[AnyArray, "*n 3 3"], second: Float[AnyArray, "*n 3 3"]
 ) -> Float[AnyArray, "*n"]:

@@ -54,6 +54,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write a report with figures, <stem>_report/report.html beside the "
         "table; see `jaxrefine report --help`",
     )
+    parser.add_argument(
+        "--scores",
+        type=Path,
+        metavar="FILE.npz",
+        help="also write the z-score of every pose that is searched, and what follows for "
+        "how well each pose is known; computes much longer than the search",
+    )
+    parser.add_argument(
+        "--scores-particles",
+        type=lambda text: [word.strip() for word in text.split(",")],
+        metavar="I,J,…",
+        help="only of particles with these values of particle_index (all)",
+    )
     add_path_map(parser)
     several = parser.add_argument_group(
         "several processes, on one or several machines",
@@ -92,9 +105,12 @@ def run(
     )
     from jaxrefine.app.run.devices import use_compilation_cache, use_cpu_cores
     from jaxrefine.app.run.pipeline import run as refine
+    from jaxrefine.app.run.scores import plan_scores, write_scores
 
     if options.report:
         need_packages()
+    if options.scores_particles is not None and options.scores is None:
+        raise InputError("--scores-particles: of what file? name it with --scores")
     process = detect_process(
         options.coordinator, options.num_processes, options.process_id, os.environ
     )
@@ -116,6 +132,13 @@ def run(
 
         config = processes.on_all("config", load)
         use_compilation_cache(config.computational_config.compilation_cache)
+        planned = None
+        if options.scores is not None:
+            planned = processes.on_all(
+                "scores",
+                lambda: plan_scores(config, options.scores, options.scores_particles),
+            )
+            log.info("%s", planned.text)
         summary = refine(
             config,
             output=options.output,
@@ -124,9 +147,13 @@ def run(
             fresh=options.fresh,
             processes=processes,
         )
+        if planned is not None and summary is not None:
+            write_scores(planned, summary.output, stop)
     if summary is None:
         return EXIT_WRITTEN
     print_summary(summary, quiet=options.quiet, json_progress=options.json_progress)
+    if options.scores is not None and not options.quiet:
+        say(f"scores: {options.scores}")
     if options.report:
         page = _report(summary.output, config, format_summary(summary))
         if not options.quiet:

@@ -1,0 +1,80 @@
+"""Scores of every pose of a grid, not of the best alone."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from jaxrefine.data import Particles, SearchGrid, Template
+from jaxrefine.refine.prepare import OUTSIDE_STD
+from jaxrefine.refine.scoring import Score
+from jaxrefine.refine.search import pose_rotations, ranked_by_background, z_scores
+
+# Orientations scored at once, as in the search.
+_AT_ONCE = 8
+
+
+class GridScores(eqx.Module):
+    """The best position of every pose of a grid, and its scores.
+
+    Attributes:
+        z_score: z-score there; -inf where no position has a finite one.
+        strength: The correlation there above the background's mean, in deviations of the
+            noise: what the likelihood of a pose is made of.
+        offset_px: Of the position (y, x), from where the particle starts.
+    """
+
+    z_score: Float[Array, "*n m l k"]
+    strength: Float[Array, "*n m l k"]
+    offset_px: Int[Array, "*n m l k 2"]
+
+
+@eqx.filter_jit
+def score_grid(
+    particles: Particles, template: Template, grid: SearchGrid, score: Score
+) -> GridScores:
+    """Score every pixel size, defocus and orientation of a grid, by transforms.
+
+    Exact, as the search's best is: the highest z-score of a particle is that of
+    `refine_particles` on the same grid. It takes a transform for every pose, which is many
+    times what a search costs, and 16 bytes for each.
+
+    Args:
+        particles: A batch, one leading axis; one after another is scored.
+        template: From `make_template`.
+        grid: From `local_grid`.
+        score: `ImageCTF` or `TemplateCTF`.
+
+    Returns:
+        Of each particle, arrays of shape `grid.shape`: (pixel sizes, defoci, orientations).
+    """
+
+    def one(particle: Particles) -> GridScores:
+        prepared = score.prepare(particle, grid)
+        ranked = ranked_by_background(particle)
+        outside = jnp.all(particle.corr_std >= OUTSIDE_STD)
+
+        def of_pose(rotation: Float[Array, "3 3"]) -> tuple[Array, Array, Array]:
+            correlation = score.correlate(prepared, template, rotation)
+            shape = correlation.shape[:2]
+            z = z_scores(correlation, ranked).reshape(*shape, -1)
+            flat = jnp.argmax(z, axis=-1)  # the first of equals, as in the search
+            there = jnp.stack(jnp.unravel_index(flat, score.positions), axis=-1)
+
+            def at_best(values: Float[Array, "m l Y X"]) -> Float[Array, "m l"]:
+                values = values.reshape(*shape, -1)
+                return jnp.take_along_axis(values, flat[..., None], -1)[..., 0]
+
+            above = at_best(correlation) - particle.background_mean
+            z = at_best(z_scores(correlation, particle))
+            return (
+                jnp.where(outside, -jnp.inf, z),
+                above / particle.noise_std,
+                there - jnp.asarray(score.margin),
+            )
+
+        poses = pose_rotations(particle, grid.rotation, grid)
+        found = jax.lax.map(of_pose, poses, batch_size=_AT_ONCE)
+        return GridScores(*(jnp.moveaxis(leaf, 0, 2) for leaf in found))
+
+    return jax.lax.map(one, particles)
