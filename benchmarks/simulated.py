@@ -94,8 +94,12 @@ def make_case(
     count: int,
     rng: np.random.Generator,
     snr_range: tuple[float, float] = SNR_RANGE,
+    microscope: sim.Microscope = MICROSCOPE,
 ) -> Case:
-    """One micrograph; particles stand on a grid, all their signal inside the image."""
+    """One micrograph; particles stand on a grid, all their signal inside the image.
+
+    What is cut is said to have none of the microscope's aberrations.
+    """
     s, n, score = structure, structure.side, structure.score
     columns = int(np.ceil(np.sqrt(count)))
     spread = s.spread_px(defocus)
@@ -113,7 +117,7 @@ def make_case(
         for r, c, d, a in zip(rotation, centre.tolist(), u_v.tolist(), snr, strict=True)
     ]
     made = sim.simulate_micrograph(
-        s.atoms, simulated, (size, size), s.pixel_size, MICROSCOPE, rng, margin_px=32
+        s.atoms, simulated, (size, size), s.pixel_size, microscope, rng, margin_px=32
     )
     maps = (size - n + 1,) * 2
     micrograph = jr.prepare_micrograph(

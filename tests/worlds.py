@@ -1,7 +1,8 @@
 """Small worlds: templates, particles and micrographs of which everything is known."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ from jax.extend.core import jaxprs_in_params
 
 from jaxrefine import simulate as sim
 from jaxrefine.data import Alignment, Optics, Particles
+from jaxrefine.io.table.aberrations import ZERNIKES
 from jaxrefine.refine.image_ctf import ImageCTF
 from jaxrefine.refine.scoring import Score
 from jaxrefine.simulate import artefacts
@@ -32,15 +34,34 @@ class Imaging:
     contrast: float = 0.07
     phase: float = 0.0
     b: float = 20.0
+    # Of `Optics`, by name.
+    aberrations: Mapping[str, Any] = field(default_factory=dict)
 
     def optics(self, n: int | None = None) -> Optics:
         """For one particle, or for a batch of n."""
         values = (self.kv, self.cs, self.contrast, self.phase, self.b)
-        return Optics(*(single(v if n is None else [v] * n) for v in values))
+
+        def of_n(value):
+            return single(value if n is None else [value] * n)
+
+        more = {name: of_n(value) for name, value in self.aberrations.items()}
+        return Optics(*map(of_n, values), **more)
 
     @property
     def microscope(self) -> sim.Microscope:
-        return sim.Microscope(self.kv, self.cs, self.contrast, self.phase, self.b)
+        terms = {}
+        for name, names in ZERNIKES.items():
+            terms |= dict(zip(names, self.aberrations.get(name, ()), strict=False))
+        return sim.Microscope(
+            self.kv,
+            self.cs,
+            self.contrast,
+            self.phase,
+            self.b,
+            self.aberrations.get("beam_tilt_mrad", (0.0, 0.0)),
+            terms,
+            self.aberrations.get("mag_matrix", ((1.0, 0.0), (0.0, 1.0))),
+        )
 
     def image_ctf(self, box: tuple[int, int], side: int, **more: float) -> ImageCTF:
         """The default score, its grids wide enough for this lens and offsets `more`."""

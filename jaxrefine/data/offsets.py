@@ -32,6 +32,11 @@ class Offsets(eqx.Module):
         spherical_aberration_mm: Cs.
         amplitude_contrast: The fraction.
         b_factor_angstrom2: B.
+        beam_tilt_mrad: Of x and y; None, the default of this and what follows, leaves the
+            optics as they are and costs nothing.
+        even_zernikes: As in `Optics`.
+        odd_zernikes: As in `Optics`.
+        mag_matrix: As in `Optics`.
     """
 
     rotation_deg: Float[Array, "*n 3"]
@@ -43,6 +48,10 @@ class Offsets(eqx.Module):
     spherical_aberration_mm: Float[Array, "*n"]
     amplitude_contrast: Float[Array, "*n"]
     b_factor_angstrom2: Float[Array, "*n"]
+    beam_tilt_mrad: Float[Array, "*n 2"] | None = None
+    even_zernikes: Float[Array, "*n 3"] | None = None
+    odd_zernikes: Float[Array, "*n 4"] | None = None
+    mag_matrix: Float[Array, "*n 2 2"] | None = None
 
     @classmethod
     def zeros(cls, *batch: int) -> "Offsets":
@@ -51,6 +60,7 @@ class Offsets(eqx.Module):
         return cls(
             **{
                 name: jnp.zeros((*batch, vector[name]) if name in vector else batch)
-                for name in cls.__dataclass_fields__
+                for name, field in cls.__dataclass_fields__.items()
+                if field.default is not None
             }
         )

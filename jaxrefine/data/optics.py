@@ -17,6 +17,13 @@ class Optics(eqx.Module):
         amplitude_contrast: Fraction of amplitude contrast, between 0 and 1.
         phase_shift_deg: Extra phase, from a phase plate for instance.
         b_factor_angstrom2: B of the envelope exp(-B k²/4), k in 1/Å.
+        beam_tilt_mrad: (x, y), which causes axial coma.
+        even_zernikes: Symmetric aberrations Z44c, Z44s (rad Å⁴) and Z60 (rad Å⁶); with k in
+            1/Å, phases of k⁴ cos 4φ, k⁴ sin 4φ and k⁶. As torch-ctf 0.6 defines them.
+        odd_zernikes: Antisymmetric aberrations Z31c, Z31s, Z33c, Z33s (rad Å³): phases of
+            k³ cos φ, k³ sin φ, k³ cos 3φ and k³ sin 3φ, in addition to the beam tilt's.
+        mag_matrix: Anisotropic magnification A, acting on (y, x): the image at x shows the
+            object at A x. Template and CTF are sampled at the frequencies A⁻ᵀ k.
     """
 
     voltage_kv: Float[Array | np.ndarray, "*n"]
@@ -24,3 +31,7 @@ class Optics(eqx.Module):
     amplitude_contrast: Float[Array | np.ndarray, "*n"]
     phase_shift_deg: Float[Array | np.ndarray, "*n"]
     b_factor_angstrom2: Float[Array | np.ndarray, "*n"]
+    beam_tilt_mrad: Float[Array | np.ndarray, "*n 2"] | None = None
+    even_zernikes: Float[Array | np.ndarray, "*n 3"] | None = None
+    odd_zernikes: Float[Array | np.ndarray, "*n 4"] | None = None
+    mag_matrix: Float[Array | np.ndarray, "*n 2 2"] | None = None

@@ -3,8 +3,10 @@
 import math
 from typing import Any
 
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, ScalarLike
+import numpy as np
+from jaxtyping import Array, Complex, Float, ScalarLike
 
 from jaxrefine.data import Optics
 from jaxrefine.physics.fourier import frequency_grid
@@ -35,9 +37,11 @@ def contrast_transfer(
 ) -> Float[Array, "h r"]:
     """Real CTF times B-factor envelope on the half plane of an image of `shape`.
 
-    CTF = -sin χ with χ = -πλΔk² + (π/2) Cs λ³ k⁴ - phase shift - atan(A / √(1-A²)) and
+    CTF = -sin χ with χ = -πλΔk² + (π/2) Cs λ³ k⁴ - phase shift - atan(A / √(1-A²)), plus
+    the even Zernike terms of `Optics`, and
     Δ = (u+v)/2 + (u-v)/2 · cos 2(φ - α), φ and α from x towards y; the envelope is
-    exp(-B k²/4), k in 1/Å. Sign and axis are those of torch-ctf 0.6.
+    exp(-B k²/4), k in 1/Å. Sign and axis are those of torch-ctf 0.6. Antisymmetric
+    aberrations are a factor of their own, `antisymmetric_phase_factor`.
 
     Args:
         shape: Real-space shape of the image, any parity.
@@ -46,8 +50,7 @@ def contrast_transfer(
         astigmatism_deg: α in degrees.
         optics: Of one particle.
     """
-    ky, kx = frequency_grid(shape)
-    ky, kx = ky / pixel_size_angstrom, kx / pixel_size_angstrom
+    ky, kx = _object_frequencies(shape, pixel_size_angstrom, optics)
     k2 = ky**2 + kx**2
     wavelength = electron_wavelength_angstrom(optics.voltage_kv)
     cs_angstrom = optics.spherical_aberration_mm * 1e7
@@ -63,7 +66,59 @@ def contrast_transfer(
         - jnp.deg2rad(optics.phase_shift_deg)
         - jnp.arctan(amplitude / jnp.sqrt(1 - amplitude**2))
     )
+    if optics.even_zernikes is not None:
+        cosine, sine, sixth = optics.even_zernikes
+        # k⁴ cos 4φ and k⁴ sin 4φ from k² cos 2φ and k² sin 2φ.
+        double_cos, double_sin = kx**2 - ky**2, 2 * kx * ky
+        chi += cosine * (double_cos**2 - double_sin**2) + sixth * k2**3
+        chi += sine * 2 * double_cos * double_sin
     return -jnp.sin(chi) * jnp.exp(-optics.b_factor_angstrom2 * k2 / 4)
+
+
+def antisymmetric_phase_factor(
+    shape: tuple[int, int], pixel_size_angstrom: ScalarLike, optics: Optics
+) -> Complex[Array, "h r"] | None:
+    """exp(iφ) of beam tilt and odd Zernike terms, by which the CTF is multiplied.
+
+    φ = 2π Cs λ² k² (β·k) for a beam tilt β, plus the odd terms of `Optics`; sign and axes
+    are those of torch-ctf 0.6.
+
+    Returns:
+        The factor on the half plane, or None where the optics have neither.
+    """
+    if optics.beam_tilt_mrad is None and optics.odd_zernikes is None:
+        return None
+    ky, kx = _object_frequencies(shape, pixel_size_angstrom, optics)
+    k2, phase = ky**2 + kx**2, 0.0
+    if optics.beam_tilt_mrad is not None:
+        tilt_x, tilt_y = optics.beam_tilt_mrad * 1e-3
+        wavelength = electron_wavelength_angstrom(optics.voltage_kv)
+        coma = 2 * jnp.pi * optics.spherical_aberration_mm * 1e7 * wavelength**2
+        phase = coma * k2 * (tilt_x * kx + tilt_y * ky)
+    if optics.odd_zernikes is not None:
+        first_cos, first_sin, third_cos, third_sin = optics.odd_zernikes
+        phase += k2 * (first_cos * kx + first_sin * ky)
+        phase += third_cos * (kx**3 - 3 * kx * ky**2)
+        phase += third_sin * (3 * kx**2 * ky - ky**3)
+    return jax.lax.complex(jnp.cos(phase), jnp.sin(phase))
+
+
+def frequency_matrix(mag_matrix: Float[Array | np.ndarray, "2 2"]) -> Float[Array, "2 2"]:
+    """A⁻ᵀ of a magnification matrix A, on (y, x), written out for two dimensions."""
+    (a, b), (c, d) = mag_matrix
+    return jnp.array([[d, -c], [-b, a]]) / (a * d - b * c)
+
+
+def _object_frequencies(
+    shape: tuple[int, int], pixel_size_angstrom: ScalarLike, optics: Optics
+) -> tuple[Float[Array, "#h #r"], Float[Array, "#h #r"]]:
+    """(ky, kx) in 1/Å at which the object is seen: distorted, if the magnification is."""
+    ky, kx = frequency_grid(shape)
+    ky, kx = ky / pixel_size_angstrom, kx / pixel_size_angstrom
+    if optics.mag_matrix is None:
+        return ky, kx
+    (yy, yx), (xy, xx) = frequency_matrix(optics.mag_matrix)
+    return yy * ky + yx * kx, xy * ky + xx * kx
 
 
 def ctf_spread_px(

@@ -42,7 +42,15 @@ _OF_OPTICS = tuple(f.name for f in fields(Optics) if f.name in Offsets.__datacla
 def _sums(
     values: Alignment | Optics, offsets: Offsets, names: Iterable[str]
 ) -> dict[str, Array]:
-    return {name: getattr(values, name) + getattr(offsets, name) for name in names}
+    sums = {}
+    for name in names:
+        value, offset = getattr(values, name), getattr(offsets, name)
+        if offset is None:
+            continue
+        if value is None:  # as if there were none of it
+            value = jnp.eye(2) if name == "mag_matrix" else 0.0
+        sums[name] = value + offset
+    return sums
 
 
 def feature(

@@ -20,7 +20,9 @@ from jaxrefine.refine.scoring import (
     Score,
     over_optics,
     particle_ctf,
+    particle_phase_factor,
     place_in_padded_box,
+    slice_rotation,
     valid_corner,
     window_columns,
 )
@@ -143,6 +145,9 @@ class ImageCTF(Score):
         transfer = particle.filter_image * particle_ctf(
             particle, self.padded_box, pixel_size, defocus
         )
+        # Correlating with what a complex CTF makes of the projection: its conjugate here.
+        turn = particle_phase_factor(particle, self.padded_box, pixel_size)
+        transfer = transfer * jnp.conj(turn)
         seen = jnp.fft.irfft2(jnp.fft.rfft2(particle.image) * transfer, s=self.padded_box)
         return centre_crop(seen, self.box)
 
@@ -206,10 +211,12 @@ class ImageCTF(Score):
         self, particle: Particles, template: Template, pixel_size: ScalarLike
     ) -> tuple[Complex[Array, "Qh Qr"], Float[Array, ""]]:
         scale = particle.template_pixel_size_angstrom / pixel_size
-        projection = self._projection(template, particle.alignment.rotation, scale)
+        rotation = slice_rotation(particle, particle.alignment.rotation)
+        projection = self._projection(template, rotation, scale)
         transfer = particle.filter_image * particle_ctf(
             particle, self.padded_box, pixel_size, 0.0
         )
+        transfer = transfer * particle_phase_factor(particle, self.padded_box, pixel_size)
         weights = self._norm_weights(particle, pixel_size, 0.0)
         spread = jnp.fft.rfft2(place_in_padded_box(projection, self)) * transfer
         return spread, self._norm(projection, weights[None])[0]

@@ -26,7 +26,7 @@ from jaxrefine.data import (
 )
 from jaxrefine.refine.layout import Layout, plan_layout
 from jaxrefine.refine.prepare import OUTSIDE_STD
-from jaxrefine.refine.scoring import Score
+from jaxrefine.refine.scoring import Score, slice_rotation
 from jaxrefine.refine.search import (
     NOTHING_FOUND,
     Best,
@@ -289,5 +289,6 @@ def _at_own_pose(
     zero = jnp.zeros(1)
     grid = SearchGrid(jnp.eye(3)[None], jnp.zeros(1, bool), zero, zero)
     prepared = score.prepare(particle, grid)
-    correlation = score.correlate(prepared, template, particle.alignment.rotation)[0, 0]
+    rotation = slice_rotation(particle, particle.alignment.rotation)
+    correlation = score.correlate(prepared, template, rotation)[0, 0]
     return z_scores(correlation, particle), correlation

@@ -22,7 +22,11 @@ import numpy as np
 from jaxtyping import Array, Complex, Float, Int, ScalarLike
 
 from jaxrefine.data import Particles, SearchGrid, Template
-from jaxrefine.physics.ctf import contrast_transfer
+from jaxrefine.physics.ctf import (
+    antisymmetric_phase_factor,
+    contrast_transfer,
+    frequency_matrix,
+)
 from jaxrefine.physics.fourier import half_plane_weights
 
 
@@ -148,6 +152,29 @@ def particle_ctf(
         alignment.astigmatism_deg,
         particle.optics,
     )
+
+
+def particle_phase_factor(
+    particle: Particles, shape: tuple[int, int], pixel_size: ScalarLike
+) -> Complex[Array, "h r"] | float:
+    """What the real CTF of a particle is multiplied by: 1 without odd aberrations."""
+    factor = antisymmetric_phase_factor(shape, pixel_size, particle.optics)
+    return 1.0 if factor is None else factor
+
+
+def slice_rotation(
+    particle: Particles, rotation: Float[Array, "*k 3 3"]
+) -> Float[Array, "*k 3 3"]:
+    """Where a slice at some rotation is sampled: with the magnification's distortion.
+
+    A central slice is sampled at rotation @ (kx, ky, 0), so that the distortion of (kx, ky)
+    can be taken into the matrix, which then is no rotation.
+    """
+    if particle.optics.mag_matrix is None:
+        return rotation
+    (yy, yx), (xy, xx) = frequency_matrix(particle.optics.mag_matrix)
+    distortion = jnp.eye(3).at[:2, :2].set(jnp.array([[xx, xy], [yx, yy]]))
+    return jnp.matmul(rotation, distortion, precision=jax.lax.Precision.HIGHEST)
 
 
 def valid_corner(

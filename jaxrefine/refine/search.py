@@ -22,7 +22,7 @@ from jaxrefine.refine.layout import Layout
 from jaxrefine.refine.nodes import OrientationNodes
 from jaxrefine.refine.norms import fit_norms
 from jaxrefine.refine.product import approximate_best_z
-from jaxrefine.refine.scoring import Score
+from jaxrefine.refine.scoring import Score, slice_rotation
 
 # Orientations scored again at once.
 _AT_ONCE = 8
@@ -90,7 +90,7 @@ def search_particle(
         the orientations that were scored again.
     """
     prepared = score.prepare(particle, grid)
-    poses = pose_rotations(particle, grid.rotation, grid)
+    poses = slice_rotation(particle, pose_rotations(particle, grid.rotation, grid))
     orientations = poses.shape[0]
     approximate, norm_error = _approximate_scores(
         score, particle, template, grid, prepared, poses, layout
@@ -151,7 +151,7 @@ def _approximate_scores(
     # Where nodes pay the layout has counts of them.
     counts = layout.orientation_nodes
     nodes = OrientationNodes.around(grid.rotation, counts)  # pyright: ignore[reportArgumentType]
-    at_nodes = pose_rotations(particle, nodes.rotation, grid)
+    at_nodes = slice_rotation(particle, pose_rotations(particle, nodes.rotation, grid))
     rough = by_product(grid.rotation, at_nodes, nodes)
     rounds = -(-count // layout.candidates)
     filled = jnp.minimum(jnp.arange(rounds * layout.candidates), count - 1)

@@ -6,7 +6,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Complex, Float, Int, ScalarLike
+from jaxtyping import Array, Complex, Float, Inexact, Int, ScalarLike
 
 from jaxrefine.data import Particles, SearchGrid, Template
 from jaxrefine.physics.projection import (
@@ -19,7 +19,9 @@ from jaxrefine.refine.scoring import (
     Score,
     over_optics,
     particle_ctf,
+    particle_phase_factor,
     place_in_padded_box,
+    slice_rotation,
     valid_corner,
     window_columns,
 )
@@ -30,7 +32,7 @@ class PreparedTemplateCTF(eqx.Module):
 
     scale: Float[Array, " m"]
     image_rfft: Complex[Array, "H Wr"]
-    filter_ctf: Float[Array, "m l n nr"]
+    filter_ctf: Inexact[Array, "m l n nr"]
 
 
 class TemplateCTF(Score):
@@ -60,7 +62,7 @@ class TemplateCTF(Score):
         return jnp.ones_like(scale) if self.pixel_size_changes_cs else scale
 
     def prepare(self, particle: Particles, grid: SearchGrid) -> PreparedTemplateCTF:
-        def one(pixel_size: ScalarLike, defocus: ScalarLike) -> Float[Array, "n nr"]:
+        def one(pixel_size: ScalarLike, defocus: ScalarLike) -> Inexact[Array, "n nr"]:
             return self._filter_ctf(particle, pixel_size, defocus)
 
         return PreparedTemplateCTF(
@@ -71,7 +73,7 @@ class TemplateCTF(Score):
 
     def _filter_ctf(
         self, particle: Particles, pixel_size: ScalarLike, defocus: ScalarLike
-    ) -> Float[Array, "n nr"]:
+    ) -> Inexact[Array, "n nr"]:
         if self.pixel_size_changes_cs:
             start = particle.alignment.pixel_size_angstrom
             aberration = particle.optics.spherical_aberration_mm / (pixel_size / start) ** 4
@@ -80,10 +82,11 @@ class TemplateCTF(Score):
             )
             pixel_size = start
         ctf = particle_ctf(particle, self.filter_grid, pixel_size, defocus)
-        return particle.filter_template * ctf
+        turn = particle_phase_factor(particle, self.filter_grid, pixel_size)
+        return particle.filter_template * ctf * turn
 
     def _projection(
-        self, central: Complex[Array, "n nr"], filter_ctf: Float[Array, "n nr"]
+        self, central: Complex[Array, "n nr"], filter_ctf: Inexact[Array, "n nr"]
     ) -> tuple[Float[Array, "n n"], Float[Array, ""]]:
         """The projection before its norm, and the norm."""
         projection = subtract_border_mean(slice_to_projection(central * filter_ctf))
@@ -93,7 +96,7 @@ class TemplateCTF(Score):
     def _over_poses(self, function: Any, prepared: PreparedTemplateCTF, template, rotation):
         """Map `function(projection, norm)` over pixel sizes and defoci."""
 
-        def one_scale(scale: ScalarLike, filter_ctf: Float[Array, "l n nr"]) -> Any:
+        def one_scale(scale: ScalarLike, filter_ctf: Inexact[Array, "l n nr"]) -> Any:
             central = -central_slice(template, rotation, scale).at[0, 0].set(0)
             return jax.vmap(lambda f: function(*self._projection(central, f)))(filter_ctf)
 
@@ -132,7 +135,8 @@ class TemplateCTF(Score):
         # The padded projection's mean is taken off as well: of the border's, n²/HW is left.
         kept = jnp.sum(particle.image) * self.side**2 / math.prod(self.box)
         windows = window_columns(particle.image, self.side, corners, kept)
-        return windows.at[:, 0, 0].set(0) * self._filter_ctf(particle, pixel_size, defocus)
+        filter_ctf = self._filter_ctf(particle, pixel_size, defocus)
+        return windows.at[:, 0, 0].set(0) * jnp.conj(filter_ctf)
 
     def matched_filter(
         self, particle: Particles, template: Template, pixel_size: ScalarLike
@@ -140,7 +144,7 @@ class TemplateCTF(Score):
         scale = particle.template_pixel_size_angstrom / pixel_size
         if self.pixel_size_changes_cs:
             scale = jnp.ones_like(scale)
-        rotation = particle.alignment.rotation
+        rotation = slice_rotation(particle, particle.alignment.rotation)
         central = -central_slice(template, rotation, scale).at[0, 0].set(0)
         filter_ctf = self._filter_ctf(particle, pixel_size, 0.0)
         projection, norm = self._projection(central, filter_ctf)

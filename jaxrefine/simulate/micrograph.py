@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from jaxrefine.simulate.arrays import ComplexArray, FloatArray
 from jaxrefine.simulate.atoms import Atoms
-from jaxrefine.simulate.ctf import Microscope, ctf_rfft
+from jaxrefine.simulate.ctf import Microscope, ctf_rfft, odd_phase_factor_rfft
 from jaxrefine.simulate.frequencies import half_plane_frequencies
 from jaxrefine.simulate.projection import exact_projection_rfft
 
@@ -91,11 +91,14 @@ def particle_rfft(
     as many pixels as it likes.
     """
     step = pixel_size_angstrom
-    projection = exact_projection_rfft(
-        atoms, particle.rotation, shape, step, particle.centre_px
-    )
+    # Atoms move to A⁻¹ x; that their own blur is stretched, too, is left out.
+    distortion = np.eye(3)
+    distortion[:2, :2] = np.linalg.inv(microscope.mag_matrix)[::-1, ::-1].T
+    rotation = particle.rotation @ distortion
+    projection = exact_projection_rfft(atoms, rotation, shape, step, particle.centre_px)
     defocus, angle = particle.defocus_angstrom, particle.astigmatism_deg
-    return -projection * ctf_rfft(shape, step, defocus, angle, microscope)
+    transfer = ctf_rfft(shape, step, defocus, angle, microscope)
+    return -projection * transfer * odd_phase_factor_rfft(shape, step, microscope)
 
 
 def ideal_snr(signal_rfft: ComplexArray, noise_power_rfft: FloatArray, width: int) -> float:

@@ -72,6 +72,23 @@ CTF_SETTINGS = [
 ]
 CTF_DEFAULTS = dict(kv=300.0, cs=2.7, ac=0.07, phase=0.0, b=0.0)
 
+# beside the fifth of the above; mag_matrix acts on (y, x), row by row
+ABERRATIONS = [
+    dict(beam_tilt_mrad=[0.7, -0.4]),
+    dict(odd_zernikes=dict(Z31c=40.0, Z31s=-25.0, Z33c=15.0, Z33s=30.0)),
+    # of these the Zernike term of x counts, and the tilt along y
+    dict(beam_tilt_mrad=[0.7, -0.4], odd_zernikes=dict(Z31c=40.0, Z33s=5.0)),
+    dict(even_zernikes=dict(Z44c=50.0, Z44s=-20.0, Z60=100.0)),
+    dict(mag_matrix=[1.01, 0.004, -0.006, 0.99], angle=35.0),
+    dict(
+        mag_matrix=[0.98, 0.01, 0.02, 1.03],
+        odd_zernikes=dict(Z31s=30.0),
+        even_zernikes=dict(Z44s=60.0),
+        kv=200.0,
+        cs=1.4,
+    ),
+]
+
 # (phi, theta, psi) in degrees
 SLICE_ANGLES = [
     (0, 0, 0),  # identity
@@ -202,6 +219,36 @@ def freeze_ctf():
         envelope = b_envelope(s["b"], s["shape"], s["pixel_size"])
         out[f"envelope_{index}"] = envelope.numpy()
     out["settings"] = json.dumps([CTF_DEFAULTS | s for s in CTF_SETTINGS])
+    return out
+
+
+def freeze_aberrations():
+    """Complex CTFs: even and odd Zernike terms, beam tilt, anisotropic magnification."""
+    out = {}
+    for index, setting in enumerate(ABERRATIONS):
+        s = CTF_DEFAULTS | CTF_SETTINGS[4] | setting
+        tilt, matrix = s.get("beam_tilt_mrad"), s.get("mag_matrix")
+        ctf = calculate_ctf_2d(
+            defocus=(s["u"] + s["v"]) / 2 * 1e-4,
+            astigmatism=abs(s["u"] - s["v"]) / 2 * 1e-4,
+            astigmatism_angle=s["angle"],
+            voltage=s["kv"],
+            spherical_aberration=s["cs"],
+            amplitude_contrast=s["ac"],
+            phase_shift=s["phase"],
+            pixel_size=s["pixel_size"],
+            image_shape=s["shape"],
+            rfft=True,
+            fftshift=False,
+            beam_tilt_mrad=None if tilt is None else torch.tensor(tilt),
+            even_zernike_coeffs=s.get("even_zernikes"),
+            odd_zernike_coeffs=s.get("odd_zernikes"),
+            transform_matrix=None if matrix is None else torch.tensor(matrix).reshape(2, 2),
+        )
+        out[f"ctf_{index}"] = ctf.detach().numpy()
+    out["settings"] = json.dumps(
+        [CTF_DEFAULTS | CTF_SETTINGS[4] | setting for setting in ABERRATIONS]
+    )
     return out
 
 
@@ -420,6 +467,7 @@ def main(folder: Path) -> None:
     for name, freeze in {
         "rotations": freeze_rotations,
         "ctf": freeze_ctf,
+        "aberrations": freeze_aberrations,
         "slices": freeze_slices,
         "filters": freeze_filters,
         "boxes": freeze_boxes,

@@ -79,8 +79,8 @@ class Config(Section):
         symmetry: The template's point group: C1, Cn, Dn, T, O, I (I2) or I1, with its axes
             as in RELION. Refined angles are those of the copy nearest the identity.
         template_pixel_size: Å per voxel of the template; null: each row's pixel_size.
-        ignore_aberrations: Refine a table that holds beam tilt, Zernike coefficients or
-            a magnification matrix, though no score applies them: they are carried along.
+        ignore_aberrations: Refine without the table's beam tilt, Zernike coefficients and
+            magnification matrix; they stay in the table.
         template_envelope: How much faster the particles' signal falls off than the template
             and the table's ctf_B_factor say: a B in Å², added to the table's; `auto`,
             estimated from the best particles, and used where they fit better with it in

@@ -78,7 +78,7 @@ def make_config(
     errors = ErrorCollector()
     settings: dict[str, Any] = {}
     with errors:
-        table = read_particle_table(particles, aberrations="keep")
+        table = read_particle_table(particles, ignore_aberrations=True)
     with errors:
         settings = _match_settings(match)
     errors.raise_any()

@@ -88,7 +88,7 @@ def export(
         raise InputError(f"{star}: should end in .star: the images go into .mrcs beside it")
     for path in [star, *([star.with_suffix(".mrcs")] if boxes else [])]:
         refuse_overwriting(path, table_path, overwrite=overwrite)
-    table = read_particle_table(table_path, aberrations="keep")
+    table = read_particle_table(table_path, ignore_aberrations=True)
     missing = [name for name in _REFINED if name not in table.raw.columns]
     if missing:
         raise InputError(

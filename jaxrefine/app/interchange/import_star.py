@@ -83,7 +83,7 @@ def import_star(
         )
     named = None
     if maps_from is not None:
-        named = read_particle_table(maps_from, aberrations="keep")
+        named = read_particle_table(maps_from, ignore_aberrations=True)
     known = {} if named is None else _known_micrographs(named)
 
     def pixel_sizes(names: Sequence[str]) -> np.ndarray:

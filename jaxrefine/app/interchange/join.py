@@ -89,7 +89,7 @@ def join(
     errors, tables = ErrorCollector(), []
     for path in paths:
         with errors:
-            tables.append(read_particle_table(path, aberrations="keep"))
+            tables.append(read_particle_table(path, ignore_aberrations=True))
     errors.raise_any()
     for table in tables:
         refuse_overwriting(output, *files_of(table), overwrite=True)

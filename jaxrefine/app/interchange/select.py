@@ -80,7 +80,7 @@ def select(
             that the table lacks; nothing is left; or the file cannot be written.
     """
     refuse_overwriting(output, table_path, overwrite=overwrite)
-    table = read_particle_table(table_path, aberrations="keep")
+    table = read_particle_table(table_path, ignore_aberrations=True)
     refuse_overwriting(output, *files_of(table), overwrite=True)
     steps = _steps(table, criteria)
     if not steps:

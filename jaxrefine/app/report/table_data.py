@@ -232,7 +232,7 @@ def load_report_data(path: Path) -> ReportData:
     Raises:
         InputError: With every error of the table, or if it holds no refined values.
     """
-    table = read_particle_table(path, aberrations="keep")
+    table = read_particle_table(path, ignore_aberrations=True)
     missing = [name for name in _FOUND if name not in table.raw.columns]
     if missing:
         raise InputError(

@@ -26,7 +26,7 @@ from jaxrefine.io.table import (
     ParticleTable,
     StartingValues,
     decide_statistics,
-    unapplied_aberrations,
+    ignored_aberrations,
 )
 from jaxrefine.physics.filters import whitening_frequencies
 from jaxrefine.refine.scoring import Score
@@ -153,9 +153,9 @@ def _warn_of_voxel_size(
 
 def _warn_of_aberrations(table: ParticleTable) -> None:
     """Say which aberrations of the table are ignored."""
-    for name, count in unapplied_aberrations(table).items():
+    for name, count in ignored_aberrations(table).items():
         log.warning(
-            "%s of %d particles is carried along, not applied (ignore_aberrations)",
+            "%s of %d particles is ignored, and kept in the table (ignore_aberrations)",
             name,
             count,
         )

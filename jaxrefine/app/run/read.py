@@ -92,8 +92,7 @@ def _read_table(config: Config, text: str, section: str) -> ParticleTable:
     """A particle table that a section names."""
     path = _resolved(text, config)
     _check_exists(path, text, f"{section}.df_path", config.source)
-    aberrations = "keep" if config.ignore_aberrations else "refuse"
-    return read_particle_table(path, aberrations=aberrations)
+    return read_particle_table(path, ignore_aberrations=config.ignore_aberrations)
 
 
 def _check_exists(path: Path, text: str, key: str, source: str) -> None:

@@ -4,9 +4,10 @@ import json
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from jaxtyping import Float
 
 from jaxrefine.io.star.particles import BEAM_TILT, MAGNIFICATION, RELION_KEPT, ZERNIKES
-from jaxrefine.io.table import cells
+from jaxrefine.io.table import aberrations, cells
 
 Kept = Mapping[str, Sequence[str]]
 
@@ -17,7 +18,7 @@ def relion_optics(kept: Kept) -> tuple[dict[str, list], list[str]]:
     Args:
         kept: Texts by column of the particle table, as `StarParticles` has them.
     """
-    columns, lost = dict[str, list](_tilt(kept, "rlnBeamTilt{}")), []
+    columns, lost = dict[str, list](_tilt(kept, "rlnBeamTilt{}", sign=-1)), []
     for ours, theirs in ZERNIKES.items():
         if ours not in kept:
             continue
@@ -29,12 +30,13 @@ def relion_optics(kept: Kept) -> tuple[dict[str, list], list[str]]:
         padded = [[*(v or ()), *[0.0] * (length - len(v or ()))] for v in vectors]
         columns[theirs] = ["[" + ",".join(map(repr, row)) + "]" for row in padded]
     if "mag_matrix" in kept:
-        matrices = [_matrix(text) for text in kept["mag_matrix"]]
-        if any(matrix is None for matrix in matrices):
+        matrices = [aberrations.parse("mag_matrix", text) for text in kept["mag_matrix"]]
+        there = [matrix for matrix in matrices if matrix is not None]
+        if len(there) < len(matrices):
             lost.append("mag_matrix")
         else:
-            transposed = np.array(matrices).T.tolist()
-            columns |= dict(zip(MAGNIFICATION, transposed, strict=True))
+            theirs = other_magnification(np.array(there)).reshape(-1, 4).T.tolist()
+            columns |= dict(zip(MAGNIFICATION, theirs, strict=True))
     for name in RELION_KEPT:
         if name in kept and all(kept[name]):
             texts = list(kept[name])
@@ -46,16 +48,41 @@ def relion_optics(kept: Kept) -> tuple[dict[str, list], list[str]]:
 def cistem_tilt(kept: Kept) -> tuple[dict[str, list], list[str]]:
     """Columns of cisTEM, one value a particle, and the columns that have no place."""
     lost = [name for name in (*ZERNIKES, "mag_matrix") if name in kept]
-    return dict[str, list](_tilt(kept, "cisTEMBeamTilt{}")), lost
+    return dict[str, list](_tilt(kept, "cisTEMBeamTilt{}", sign=1)), lost
 
 
-def _tilt(kept: Kept, name: str) -> dict[str, list]:
+def opposite_tilt(texts: Sequence[str]) -> list[str]:
+    """Beam tilts of the opposite sign.
+
+    RELION multiplies an image by exp(-iφ) where torch-ctf and cisTEM multiply by exp(iφ),
+    φ = 2π Cs λ² k² (β·k) (RELION 5, `TiltHelper::insertTilt`). cryoSPARC's are RELION's, as
+    pyem converts them.
+    """
+    values = [cells.number(text) for text in texts]
+    return [repr(-x + 0.0) if np.isfinite(x) else "" for x in values]
+
+
+def other_magnification(matrix: Float[np.ndarray, "n 2 2"]) -> Float[np.ndarray, "n 2 2"]:
+    """RELION's magnification matrices from ours, or ours from RELION's.
+
+    RELION's M acts on frequencies (kx, ky): the object is seen at M k. Ours, A, acts on
+    (y, x), and the object is seen at A⁻ᵀ k.
+    """
+    return np.linalg.inv(matrix).swapaxes(-2, -1)[..., ::-1, ::-1]
+
+
+def _tilt(kept: Kept, name: str, sign: int) -> dict[str, list]:
     """Beam tilt in mrad; 0 where a cell is empty."""
     return {
-        name.format(axis): np.nan_to_num([cells.number(t) for t in kept[ours]]).tolist()
+        name.format(axis): _numbers(kept[ours], sign)
         for axis, ours in zip("XY", BEAM_TILT, strict=True)
         if ours in kept
     }
+
+
+def _numbers(texts: Sequence[str], sign: int) -> list[float]:
+    values = np.nan_to_num([cells.number(text) for text in texts])
+    return (sign * values + 0.0).tolist()
 
 
 def _vector(text: str, name: str) -> list[float] | None:
@@ -66,15 +93,4 @@ def _vector(text: str, name: str) -> list[float] | None:
         value = json.loads(text)
         return [float(x) for x in value[name]] if set(value) == {name} else None
     except (ValueError, TypeError, KeyError):
-        return None
-
-
-def _matrix(text: str) -> list[float] | None:
-    """Four numbers in a cell, row by row; None where it holds others."""
-    if cells.is_neutral(text, np.array([1.0, 0.0, 0.0, 1.0])):
-        return [1.0, 0.0, 0.0, 1.0]
-    try:
-        value = np.asarray(json.loads(text), np.float64).ravel()
-        return value.tolist() if len(value) == 4 else None
-    except (ValueError, TypeError):
         return None

@@ -15,6 +15,7 @@ from jaxtyping import Float
 
 from jaxrefine.data import InputError, Optics
 from jaxrefine.io.paths import begins_with
+from jaxrefine.io.star.aberrations import opposite_tilt
 from jaxrefine.io.star.columns import NO_ORIENTATIONS, need_sane_places, some
 from jaxrefine.io.star.particles import BEAM_TILT, ReadOptions, StarParticles
 from jaxrefine.io.star.pixel_size import micrograph_pixel_size
@@ -211,7 +212,8 @@ def _kept(records: dict[str, np.ndarray]) -> dict[str, list[str]]:
         length = records["ctf/cs_mm"].astype(np.float64)[:, None] * 1e7
         tilt = 1e3 * np.arcsin(np.clip(records["ctf/tilt_A"] / length, -1, 1))
         for i, name in enumerate(BEAM_TILT):
-            kept[name] = [repr(round(float(value), 8)) for value in tilt[:, i]]
+            texts = [repr(round(float(value), 8)) for value in tilt[:, i]]
+            kept[name] = opposite_tilt(texts)
     for column, names in _ABERRATIONS.items():
         for name in names:
             if name in records and np.any(records[name]):

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from jaxrefine.data.errors import InputError
+from jaxrefine.io.star.aberrations import opposite_tilt, other_magnification
 from jaxrefine.io.star.columns import (
     fields,
     names,
@@ -40,6 +41,8 @@ _ORIGINAL = "rlnMicrographOriginalPixelSize"
 _MAGNIFIED = "rlnDetectorPixelSize over rlnMagnification"
 _IMAGES = (*_IMAGE, _MAGNIFIED)
 _TILT = ("rlnBeamTiltX", "rlnBeamTiltY")
+# Of a magnification matrix; below it the image would be a line.
+_LEAST_DETERMINANT = 1e-3
 _LARGEST_PIXEL = (0.01, 100.0, "in 0.01 … 100 (Å)")
 # Read, or said again by others that are.
 _READ = {
@@ -146,13 +149,20 @@ def _kept(path: Path, table: pd.DataFrame) -> Iterator[tuple[str, list[str]]]:
     for ours, theirs in zip(BEAM_TILT, _TILT, strict=True):
         if theirs in table:
             numbers(path, table, theirs)
-            yield ours, table[theirs].tolist()
+            yield ours, opposite_tilt(table[theirs].tolist())
     for ours, theirs in ZERNIKES.items():
         if theirs in table:
             yield ours, [_coefficients(path, theirs, text) for text in table[theirs]]
     if all(name in table for name in MAGNIFICATION):
         matrix = np.stack([numbers(path, table, name) for name in MAGNIFICATION], axis=-1)
-        yield "mag_matrix", [json.dumps(row) for row in matrix.tolist()]
+        matrix = matrix.reshape(-1, 2, 2)
+        if np.any(np.abs(np.linalg.det(matrix)) < _LEAST_DETERMINANT):
+            raise InputError(
+                f"{path}: columns _rlnMagMat00 to _rlnMagMat11: a matrix is singular; "
+                "without a distortion it is 1, 0, 0, 1"
+            )
+        own = other_magnification(matrix).reshape(-1, 4).round(9)
+        yield "mag_matrix", [json.dumps(row) for row in own.tolist()]
     for name in RELION_KEPT:
         if name in table:
             yield name, table[name].tolist()

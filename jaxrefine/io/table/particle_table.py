@@ -9,15 +9,22 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, SupportsIndex
+from typing import SupportsIndex
 
 import numpy as np
 import pandas as pd
 
 from jaxrefine.data import InputError, Optics
-from jaxrefine.io.table import cells
+from jaxrefine.io.table import aberrations, cells
 from jaxrefine.io.table.readers import read_cells
-from jaxrefine.io.table.schema import ANGLES, BY_NAME, COLUMNS, DEFOCUS, OPTICS_FIELDS
+from jaxrefine.io.table.schema import (
+    ABERRATIONS,
+    ANGLES,
+    BY_NAME,
+    COLUMNS,
+    DEFOCUS,
+    OPTICS_FIELDS,
+)
 from jaxrefine.io.table.statistic_maps import ADVICE, MapKind, decide_map_kind
 
 _LIMITS: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray]]] = {
@@ -37,10 +44,6 @@ _WITHOUT_MAPS = (
     " (the statistic maps of the match; `jaxrefine import` takes them from a table, with "
     "--maps-from, or writes flat ones, with --flat-maps)"
 )
-_UNAPPLIED = (
-    "no score applies it: leave it empty, or set `ignore_aberrations: true`, which keeps "
-    "it in the table without applying it"
-)
 # Columns that are read as starting values where they are filled, and what they refine.
 _REFINED_STARTS = {
     f"refined_{name}": name
@@ -49,7 +52,6 @@ _REFINED_STARTS = {
         *("pixel_size", *DEFOCUS, "astigmatism_angle"),
     )
 }
-_NEUTRAL = {"mag_matrix": np.array([1.0, 0.0, 0.0, 1.0])}
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,12 +95,15 @@ class ParticleTable:
         row_numbers: Where in the file each row is; of CSV the line on which it ends, the
             header being line 1.
         row_word: What these numbers count, for messages.
+        ignores_aberrations: Whether the optics of `start` are without the table's beam
+            tilt, Zernike terms and magnification matrix.
     """
 
     path: Path
     raw: pd.DataFrame
     row_numbers: tuple[int, ...]
     row_word: str = "line"
+    ignores_aberrations: bool = False
 
     def __len__(self) -> int:
         return len(self.raw)
@@ -168,6 +173,9 @@ class ParticleTable:
             for field, column in OPTICS_FIELDS.items()
             if column.name in self.raw.columns
         }
+        if not self.ignores_aberrations:
+            texts = {n: self.raw[n].tolist() for n in ABERRATIONS if n in self.raw.columns}
+            there |= aberrations.optics_fields(texts)
         return Optics(**there)
 
     def _preferred(self, *names: str) -> tuple[np.ndarray, np.ndarray]:
@@ -179,14 +187,14 @@ class ParticleTable:
 
 
 def read_particle_table(
-    path: str | os.PathLike[str], *, aberrations: Literal["refuse", "keep"] = "refuse"
+    path: str | os.PathLike[str], *, ignore_aberrations: bool = False
 ) -> ParticleTable:
     """Reads a particle table and checks all that the computation reads.
 
     Args:
         path: Of a kind that `jaxrefine.io.table.readers` knows; CSV with or without an
             unnamed index column.
-        aberrations: What to do with those that no score applies.
+        ignore_aberrations: Keep the columns of aberrations as they are, unread.
 
     Returns:
         The table.
@@ -209,9 +217,11 @@ def read_particle_table(
     if not content.rows and not rows:
         errors.append(f"{path}: holds no particles")
     raw = pd.DataFrame(content.rows, columns=pd.Index(header), dtype=object)
-    table = ParticleTable(path, raw, tuple(content.numbers), content.row_word)
+    table = ParticleTable(
+        path, raw, tuple(content.numbers), content.row_word, ignore_aberrations
+    )
     if raw.columns.is_unique:
-        rows.extend(_cell_errors(table, aberrations == "keep"))
+        rows.extend(_cell_errors(table))
     errors += _shortened(table, rows)
     if errors:
         raise InputError(errors)
@@ -250,15 +260,18 @@ def _header_errors(path: Path, header: list[str]) -> Iterator[str]:
         yield f"{path}: missing columns: {', '.join(missing)}"
 
 
-def _cell_errors(table: ParticleTable, keep: bool) -> Iterator[tuple[int, int, str]]:
+def _cell_errors(table: ParticleTable) -> Iterator[tuple[int, int, str]]:
     """(number of the row, place of the column, sentence) of each unusable cell."""
     for place, name in enumerate(table.raw.columns):
         column = BY_NAME.get(name)
         if column is None:
             continue
         texts = table.raw[name].tolist()
-        if column.use == "refused":
-            good, right = _without_effect(table, name) | keep, _UNAPPLIED
+        if column.use == "aberration":
+            if table.ignores_aberrations:
+                continue
+            usable = {t: aberrations.parse(name, t) is not None for t in set(texts)}
+            good, right = [usable[t] for t in texts], aberrations.what_is_right(name)
         elif name in _REFINED_STARTS:  # without a number the unrefined value counts
             limit, within = _LIMITS.get(name) or _LIMITS.get(_REFINED_STARTS[name], _LIMIT)
             values, right = table.numbers(name), f"should be a number{limit}, or empty"
@@ -282,17 +295,15 @@ def _cell_errors(table: ParticleTable, keep: bool) -> Iterator[tuple[int, int, s
             yield table.row_numbers[row], place, f"{where}: {what}: {right}"
 
 
-def _without_effect(table: ParticleTable, name: str) -> np.ndarray:
-    """Which cells of a column of aberrations change nothing."""
-    texts, neutral = table.raw[name].tolist(), _NEUTRAL.get(name, 0.0)
-    accepted = {text for text in set(texts) if cells.is_neutral(text, neutral)}
-    return np.array([text in accepted for text in texts], bool)
-
-
-def unapplied_aberrations(table: ParticleTable) -> dict[str, int]:
-    """Columns of aberrations that no score applies -> number of rows that hold any."""
-    names = [c.name for c in COLUMNS if c.use == "refused" and c.name in table.raw.columns]
-    counts = {name: int((~_without_effect(table, name)).sum()) for name in names}
+def ignored_aberrations(table: ParticleTable) -> dict[str, int]:
+    """Columns of aberrations that a table ignores -> number of rows that hold any."""
+    if not table.ignores_aberrations:
+        return {}
+    counts = {
+        name: sum(aberrations.has_effect(name, text) for text in table.raw[name])
+        for name in ABERRATIONS
+        if name in table.raw.columns
+    }
     return {name: count for name, count in counts.items() if count}
 
 

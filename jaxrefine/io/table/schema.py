@@ -19,7 +19,7 @@ class Column:
             "polished": written if particles were polished. "envelope": written if they
             were refined with a template envelope. "marked": written if the run looked for
             it. "partner": written by a constrained search. "carried": copied without being
-            read. "refused": must be empty.
+            read. "aberration": read if present, by `jaxrefine.io.table.aberrations`.
         meaning: What it holds.
         written: As "float32" (the shortest text with the same value), "whole" (number),
             "N decimals" (at most) or "text"; "" if it is not written.
@@ -87,9 +87,9 @@ spherical_aberration|mm|number|required|Cs||optics.spherical_aberration_mm
 amplitude_contrast_ratio|-|number|required|fraction of amplitude contrast||optics.amplitude_contrast
 phase_shift|deg|number|required|additional phase shift||optics.phase_shift_deg
 ctf_B_factor|Å²|number|required|B of the envelope exp(-B k²/4)||optics.b_factor_angstrom2
-even_zernikes|-|text|refused|symmetric aberrations
-odd_zernikes|-|text|refused|antisymmetric aberrations
-mag_matrix|-|text|refused|anisotropic magnification
+even_zernikes|-|text|aberration|symmetric aberrations
+odd_zernikes|-|text|aberration|antisymmetric aberrations
+mag_matrix|-|text|aberration|anisotropic magnification
 micrograph_path|-|text|required|micrograph that contains the particle
 template_path|-|text|carried|template of the match
 mip_path|-|text|carried|map of the best correlation
@@ -104,8 +104,8 @@ correlation_variance_path|-|text|required|map of correlation_variance
 
 # Written last.
 _OURS = """
-beam_tilt_x|mrad|number|refused|beam tilt, x
-beam_tilt_y|mrad|number|refused|the same, y
+beam_tilt_x|mrad|number|aberration|beam tilt, x
+beam_tilt_y|mrad|number|aberration|the same, y
 refined_shift_x|px|number|polished|sub-pixel remainder of the refined position, x|4 decimals
 refined_shift_y|px|number|polished|the same, y|4 decimals
 refined_defocus_u|Å|number|polished|defocus_u with refined astigmatism; read as starting value|4 decimals
@@ -162,3 +162,4 @@ WRITTEN = tuple(column for column in COLUMNS if column.written)
 OPTICS_FIELDS, REFINED_FIELDS = _fields("optics"), _fields("refined")
 ANGLES = ("phi", "theta", "psi")
 DEFOCUS = ("defocus_u", "defocus_v")
+ABERRATIONS = tuple(column.name for column in COLUMNS if column.use == "aberration")

@@ -123,7 +123,7 @@ def imported(folder, name, *words):
     words = ["--output", "out.csv", "--template-size", str(TEMPLATE), *words]
     assert main(["import", name, *words, "--overwrite"]) == 0
     if "--maps-from" in words:
-        read_particle_table(folder / "out.csv", aberrations="keep")
+        read_particle_table(folder / "out.csv", ignore_aberrations=True)
     return pd.read_csv(folder / "out.csv", dtype=str, keep_default_na=False)
 
 
@@ -314,7 +314,7 @@ def test_cryosparc(folder, capsys):
     save_cs("x.cs", records(**more, **{"ctf/anisomag": np.zeros(4, np.float32)}))
     table = imported(folder, "x.cs", "--maps-from", "match.csv")
     check_particle(table)
-    assert float(table["beam_tilt_x"][0]) == pytest.approx(0.3, abs=1e-6)
+    assert float(table["beam_tilt_x"][0]) == pytest.approx(-0.3, abs=1e-6)
     assert json.loads(table["even_zernikes"][0]) == {"ctf/tetra_A": [0, 3, 0, 0]}
     assert "mag_matrix" not in table  # it is none
     save_cs("x.cs", records(mirrored=True))
@@ -385,18 +385,25 @@ def refined(table, path):
 def test_aberrations_are_kept_there_and_back(folder, capsys):
     (folder / "x.star").write_text(relion({OWN: PIXEL, IMAGE: PIXEL} | ABERRATIONS))
     table = imported(folder, "x.star", "--maps-from", "match.csv")
-    assert table["beam_tilt_x"][0] == "0.12" and table["beam_tilt_y"][0] == "-0.3"
+    # RELION's phases have the other sign.
+    assert table["beam_tilt_x"][0] == "-0.12" and table["beam_tilt_y"][0] == "0.3"
     odd = json.loads(table["odd_zernikes"][0])
     assert odd == {"rlnOddZernike": [0.1, 0, 0, 0, 0.25, 0]}
-    assert json.loads(table["mag_matrix"][0]) == [1.01, 0.002, 0.002, 0.99]
+    # RELION sees the object at M (kx, ky), we at A⁻ᵀ (ky, kx).
+    ours = np.array(json.loads(table["mag_matrix"][0])).reshape(2, 2)
+    theirs = np.array([[1.01, 0.002], [0.002, 0.99]])
+    k = np.array([0.3, -0.1])
+    np.testing.assert_allclose(np.linalg.inv(ours).T @ k[::-1], (theirs @ k)[::-1], 1e-7)
     refined(table, folder / "refined.csv")
     assert main(["export", "refined.csv", "--to", "relion", "--output", "y.star"]) == 0
     optics = starfile.read("y.star", always_dict=True)["optics"].iloc[0]
     for name, right in ABERRATIONS.items():
         if "Zernike" in name:
             assert json.loads(optics[name]) == json.loads(right)
-        else:
+        elif isinstance(right, str):
             assert optics[name] == right
+        else:
+            assert optics[name] == pytest.approx(right, abs=1e-6)  # six decimals
     assert optics["rlnImageSize"] == 96  # 1.5 times the template's
     again = imported(folder, "y.star", "--maps-from", "match.csv")
     names = ["odd_zernikes", "even_zernikes", "mag_matrix"]
@@ -407,18 +414,18 @@ def test_aberrations_are_kept_there_and_back(folder, capsys):
     # cisTEM has a place for the tilt alone, and that is said.
     assert main(["export", "refined.csv", "--to", "cistem", "--output", "z.star"]) == 0
     row = starfile.read("z.star").iloc[0]
-    assert (row["cisTEMBeamTiltX"], row["cisTEMBeamTiltY"]) == (0.12, -0.3)
+    assert (row["cisTEMBeamTiltX"], row["cisTEMBeamTiltY"]) == (-0.12, 0.3)
     assert "mag_matrix is not in the file" in capsys.readouterr().err
 
 
-def test_a_refinement_does_not_ignore_them_in_silence(folder):
+def test_coefficients_of_another_convention_are_not_ignored_in_silence(folder):
     (folder / "x.star").write_text(relion({OWN: PIXEL} | ABERRATIONS))
     imported(folder, "x.star", "--maps-from", "match.csv")
     with pytest.raises(InputError) as caught:
         read_particle_table(folder / "out.csv")
-    assert len(caught.value.errors) == 5
-    for error in caught.value.errors:
-        assert "no score applies it" in error and "ignore_aberrations: true" in error
+    assert len(caught.value.errors) == 2
+    for error, name in zip(caught.value.errors, ("even", "odd"), strict=True):
+        assert f"column {name}_zernikes" in error and "ignore_aberrations: true" in error
 
 
 def test_optics_groups_get_the_micrographs_names(folder, capsys):

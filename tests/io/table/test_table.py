@@ -7,6 +7,7 @@ import pytest
 from jaxrefine.data import InputError
 from jaxrefine.io.table import (
     decide_statistics,
+    ignored_aberrations,
     read_particle_table,
     readers,
     write_table,
@@ -198,19 +199,16 @@ def test_rows_of_another_width(tmp_path):
         ("amplitude_contrast_ratio", "-0.1", "'-0.1': should be a number in [0, 1)"),
         ("micrograph_path", " ", "an empty cell: should be a path"),
         ("correlation_average_path", "", "an empty cell: should be a path"),
-        ("even_zernikes", '{"Z40": 0.1}', "no score applies it: leave it empty"),
-        ("odd_zernikes", "broken", "no score applies it: leave it empty"),
-        (
-            "mag_matrix",
-            "[1.0, 0.0, 0.0, 1.01]",
-            "no score applies it: leave it empty",
-        ),
-        ("mag_matrix", "[1.0, 1.0]", "no score applies it: leave it empty"),
-        (
-            "mag_matrix",
-            "[[1.0], [0.0, 1.0]]",
-            "no score applies it: leave it empty",
-        ),
+        ("even_zernikes", '{"Z40": 0.1}', "of Z44c, Z44s, Z60, or empty"),
+        ("even_zernikes", '{"rlnEvenZernike": [1, 0]}', "of Z44c, Z44s, Z60, or empty"),
+        ("odd_zernikes", "broken", "of Z31c, Z31s, Z33c, Z33s, or empty"),
+        ("odd_zernikes", '{"Z31c": NaN}', "of Z31c, Z31s, Z33c, Z33s, or empty"),
+        ("odd_zernikes", "[1.0, 2.0]", "of Z31c, Z31s, Z33c, Z33s, or empty"),
+        ("mag_matrix", "[1.0, 1.0]", "four numbers as [1.0, 0.0, 0.0, 1.0]"),
+        ("mag_matrix", "[[1.0], [0.0, 1.0]]", "four numbers as [1.0, 0.0, 0.0, 1.0]"),
+        ("mag_matrix", "[1.0, 0.0, 0.0, 0.0]", "four numbers as [1.0, 0.0, 0.0, 1.0]"),
+        ("beam_tilt_x", "1000", "a number within ±50 (mrad), or empty"),
+        ("beam_tilt_y", "steep", "a number within ±50 (mrad), or empty"),
     ],
 )
 def test_invalid_cell(tmp_path, column, text, right):
@@ -238,6 +236,40 @@ def test_neutral_aberrations(tmp_path):
         {"odd_zernikes": zero, "even_zernikes": "{}", "mag_matrix": "[1.0, 0.0, 0.0, 1.0]"},
         {"odd_zernikes": "", "even_zernikes": zero, "mag_matrix": "[[1, 0], [0, 1]]"},
     )
+
+
+def test_aberrations_become_optics(tmp_path):
+    """In the order of `Optics`; rows without any have none."""
+    odd = '{"Z33s": 4.0, "Z31c": 1.0}'
+    matrix = "[1.01, 0.002, -0.003, 0.99]"
+    columns = ("beam_tilt_x", "beam_tilt_y", "odd_zernikes", "mag_matrix")
+    empty = dict.fromkeys(columns, "")
+    table = read(
+        tmp_path,
+        dict(zip(columns, ("0.5", "-0.25", "", matrix), strict=True)),
+        dict(zip(columns, ("0.5", "-0.25", odd, ""), strict=True)),
+        empty,
+    )
+    optics = table.start().optics
+    assert optics.even_zernikes is None
+    # The Zernike term of x replaces the tilt along x, as in torch-ctf.
+    assert optics.beam_tilt_mrad.tolist() == [[0.5, -0.25], [0.0, -0.25], [0.0, 0.0]]
+    assert optics.odd_zernikes.tolist() == [[0] * 4, [1, 0, 0, 4], [0] * 4]
+    identity = [[1, 0], [0, 1]]
+    assert optics.mag_matrix.tolist() == [[[1.01, 0.002], [-0.003, 0.99]], *[identity] * 2]
+
+
+def test_without_any_effect_there_are_no_aberrations(tmp_path):
+    zero = {"odd_zernikes": '{"Z31c": 0.0}', "mag_matrix": "[1, 0, 0, 1]"}
+    optics = read(tmp_path, zero | {"beam_tilt_x": "0"}).start().optics
+    assert optics.odd_zernikes is optics.mag_matrix is optics.beam_tilt_mrad is None
+
+
+def test_ignored_aberrations(tmp_path):
+    path = save(tmp_path / "particles.csv", {"beam_tilt_x": "0.5", "odd_zernikes": "any"})
+    table = read_particle_table(path, ignore_aberrations=True)
+    assert table.start().optics.beam_tilt_mrad is None
+    assert ignored_aberrations(table) == {"beam_tilt_x": 1, "odd_zernikes": 1}
 
 
 def test_all_errors_in_one_error(tmp_path):
