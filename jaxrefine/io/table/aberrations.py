@@ -106,7 +106,8 @@ def optics_fields(columns: Mapping[str, Sequence[str]]) -> dict[str, np.ndarray]
 
 def _parsed(name: str, text: str) -> np.ndarray:
     value = parse(name, text)
-    assert value is not None, f"{name}: {text!r} was checked when the table was read"
+    if value is None:
+        raise ValueError(f"{name}: {text!r} should have been refused when it was read")
     return value
 
 
