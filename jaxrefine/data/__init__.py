@@ -1,4 +1,4 @@
-"""What things are: equinox modules that every other layer speaks in."""
+"""Data types, as equinox modules, that all other layers use."""
 
 from jaxrefine.data.errors import ErrorCollector as ErrorCollector
 from jaxrefine.data.errors import InputError as InputError

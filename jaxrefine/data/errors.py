@@ -1,4 +1,4 @@
-"""The one exception for what a user can mend."""
+"""The exception for errors that a user can fix."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -6,10 +6,10 @@ from types import TracebackType
 
 
 class InputError(ValueError):
-    """Invalid input: a config, a table, a file, a device that is not there.
+    """Invalid input: a configuration, a table, a file, or a device that does not exist.
 
-    Carries every error that was found, so that a user mends them in one go. The
-    program prints the errors and exits with code 2; it shows no traceback.
+    Carries every error that was found, so that a user can fix them together. The program
+    prints the errors without a traceback and exits with code 2.
 
     Attributes:
         errors: One sentence each, naming the file, key or row, the value, and what
@@ -54,14 +54,14 @@ class ErrorCollector:
         return True
 
     def raise_any(self) -> None:
-        """Raise an `InputError` if any step had one."""
+        """Raise an `InputError` if any step raised one."""
         if self._sentences:
             raise InputError(dict.fromkeys(self._sentences))
 
 
 @contextmanager
 def add_error_context(*, before: str = "", after: str = "") -> Iterator[None]:
-    """Say of each error where what is invalid is named."""
+    """Add to each error where the invalid value is named."""
     try:
         yield
     except InputError as error:
@@ -69,9 +69,9 @@ def add_error_context(*, before: str = "", after: str = "") -> Iterator[None]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory, of the machine or of a device, is short.
+    """Whether an error reports that the machine or a device is out of memory.
 
-    XLA's own is a RuntimeError with that word.
+    XLA raises a RuntimeError that contains this word.
     """
     if isinstance(error, RuntimeError):
         return "RESOURCE_EXHAUSTED" in str(error)

@@ -1,1 +1,1 @@
-"""Files: MRC images and the particle table. No arithmetic."""
+"""Reading and writing of files: MRC images, particle tables, STAR. No arithmetic."""

@@ -1,4 +1,4 @@
-"""Writing a file in one step: whoever reads it sees the old one or the new one, whole."""
+"""Atomic writing: a reader sees either the old or the new file, always complete."""
 
 import errno
 import os
@@ -17,7 +17,7 @@ _NO_SYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 
 
 def refuse_no_file(path: Path) -> None:
-    """Refuse what is there, but is no file: it would be lost.
+    """Refuse to replace something that is not a regular file.
 
     Raises:
         InputError: If so.
@@ -30,7 +30,7 @@ def refuse_no_file(path: Path) -> None:
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A new file's path, which becomes `path` when the block has ended well.
+    """Path of a new file, which becomes `path` when the block ends without an error.
 
     Until then it has another name in the same folder, `.….partial`.
 
@@ -38,7 +38,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         path: File in a folder that exists.
 
     Raises:
-        InputError: The file cannot be written, or what is there is no file.
+        InputError: The file cannot be written, or `path` is not a regular file.
     """
     refuse_no_file(path)
     temporary = path.parent / f".{secrets.token_hex(8)}{path.suffix}{PARTIAL_SUFFIX}"
@@ -55,9 +55,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_open(path: Path, **options: Any) -> Iterator[IO]:
-    """Open a file that takes the place of `path` when the block has ended well.
+    """Open a file that replaces `path` when the block ends without an error.
 
-    It is on the disk before it is renamed, where the file system can be told to see to it.
+    It is flushed to disk before it is renamed, if the file system supports this.
 
     Args:
         path: File in a folder that exists.

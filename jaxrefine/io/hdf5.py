@@ -1,4 +1,4 @@
-"""HDF5 files: opening them, and the maps in the results of Leopard-EM 1.3's matches."""
+"""HDF5 files, and the maps in the match results of Leopard-EM 1.3."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -23,13 +23,13 @@ _SIDE_LIMIT_PX = 1_000_000
 
 
 def is_hdf5(path: Path) -> bool:
-    """Whether a file, by its first bytes, is of HDF5; whatever its name."""
+    """Whether a file is an HDF5 file, by its first bytes."""
     return begins_with(path, _SIGNATURE)
 
 
 @contextmanager
 def opened_hdf5(path: Path) -> Iterator["h5py.File"]:
-    """Open a file for reading; what is wrong with it becomes an `InputError`.
+    """Open a file for reading; errors become an `InputError`.
 
     Raises:
         InputError: h5py is not installed, or the file is missing or damaged.
@@ -60,7 +60,7 @@ def read_hdf5_map(path: Path, name: str) -> Float[np.ndarray, "My Mx"]:
 
     Args:
         path: Results as Leopard-EM 1.3 writes them.
-        name: Of the map, such as "correlation_average".
+        name: Name of the map, such as "correlation_average".
 
     Raises:
         InputError: The file cannot be read, or holds no such map.
@@ -70,7 +70,7 @@ def read_hdf5_map(path: Path, name: str) -> Float[np.ndarray, "My Mx"]:
 
 
 def _names(file: "h5py.File") -> Iterable[Any]:
-    """What the group of results holds, or else the file."""
+    """Names in the results group, or in the file."""
     group: Any = file.get(_RESULTS, file)
     return group
 

@@ -1,4 +1,4 @@
-"""Maps of a match, each in an MRC file of its own or all in one of HDF5."""
+"""Maps of a match, in one MRC file each, or all in one HDF5 file."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ def read_map(path: Path, name: str) -> Float[np.ndarray, "My Mx"]:
 
     Args:
         path: An MRC file, or a match's results in HDF5.
-        name: Which map: what tells it from others in an HDF5 file.
+        name: Name of the map in an HDF5 file.
 
     Raises:
         InputError: The file cannot be read, or holds no such map.

@@ -1,8 +1,8 @@
 """MRC files: micrographs, statistic maps and template volumes.
 
-The header is read and checked by itself, so that a wrong file is refused before memory is
-taken. Files compressed with gzip or bzip2, of either byte order, and with their axes in any
-order, are read as they are. Whether the values are finite is not asked here.
+The header is checked first, so that an invalid file is refused before memory is allocated.
+Files may be compressed with gzip or bzip2, have either byte order, and have their axes in
+any order. Whether the values are finite is not checked here.
 """
 
 import bz2
@@ -47,7 +47,7 @@ def read_image(path: PathLike) -> np.ndarray:
         Array (y, x) of float32.
 
     Raises:
-        InputError: The file is missing, damaged, no MRC file, complex, or holds several
+        InputError: The file is missing, damaged, not an MRC file, complex, or holds several
             images.
     """
     with _opened(path) as (stream, header):
@@ -62,11 +62,11 @@ def read_volume(path: PathLike) -> tuple[np.ndarray, float | None]:
         path: MRC file with one volume.
 
     Returns:
-        Array (z, y, x) of float32, and the voxel size in Å; None where the header says
-        0, or where its sizes along x, y and z differ by more than one in a thousand.
+        Array (z, y, x) of float32, and the voxel size in Å; None if the header says 0, or
+        if the sizes along x, y and z differ by more than 0.1 %.
 
     Raises:
-        InputError: The file is missing, damaged, no MRC file, complex, or not a volume.
+        InputError: The file is missing, damaged, not an MRC file, complex, or not a volume.
     """
     with _opened(path) as (stream, header):
         _check_one_volume(path, header)
@@ -74,14 +74,14 @@ def read_volume(path: PathLike) -> tuple[np.ndarray, float | None]:
 
 
 def image_shape(path: PathLike, *, warn: bool = True) -> tuple[int, int]:
-    """Reads no more than the header: a cheap check before long work.
+    """Reads only the header: a fast check before long computations.
 
-    The length of an uncompressed file is checked against the header. What is odd in the
-    header, but can be read, is warned of here and not when the values are read.
+    The length of an uncompressed file is checked against the header. Warnings about unusual
+    headers are given here, not when the values are read.
 
     Args:
         path: MRC file with one image, as `read_image` takes it.
-        warn: Say what is odd.
+        warn: Warn about unusual headers.
 
     Returns:
         Sides (y, x) in pixels.
@@ -97,7 +97,7 @@ def image_shape(path: PathLike, *, warn: bool = True) -> tuple[int, int]:
 
 
 def image_pixel_size(path: PathLike) -> float | None:
-    """The pixel size in Å that an image's header has; None where it has none.
+    """The pixel size in Å in the header of an image; None if it has none.
 
     Raises:
         InputError: As in `read_image`.
@@ -107,7 +107,7 @@ def image_pixel_size(path: PathLike) -> float | None:
 
 
 def volume_shape(path: PathLike) -> tuple[int, int, int]:
-    """Reads no more than the header of a volume; otherwise as `image_shape`."""
+    """Reads only the header of a volume; otherwise as `image_shape`."""
     with _opened(path) as (_, header):
         _check_one_volume(path, header)
         _warn_of_oddities(path, header)
@@ -115,7 +115,7 @@ def volume_shape(path: PathLike) -> tuple[int, int, int]:
 
 
 def write_image(path: PathLike, array: np.ndarray, voxel_size: float | None = None) -> None:
-    """Writes one image as float32, over an older file of that name.
+    """Writes one image as float32, replacing an older file.
 
     Args:
         path: Compressed if the name ends in .gz or .bz2.
@@ -151,7 +151,7 @@ def _write(path: PathLike, array: np.ndarray, ndim: int, voxel_size: float | Non
 
 @contextmanager
 def _opened(path: PathLike) -> Iterator[tuple[BufferedIOBase, Header]]:
-    """Opens a file and checks its header; every error of either becomes InputError."""
+    """Opens a file and checks its header; all errors become InputError."""
     try:
         if Path(path).is_dir():
             raise InputError(f"{path}: is a folder; it should be an MRC file")
@@ -186,7 +186,7 @@ def _opened(path: PathLike) -> Iterator[tuple[BufferedIOBase, Header]]:
 
 
 def _decompressor(file: BufferedIOBase) -> Callable[..., BufferedIOBase] | None:
-    """Tells compressed files by their first bytes, unless the MRC mark is in its place."""
+    """Recognises compressed files by their first bytes, unless the MRC mark is present."""
     start = file.read(MAP_ID_OFFSET_BYTES + len(MAP_ID))
     file.seek(0)
     if start[MAP_ID_OFFSET_BYTES:] != MAP_ID:

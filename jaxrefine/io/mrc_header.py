@@ -1,4 +1,4 @@
-"""The header of an MRC file: read, checked, and made sense of where its marks are odd."""
+"""The header of an MRC file: reading, checking, and interpreting unusual headers."""
 
 import math
 import os
@@ -34,16 +34,16 @@ _MOST_EXTENDED_BYTES = 1 << 28
 
 @dataclass(frozen=True)
 class Header:
-    """What the program uses of an MRC header, checked.
+    """The parts of an MRC header that the program uses, checked.
 
     Attributes:
         stored_shape: Sections, rows, columns.
-        axes: Where z, y and x are among these.
-        dtype: Of the values.
-        offset: Where they begin, in bytes.
-        voxel_size_angstrom: None where it is not told.
+        axes: Positions of z, y and x among these.
+        dtype: Type of the values.
+        offset: Position of the first value, in bytes.
+        voxel_size_angstrom: None if unknown.
         is_volume_stack: Whether there are several volumes.
-        oddities: What is to be warned of.
+        oddities: Warnings about the header.
     """
 
     stored_shape: tuple[int, int, int]
@@ -66,7 +66,7 @@ class Header:
 
 
 def read_header(path: PathLike, stream: BufferedIOBase, size: int | None) -> Header:
-    """A header, checked; of an uncompressed file the size is known."""
+    """A checked header; the size is known for an uncompressed file."""
     raw = stream.read(HEADER_DTYPE.itemsize)
     if raw.startswith(b"\x89HDF"):
         raise InputError(
@@ -117,10 +117,10 @@ def read_header(path: PathLike, stream: BufferedIOBase, size: int | None) -> Hea
 def _byte_order(
     path: PathLike, raw: bytes, size: int | None
 ) -> tuple[ByteOrder, list[str]]:
-    """The header's byte order, and what is odd in how it says so.
+    """The byte order of the header, and warnings about how it is stated.
 
-    Where the marks of the format are missing or wrong, as older programs write them, the
-    order counts in which the rest of the header makes sense, if it does in one alone.
+    If the marks of the format are missing or wrong, as in files of older programs, the
+    order in which the rest of the header is valid is used, if there is exactly one.
 
     Returns:
         "<" or ">".
@@ -151,7 +151,7 @@ def _byte_order(
 
 
 def _makes_sense(raw: bytes, order: ByteOrder, size: int | None) -> bool:
-    """Whether a header, read in a byte order, can be that of an MRC file."""
+    """Whether a header, read in a byte order, is valid for an MRC file."""
     header = np.frombuffer(raw, HEADER_DTYPE.newbyteorder(order))[0]
     mode, stored = int(header["mode"]), _stored_shape(header)
     n_extended = int(header["nsymbt"])

@@ -1,4 +1,4 @@
-"""Stacks of boxes, written one by one so that none need fit into memory."""
+"""Stacks of particle images, written one by one to save memory."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,13 +14,14 @@ from jaxrefine.io.atomic import atomic_path
 def new_stack(
     path: Path, n: int, box_px: int, pixel_size_angstrom: float
 ) -> Iterator[np.ndarray]:
-    """Open a stack of square images that takes the name `path` when the block ends well.
+    """Open a stack of square images that becomes `path` when the block ends without an
+    error.
 
     Args:
-        path: File in a folder that exists; replaced at once if it is there.
+        path: File in a folder that exists; replaced atomically if it exists.
         n: Number of images.
         box_px: Their side.
-        pixel_size_angstrom: For the header.
+        pixel_size_angstrom: Pixel size in the header.
 
     Yields:
         Array (n, y, x) of float32 in the file, to be filled.

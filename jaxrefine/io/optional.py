@@ -1,4 +1,4 @@
-"""Packages that only some commands need, and what to say where they are missing."""
+"""Optional packages, and the message if one is missing."""
 
 import sys
 from importlib import import_module
@@ -7,12 +7,12 @@ from jaxrefine.data.errors import InputError
 
 
 def require_packages(purpose: str, *packages: str, extra: str) -> None:
-    """Asks for packages before any work is done that would be in vain without them.
+    """Check that packages are installed, before work that needs them.
 
     Args:
-        purpose: What needs them, as a message begins: "a report".
+        purpose: What needs them, to begin the message: "a report".
         packages: Their names, for import and for pip alike.
-        extra: The extra of jaxrefine's own installation that brings them.
+        extra: The extra of jaxrefine that installs them.
 
     Raises:
         InputError: One of them cannot be imported.

@@ -1,4 +1,4 @@
-"""Files that a table or a configuration names, and where they are now."""
+"""Finding the files that a table or a configuration names."""
 
 import logging
 import os
@@ -20,7 +20,7 @@ _SEPARATORS = re.compile(r"[\\/]+")  # of Windows, too, where a table may come f
 
 
 def rebase_relative_paths(table: pd.DataFrame, source: Path, target: Path) -> pd.DataFrame:
-    """Make relative paths absolute where they would no longer be found.
+    """Make relative paths absolute if they would no longer be found.
 
     Relative paths are looked for in the current directory, then beside the table. Those
     that were found beside the table it was read from are not found from another folder.
@@ -49,14 +49,14 @@ def resolve_path(text: str, *, beside: Path, path_map: PathMap = ()) -> Path:
         text: The path, as the file has it. `~` and variables such as `$HOME` are expanded,
             unless a file has that very name.
         beside: The folder of the file that names it.
-        path_map: What has moved; the first OLD that fits counts.
+        path_map: Folders that have moved; the first matching OLD is used.
 
     Returns:
-        The path from the current directory if the file is there, else from `beside`,
-        whether it is there or not.
+        The path from the current directory if the file exists there, otherwise from
+        `beside`, whether it exists or not.
 
     Raises:
-        InputError: The system's encoding of file names has no word for it.
+        InputError: The system's encoding of file names cannot represent it.
     """
     try:
         os.fsencode(text)
@@ -76,19 +76,20 @@ def resolve_path(text: str, *, beside: Path, path_map: PathMap = ()) -> Path:
 def resolve_paths(
     texts: Iterable[str], *, beside: Path, path_map: PathMap = ()
 ) -> dict[str, Path]:
-    """Finds all files that a table names, also where its folder came from another machine.
+    """Finds all files that a table names, even if its folder was copied from another
+    machine.
 
-    As `resolve_path`; and an absolute path that is not there is looked for beside the
-    table, by as much of its end as is found there: of `/old/set/r1/a.mrc` first
-    `set/r1/a.mrc`, then `r1/a.mrc`, then `a.mrc`. Never is one file taken for two paths.
+    As `resolve_path`. In addition, a file whose absolute path does not exist is looked for
+    beside the table, by the end of its path: for `/old/set/r1/a.mrc` first `set/r1/a.mrc`,
+    then `r1/a.mrc`, then `a.mrc`. One file is never used for two paths.
 
     Args:
         texts: The paths, as the table has them.
         beside: Folder of the table.
-        path_map: What has moved.
+        path_map: Folders that have moved.
 
     Returns:
-        Of each text the path, whether it is there or not.
+        The path for each text, whether it exists or not.
     """
     found = {
         text: resolve_path(text, beside=beside, path_map=path_map)
@@ -115,9 +116,9 @@ def resolve_paths(
 
 
 def begins_with(path: Path, mark: bytes) -> bool:
-    """Whether a path is a file, and one of these first bytes.
+    """Whether a path is a file that starts with one of these byte strings.
 
-    A pipe or a device is not opened: it may wait for ever, or never end.
+    A pipe or a device is not opened: it could block or never end.
     """
     try:
         if not path.is_file():
@@ -129,7 +130,7 @@ def begins_with(path: Path, mark: bytes) -> bool:
 
 
 def no_such_file(path: str | os.PathLike[str]) -> InputError:
-    """The error of a file that is not there, and what would be right if that is plain."""
+    """The error for a missing file, with a remedy if there is an obvious one."""
     text = os.fspath(path)
     hint = ""
     stripped = os.sep.join(part.strip() for part in text.split(os.sep))
@@ -146,7 +147,7 @@ def no_such_file(path: str | os.PathLike[str]) -> InputError:
 
 
 def quoted(path: str | os.PathLike[str]) -> str:
-    """A path as messages show it: in quotes where spaces could be overlooked."""
+    """A path as shown in messages: in quotes if spaces could be overlooked."""
     text = os.fspath(path)
     return repr(text) if re.search(r"\s", text) else text
 
@@ -161,7 +162,7 @@ def _mapped(text: str, path_map: PathMap) -> str:
 
 
 def _by_its_end(text: str, folder: Path) -> Path | None:
-    """The file of a folder that a path names by the longest part of its end."""
+    """The file in a folder that matches the longest part of a path's end."""
     parts = [part for part in _SEPARATORS.split(text) if part]
     for first in range(1, len(parts)):
         path = folder.joinpath(*parts[first:])

@@ -1,1 +1,1 @@
-"""The processes of one run: which this is, and how they agree."""
+"""The processes that share a run: identification and coordination."""

@@ -1,10 +1,10 @@
-"""JAX's coordination service: short texts between processes, and who is alive.
+"""JAX's coordination service: short texts between processes, and which are alive.
 
-`jax.distributed.initialize` starts it, with heartbeats. Its store of texts and its list of
-live processes have no public name in JAX (the public functions of
-`jax.experimental.multihost_utils` pass arrays through the devices' own network, which asks
-for as many devices in each process). This is the only module that reaches behind the
-public names.
+`jax.distributed.initialize` starts it, with heartbeats. Its key-value store and its list of
+live processes have no public names in JAX (the public functions of
+`jax.experimental.multihost_utils` send arrays through the devices' own network, which
+requires the same number of devices in each process). This is the only module that uses
+non-public names.
 """
 
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ from jax.errors import JaxRuntimeError
 
 
 class Unreachable(Exception):
-    """The service does not answer: process 0 is gone, or this process has left."""
+    """The service does not answer: process 0 has ended, or this process has left."""
 
 
 def _client() -> Any:
@@ -26,7 +26,7 @@ def _client() -> Any:
 
 
 def put(key: str, text: str) -> None:
-    """Store a text for all processes; the first one under a key stays.
+    """Store a text for all processes; the first text of a key is kept.
 
     Raises:
         Unreachable: The service does not answer.
@@ -39,7 +39,7 @@ def put(key: str, text: str) -> None:
 
 
 def get(key: str, timeout_s: float) -> str | None:
-    """A text that some process stores, or will have stored by then; None without one.
+    """A text that a process has stored or stores before the time-out; None without one.
 
     Raises:
         Unreachable: The service does not answer.
@@ -53,9 +53,9 @@ def get(key: str, timeout_s: float) -> str | None:
 
 
 def alive(processes: Iterable[int]) -> set[int]:
-    """Those of the processes that are alive and have not left.
+    """The processes that are alive and have not left.
 
-    Returns once all of these have called it, with the same answer to each.
+    Returns when all of these have called it, with the same answer for each.
 
     Raises:
         Unreachable: The service does not answer.

@@ -1,4 +1,4 @@
-"""Where a process stands among the processes of a run: from options, SLURM or MPI."""
+"""Identification of a process within a run, from options, SLURM or MPI."""
 
 import os
 import re
@@ -48,13 +48,13 @@ _FIRST_PORT, _PORTS = 61440, 4096  # those that JAX takes, too
 
 @dataclass(frozen=True)
 class ProcessInfo:
-    """Where a process stands.
+    """A process within a run.
 
     Attributes:
-        coordinator: HOST:PORT of process 0; None: JAX takes it from SLURM.
+        coordinator: HOST:PORT of process 0; None: JAX determines it from SLURM.
         count: Number of processes.
         index: Number of this one.
-        local_device_ids: Those of the visible GPUs that are this process's; empty: all.
+        local_device_ids: The visible GPUs that this process uses; empty: all.
     """
 
     coordinator: str | None
@@ -69,16 +69,16 @@ def detect_process(
     index: int | None,
     environ: Mapping[str, str],
 ) -> ProcessInfo | None:
-    """Where this process stands; None where it is alone.
+    """This process within the run; None if it is the only one.
 
     Args:
         coordinator: Option `--coordinator`.
         count: Option `--num-processes`.
         index: Option `--process-id`.
-        environ: Environment; under `srun` and `mpirun` it tells all three.
+        environ: Environment; under `srun` and `mpirun` it contains all three.
 
     Raises:
-        InputError: The options, or what the environment says, is invalid or incomplete.
+        InputError: The options or environment variables are invalid or incomplete.
     """
     under_slurm = all(environ.get(name) for name in _SLURM)
     mpi = _under_mpi(environ)
@@ -124,7 +124,7 @@ def _whole(environ: Mapping[str, str], name: str, default: str = "") -> int:
 
 
 def _standing(environ: Mapping[str, str], size: str, rank: str) -> tuple[int, int]:
-    """Number of processes and of this one, of two variables."""
+    """Number of processes and index of this one, from two variables."""
     count, index = _whole(environ, size), _whole(environ, rank)
     if not index < count:
         raise InputError(f"{rank}: {index} — must be 0 … {count - 1}, by {size}")
@@ -135,7 +135,7 @@ def _standing(environ: Mapping[str, str], size: str, rank: str) -> tuple[int, in
 
 
 def _under_slurm(environ: Mapping[str, str]) -> tuple[int, int] | None:
-    """Number of tasks and of this one; None for a single task."""
+    """Number of tasks and index of this one; None for a single task."""
     # NTASKS is the job's in an interactive shell, STEP_NUM_TASKS the step's.
     size = "SLURM_STEP_NUM_TASKS" if environ.get("SLURM_STEP_NUM_TASKS") else "SLURM_NTASKS"
     if _whole(environ, size) == 1:
@@ -171,13 +171,13 @@ def _tasks_on_node(environ: Mapping[str, str]) -> int:
 
 @dataclass(frozen=True)
 class _MpiStanding:
-    """Where a process stands by what an MPI launcher has set.
+    """A process as described by the variables of an MPI launcher.
 
     Attributes:
         count: Number of processes.
         index: Number of this one.
-        on_machine: How many are on this machine; 0 where that is not told.
-        local: Number of this one among them.
+        on_machine: Number of processes on this machine; 0 if unknown.
+        local: Index of this one among them.
     """
 
     count: int
@@ -188,7 +188,7 @@ class _MpiStanding:
     def process(
         self, environ: Mapping[str, str], coordinator: str | None = None
     ) -> ProcessInfo:
-        """The process, with an address of process 0 where none is given."""
+        """The process, with an address of process 0 if none is given."""
         if coordinator is None:
             here = self.on_machine == self.count
             coordinator = _mpi_coordinator(environ, here=here)
@@ -198,7 +198,7 @@ class _MpiStanding:
 
 
 def _under_mpi(environ: Mapping[str, str]) -> _MpiStanding | None:
-    """What the variables of an MPI launcher say; None where this process is alone."""
+    """The variables of an MPI launcher; None if this process is the only one."""
     for size, rank, local_size, local_rank in _MPI:
         if environ.get(size) and environ.get(rank):
             count, index = _standing(environ, size, rank)
@@ -210,11 +210,11 @@ def _under_mpi(environ: Mapping[str, str]) -> _MpiStanding | None:
 
 
 def _mpi_coordinator(environ: Mapping[str, str], *, here: bool) -> str:
-    """HOST:PORT on which all processes of a job agree without a word.
+    """HOST:PORT that all processes of a job derive without communication.
 
     Args:
         environ: Environment.
-        here: All processes are on this machine.
+        here: Whether all processes are on this machine.
     """
     # Processes of one job are started with one command in one folder.
     job = [environ[name] for name in _MPI_JOB if environ.get(name)]
@@ -234,15 +234,15 @@ def _mpi_coordinator(environ: Mapping[str, str], *, here: bool) -> str:
 def _devices(
     tasks: int, local: int, on_node: int | None, environ: Mapping[str, str]
 ) -> tuple[int, ...]:
-    """Those of the visible GPUs that are this task's; empty: all.
+    """The visible GPUs that this task uses; empty: all.
 
-    JAX would take the GPU of the task's number alone, which is right only where each task
-    of a node sees all its GPUs and there are as many tasks as GPUs.
+    JAX would use only the GPU with the task's number, which is right only if each task of a
+    node sees all its GPUs and there are as many tasks as GPUs.
 
     Args:
-        tasks: How many of the run are on this node.
-        local: Number of this one among them.
-        on_node: GPUs of the job on the node; None where that is not told.
+        tasks: Number of tasks of the run on this node.
+        local: Index of this one among them.
+        on_node: GPUs of the job on the node; None if unknown.
         environ: Environment.
     """
     names = environ.get("CUDA_VISIBLE_DEVICES") or environ.get("ROCR_VISIBLE_DEVICES", "")
@@ -257,7 +257,7 @@ def _devices(
 
 
 def _address_errors(address: str, *, serves: bool) -> list[str]:
-    """What is wrong with HOST:PORT, in one sentence, if anything."""
+    """Errors of HOST:PORT."""
     key = f"--coordinator: {address}"
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 65536:

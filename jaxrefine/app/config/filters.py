@@ -1,4 +1,4 @@
-"""What the micrograph is filtered with: the sections of the preprocessing filters."""
+"""The sections of the preprocessing filters."""
 
 from typing import Annotated, ClassVar, TypeAlias
 
@@ -14,10 +14,10 @@ class WhiteningFilterConfig(Section):
 
     Attributes:
         enabled: Apply it.
-        num_freq_bins: Bins of the radial spectrum, at least 2; null: from the
+        num_freq_bins: Number of bins of the radial spectrum, at least 2; null: from the
             micrograph's size.
         max_freq: Frequency in cycles/px above which the filter is 1; null: no limit.
-        do_power_spectrum: True averages power and takes its root; false averages
+        do_power_spectrum: True averages power and takes the square root; false averages
             amplitudes.
     """
 
@@ -125,11 +125,11 @@ class ArbitraryCurveFilterConfig(Section):
 
 
 class PhaseRandomizationFilterConfig(Section):
-    """Replaces the phases of high frequencies by random ones.
+    """Randomises the phases of high frequencies.
 
     Attributes:
         enabled: Apply it.
-        cuton: Frequency in cycles/px from which phases are random.
+        cuton: Lowest frequency in cycles/px with random phases.
     """
 
     enabled: bool = False
@@ -145,11 +145,11 @@ class PhaseRandomizationFilterConfig(Section):
 
 
 class RandomFourierDropoutConfig(Section):
-    """Coefficients that Leopard-EM 1.3 leaves out of a match; a refinement uses all.
+    """Fourier coefficients that Leopard-EM 1.3 omits in a match; a refinement uses all.
 
     Attributes:
         enabled: Must be false.
-        dropout_fraction: The share that is left out.
+        dropout_fraction: The fraction that is left out.
         seed: Seed of the choice.
     """
 

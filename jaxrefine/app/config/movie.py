@@ -1,4 +1,4 @@
-"""Movie frames: the section that Leopard-EM's files have, and that must be off."""
+"""Movie frames: a section of Leopard-EM's files, which must be disabled."""
 
 from typing import ClassVar
 
@@ -6,7 +6,7 @@ from jaxrefine.app.config.schema import Rule, Section
 
 
 class MovieConfig(Section):
-    """Refinement against movie frames: accepted, but not built yet.
+    """Refinement against movie frames: accepted, but not implemented yet.
 
     Attributes:
         enabled: Must be false.

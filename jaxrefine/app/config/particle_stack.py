@@ -9,14 +9,14 @@ _LARGEST_BOX_PX = 8192
 
 
 class ParticleStackConfig(Section):
-    """The particles, and the sizes they are compared at.
+    """The particles, and the sizes of box and template.
 
     Attributes:
         df_path: The particle table, a CSV file or a particle stack of Leopard-EM 1.3
-            (HDF5), which calls it `hdf5_path`.
-        extracted_box_size: Height and width in px of the box cut around each particle;
-            even, no smaller than the template (4 to 24 px more is usual). The difference
-            is how far a particle's position is searched: without one it is fixed.
+            (HDF5), in which the key is `hdf5_path`.
+        extracted_box_size: Height and width in px of the box around each particle; even, at
+            least the template's (usually 4 to 24 px larger). Positions are searched over
+            the difference, and fixed if there is none.
         original_template_size: Height and width in px of the template, equal and even;
             the side of the template volume.
     """
@@ -82,7 +82,7 @@ class ParticleStackConfig(Section):
 
 
 def with_df_path(data: Any, section: str = "particle_stack") -> Any:
-    """The data, with Leopard-EM 1.3's `hdf5_path` as the `df_path` that it stands for."""
+    """The data, with Leopard-EM 1.3's `hdf5_path` renamed to `df_path`."""
     stack = data.get(section) if isinstance(data, Mapping) else None
     if not isinstance(stack, Mapping) or "df_path" in stack or "hdf5_path" not in stack:
         return data

@@ -1,4 +1,4 @@
-"""The configuration's section on polishing."""
+"""The section of the polish."""
 
 from typing import Annotated, ClassVar, Literal
 
@@ -9,19 +9,20 @@ _WORDS = f"a list of {', '.join(PARAMETERS)}"
 
 
 class PolishConfig(Section):
-    """From the grid's best to the continuous optimum.
+    """Continuous optimisation from the best grid point.
 
     Attributes:
         enabled: Polish, and write standard errors.
         method: `gauss_newton`, damped; or `adam`.
-        max_steps: Evaluations of score and derivatives per particle, at most.
-        parameters: What is free: some of orientation, shift, defocus, astigmatism and
+        max_steps: Maximum number of evaluations of score and derivatives per particle.
+        parameters: Free parameters: some of orientation, shift, defocus, astigmatism and
             pixel_size.
-        bound_to_cell: Stay within half a step of the grid's best, and one pixel. Steps are
-            commonly finer than standard errors: then most particles end at a limit.
-        prior: `match`: the start as a prior, known as well as the search's reach says, so
-            that poses are posterior means; for particles whose images say less than that.
-            `none`.
+        bound_to_cell: Stay within half a step of the best grid point, and within one pixel.
+            Steps are commonly smaller than standard errors, so most particles then end at a
+            limit.
+        prior: `match`: the starting values as a prior, with half the search range as
+            standard deviation, so that poses are posterior means; for particles whose
+            images contain less information. `none`: no prior.
     """
 
     enabled: bool = False

@@ -1,4 +1,4 @@
-"""What `reproduce: leopard_em` brings along."""
+"""The choices that `reproduce: leopard_em` implies."""
 
 from collections.abc import Mapping
 from operator import attrgetter
@@ -8,7 +8,7 @@ from jaxrefine.app.config.schema import Rule
 
 
 class PresetOverride(NamedTuple):
-    """A choice that `reproduce: leopard_em` brings along."""
+    """A choice that `reproduce: leopard_em` implies."""
 
     key: str
     choice: str | bool
@@ -37,7 +37,7 @@ IMPLIED = (
 
 
 def with_implied(data: Any, *, below: bool = True) -> Any:
-    """The data, with what `reproduce` implies where the user chose nothing else.
+    """The data, with the choices that `reproduce` implies unless the user chose otherwise.
 
     Args:
         data: Plain data of the configuration.

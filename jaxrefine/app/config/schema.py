@@ -1,6 +1,6 @@
-"""From plain data to a tree of sections, with every error of the data in one error.
+"""Conversion of plain data to a tree of sections, with all errors in one error.
 
-Knows the form (sections, keys, types, rules), not the keys: those are in `config`.
+Defines the form (sections, keys, types, rules); the keys are in `config`.
 """
 
 import dataclasses
@@ -31,12 +31,12 @@ from jaxrefine.data import InputError
 
 
 class Rule(NamedTuple):
-    """What the values of a section must satisfy, beyond their types.
+    """A condition on the values of a section, in addition to their types.
 
     Attributes:
-        key: The key that an error is reported at; dots lead into a section below.
-        holds: Takes the section. While others of its values are invalid it sees only
-            the sound ones, and is passed over when it reads another.
+        key: The key at which an error is reported; dots lead into a subsection.
+        holds: Tests the section. If other values are invalid, it sees only the valid ones,
+            and is skipped if it reads an invalid one.
         remedy: What would be right; `{other_key}` stands for that key's value.
     """
 
@@ -49,9 +49,9 @@ class Section(eqx.Module):
     """A mapping of the YAML file; its fields are the keys.
 
     Types are checked when a section is read (`structure`), rules whenever it is made.
-    A section with `enabled: false` does nothing, so its rules do not apply. A field
-    with metadata `{"key": False}` is no key of the file. Keys in `ignored`, which
-    Leopard-EM writes and nothing here depends on, may be in the file.
+    A section with `enabled: false` has no effect, so its rules do not apply. A field with
+    metadata `{"key": False}` is not a key of the file. Keys in `ignored`, which Leopard-EM
+    writes and jaxrefine does not use, are accepted.
     """
 
     rules: ClassVar[tuple[Rule, ...]] = ()
@@ -67,14 +67,14 @@ SectionT = TypeVar("SectionT", bound=Section)
 
 
 class ConfigError(NamedTuple):
-    """One error: where, what is there, and what would be right."""
+    """One error: key, value, and what would be right."""
 
     key: str
     found: str
     remedy: str
 
     def below(self, parent: str) -> "ConfigError":
-        """The same error, its key seen from one level further up."""
+        """The same error, with its key as seen from one level higher."""
         dot = "." if self.key and not self.key.startswith("[") else ""
         return self._replace(key=f"{parent}{dot}{self.key}")
 
@@ -83,7 +83,7 @@ class ConfigError(NamedTuple):
 
 
 class _ConfigErrors(Exception):
-    """Errors on their way up the tree; `sound` holds the values that have none."""
+    """Errors collected from the tree; `sound` holds the valid values."""
 
     def __init__(self, errors: Iterable[ConfigError], sound: Any = None):
         super().__init__()
@@ -95,7 +95,7 @@ class _ConfigErrors(Exception):
 
 
 class _ValueRepr(reprlib.Repr):
-    """Values as YAML writes them, in one line, and never long."""
+    """Values as YAML writes them, in one short line."""
 
     def __init__(self):
         super().__init__()
@@ -119,18 +119,18 @@ _shown = _ValueRepr()
 
 
 def show(value: Any) -> str:
-    """A value as messages show it."""
+    """A value as shown in messages."""
     return _shown.repr(value)
 
 
 def key_text(key: Hashable) -> str:
-    """A key as messages show it: as it is, or quoted where that would confuse."""
+    """A key as shown in messages, quoted if necessary."""
     plain = isinstance(key, str) and key.isprintable() and 0 < len(key) <= 60
     return str(key) if plain and key == str(key).strip() else show(key)
 
 
 def _describe(kind: Any) -> str:
-    """What a value of this type looks like, for 'must be …'."""
+    """Description of the values of a type, for 'must be …'."""
     origin, args = get_origin(kind), get_args(kind)
     if origin is Annotated:
         return str(args[1])
@@ -152,7 +152,7 @@ def _describe(kind: Any) -> str:
 
 
 def _broken(rules: Iterable[Rule], values: Any) -> list[ConfigError]:
-    """Errors of the rules that do not hold for the values present."""
+    """Errors of the rules that are violated by the values present."""
     if getattr(values, "enabled", True) is False:
         return []
     errors = []
@@ -187,7 +187,8 @@ def _keys(kind: type[Section]) -> Iterator[dataclasses.Field]:
 
 
 def _structure_exact(value: Any, kind: type) -> Any:
-    """bool, int, str, null: the type itself. bool is no int, nor text a number."""
+    """bool, int, str, null: exactly this type. A bool is not an int, and text is not a
+    number."""
     if isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
         return value
     raise _wrong(value, kind)
@@ -245,7 +246,7 @@ def _structure_union(value: Any, kind: Any) -> Any:
 
 
 def _structure_annotated(value: Any, kind: Any) -> Any:
-    """The annotation says in words what the value must be."""
+    """A value whose annotation describes what it must be."""
     try:
         return _converter.structure(value, get_args(kind)[0])
     except _ConfigErrors as error:
@@ -312,8 +313,8 @@ def structure(
     Args:
         kind: The section's class.
         data: Mappings, lists and scalars, as a YAML file yields them.
-        source: What messages call the data: the file's path.
-        earlier: Errors that were found in the file before.
+        source: Name of the data in messages: the path of the file.
+        earlier: Errors found in the file earlier.
 
     Raises:
         InputError: With every error, earlier ones first.

@@ -1,4 +1,4 @@
-"""What is searched: the sections of defocus, pixel size and orientation."""
+"""The sections of the search: defocus, pixel size and orientation."""
 
 import re
 from typing import Annotated, Any, ClassVar, Literal
@@ -52,15 +52,14 @@ def _range_rules(quantity: str, largest: float) -> tuple[Rule, ...]:
 
 
 class DefocusRefinementConfig(Section):
-    """The defocus search: offsets from each particle's best defocus.
+    """The defocus search: offsets from each particle's starting defocus.
 
     Attributes:
         enabled: Search; false keeps each particle's defocus.
         defocus_min: Smallest offset in Å.
         defocus_max: Largest offset in Å.
         defocus_step: Step in Å, larger than 0.
-        skip_enforce_zero: True leaves the offset 0 out where the steps miss it; false
-            inserts it.
+        skip_enforce_zero: True omits the offset 0 if the steps miss it; false inserts it.
     """
 
     enabled: bool = True
@@ -80,8 +79,7 @@ class PixelSizeRefinementConfig(Section):
         pixel_size_min: Smallest offset in Å.
         pixel_size_max: Largest offset in Å.
         pixel_size_step: Step in Å, larger than 0.
-        skip_enforce_zero: True leaves the offset 0 out where the steps miss it; false
-            inserts it.
+        skip_enforce_zero: True omits the offset 0 if the steps miss it; false inserts it.
     """
 
     enabled: bool = False
@@ -120,22 +118,22 @@ def _axis_rules(axis: str) -> tuple[Rule, ...]:
 class OrientationRefinementConfig(Section):
     """The orientation search: a local grid around each particle's orientation.
 
-    Each axis reaches up to one coarse step to either side, in whole fine steps (a fine
-    step larger than the coarse one leaves the axis at 0); a coarse step of 0
-    leaves the axis out. All steps are in degrees.
+    The search range of each axis is one coarse step to either side, in whole fine steps (a
+    fine step larger than the coarse one leaves only the offset 0); a coarse step of 0 skips
+    the axis. All steps are in degrees.
 
     Attributes:
         enabled: Search; false keeps each particle's orientation.
-        psi_step_coarse: Reach of the in-plane rotation.
+        psi_step_coarse: Search range of the in-plane rotation.
         psi_step_fine: Step of the in-plane rotation, larger than 0.
-        theta_step_coarse: Reach of the tilt; for `uniform` the radius of the disk of
+        theta_step_coarse: Search range of the tilt; for `uniform` the radius of the disk of
             tilts, in every direction.
         theta_step_fine: Step of the tilt, larger than 0.
-        phi_step_coarse: Reach of phi; only `cartesian` has this axis.
+        phi_step_coarse: Search range of phi; only `cartesian` has this axis.
         phi_step_fine: Step of phi, larger than 0; only `cartesian` has this axis.
         base_grid_method: `uniform`: a disk of tilts with each in-plane rotation, all
             three axes. `cartesian`: independent phi, theta and psi. `leopard_em`:
-            Leopard-EM's own grid, which leaves one tilt axis out.
+            Leopard-EM's own grid, which lacks one tilt axis.
     """
 
     enabled: bool = True
@@ -165,7 +163,7 @@ class OrientationRefinementConfig(Section):
 
 
 def _orientations_about(c: Any) -> float:
-    """How many orientations a search has, within a factor of two."""
+    """Number of orientations of a search, within a factor of two."""
 
     def steps(axis: str) -> float:
         fine = getattr(c, f"{axis}_step_fine")

@@ -1,4 +1,4 @@
-"""Reading a YAML file, with the line and column of what is wrong in it."""
+"""Reading a YAML file, with line and column of each error."""
 
 import os
 from collections.abc import Iterator
@@ -41,7 +41,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def _duplicates(node: yaml.Node | None) -> Iterator[ConfigError]:
-    """Keys given more than once, of which PyYAML would keep the last."""
+    """Duplicate keys, of which PyYAML would keep the last."""
     waiting, seen = [("", node)], set()
     for path, node in waiting:  # which grows on the way
         if id(node) in seen:
@@ -81,7 +81,7 @@ def read_yaml(path: str | os.PathLike[str]) -> tuple[Any, list[ConfigError]]:
     """Reads a YAML file, with a safe loader.
 
     Returns:
-        The file's content, and the errors of keys that it gives more than once.
+        The content of the file, and the errors about duplicate keys.
 
     Raises:
         InputError: The file cannot be read, is not UTF-8, or is not YAML.

@@ -1,1 +1,1 @@
-"""What a user sees of the program: logs, progress, summary, signals, exit codes."""
+"""The program's console: log messages, progress, summary, signals, exit codes."""

@@ -1,4 +1,4 @@
-"""What the program's exit codes mean."""
+"""The exit codes of the program."""
 
 EXIT_WRITTEN = 0
 # A check of the self-test failed.

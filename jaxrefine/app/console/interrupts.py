@@ -1,4 +1,4 @@
-"""Stopping a run early, at a moment at which nothing is lost."""
+"""Stopping a run early without losing results."""
 
 import os
 import signal
@@ -12,12 +12,12 @@ from jaxrefine.app.console.exit_codes import EXIT_INTERRUPTED
 
 
 class Stopped(Exception):
-    """A run that ended early; what it had finished is kept.
+    """A run that ended early; finished results are kept.
 
-    Its text is for the user, empty where another process says it.
+    Its text is for the user; it is empty if another process reports it.
 
     Attributes:
-        exit_code: Of the program.
+        exit_code: Exit code of the program.
     """
 
     exit_code: int
@@ -28,13 +28,13 @@ class Stopped(Exception):
 
 
 class Stop:
-    """Whether a run should stop. It is asked between batches, and while waiting."""
+    """Whether a run should stop; checked between batches and while waiting."""
 
     def __init__(self) -> None:
         self.reason: Stopped | None = None
 
     def request(self, text: str, exit_code: int) -> None:
-        """Ask the run to stop; the first reason counts."""
+        """Ask the run to stop; the first reason is kept."""
         if self.reason is None:
             self.reason = Stopped(text, exit_code)
 
@@ -46,20 +46,21 @@ class Stop:
 
 @contextmanager
 def interrupts_unwind() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM raise KeyboardInterrupt: what is half written is removed."""
+    """Let Ctrl-C and SIGTERM raise KeyboardInterrupt, so that incomplete files are
+    removed."""
     with _handled(signal.default_int_handler):
         yield
 
 
 @contextmanager
 def stop_on_signals(stop: Stop, *, quiet: bool = False) -> Iterator[None]:
-    """Turn the first Ctrl-C or SIGTERM into a request; a second one kills at once.
+    """Turn the first Ctrl-C or SIGTERM into a request to stop; a second one ends at once.
 
-    Signals reach the main thread alone; a run in another one cannot be asked to stop.
+    Signals reach only the main thread; a run in another thread cannot be stopped by them.
 
     Args:
-        stop: Is asked.
-        quiet: Do not say so.
+        stop: Receives the request.
+        quiet: Do not print a message.
     """
 
     def asked(number: int, frame: object) -> None:
@@ -78,7 +79,7 @@ def stop_on_signals(stop: Stop, *, quiet: bool = False) -> Iterator[None]:
 
 @contextmanager
 def _handled(handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
-    """Handle Ctrl-C and SIGTERM, but where they are ignored, as under nohup."""
+    """Handle Ctrl-C and SIGTERM, unless they are ignored, as under nohup."""
     taken = {}
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM):

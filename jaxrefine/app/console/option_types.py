@@ -1,4 +1,4 @@
-"""Types of the command line's options: what is wrong with a value is said at once."""
+"""Types of command-line options, with error messages for invalid values."""
 
 import argparse
 import math
@@ -41,14 +41,14 @@ def even(text: str) -> int:
 
 
 def pixel_size(text: str) -> float:
-    """A pixel size in Å, as a particle table may hold it."""
+    """A pixel size in Å, within the limits of a particle table."""
     if not 0.01 <= (number := float(text)) <= 100:
         raise argparse.ArgumentTypeError(f"{text} should be in 0.01 … 100 (Å)")
     return number
 
 
 def folder_map(text: str) -> tuple[str, str]:
-    """OLD=NEW: a folder that has moved, and where to."""
+    """OLD=NEW: the old and new path of a folder that has moved."""
     old, equals, new = text.partition("=")
     if not (old.strip("/\\") and equals and new):
         raise argparse.ArgumentTypeError(f"{text} should be OLD=NEW, two folders")
@@ -56,7 +56,7 @@ def folder_map(text: str) -> tuple[str, str]:
 
 
 def add_path_map(parser: argparse.ArgumentParser) -> None:
-    """The option `--map-path`, for commands that read what a table names."""
+    """Add the option `--map-path`, for commands that read files named in a table."""
     parser.add_argument(
         "--map-path",
         action="append",

@@ -1,4 +1,4 @@
-"""What the program prints as its result, on standard output."""
+"""Results printed on standard output."""
 
 import io
 import logging
@@ -12,9 +12,9 @@ log = logging.getLogger("jaxrefine")
 
 
 def say(text: str) -> None:
-    """Print lines, at once; control characters are spelt out.
+    """Print lines immediately; control characters are escaped.
 
-    A reader that has gone, as `head` does, or a full disk ends the printing, not the work.
+    A closed reader, such as `head`, or a full disk ends the printing, not the run.
     """
     try:
         print(printable(text), flush=True)
@@ -25,14 +25,14 @@ def say(text: str) -> None:
 
 
 def use_any_characters() -> None:
-    """Spell out what the terminal's encoding lacks, instead of ending in an error."""
+    """Escape characters that the terminal's encoding lacks, instead of raising an error."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # not in a notebook, which has them all
             stream.reconfigure(errors="backslashreplace")
 
 
 def flush_output() -> None:
-    """Write out what is left, so that Python finds nothing to complain about at its end."""
+    """Flush the output, so that Python raises no error at exit."""
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
@@ -41,7 +41,7 @@ def flush_output() -> None:
 
 
 def _print_nothing_more() -> None:
-    """What is left in the buffer, and what is still to come, goes nowhere."""
+    """Discard the buffer and all further output."""
     with suppress(OSError, ValueError):  # a stream without a file
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""What a run did, in a few lines."""
+"""The summary of a run."""
 
 import logging
 import math
@@ -20,8 +20,8 @@ class FallenMicrograph:
     """A micrograph whose z-scores fell instead of rising.
 
     Attributes:
-        name: The micrograph, as the table has it.
-        particles: How many of its particles have a z-score before and after.
+        name: The micrograph, as named in the table.
+        particles: Number of its particles with z-scores before and after.
         z_before: Their median z-score at the start.
         z_after: The same, refined.
     """
@@ -34,12 +34,12 @@ class FallenMicrograph:
 
 @dataclass(frozen=True)
 class ExpectedScores:
-    """What poses are worth in data to which they were not fitted.
+    """Mean z-scores at the start and expected in independent data.
 
     Attributes:
-        particles: How many have both.
+        particles: Number of particles with both.
         z_before: Mean z-score at the start.
-        z_after: Mean z-score to expect of the refined poses in other data.
+        z_after: Expected mean z-score of the refined poses in independent data.
     """
 
     particles: int
@@ -69,18 +69,18 @@ class Summary:
     Attributes:
         output: The refined table.
         particles: Number of its rows.
-        refined: How many of them were refined.
-        continued: How many of the rows an earlier run had left.
-        mean_z_before: Mean z-score of the input, as its own program scored it; refined
-            where it was refined before. NaN without that column.
+        refined: Number of refined particles.
+        continued: Number of rows that an earlier run had refined.
+        mean_z_before: Mean z-score in the input, the refined one if it was refined before;
+            NaN without that column.
         mean_z_after: Mean refined z-score.
-        mean_snr: Mean refined correlation over the background.
-        statuses: How many particles have each status.
+        mean_snr: Mean 2DTM SNR.
+        statuses: Number of particles with each status.
         seconds: Wall time of the search and the preparation.
-        fallen: Micrographs whose median z-score fell far below the start's.
-        mean_z_expected: Mean z-score to expect of the refined poses in other data; NaN
+        fallen: Micrographs whose median z-score fell far below the starting one.
+        mean_z_expected: Expected mean z-score of the refined poses in independent data; NaN
             without a polish.
-        expected: The same beside the start's; None where either is unknown.
+        expected: The same, with the starting mean; None if either is unknown.
         partners: What a constrained search found; None after a refinement.
     """
 
@@ -182,9 +182,9 @@ def print_summary(summary: Summary, *, quiet: bool, json_progress: bool) -> None
     """Print a summary, and keep it in the log file.
 
     Args:
-        summary: Of a run.
+        summary: Summary of a run.
         quiet: Do not print it.
-        json_progress: Log it as an event, too.
+        json_progress: Also log it as an event.
     """
     for line in format_summary(summary):
         if not quiet:

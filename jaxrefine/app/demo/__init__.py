@@ -1,1 +1,1 @@
-"""A data set with known truth, what a run made of it, and the self-test."""
+"""A data set with known truth, its evaluation, and the self-test."""

@@ -1,8 +1,8 @@
 """A small data set with known truth: antibodies in two simulated micrographs.
 
-The folder holds what a user of 2D template matching has: micrographs, a template, maps and
-the table of a match. The match is our own small one; the README that is written beside the
-data says how it cheats.
+The folder holds the files that a user of 2D template matching has: micrographs, a template,
+maps and the table of a match. The match is a small substitute; the README that is written
+with the data describes its shortcuts.
 """
 
 import csv
@@ -41,7 +41,7 @@ Row = dict[str, str | int | float]
 
 @dataclass(frozen=True)
 class _Exposure:
-    """One micrograph to be made."""
+    """One micrograph to be simulated."""
 
     defocus_angstrom: tuple[float, float]
     astigmatism_deg: float
@@ -55,11 +55,11 @@ EXPOSURES = (
 
 
 def make_demo(folder: str | Path, seed: int = 0) -> None:
-    """Writes the demo's files into a folder, which is made if it is not there.
+    """Writes the demo's files into a folder, which is created if necessary.
 
     Args:
-        folder: Where to write; an older demo there is replaced.
-        seed: Everything random follows from it.
+        folder: Folder to write; an older demo in it is replaced.
+        seed: Seed of all random numbers.
 
     Raises:
         InputError: If the folder holds anything but a demo, or cannot be made.
@@ -285,34 +285,34 @@ Refine the particles, in this folder:
 
     python -m jaxrefine config.yaml
 
-| file | what it holds |
+| file | content |
 |---|---|
 | `micrograph_0.mrc`, `micrograph_1.mrc` | the images |
 | `template.mrc` | the antibody's density, {TEMPLATE_SIDE} voxels a side |
-| `match_results.csv` | particles as a match gives them: the input of the refinement |
+| `match_results.csv` | the particle table of the match, the input of the refinement |
 | `config.yaml` | settings of the refinement |
-| `truth.csv` | what was planted: pose, centre, defocus (`relative_defocus` over the \
-micrograph's), ideal SNR |
+| `truth.csv` | the truth: pose, centre, defocus (`relative_defocus`, with respect to \
+the micrograph's), ideal SNR |
 | `correlation_average_*.mrc`, `correlation_variance_*.mrc` | mean and standard deviation \
 of the correlation |
 | `mip_*.mrc`, `scaled_mip_*.mrc` | best correlation and best z-score |
-| `orientation_*.mrc`, `relative_defocus_*.mrc` | where the best was found |
+| `orientation_*.mrc`, `relative_defocus_*.mrc` | the best orientation and defocus |
 
 `correlation_variance`, map and column, holds a standard deviation, as in Leopard-EM 1.2.
 
-## How the match cheats
+## Shortcuts of the match
 A real match searches millions of orientations. This one correlated {N_UNIFORM} random
-orientations ({N_UNIFORM // 2} and their opposite views), which make mean and standard
-deviation, and {N_NEAR_TRUTH} more for each particle, drawn at random within a coarse search
-cell around its true pose (tilts up to {TILT_CELL_DEG}° in any direction, in-plane angles
+orientations ({N_UNIFORM // 2} and their opposite views) for mean and standard deviation,
+and {N_NEAR_TRUTH} more for each particle, drawn at random within a coarse search cell
+around its true pose (tilts up to {TILT_CELL_DEG}° in any direction, in-plane angles
 within ±{IN_PLANE_CELL_DEG}°), all at the micrograph's own defocus. The particles of the
-table are the maxima that came out of that. They start the refinement about where a real
-match would, but they show nothing about how well particles can be found.
+table are the resulting maxima. Their starting values are about as accurate as those of a
+real match, but they do not show how well particles can be detected.
 
 ## What to expect
-Noise alone limits every method, on average to about 0.35°, 25 Å of defocus and 0.05 px. A
-refinement that moves particles by whole pixels only cannot get below about 0.6°.
+Noise limits every method, on average to about 0.35°, 25 Å of defocus and 0.05 px. A
+refinement with whole-pixel positions cannot reach errors below about 0.6°.
 
-All of this was made by a program from a seed; the antibody's coordinates are the only
-thing that was ever measured.
+All data were simulated from a random seed, except for the antibody's coordinates, which
+were measured.
 """

@@ -1,4 +1,4 @@
-"""How far particles are from the truth, before and after refinement."""
+"""Errors of particles with respect to the truth, before and after refinement."""
 
 import csv
 from dataclasses import dataclass, fields
@@ -15,14 +15,14 @@ BeforeAfter = tuple[float, float]
 
 @dataclass(frozen=True)
 class ParticleErrors:
-    """One planted particle: errors of its row in the table, before and after.
+    """One simulated particle: errors of its row in the table, before and after.
 
     Attributes:
-        particle_index: What the table calls it.
+        particle_index: Its index in the table.
         angle_deg: Angle of the rotation between the row's orientation and the true one.
         position_px: Distance in the image.
         defocus_angstrom: Absolute difference.
-        z_score: No error: scaled_mip, before and after.
+        z_score: Not an error: scaled_mip, before and after.
     """
 
     particle_index: str
@@ -34,12 +34,12 @@ class ParticleErrors:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A table of particles against the truth; str() gives a text table.
+    """Comparison of a particle table with the truth; str() gives a text table.
 
     Attributes:
-        particles: Planted particles that have a row in the table, in the table's order.
-        n_missed: Planted particles without a row.
-        n_false: Rows without a planted particle.
+        particles: Simulated particles with a row in the table, in the table's order.
+        n_missed: Simulated particles without a row.
+        n_false: Rows without a simulated particle.
     """
 
     particles: tuple[ParticleErrors, ...]
@@ -78,12 +78,12 @@ class Comparison:
 
 
 def compare_with_truth(folder: str | Path, refined_csv: str | Path) -> Comparison:
-    """Compares the demo's particles with what was planted.
+    """Compares the demo's particles with the truth.
 
     Args:
         folder: The demo's folder, which holds truth.csv.
-        refined_csv: Table of particles. Rows belong to the planted particle of the same
-            micrograph whose place is nearest; what was not refined counts as unchanged.
+        refined_csv: Table of particles. Each row belongs to the nearest simulated particle
+            in the same micrograph; particles that were not refined count as unchanged.
     """
     truth, rows = _read(Path(folder) / "truth.csv"), _read(Path(refined_csv))
     owners = [_owner(row, truth) for row in rows]
@@ -147,7 +147,7 @@ def _distance(true_row: dict[str, str], row: dict[str, str], state: str) -> floa
 
 
 def _value(row: dict[str, str], state: str, name: str) -> float:
-    """The refined value where there is one, else the starting one."""
+    """The refined value if there is one, otherwise the starting one."""
     return float(row.get(state + name) or row[name])
 
 

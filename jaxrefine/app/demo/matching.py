@@ -1,4 +1,4 @@
-"""The demo's own template matching: a coarse, small stand-in for the real thing.
+"""The demo's template matching: a small, coarse substitute for a real one.
 
 Filter and correlation follow Leopard-EM's recipe (whitening, CTF on the template's grid) in
 numpy, with exact projections of the atoms in place of slices of a volume.
@@ -35,7 +35,7 @@ def with_opposite_views(
 ) -> tuple[NDArray, NDArray]:
     """Projections and rotations, and after them those seen from behind.
 
-    A turn by 180° about the image's y axis mirrors the projection in x, which costs
+    A rotation by 180° about the image's y axis mirrors the projection in x, which costs
     nothing: P(ky, -kx) is the conjugate of P(-ky, kx).
     """
     mirrored = np.roll(projections[:, ::-1], 1, axis=1).conj()
@@ -56,8 +56,8 @@ def match(
         projections: (n, side, side // 2 + 1), matter positive.
         rotations: (n, 3, 3), theirs.
         ctf: (side, side // 2 + 1).
-        n_statistics: So many of the projections, from the first, make mean and standard
-            deviation; all of them compete for the best.
+        n_statistics: Mean and standard deviation are taken over this many projections, from
+            the first; the best is taken over all.
 
     Returns:
         mip, scaled_mip, correlation_average, correlation_variance (which holds the
@@ -124,7 +124,8 @@ def peaks(
 
 
 def _unit_template(template_rfft: NDArray, n_pixels: int) -> NDArray:
-    """Zero at the box's rim on average; norm 1 once its mean over the image is gone."""
+    """Zero mean at the edge of the box; norm 1 after subtracting its mean over the
+    image."""
     side = template_rfft.shape[0]
     template = np.fft.irfft2(template_rfft, s=(side, side))
     rim = np.ones((side, side), dtype=bool)

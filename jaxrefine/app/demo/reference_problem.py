@@ -1,4 +1,4 @@
-"""What the self-test searches: particles in noise, of which everything is known."""
+"""The problem of the self-test: particles in noise, with known truth."""
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -28,13 +28,13 @@ _DEFOCI = search_offsets(-1200.0, 1200.0, 600.0)
 
 
 class World(eqx.Module):
-    """Particles, and where they are in a grid around their starts.
+    """Particles, and their true grid points around the starting values.
 
     Attributes:
         particles: Ready to score.
-        template: What they are.
-        score: How to correlate.
-        grid: Where they are searched.
+        template: Their template.
+        score: The score.
+        grid: The search grid.
         rotation: (n, 3, 3), the truth.
         truth: (n, 5), the truth as indices of the grid.
     """
@@ -48,13 +48,13 @@ class World(eqx.Module):
 
 
 def some_atoms() -> sim.Atoms:
-    """Something without symmetry that fills most of the template."""
+    """An asymmetric structure that fills most of the template."""
     radius = 0.4 * SIDE * PIXEL_SIZE_ANGSTROM
     return sim.random_globule(300, radius, np.random.default_rng(0)).blurred(40.0)
 
 
 def make_problem(atoms: sim.Atoms) -> World:
-    """Four particles in one micrograph, each at a point of the grid around its start."""
+    """Four particles in one micrograph, each at a grid point around its starting values."""
     rng = np.random.default_rng(1)
     score = ImageCTF.for_particles(
         _BOX,

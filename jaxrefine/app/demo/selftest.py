@@ -1,7 +1,7 @@
-"""Known answers: whether a device computes what it should.
+"""Self-test: comparison of the results of a device with known answers.
 
-References are float64 sums in plain numpy, which share no formula with the package, and a
-plain search, which scores every pose by transforms on the same device.
+References are float64 sums in numpy, which share no code with the package, and a plain
+search, which scores every pose by Fourier transforms on the same device.
 """
 
 from collections.abc import Iterator
@@ -47,8 +47,8 @@ class Check:
 
     Attributes:
         name: What was compared.
-        deviation: By how much it differs from the known answer.
-        bound: By how much it may.
+        deviation: Difference from the known answer.
+        bound: Tolerance.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Check:
 
 
 def run_checks(device: Device) -> Iterator[Check]:
-    """Compute on a device what is known, one check after the other."""
+    """Run the checks on a device, one after the other."""
     with jax.default_device(device):
         atoms = problem.some_atoms()
         for sampling in ("padded", "cubic"):
@@ -79,7 +79,7 @@ def run_checks(device: Device) -> Iterator[Check]:
 
 
 def _central_slice(atoms: sim.Atoms, sampling: Sampling) -> Check:
-    """Samples of a slice, against sums over all voxels.
+    """Samples of a slice, compared with sums over all voxels.
 
     To interpolate between samples of a transform is to sum over the voxels with
     interpolated waves: what is left is rounding alone.
@@ -152,9 +152,9 @@ def _plain_scores(world: World) -> NDArray[np.float32]:
 
 
 def _score(world: World, atoms: sim.Atoms, z: NDArray[np.float32]) -> Check:
-    """z at the planted poses, against the matched filter in float64.
+    """z at the true poses, compared with the matched filter in float64.
 
-    Its projections are exact; the slices', interpolated, are not.
+    Its projections are exact; those from slices are interpolated.
     """
     ours, exact = [], []
     for number, (turn, index) in enumerate(zip(world.rotation, world.truth, strict=True)):
@@ -172,7 +172,8 @@ def _matched_filter(
     rotation: NDArray[np.float64],
     index: NDArray[np.int64],
 ) -> float:
-    """Correlation of the cut with the filtered, CTF-convolved projection of the atoms."""
+    """Correlation of the padded box with the filtered, CTF-convolved projection of the
+    atoms."""
     score = world.score
     u, v = problem.DEFOCUS_ANGSTROM
     offset = float(world.grid.defocus_angstrom[index[1]])
@@ -209,7 +210,7 @@ def _matched_filter(
 
 
 def _search(world: World, precision: Precision, z: NDArray[np.float32]) -> Iterator[Check]:
-    """The search as a run does it, against the plain search's best."""
+    """The search of a run, compared with the best of the plain search."""
     layout = replace(_layout(world, world.grid, precision), candidates=_CANDIDATES)
     found = refine_particles(
         world.particles, world.template, world.grid, world.score, layout=layout
@@ -221,9 +222,9 @@ def _search(world: World, precision: Precision, z: NDArray[np.float32]) -> Itera
 
 
 def _products(world: World, precision: Precision, z: NDArray[np.float32]) -> Check:
-    """z of a few orientations by the matrix product, against transforms.
+    """z of a few orientations by the matrix product, compared with Fourier transforms.
 
-    So few that the norms' fit goes through each of them, and rounding is what is left.
+    They are so few that the fit of the norms passes through all, and only rounding remains.
     """
     few = np.linspace(0, z.shape[3] - 1, 16).astype(int)
     rotation, at_edge = world.grid.rotation[few], world.grid.rotation_at_edge[few]

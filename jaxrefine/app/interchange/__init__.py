@@ -1,1 +1,1 @@
-"""Particles to and from other programs: STAR files and extracted boxes."""
+"""Exchange of particles with other programs, and selection and joining of tables."""

@@ -1,4 +1,4 @@
-"""Particles cut out of their micrographs, as RELION and cisTEM want them."""
+"""Particle images extracted from micrographs, for RELION and cisTEM."""
 
 from collections.abc import Iterator
 
@@ -12,24 +12,25 @@ _BACKGROUND_BEYOND = 0.75
 
 
 def box_side(template_side_px: int) -> int:
-    """A box with room for what the CTF spreads: 1.5 times the template's side, even."""
+    """Side of a particle image with a margin for the CTF: 1.5 times the template's,
+    even."""
     return 2 * round(0.75 * template_side_px)
 
 
 def extract_boxes(
     image: Float[np.ndarray, "Y X"], centre_px: Int[np.ndarray, "n 2"], side: int
 ) -> Iterator[Float[np.ndarray, "side side"]]:
-    """Boxes whose pixel side // 2 is the centre; reflected beyond the image's edge.
+    """Particle images centred at pixel side // 2; reflected beyond the micrograph's edge.
 
-    Pixels that are not finite count as the mean.
+    Pixels that are not finite are set to the mean.
 
     Args:
         image: The micrograph.
         centre_px: (x, y), within the micrograph.
-        side: Of the boxes, even.
+        side: Side of the images, even.
 
     Yields:
-        One box after another.
+        One image after another.
 
     Raises:
         InputError: A centre lies outside.
@@ -51,11 +52,11 @@ def extract_boxes(
 def normalised(
     box: Float[np.ndarray, "side side"], matter_is_bright: bool
 ) -> Float[np.ndarray, "side side"]:
-    """A box whose background has mean 0 and standard deviation 1.
+    """A particle image whose background has mean 0 and standard deviation 1.
 
     Args:
-        box: Of a micrograph, in which matter is dark.
-        matter_is_bright: What RELION expects: the contrast is turned round.
+        box: Image from a micrograph, in which density is dark.
+        matter_is_bright: Invert the contrast, as RELION expects.
     """
     side = len(box)
     offset = np.arange(side) - side // 2

@@ -1,4 +1,4 @@
-"""Statistic maps for micrographs of which no match has left any."""
+"""Statistic maps for micrographs without template matching."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,22 +14,24 @@ from jaxrefine.io.paths import resolve_path
 def write_flat_maps(
     table: Path, micrographs: Sequence[str], beside: Path, side: int, *, overwrite: bool
 ) -> list[tuple[str, str]]:
-    """Maps of mean 0 and deviation 1, as the score has in noise of the measured spectrum.
+    """Write maps of mean 0 and standard deviation 1, as for noise with the measured
+    spectrum.
 
-    They stand beside a table, two for all micrographs of one shape.
+    They are written beside a table, two for all micrographs of one shape.
 
     Args:
         table: The table that will name them.
-        micrographs: Of each particle, as the table names it.
-        beside: Folder from which relative names count.
-        side: Of the template, in pixels.
-        overwrite: Replace maps that are there.
+        micrographs: Micrograph of each particle, as named in the table.
+        beside: Folder to which relative names refer.
+        side: Side of the template, in pixels.
+        overwrite: Replace existing maps.
 
     Returns:
-        Mean and deviation, for each particle.
+        Paths of the two maps, for each particle.
 
     Raises:
-        InputError: A micrograph is missing or smaller than the template, or a map is there.
+        InputError: A micrograph is missing or smaller than the template, or a map exists
+            already.
     """
     made: dict[tuple[int, int], tuple[str, str]] = {}
     maps: dict[str, tuple[str, str]] = {}

@@ -1,4 +1,4 @@
-"""Which of a table's micrographs another program's name means."""
+"""Matching of another program's micrograph names to those of a table."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -16,7 +16,7 @@ _MOST_NAMED = 5
 
 
 def plain_name(name: str) -> str:
-    """A micrograph's name without folder, extension, and what cryoSPARC adds to it."""
+    """A micrograph's name without folder, extension, and cryoSPARC's additions."""
     stem = Path(name).name
     for extension in (".gz", ".bz2", ".mrc", ".mrcs", ".tif", ".tiff", ".eer"):
         stem = stem.removesuffix(extension)
@@ -29,17 +29,17 @@ def plain_name(name: str) -> str:
 def matched_names(
     names: Iterable[str], known: Mapping[str, object], where: Path
 ) -> dict[str, str]:
-    """Known names by the names that mean them.
+    """Known names by the names that refer to them.
 
-    The same file name counts first; else the same name without what programs add to it.
+    The same file name is preferred, then the same name without the additions of programs.
 
     Args:
-        names: As another program has them.
+        names: Another program's names.
         known: File names of the table's micrographs.
         where: The table, for messages.
 
     Raises:
-        InputError: One means none of them, or several.
+        InputError: A name matches none of them, or several.
     """
     by_plain: dict[str, list[str]] = {}
     for name in known:

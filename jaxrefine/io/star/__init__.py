@@ -1,1 +1,1 @@
-"""STAR files of RELION and cisTEM: their names for things, writing and reading."""
+"""STAR files of RELION and cisTEM: their column names, reading and writing."""

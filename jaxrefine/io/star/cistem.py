@@ -1,4 +1,4 @@
-"""Particles of cisTEM's STAR files, with or without a stack of boxes."""
+"""Particles in cisTEM's STAR files, with or without a stack of particle images."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,14 +41,14 @@ _READ = {
 
 
 def is_cistem(table: pd.DataFrame) -> bool:
-    """Whether a table has columns of cisTEM."""
+    """Whether a table has cisTEM's columns."""
     return any(str(name).startswith("cisTEM") for name in table)
 
 
 def from_cistem(
     path: Path, table: pd.DataFrame, first_line: str, options: ReadOptions
 ) -> StarParticles:
-    """Particles of a table; a shift that is not there, as in 2DTM results, is 0.
+    """Particles of a table; missing shifts, as in 2DTM results, are 0.
 
     Raises:
         InputError: A column is missing or invalid, there are no orientations, or the pixel
@@ -87,8 +87,8 @@ def _phase_shift_deg(
     """Phase shifts in degrees.
 
     cisTEM reads degrees and writes radians (`ExtractParametersFromLine`, which converts,
-    and `WriteTocisTEMStarFile`, which does not). So values that can be radians are taken
-    as such, unless the file says that they are degrees, as those that jaxrefine writes do.
+    and `WriteTocisTEMStarFile`, which does not). Values that can be radians are therefore
+    read as radians, unless the file states that they are degrees, as files of jaxrefine do.
     """
     unit = options.phase_shift_unit
     largest = float(np.abs(values).max(initial=0.0))

@@ -1,4 +1,4 @@
-"""Columns of other programs' tables as numbers and names, checked."""
+"""Reading and checking columns of other programs' tables."""
 
 from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
@@ -28,7 +28,7 @@ _MOST_NAMED = 5
 
 
 def fields(path: Path, table: pd.DataFrame, names: dict) -> dict[str, np.ndarray]:
-    """Numbers of the particles, by our names for them."""
+    """Numbers of the particles, by jaxrefine's names for them."""
     found = {}
     for name, theirs in names.items():
         limit = _LIMITS.get(name, _LIMIT)
@@ -73,7 +73,7 @@ def numbers(
 def places(
     path: Path, table: pd.DataFrame, name: str, default: float | None = None
 ) -> Float[np.ndarray, "n 2"]:
-    """A column of x, and of y; `default` where one is missing."""
+    """Columns of x and y; `default` if one is missing."""
     columns = [
         np.full(len(table), default)
         if default is not None and one not in table
@@ -95,7 +95,7 @@ def need_sane_places(path: Path, centre: np.ndarray, shift: np.ndarray) -> None:
 
 
 def names(path: Path, table: pd.DataFrame, name: str) -> list[str]:
-    """Files' names; cisTEM, too, puts them into quotes."""
+    """File names, without the quotes that cisTEM adds."""
     found = [text.strip("'") for text in table[name]]
     for row, text in enumerate(found, 1):
         if not text.strip():
@@ -106,7 +106,7 @@ def names(path: Path, table: pd.DataFrame, name: str) -> list[str]:
 
 
 def some(values: Sequence[object]) -> str:
-    """A few of them, as text that is not too long."""
+    """A few of them, as short text."""
     texts = [
         f"{value:g}" if isinstance(value, float) else repr(value)[:60]
         for value in values[:_MOST_NAMED]
@@ -115,7 +115,7 @@ def some(values: Sequence[object]) -> str:
 
 
 def need_orientations(path: Path, table: pd.DataFrame, angles: Sequence[str]) -> None:
-    """Refuse picks, with a word on what makes particles of them.
+    """Refuse particle picks without orientations, with a remedy.
 
     Raises:
         InputError: An angle is missing.
@@ -133,7 +133,7 @@ NO_ORIENTATIONS = (
 
 
 def unread(table: pd.DataFrame, read: Set[str]) -> Iterator[str]:
-    """What is left out of the particle table, as a note."""
+    """A note on the fields that are left out of the particle table."""
     left = sorted(str(name) for name in table.columns if name not in read)
     if left:
         yield f"left out of the table: {', '.join(f'_{name}' for name in left)}"

@@ -1,4 +1,4 @@
-"""Names of RELION's optics groups, by which it finds them again."""
+"""Names of RELION's optics groups, which its re-extraction looks up."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,14 +14,14 @@ _NEEDED = {
 
 
 def group_names(path: Path, micrographs: Sequence[str]) -> list[str]:
-    """Name of the optics group of each micrograph, told by the file's name.
+    """Name of the optics group of each micrograph, by file name.
 
     Args:
         path: RELION's micrographs.star.
         micrographs: Names; folders do not matter.
 
     Raises:
-        InputError: The file cannot be read, is another, or lacks a micrograph.
+        InputError: The file cannot be read, is of another kind, or lacks a micrograph.
     """
     tables = star_tables(path)
     for block, columns in _NEEDED.items():

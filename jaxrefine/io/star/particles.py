@@ -1,8 +1,8 @@
-"""What files of RELION, cisTEM and cryoSPARC say of particles, and the names they use.
+"""Particles as RELION, cisTEM and cryoSPARC describe them, and the names they use.
 
-All three use our angles (intrinsic ZYZ, the slice sampled at R·(kx, ky, 0)), our defocus
-(its angle from x towards y) and our centre of a box of side n (pixel n // 2). They differ
-in the sign of the shift, in units, and in what they hold at all.
+All three use the same angles as jaxrefine (intrinsic ZYZ, the slice sampled at R·(kx, ky,
+0)), the same defocus (its angle from x towards y) and the same centre of an image of side n
+(pixel n // 2). They differ in the sign of the shift, in units, and in the fields they have.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -53,16 +53,16 @@ KEPT = (*BEAM_TILT, *ZERNIKES, "mag_matrix", *RELION_KEPT)
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """What a user says of a file that it does not say itself.
+    """Information from the user that a file does not contain.
 
     Attributes:
         pixel_size_angstrom: Pixel size of the micrographs.
-        phase_shift_unit: Of cisTEM's phase shifts.
-        mirrored: The micrographs are cryoSPARC's turned top to bottom.
-        passthrough: More of cryoSPARC's files of the same particles.
-        pixel_size_of: Of micrographs by name: pixel sizes that are known otherwise, from
-            the table of the maps; NaN where none is.
-        header_pixel_size_of: The same, by the micrographs' own headers: a hint at best.
+        phase_shift_unit: Unit of cisTEM's phase shifts.
+        mirrored: The micrographs are mirrored vertically with respect to cryoSPARC's.
+        passthrough: Further cryoSPARC files with fields of the same particles.
+        pixel_size_of: Pixel sizes of micrographs, by name, from the table of the maps; NaN
+            if unknown.
+        header_pixel_size_of: The same, from the headers of the micrographs; only a hint.
     """
 
     pixel_size_angstrom: float | None = None
@@ -81,21 +81,21 @@ def _unknown(names: Sequence[str]) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class StarParticles:
-    """What another program's file says of n particles, in our units and conventions.
+    """n particles of another program's file, in jaxrefine's units and conventions.
 
     Attributes:
-        micrograph: Image in which each particle lies.
-        box_centre_px: (x, y) of the pixel that is the centre of its box.
+        micrograph: Micrograph of each particle.
+        box_centre_px: (x, y) of the central pixel of its box.
         shift_px: (x, y) from there to the particle's centre.
         euler_deg: phi, theta, psi.
         defocus_angstrom: Absolute defocus (u, v).
         astigmatism_deg: Direction of u.
         pixel_size_angstrom: Pixel size.
-        optics: Optics; cisTEM holds no B-factor, which is 0 then.
-        z_score: 2DTM SNR; NaN where the file holds none.
-        kept: Columns of the particle table that are kept as they came: aberrations, and
-            what only the program itself reads again.
-        notes: What a user should know of how the file was read.
+        optics: Optics; cisTEM has no B factor, which is then 0.
+        z_score: z-score; NaN if the file has none.
+        kept: Columns of the particle table that are copied unchanged: aberrations, and
+            fields that only the program itself uses.
+        notes: Notes for the user on how the file was read.
     """
 
     micrograph: Sequence[str]
@@ -115,7 +115,7 @@ class StarParticles:
 
 
 def by_owner(values: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Fields of `StarParticles`, given with those of its optics among them."""
+    """Fields of `StarParticles`, with those of its optics separated."""
     of_optics = {name: values[name] for name in OPTICS & set(values)}
     rest = {name: value for name, value in values.items() if name not in OPTICS}
     return rest | {"optics": Optics(**of_optics)}

@@ -1,4 +1,5 @@
-"""Which of a file's pixel sizes is that of the micrographs, in which positions count."""
+"""Which of a file's pixel sizes is that of the micrographs, in which positions are
+counted."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,23 +28,23 @@ def micrograph_pixel_size(
 ) -> tuple[Float[np.ndarray, " n"], list[str]]:
     """Pixel size in Å of the micrograph of each particle.
 
-    That which the user gives; else that which the file calls the micrograph's; else the one
-    that all others agree on; else the one that the table of the maps, or the micrographs'
-    headers, confirm.
+    In this order: the value given by the user; the one that the file attributes to the
+    micrograph; the one on which all others agree; the one that the table of the maps or the
+    headers of the micrographs confirm.
 
     Args:
         path: The file, for messages.
-        micrographs: Name of each particle's.
-        sizes: What the file says, by the name of its column.
-        options: What the user and other files say.
-        own: Which of them is called the micrograph's, if it is there.
+        micrographs: Micrograph of each particle.
+        sizes: Pixel sizes in the file, by column name.
+        options: Information from the user and other files.
+        own: Which of them the file attributes to the micrograph, if any.
 
     Returns:
         The pixel sizes, and notes.
 
     Raises:
-        InputError: None can be told to be the micrographs', or the table of the maps says
-            otherwise.
+        InputError: It is unclear which one is the micrographs', or the table of the maps
+            has another.
     """
     known = options.pixel_size_of(micrographs)
     if options.pixel_size_angstrom is not None:
@@ -84,7 +85,7 @@ def _confirmed(path: Path, sizes: Sizes, hints: np.ndarray) -> tuple[str, np.nda
 
 
 def _ask(known: np.ndarray) -> str:
-    """What to do, with the value where it is known."""
+    """The remedy, with the value if it is known."""
     there = known[np.isfinite(known)]
     return _ASK + (f" (probably {_shown(there)})" if len(there) else "")
 

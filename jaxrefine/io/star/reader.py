@@ -1,4 +1,4 @@
-"""Particles of other programs' files, and what they hold as a particle table."""
+"""Reading other programs' files, and converting them to a particle table."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,11 +22,11 @@ def read_star(path: Path, options: ReadOptions | None = None) -> StarParticles:
 
     Args:
         path: A STAR file of RELION or cisTEM, or cryoSPARC's `.cs`.
-        options: What the user says of it.
+        options: Information from the user.
 
     Raises:
-        InputError: The file is missing, is of none of them or holds no particles; or a
-            column is missing, or holds what is no number or in no unit of it.
+        InputError: The file is missing, of another program or without particles; or a
+            column is missing, or holds something that is not a valid number.
     """
     options = options or ReadOptions()
     if is_cryosparc(path):
@@ -54,7 +54,7 @@ def imported_table(
         particles: From `read_star`.
         template_side_px: Side of the template that the table will be refined with; at most
             `MOST_TEMPLATE_PX`.
-        maps: Maps of the correlation's mean and spread, per particle; may be empty.
+        maps: Mean maps and standard deviation maps, per particle; may be empty.
 
     Returns:
         Whole pixels in `pos_x` and `pos_y`, exact positions in `pos_x_img_angstrom` and

@@ -1,8 +1,8 @@
 """STAR files as tables of text.
 
-gemmi reads them. The package starfile, which writes them, does not: what it makes of a
-damaged file depends on the last one that it read, a file of 200 kB can hold it for minutes,
-a row whose first cell begins with `data_` ends its table.
+They are read with gemmi, not with starfile, which writes them: starfile's result for a
+damaged file depends on the file it read before, a file of 200 kB can occupy it for minutes,
+and a row whose first cell begins with `data_` ends its table.
 """
 
 import os
@@ -27,7 +27,7 @@ _MOST_BYTES = 1 << 30  # it is held in memory several times
 
 
 def star_tables(path: Path) -> dict[str, pd.DataFrame]:
-    """The blocks of a file by name, all cells as text; of several of a name, the last.
+    """The blocks of a file by name, all cells as text; the last of several with one name.
 
     Raises:
         InputError: The file cannot be read, or is not a valid STAR file.
@@ -43,7 +43,7 @@ def star_tables(path: Path) -> dict[str, pd.DataFrame]:
 
 
 def _place_and_reason(message: str) -> str:
-    """What gemmi says of a text, as other messages are."""
+    """gemmi's message, in the style of the other messages."""
     found = _GEMMI.fullmatch(message)  # which takes any text
     line, column, reason = found.groups() if found else (None, None, message)
     at = "" if line is None else f", line {line}"
@@ -52,7 +52,7 @@ def _place_and_reason(message: str) -> str:
 
 
 def _table(block: "cif.Block") -> pd.DataFrame:
-    """A block's loop; single values are a table of one row."""
+    """The loop of a block; single values form a table of one row."""
     from gemmi import cif
 
     loops = [item.loop for item in block if item.loop is not None]
@@ -69,7 +69,7 @@ def _table(block: "cif.Block") -> pd.DataFrame:
 
 
 def star_text(path: Path) -> str:
-    """A file's text, not too long.
+    """The text of a file of limited length.
 
     Raises:
         InputError: It cannot be read.

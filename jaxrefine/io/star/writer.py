@@ -1,4 +1,4 @@
-"""STAR files of RELION (3.1 and later) and cisTEM: writing them."""
+"""Writing STAR files of RELION (3.1 and later) and cisTEM."""
 
 import logging
 from collections import Counter
@@ -32,7 +32,7 @@ _RESERVED = ("data_", "loop_", "save_", "global_", "stop_", "_", "$", ";", "[", 
 
 @dataclass(frozen=True)
 class Stack:
-    """The boxes that a STAR file refers to, in its own order.
+    """The particle images to which a STAR file refers, in its order.
 
     Attributes:
         name: The file, as the STAR file names it.
@@ -48,14 +48,14 @@ def write_relion(
 ) -> None:
     """Writes a RELION STAR file with optics groups; cryoSPARC reads it as well.
 
-    Particles of one voltage, Cs, amplitude contrast, pixel size and aberrations, and of one
-    group's name where they have names, share a group.
+    Particles with the same voltage, Cs, amplitude contrast, pixel size, aberrations and
+    group name (if they have one) share an optics group.
 
     Args:
         path: The file.
-        particles: What it shall hold.
-        stack: Their boxes; None where there are none.
-        image_px: Side of the boxes, or that which they would have.
+        particles: Particles to write.
+        stack: Their images; None if there are none.
+        image_px: Side of the images, or the side that they would have.
 
     Raises:
         InputError: It cannot be written.
@@ -69,10 +69,10 @@ def write_cistem(path: Path, particles: StarParticles, stack: Stack | None) -> N
 
 
 def refuse_unsafe_names(path: Path, names: Iterable[str]) -> None:
-    """Refuse names of files that a STAR file cannot hold for every program.
+    """Refuse file names that some programs cannot read from a STAR file.
 
     Raises:
-        InputError: One has white space, quotes, # or other characters than ASCII's.
+        InputError: A name has white space, quotes, # or non-ASCII characters.
     """
     for name in dict.fromkeys(names):
         odd = any(c.isspace() or c in "'\"#" or not c.isprintable() for c in name)
@@ -84,15 +84,15 @@ def refuse_unsafe_names(path: Path, names: Iterable[str]) -> None:
 
 
 def _spelt(name: str) -> str:
-    """A file's name, so that no reader takes it for one of the format's own words."""
+    """A file name, written so that no reader confuses it with a keyword of the format."""
     return f"./{name}" if name.lower().startswith(_RESERVED) else name
 
 
 def need_starfile() -> None:
-    """Ask for the package that writes STAR files.
+    """Check that the package that writes STAR files is installed.
 
     Raises:
-        InputError: It is not installed; says how to.
+        InputError: It is not installed; the message says how to install it.
     """
     require_packages("a STAR file", "starfile", extra="star")
 
@@ -135,9 +135,9 @@ def _to_relion(particles: StarParticles, stack: Stack | None, image_px: int) -> 
 
 
 def _group_names(names: pd.Series | None, count: int) -> list[str]:
-    """Names of the optics groups: those of micrographs.star, by which RELION finds them.
+    """Names of the optics groups: those of micrographs.star, which RELION looks up.
 
-    Where optics of one name differ, only the first can have it.
+    If optics with one name differ, only the first keeps the name.
     """
     if names is None:
         return [f"opticsGroup{n}" for n in range(1, count + 1)]
@@ -193,7 +193,7 @@ def _to_cistem(particles: StarParticles, stack: Stack | None) -> pd.DataFrame:
 
 
 def _columns(particles: StarParticles, names: dict) -> dict[str, np.ndarray]:
-    """Numbers of the particles, by the names of a program."""
+    """Numbers of the particles, by a program's column names."""
     found = {}
     for field, name in names.items():
         values = getattr(particles.optics if field in OPTICS else particles, field)

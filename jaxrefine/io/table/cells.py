@@ -1,6 +1,6 @@
-"""What a table's file holds, as cells of text: and numbers to and from text.
+"""Cells of a table as text, and conversion of numbers to and from text.
 
-What the columns mean is the business of `jaxrefine.io.table.particle_table`.
+The meaning of the columns is defined in `jaxrefine.io.table.particle_table`.
 """
 
 import json
@@ -14,17 +14,17 @@ _NOTHING = frozenset({"", "{}", "[]", "null", "none", "nan"})
 
 @dataclass(frozen=True)
 class Cells:
-    """A table as its file has it.
+    """A table as in its file.
 
     Attributes:
-        header: Names of the columns, less leading unnamed ones (an index, as pandas
-            writes it).
+        header: Names of the columns, without leading unnamed ones (an index written by
+            pandas).
         rows: Rows with as many cells as the header.
-        numbers: Where in the file each of `rows` is: for CSV the line on which it ends;
+        numbers: Position of each of `rows` in the file: for CSV the line on which it ends;
             the header is line 1.
         odd_rows: (number, number of cells) of the rows that have more or fewer.
         n_dropped: Number of leading unnamed columns that were dropped.
-        row_word: What the numbers count, for messages.
+        row_word: Unit of the numbers, for messages.
     """
 
     header: list[str]
@@ -36,7 +36,7 @@ class Cells:
 
 
 def number(text: str) -> float:
-    """The number in a cell; NaN where there is none."""
+    """The number in a cell; NaN if it holds none."""
     try:
         return np.nan if "_" in text else float(text)
     except ValueError:
@@ -44,11 +44,11 @@ def number(text: str) -> float:
 
 
 def is_neutral(text: str, neutral: np.ndarray | float) -> bool:
-    """Whether a cell holds nothing, or JSON numbers that change nothing.
+    """Whether a cell is empty, or holds JSON numbers without effect.
 
     Args:
-        text: The cell: empty, a name of nothing, or a JSON list or dictionary.
-        neutral: The numbers that change nothing, in order.
+        text: The cell: empty, a word for a missing value, or a JSON list or dictionary.
+        neutral: The numbers without effect, in order.
     """
     if text.strip().lower() in _NOTHING:
         return True
@@ -63,23 +63,23 @@ def is_neutral(text: str, neutral: np.ndarray | float) -> bool:
 
 
 def float32_texts(values: np.ndarray) -> list[str]:
-    """The shortest texts that give the same float32; empty where not finite."""
+    """The shortest texts with the same float32 value; empty if not finite."""
     return [str(np.float32(x)) if np.isfinite(x) else "" for x in _floats(values)]
 
 
 def rounded_texts(values: np.ndarray, decimals: int) -> list[str]:
-    """Texts with so many decimals at most; empty where not finite."""
+    """Texts with at most this many decimals; empty if not finite."""
     rounded = np.round(np.asarray(values, np.float64), decimals) + 0.0  # no -0.0
     return [repr(x) if np.isfinite(x) else "" for x in _floats(rounded)]
 
 
 def whole_texts(values: np.ndarray) -> list[str]:
-    """Whole numbers without a decimal point; empty where not finite."""
+    """Whole numbers without a decimal point; empty if not finite."""
     return [str(round(x)) if np.isfinite(x) else "" for x in _floats(values)]
 
 
 def texts(values: np.ndarray, written: str) -> list[str]:
-    """A column's cells, as `Column.written` says."""
+    """The cells of a column, in the format `Column.written`."""
     if written == "text":
         return [str(value) for value in values]
     if written == "float32":
@@ -96,7 +96,7 @@ def normalised_euler_deg(euler_deg: np.ndarray, decimals: int) -> np.ndarray:
 
     Args:
         euler_deg: (n, 3): phi, theta, psi, intrinsic ZYZ.
-        decimals: Angles are rounded to so many decimals, and stay in range.
+        decimals: Angles are rounded to this many decimals, and remain in range.
     """
     phi, theta, psi = np.asarray(euler_deg, np.float64).T
     theta = np.mod(theta, 360.0)

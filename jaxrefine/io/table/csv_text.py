@@ -1,4 +1,4 @@
-"""Tables in CSV files: reading and writing."""
+"""Reading and writing tables in CSV files."""
 
 import csv
 import re
@@ -17,7 +17,7 @@ _UNNAMED_INDEX = re.compile(r"(Unnamed: \d+)?")
 def read_csv(path: Path) -> Cells:
     """Reads a CSV file; blank lines, and those that begin with #, are skipped.
 
-    Blank is a line of spaces, or of empty cells, as spreadsheets leave them at the end.
+    Blank lines may contain spaces or empty cells, as spreadsheets leave them at the end.
 
     Args:
         path: UTF-8 text, comma-separated, with a header.
@@ -26,7 +26,7 @@ def read_csv(path: Path) -> Cells:
         Its cells.
 
     Raises:
-        InputError: The file is missing, a folder, empty, no UTF-8 text or no CSV.
+        InputError: The file is missing, a folder, empty, not UTF-8 text or not valid CSV.
     """
     rows, lines = [], []
     try:
@@ -76,7 +76,7 @@ def read_csv(path: Path) -> Cells:
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
-    """Writes a table as CSV, all of it or nothing; an older file is replaced at once.
+    """Writes a table as CSV; an older file is replaced atomically.
 
     Args:
         table: Missing values become empty cells. The index is not written.

@@ -1,4 +1,4 @@
-"""Results as pandas frames of numbers, for research code."""
+"""Results as pandas data frames of numbers, for research code."""
 
 import io
 from collections.abc import Sequence
@@ -19,12 +19,12 @@ _FIELDS = [field.name for field in fields(Refined) if field.name in REFINED_FIEL
 def results_to_dataframe(
     refined: Refined, euler_deg: np.ndarray, errors: PoseErrors | None = None
 ) -> DataFrame:
-    """A row per particle; units are in the columns' names.
+    """One row per particle; units are in the column names.
 
     Args:
         refined: Of n particles.
         euler_deg: (n, 3): their phi, theta, psi.
-        errors: Standard errors, of a polish; None leaves their columns out.
+        errors: Standard errors of a polish; None omits their columns.
     """
     there = refined.alignment
     columns = {
@@ -59,7 +59,7 @@ def _numbered(values, *names: str) -> dict[str, np.ndarray]:
 
 
 def roundtrip_csv(table: DataFrame) -> DataFrame:
-    """A table of texts as pandas reads it from the file that it becomes."""
+    """A table of text cells as pandas would read it from its CSV file."""
     return pd.read_csv(io.StringIO(table.to_csv(index=False)))
 
 

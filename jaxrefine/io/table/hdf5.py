@@ -1,8 +1,9 @@
 """Particle stacks of Leopard-EM 1.3 (HDF5) as tables of text cells, and back.
 
-A stack has a group `particles` with one dataset a column, numbers as float64 and all else
-as text, and their names in its attribute `columns`. Boxes and maps that it may hold besides
-are not used: boxes are cut from the micrographs, and positions move.
+A stack has a group `particles` with one dataset per column (numbers as float64, everything
+else as text) and the column names in its attribute `columns`. Particle images and local
+maps in the stack are not used: boxes are extracted from the micrographs, because positions
+change.
 """
 
 from pathlib import Path
@@ -34,7 +35,7 @@ def read_hdf5(path: Path) -> cells.Cells:
         Its cells; rows are numbered from 1.
 
     Raises:
-        InputError: The file cannot be read, or is no particle stack.
+        InputError: The file cannot be read, or is not a particle stack.
     """
     with opened_hdf5(path) as file:
         group: Any = file.get(_PARTICLES)
@@ -61,13 +62,13 @@ def read_hdf5(path: Path) -> cells.Cells:
 def write_hdf5(
     table: pd.DataFrame, path: Path, attributes: dict[str, Any] | None = None
 ) -> None:
-    """Writes a table as a particle stack that Leopard-EM 1.3 reads, whole or not at all.
+    """Writes a table as a particle stack that Leopard-EM 1.3 reads; the write is atomic.
 
     Args:
         table: All cells as text.
         path: File in a folder that exists.
-        attributes: Of the root: sizes of box and template, which Leopard-EM wants, and
-            what the stack that was refined had.
+        attributes: Attributes of the root: sizes of box and template, which Leopard-EM
+            requires, and the attributes of the stack that was refined.
 
     Raises:
         InputError: h5py is not installed, or the file cannot be written.
@@ -91,7 +92,7 @@ def write_hdf5(
 
 
 def hdf5_attributes(path: Path) -> dict[str, Any]:
-    """Attributes of a file's root, for a copy of it.
+    """Attributes of the root of a file, to be copied.
 
     Raises:
         InputError: The file cannot be read.
@@ -101,7 +102,7 @@ def hdf5_attributes(path: Path) -> dict[str, Any]:
 
 
 def _texts(name: str, values: np.ndarray) -> list[str]:
-    """Cells as a CSV file has them: whole numbers without a point, nothing for NaN."""
+    """Cells as in a CSV file: whole numbers without a decimal point, empty for NaN."""
     if values.dtype.kind not in "fiu":
         return [
             v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v) for v in values
@@ -125,7 +126,7 @@ def _is_of_numbers(name: str, texts: list[str]) -> bool:
 
 
 def _ids(micrographs: list[str]) -> list[str]:
-    """As Leopard-EM names particles: the micrograph's stem and a number within it."""
+    """Particle names in Leopard-EM's style: the stem of the micrograph and a number."""
     counts: dict[str, int] = {}
     found = []
     for text in micrographs:

@@ -1,7 +1,7 @@
-"""The kinds of files that hold particle tables: the one place that knows them all.
+"""The file formats of particle tables, all in one place.
 
-A new kind is a file beside `csv_text.py`, with a reader that returns `Cells` and a writer,
-and a row in `_FORMATS`.
+To add a format, add a file beside `csv_text.py` with a reader that returns `Cells` and a
+writer, and a row in `_FORMATS`.
 """
 
 import os
@@ -18,7 +18,7 @@ from jaxrefine.io.table.hdf5 import read_hdf5, write_hdf5
 
 
 class TableFormat(NamedTuple):
-    """How one kind of file is read and written; both raise `InputError`."""
+    """Reader and writer of one file format; both raise `InputError`."""
 
     read: Callable[[Path], Cells]
     write: Callable[[pd.DataFrame, Path], None]
@@ -31,7 +31,7 @@ _FORMATS: dict[str, TableFormat] = {".csv": _CSV, **dict.fromkeys(SUFFIXES, _HDF
 
 
 def read_cells(path: Path) -> Cells:
-    """Reads a table as text, of whatever kind its suffix says, or its first bytes.
+    """Reads a table as text, in the format of its suffix or first bytes.
 
     Raises:
         InputError: It cannot be read, or holds no table.
@@ -40,11 +40,11 @@ def read_cells(path: Path) -> Cells:
 
 
 def write_table(table: pd.DataFrame, path: str | os.PathLike[str]) -> None:
-    """Writes a table, all of it or nothing, in the kind of file that its suffix says.
+    """Writes a table atomically, in the format of its suffix.
 
     Args:
         table: Missing values become empty cells. The index is not written.
-        path: File in a folder that exists; an older file is replaced at once.
+        path: File in a folder that exists; an older file is replaced.
 
     Raises:
         InputError: The folder is missing or cannot be written.

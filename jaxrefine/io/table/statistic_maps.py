@@ -1,4 +1,4 @@
-"""What the maps of the correlation's spread hold: variances or standard deviations."""
+"""Whether statistic maps hold variances or standard deviations."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -27,8 +27,9 @@ def decide_map_kind(
 ) -> MapKind:
     """Decides by the z-scores of the match: (correlation - mean) / v or / sqrt(v).
 
-    At least half the rows must fit one reading to `TOLERANCE`, and none the other alone.
-    Where all fit both, v is 1 and the choice does not matter: standard_deviation.
+    At least half of the rows must agree with one reading to `TOLERANCE`, and none only with
+    the other. If all agree with both, v is 1 and the choice does not matter:
+    standard_deviation.
 
     Args:
         correlation: Correlation of each row.
@@ -39,10 +40,10 @@ def decide_map_kind(
         table: The table's name, for the message.
 
     Returns:
-        The reading that fits.
+        The reading that agrees.
 
     Raises:
-        InputError: No row is usable, neither reading fits, or each fits some rows.
+        InputError: No row is usable, neither reading agrees, or each agrees with some rows.
     """
     values = np.stack([correlation, z_score, mean, spread])
     usable = np.isfinite(values).all(axis=0) & (spread > 0) & (z_score != 0)
