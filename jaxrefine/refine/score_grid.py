@@ -7,7 +7,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxrefine.data import Particles, SearchGrid, Template
 from jaxrefine.refine.prepare import OUTSIDE_STD
-from jaxrefine.refine.scoring import Score
+from jaxrefine.refine.scoring import Score, slice_rotation
 from jaxrefine.refine.search import pose_rotations, ranked_by_background, z_scores
 
 # Orientations scored at once, as in the search.
@@ -73,7 +73,7 @@ def score_grid(
                 there - jnp.asarray(score.margin),
             )
 
-        poses = pose_rotations(particle, grid.rotation, grid)
+        poses = slice_rotation(particle, pose_rotations(particle, grid.rotation, grid))
         found = jax.lax.map(of_pose, poses, batch_size=_AT_ONCE)
         return GridScores(*(jnp.moveaxis(leaf, 0, 2) for leaf in found))
 

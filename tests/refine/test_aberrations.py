@@ -14,6 +14,7 @@ from jaxrefine.physics.slices import central_slice, make_template
 from jaxrefine.refine.differentiable import z_score
 from jaxrefine.refine.grids import local_grid, uniform_orientations
 from jaxrefine.refine.refine import refine_particles
+from jaxrefine.refine.score_grid import score_grid
 from jaxrefine.refine.scoring import slice_rotation
 from jaxrefine.refine.template_ctf import TemplateCTF
 from tests.oracles import rotations
@@ -143,6 +144,9 @@ def test_the_search_finds_aberrated_particles():
     y, x = score.margin
     assert found.grid_index[0].tolist() == [0, 1, true_k, y + 1, x - 2]
     assert found.z_score[0] > 13.0
+    every = score_grid(batch_of([particle]), template(), grid, score)
+    # Transforms of other batches of images are rounded otherwise.
+    assert float(every.z_score.max()) == pytest.approx(float(found.z_score[0]), rel=1e-5)
     # The pose that is reported is a rotation, whatever the magnification.
     pose = np.asarray(found.alignment.rotation[0])
     np.testing.assert_allclose(pose, START, atol=1e-5)
