@@ -32,8 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--false-positives",
         type=positive,
         metavar="N",
-        help="keep particles of so small a refined_p_value that, were all of them noise, N "
-        "would be kept",
+        help="keep particles whose score at most N noise peaks of a micrograph should "
+        "reach (refined_false_positives)",
     )
     parser.add_argument(
         "--drop-at-edge",

@@ -85,6 +85,8 @@ class Config(Section):
             and the table's ctf_B_factor say: a B in Å², added to the table's; `auto`,
             estimated from the best particles, and used where they fit better with it in
             data to which they were not fitted; or `none`.
+        significance: Also write how often noise alone would score as high: a p-value of
+            each particle's search, and a bound on false positives.
         source: What messages call the configuration: the path of its file.
         path_map: Folders that have moved, as `--map-path` gives them; see `resolve_path`.
         constraint: Of a constrained search, what its file says: the partner is then what is
@@ -115,6 +117,7 @@ class Config(Section):
     template_pixel_size: float | None = None
     ignore_aberrations: bool = False
     template_envelope: Annotated[float | str, _ENVELOPE_WORDS] = "auto"
+    significance: bool = False
     source: str = eqx.field(default="config", static=True, metadata={"key": False})
     path_map: PathMap = eqx.field(default=(), static=True, metadata={"key": False})
     constraint: ConstrainedConfig | None = eqx.field(default=None, metadata={"key": False})
@@ -141,6 +144,12 @@ class Config(Section):
             lambda c: c.template_pixel_size is None or c.reproduce is None,
             "contradicts reproduce: leopard_em, which never rescales the template; "
             "remove one of the two",
+        ),
+        Rule(
+            "significance",
+            lambda c: not c.significance or c.reproduce is None,
+            "contradicts reproduce: leopard_em, whose z-scores are not in units of the "
+            "noise; remove one of the two",
         ),
         Rule(
             "template_envelope",

@@ -19,6 +19,7 @@ from jaxrefine.io.table.dataframe import DataFrame
 from jaxrefine.io.table.hdf5 import hdf5_attributes, write_hdf5
 from jaxrefine.io.table.readers import read_cells
 
+_FALSE_POSITIVES = "refined_false_positives"
 _EDGES = ("edge_of_grid", "moved_to_edge")
 
 
@@ -30,8 +31,8 @@ class Criteria:
         where: Conditions, as `rows_that_fulfil` takes them.
         indices: A table of the particles to keep: a column `particle_index`, or `row`,
             counted from 0, as the report's page exports it.
-        false_positives: How many particles of noise may be kept, as expected by
-            `refined_p_value`, if all particles of the table were noise.
+        false_positives: Keep those whose score no more noise peaks of a micrograph reach,
+            as expected (`refined_false_positives`).
         drop_at_edge: Drop those whose best lies on the border of what was searched.
         drop_moved_angstrom: Drop those that the refinement moved further than this.
         drop_duplicates_angstrom: Of those of a micrograph that are no further apart, keep
@@ -181,9 +182,10 @@ def _steps(
 def _need(table: ParticleTable, option: str, *names: str) -> None:
     missing = [name for name in names if name not in table.raw.columns]
     if missing:
+        more = " with `significance: true`" if _FALSE_POSITIVES in missing else ""
         raise InputError(
             f"{option}: {table.path} has no column {', '.join(missing)}; name a refined "
-            "table, as `jaxrefine CONFIG.yaml` writes it"
+            f"table, as `jaxrefine CONFIG.yaml` writes it{more}"
         )
 
 
@@ -218,12 +220,9 @@ def _listed(table: ParticleTable, path: Path) -> _Rows:
 
 
 def _significant(table: ParticleTable, false_positives: float) -> _Rows:
-    """Those of so small a p-value that no more of noise are to be expected among them."""
-    name = "refined_p_value"
-    _need(table, "--false-positives", name)
-    p_value = table.numbers(name)
-    tested = np.isfinite(p_value)
-    return tested & (p_value * tested.sum() <= false_positives)
+    """Those that no more noise peaks of a micrograph are expected to reach."""
+    _need(table, "--false-positives", _FALSE_POSITIVES)
+    return table.numbers(_FALSE_POSITIVES) <= false_positives
 
 
 def _inside(table: ParticleTable) -> _Rows:

@@ -38,6 +38,7 @@ from jaxrefine.refine.layout import Layout
 from jaxrefine.refine.polish import polish_particles
 from jaxrefine.refine.prepare import Micrograph, cut_particles, prepare_micrograph
 from jaxrefine.refine.refine import refine_within_memory
+from jaxrefine.refine.significance import score_metric
 
 log = logging.getLogger("jaxrefine")
 
@@ -174,7 +175,8 @@ def _refine_share(
                 results.mark_filled(left[number], micrograph)
                 for batch in in_batches(left[number], inputs.particles_at_once):
                     found, layout = refine_batch(inputs, micrograph, batch, layout)
-                    results.store(batch, *found)
+                    results.store(batch, *found[:2])
+                    results.mark_significance(batch, found[0], found[2], micrograph)
                     monitor.check(found[0])
                     last = bool(batch[-1] == left[number][-1])
                     watch.see(number, batch, np.asarray(found[0].z_score), last=last)
@@ -319,9 +321,9 @@ def in_batches(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
 
 def refine_batch(
     inputs: RunInputs, micrograph: Micrograph, rows: np.ndarray, layout: Layout
-) -> tuple[tuple[Refined, Polished | None], Layout]:
-    """The grid's best of one batch, and polished; and the layout that the devices' memory
-    had room for."""
+) -> tuple[tuple[Refined, Polished | None, np.ndarray | None], Layout]:
+    """The grid's best of one batch, polished, and the score's metric, as far as they are
+    wanted; and the layout that the devices' memory had room for."""
     particles = _filled(inputs, micrograph, rows)
     refined, fitting = refine_within_memory(
         particles,
@@ -344,7 +346,11 @@ def refine_batch(
             (inputs.grid, inputs.score, inputs.polish),
         )
         polished = polish_particles(particles, refined, template, *others, mesh=inputs.mesh)
-    found = jax.tree.map(lambda x: np.asarray(x)[: len(rows)], (refined, polished))
+    metric = None
+    if inputs.config.significance:
+        template = jax.device_put(inputs.template, inputs.mesh.devices.flat[0])
+        metric = score_metric(particles, template, inputs.score)
+    found = jax.tree.map(lambda x: np.asarray(x)[: len(rows)], (refined, polished, metric))
     return found, fitting
 
 

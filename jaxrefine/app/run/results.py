@@ -30,6 +30,7 @@ from jaxrefine.io.table.hdf5 import hdf5_attributes, write_hdf5
 from jaxrefine.io.table.refined import RefinedColumns, refined_table
 from jaxrefine.physics.symmetry import in_asymmetric_unit
 from jaxrefine.refine.prepare import Micrograph, filled_fraction
+from jaxrefine.refine.significance import SearchSpace, expected_peaks, p_values
 
 _STATUS, _FILLED = "refined_status", "refined_filled_fraction"
 
@@ -122,6 +123,29 @@ class Results:
         if inputs.constraint is not None:
             pixel_size = inputs.start.pixel_size_angstrom[rows]
             found |= inputs.constraint.columns(refined, found, pixel_size)
+        self.columns.store(rows, found)
+
+    def mark_significance(
+        self,
+        rows: np.ndarray,
+        refined: Refined,
+        metric: np.ndarray | None,
+        micrograph: Micrograph,
+    ) -> None:
+        """Say how often noise would score as high; without a metric nothing."""
+        if metric is None:
+            return
+        good = np.isfinite(refined.z_score)
+        rows, z_score = rows[good], refined.z_score[good]
+        space = SearchSpace.of(self.inputs.grid, self.inputs.score)
+        peaks = expected_peaks(z_score, metric[good], space)
+        # The match's trials, and what the search sees of each of their positions.
+        trials = self.inputs.table.numbers("total_correlations")[rows]
+        positions = micrograph.corr_mean.size / np.prod(self.inputs.score.positions)
+        found = {
+            "refined_p_value": p_values(z_score, metric[good], space),
+            "refined_false_positives": trials * positions * peaks,
+        }
         self.columns.store(rows, found)
 
     def _reported(self, refined: Refined) -> Refined:

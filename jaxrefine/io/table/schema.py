@@ -139,6 +139,8 @@ partner_found|-|integer|partner|1 if the z-score of the partner is above the thr
 partner_p_value|-|number|partner|probability of this z-score if there is no partner|float32
 partner_pos_x_img|px|number|partner|centre of the partner in the micrograph, x|2 decimals
 partner_pos_y_img|px|number|partner|the same, y|2 decimals
+refined_p_value|-|number|marked|probability that a search of noise scores as high (see below)|float32
+refined_false_positives|-|number|marked|noise peaks as high to expect in the micrograph, at most (see below)|float32
 refined_filled_fraction|-|number|marked|fraction of the template on defective pixels (see below)|4 decimals
 """  # noqa: E501
 

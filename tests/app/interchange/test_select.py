@@ -18,7 +18,7 @@ REFINED = {
     "refined_scaled_mip": "9.5",
     "refined_status": "converged",
     "refined_at_edge": "",
-    "refined_p_value": "0.001",
+    "refined_false_positives": "0.001",
     "mine": "1.50",
 }
 
@@ -40,7 +40,11 @@ def table(tmp_path):
         },
         REFINED | {"particle_index": "6", "pos_x": "900", "refined_pos_x": "910"},
         REFINED
-        | {"particle_index": "7", "refined_scaled_mip": "7.0", "refined_p_value": "0.2"},
+        | {
+            "particle_index": "7",
+            "refined_scaled_mip": "7.0",
+            "refined_false_positives": "0.2",
+        },
         REFINED
         | {
             "particle_index": "8",
@@ -117,7 +121,6 @@ def kept(path):
         # Index 7 is the worse of two in one place; 4 and 5 are 720 Å apart, 4 and 6 1333.
         (["--drop-duplicates", "30A"], "4568", "--drop-duplicates 30: removed 1"),
         (["--drop-duplicates", "1000Å"], "46", "--drop-duplicates 1000: removed 3"),
-        # Four have a p-value; 4 x 0.001 <= 0.01, and 4 x 0.2 is not.
         (["--false-positives", "0.01"], "456", "--false-positives 0.01: removed 2"),
         (
             ["--where", "pos_x < 1000", "--where", "pos_x > 100", "--drop-at-edge"],

@@ -1,4 +1,4 @@
-"""`--scores`: the scores of every pose of a run, in a file."""
+"""`--scores`: the scores of every pose of a run, in a file; and `significance`."""
 
 import json
 import shutil
@@ -10,6 +10,7 @@ import yaml
 
 from jaxrefine.app.cli import main
 from jaxrefine.app.run import scores as writing
+from jaxrefine.io.mrc import read_image
 from jaxrefine.physics.rotations import angle_between_deg, euler_to_matrix
 from jaxrefine.refine.posterior import GridPosterior
 from tests.reference import reference_set
@@ -31,6 +32,7 @@ def folder(tmp_path, monkeypatch):
     config = yaml.safe_load((folder / "refine.yaml").read_text())
     config["orientation_refinement_config"] |= QUICK
     config["defocus_refinement_config"]["defocus_step"] = 100.0
+    config["significance"] = True
     (folder / "refine.yaml").write_text(yaml.safe_dump(config))
     table = pd.read_csv("match_results.csv", index_col=0).iloc[:3]
     table.loc[1, "pos_y"] = -4000
@@ -59,6 +61,13 @@ def test_the_scores_of_a_run(folder, capsys):
     assert found["particle_index"].tolist() == ["10", "20", "30"]
     assert np.isnan(found["posterior_entropy"][1]) and found["posterior_modes"][1] == 0
     assert json.loads(str(found["metadata"]))["frame"] == "image"
+    p_value, bound = table.refined_p_value, table.refined_false_positives
+    assert np.isnan([p_value[1], bound[1]]).all() and np.all(p_value[[0, 2]] < 1e-15)
+    # Of the map's positions the box has 17 x 17; the match's trials are said to be as many.
+    positions = read_image("correlation_average.mrc").size / 17**2
+    np.testing.assert_allclose(
+        bound[[0, 2]], table.total_correlations[[0, 2]] * positions * p_value[[0, 2]], 1e-5
+    )
     for i in (0, 2):  # the highest of all is what the table holds
         at = np.unravel_index(np.argmax(found["scores"][i]), sizes[1:])
         row = table.loc[i]

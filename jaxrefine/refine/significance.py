@@ -1,0 +1,173 @@
+"""How often noise alone scores as high: p-values of a local search.
+
+The null: the box holds noise only, and was not chosen by its score. Over the search space
+(tilts, in-plane rotation, position, defocus, pixel size) the z-score is then a smooth
+Gaussian field of mean 0 and variance 1, whose metric, the covariance of its gradient,
+follows from the score's own feature f of unit length: Λ = JᵀJ with J = ∂f/∂(pose). The
+expected Euler characteristic of the region where it exceeds u,
+
+    E(u) = Σ_j L_j ρ_j(u),  ρ_0 = Q(u),  ρ_j = (2π)^(-(j+1)/2) He_{j-1}(u) exp(-u²/2),
+
+is the expected number of noise peaks above u (Adler & Taylor, Random Fields and Geometry
+(2007), theorem 12.4.1; Worsley et al., Human Brain Mapping 4 (1996) 58). L_j are the
+intrinsic volumes of the search space in units of Λ, of which it is taken as a product of
+axes and a disk of tilts. A grid visits points only: each length is lowered by the share of
+upcrossings that steps of its size see, from the bivariate normal distribution. E(u) / Q(u)
+is the number of independent trials N, and p = 1 - (1 - Q)^N.
+"""
+
+import math
+from dataclasses import dataclass
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+from scipy.special import ndtr
+
+from jaxrefine.data import Particles, SearchGrid, Template
+from jaxrefine.refine.coordinates import parameter_slices
+from jaxrefine.refine.polish import pose_information
+from jaxrefine.refine.scoring import Score
+
+PARAMETERS = ("orientation", "shift", "defocus", "pixel_size")
+_AT = parameter_slices(PARAMETERS)
+# Of the integral over the normal distribution's tail.
+_NODES, _WEIGHTS = np.polynomial.laguerre.laggauss(40)
+
+
+@eqx.filter_jit
+def score_metric(
+    particles: Particles, template: Template, score: Score
+) -> Float[Array, "n 7 7"]:
+    """Metric of the score at each particle's own pose: minus its correlation's curvature.
+
+    Of tilts about x and y and the in-plane angle (deg), position (y, x, px), defocus and
+    pixel size (Å): the correlation of the scores of two poses that are apart by δ is about
+    exp(-δᵀΛδ/2).
+    """
+
+    def one(particle: Particles) -> Float[Array, "7 7"]:
+        return pose_information(jnp.zeros(7), particle, template, score, PARAMETERS)
+
+    return jax.lax.map(one, particles)
+
+
+@dataclass(frozen=True, eq=False)
+class SearchSpace:
+    """How far a search goes, and by which steps.
+
+    Attributes:
+        tilt_deg: Rotation vectors (x, y) of the grid's tilts.
+        tilt_step_deg: Their distance.
+        lengths: Of in-plane rotation (deg), y, x (px), defocus and pixel size (Å).
+        steps: On each of these.
+    """
+
+    tilt_deg: Float[np.ndarray, "t 2"]
+    tilt_step_deg: float
+    lengths: Float[np.ndarray, " 5"]
+    steps: Float[np.ndarray, " 5"]
+
+    @classmethod
+    def of(cls, grid: SearchGrid, score: Score) -> "SearchSpace":
+        """Of a search of this grid with this score."""
+        rotation = np.asarray(grid.rotation, np.float64)
+        towards, group = np.unique(rotation[:, :, 2].round(5), axis=0, return_inverse=True)
+        angle = np.rad2deg(np.arctan2(np.hypot(*towards[:, :2].T), towards[:, 2]))
+        direction = np.arctan2(towards[:, 1], towards[:, 0])
+        tilt = angle[:, None] * np.stack([-np.sin(direction), np.cos(direction)], -1)
+        spin = np.arctan2(
+            rotation[:, 1, 0] - rotation[:, 0, 1], rotation[:, 0, 0] + rotation[:, 1, 1]
+        )
+        fullest = group.ravel() == np.bincount(group.ravel()).argmax()
+        offsets = [np.asarray(grid.defocus_angstrom), np.asarray(grid.pixel_size_angstrom)]
+        axes = [np.rad2deg(spin[fullest]), *map(np.arange, score.positions), *offsets]
+        ends = [np.ptp(np.asarray(axis, np.float64)) for axis in axes]
+        counts = [max(len(np.unique(axis)) - 1, 1) for axis in axes]
+        tilted = angle[angle > 0.02]
+        return cls(
+            tilt_deg=tilt,
+            tilt_step_deg=float(tilted.min()) if len(tilted) else 0.0,
+            lengths=np.array(ends, np.float64),
+            steps=np.array(ends, np.float64) / counts,
+        )
+
+
+def expected_peaks(
+    z_score: Float[np.ndarray, " n"],
+    metric: Float[np.ndarray, "n 7 7"],
+    space: SearchSpace,
+) -> Float[np.ndarray, " n"]:
+    """Number of peaks that a search of noise has above z, as expected; E of the module.
+
+    It is no number of peaks where z is so low that it would exceed half of the grid's
+    positions; the p-value is then 1.
+
+    Args:
+        z_score: Of each particle.
+        metric: From `score_metric`.
+        space: What was searched.
+    """
+    u = np.asarray(z_score, np.float64)
+    metric = np.asarray(metric, np.float64)
+    tilts = metric[:, :2, :2]
+    spread = (
+        np.cov(space.tilt_deg.T, bias=True) if len(space.tilt_deg) > 1 else np.zeros((2, 2))
+    )
+    # Semi-axes of an ellipse with the tilts' second moments, in units of the metric.
+    product = np.linalg.eigvals(tilts @ spread).real
+    b, a = np.sort(2 * np.sqrt(np.maximum(product, 0)), axis=-1).T
+    unit = np.sqrt(np.maximum(np.linalg.eigvalsh(tilts), 0))
+    seen = [_seen(unit[:, i] * space.tilt_step_deg, u) for i in range(2)]
+    a, b = a * seen[1], b * seen[0]
+    half_perimeter = np.pi / 2 * (3 * (a + b) - np.sqrt((3 * a + b) * (a + 3 * b)))
+    volumes = [np.ones_like(u), half_perimeter, np.pi * a * b]
+    for i, place in enumerate(range(2, 7)):
+        root = np.sqrt(np.maximum(metric[:, place, place], 0))
+        length = space.lengths[i] * root * _seen(space.steps[i] * root, u)
+        longer = [*volumes, np.zeros_like(u)]
+        volumes = [
+            longer[0],
+            *(v + w * length for v, w in zip(longer[1:], volumes, strict=True)),
+        ]
+    return sum(v * _density(j, u) for j, v in enumerate(volumes))
+
+
+def _density(order: int, u: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    """ρ_j of a Gaussian field."""
+    if order == 0:
+        return ndtr(-u)
+    hermite = np.polynomial.hermite_e.hermeval(u, [0.0] * (order - 1) + [1.0])
+    return (2 * np.pi) ** (-(order + 1) / 2) * hermite * np.exp(-(u**2) / 2)
+
+
+def _seen(
+    step: Float[np.ndarray, " n"], u: Float[np.ndarray, " n"]
+) -> Float[np.ndarray, " n"]:
+    """Share of the upcrossings of u that steps, measured by the metric, see."""
+    step = np.maximum(step, 1e-3)
+    correlation = np.exp(-(step**2) / 2)
+    # P(z > u, z' < u), z = u + t / u with the tail's weight exp(-t).
+    scale = np.maximum(u, 1.0)[:, None]
+    t = _NODES / scale
+    inner = ndtr(
+        (u[:, None] - correlation[:, None] * (u[:, None] + t))
+        / np.sqrt(-np.expm1(-(step**2)))[:, None]
+    )
+    tail = np.exp(_NODES - u[:, None] * t - t**2 / 2) / scale * inner
+    crossings = tail @ _WEIGHTS / math.sqrt(2 * np.pi)  # less exp(-u²/2)
+    return np.minimum(crossings / (step / (2 * np.pi)), 1.0)
+
+
+def p_values(
+    z_score: Float[np.ndarray, " n"],
+    metric: Float[np.ndarray, "n 7 7"],
+    space: SearchSpace,
+) -> Float[np.ndarray, " n"]:
+    """Probability that a search of noise scores as high; see the module."""
+    u = np.asarray(z_score, np.float64)
+    peaks = expected_peaks(u, metric, space)
+    tail = ndtr(-u)
+    return -np.expm1(peaks / tail * np.log1p(-tail))

@@ -1,0 +1,117 @@
+"""p-values of a local search: trials, limits that are known, and calibration on noise."""
+
+import numpy as np
+import pytest
+from scipy.special import ndtr
+
+import jaxrefine as jr
+from jaxrefine import simulate as sim
+from jaxrefine.refine.significance import (
+    SearchSpace,
+    _seen,
+    expected_peaks,
+    p_values,
+    score_metric,
+)
+from tests import worlds
+from tests.worlds import batch_of, one_particle
+
+SIDE = 16
+IMAGING = worlds.Imaging(defocus=(2500.0, 2300.0), pixel_size=2.0, b=0.0)
+SCORE = IMAGING.image_ctf((SIDE, SIDE), SIDE, defocus=400.0)
+U = np.array([2.0, 3.0, 4.5, 8.0])
+
+
+def space(**lengths):
+    """A search of some axes only, in steps of a tenth."""
+    names = ("in_plane", "y", "x", "defocus", "pixel_size")
+    length = np.array([float(lengths.get(name, 0.0)) for name in names])
+    return SearchSpace(np.zeros((1, 2)), 0.0, length, length / 100)
+
+
+def test_one_pose_is_one_trial():
+    metric = np.broadcast_to(np.eye(7), (4, 7, 7))
+    np.testing.assert_allclose(p_values(U, metric, space()), ndtr(-U))
+
+
+def test_a_line_has_rice_s_upcrossings():
+    """Q(u) and T √λ / 2π exp(-u²/2) (Rice 1945), in steps that miss hardly any."""
+    metric = np.broadcast_to(4 * np.eye(7), (4, 7, 7))
+    found = expected_peaks(U, metric, space(defocus=3.0))
+    rice = ndtr(-U) + 3 * 2 / (2 * np.pi) * np.exp(-(U**2) / 2)
+    # Steps of 0.06 correlation lengths miss one to ten percent, more where peaks are sharp.
+    np.testing.assert_allclose(found, rice, rtol=0.1)
+    assert np.all(found < rice)
+
+
+def test_steps_beyond_the_correlation_are_independent_trials():
+    metric = np.broadcast_to(np.eye(7), (4, 7, 7))
+    ten_apart = SearchSpace(
+        np.zeros((1, 2)), 0.0, np.array([0, 0, 0, 90.0, 0]), np.array([0, 0, 0, 10.0, 0])
+    )
+    found = expected_peaks(U, metric, ten_apart)
+    # P(z > u, z' < u) = Q(u) (1 - Q(u)) of independent neighbours; ten of them.
+    tail = ndtr(-U)
+    np.testing.assert_allclose(found, tail + 9 * tail * (1 - tail), rtol=1e-3)
+
+
+def test_what_steps_see_is_the_bivariate_normal_s():
+    """Against numbers drawn: pairs of a correlation, one above u and the other below."""
+    rng = np.random.default_rng(0)
+    step, u = 0.8, 1.5
+    correlation = np.exp(-(step**2) / 2)
+    one, other = rng.standard_normal((2, 400_000))
+    other = correlation * one + np.sqrt(1 - correlation**2) * other
+    drawn = np.mean((one > u) & (other < u))
+    seen = _seen(np.array([step]), np.array([u]))[0]
+    expected = seen * step / (2 * np.pi) * np.exp(-(u**2) / 2)
+    # 13,000 pairs are counted: 1 %, three times.
+    np.testing.assert_allclose(drawn, expected, rtol=0.03)
+
+
+def test_the_space_of_a_grid():
+    grid = jr.local_grid(
+        jr.uniform_orientations(
+            psi_coarse=6.0, psi_fine=2.0, theta_coarse=8.0, theta_fine=2.0
+        ),
+        np.array([-400.0, 0.0, 400.0]),
+    )
+    found = SearchSpace.of(grid, IMAGING.image_ctf((20, 20), SIDE, defocus=400.0))
+    np.testing.assert_allclose(found.lengths, [12, 4, 4, 800, 0], rtol=1e-5)
+    np.testing.assert_allclose(found.steps, [2, 1, 1, 400, 0], rtol=1e-5)
+    np.testing.assert_allclose(found.tilt_step_deg, 2, rtol=1e-3)
+    # A disk of radius 8 has second moments of 8² / 4; rings on it, a little more.
+    np.testing.assert_allclose(
+        np.cov(found.tilt_deg.T, bias=True), 16 * np.eye(2), rtol=0.1, atol=0.05
+    )
+
+
+@pytest.mark.slow
+def test_p_values_are_right_on_noise():
+    grid = jr.local_grid(
+        jr.uniform_orientations(
+            psi_coarse=20.0, psi_fine=5.0, theta_coarse=20.0, theta_fine=5.0
+        )
+    )
+    atoms = worlds.ball(SIDE, 2.0, b=20.0)
+    template = jr.make_template(sim.potential_volume(atoms, SIDE, 2.0))
+    rng, p_value, trials = np.random.default_rng(0), [], []
+    search = SearchSpace.of(grid, SCORE)
+    for _ in range(4):
+        made = [
+            one_particle(
+                SCORE, rng.standard_normal(SCORE.padded_box), IMAGING, rotation=turn
+            )
+            for turn in sim.random_rotations(100, rng)
+        ]
+        batch = batch_of(made)
+        z = np.asarray(jr.refine_particles(batch, template, grid, SCORE).z_score)
+        metric = np.asarray(score_metric(batch, template, SCORE))
+        p_value.append(p_values(z, metric, search))
+        trials.append(expected_peaks(z, metric, search) / ndtr(-z))
+    p_value, trials = np.concatenate(p_value), np.concatenate(trials)
+    # 20 of 400 below 0.05, give or take 4.4; without trials it would be more than half.
+    assert 9 <= np.sum(p_value < 0.05) <= 33
+    assert np.mean(ndtr(-np.asarray(z)) < 0.05) > 0.4
+    # Many more orientations than trials: neighbours are nearly the same.
+    assert 10 < np.median(trials) < 200 < grid.shape[2]
