@@ -116,12 +116,14 @@ def expected_peaks(
     spread = (
         np.cov(space.tilt_deg.T, bias=True) if len(space.tilt_deg) > 1 else np.zeros((2, 2))
     )
-    # Semi-axes of an ellipse with the tilts' second moments, in units of the metric.
+    # Semi-axes of an ellipse with the tilts' second moments, in units of the metric; less
+    # half a step, by which the outermost tilts' own cells reach beyond them.
     product = np.linalg.eigvals(tilts @ spread).real
     b, a = np.sort(2 * np.sqrt(np.maximum(product, 0)), axis=-1).T
     unit = np.sqrt(np.maximum(np.linalg.eigvalsh(tilts), 0))
     seen = [_seen(unit[:, i] * space.tilt_step_deg, u) for i in range(2)]
-    a, b = a * seen[1], b * seen[0]
+    half_step = unit * space.tilt_step_deg / 2
+    a, b = (np.maximum(axis - half_step[:, i], 0) * seen[i] for axis, i in ((a, 1), (b, 0)))
     half_perimeter = np.pi / 2 * (3 * (a + b) - np.sqrt((3 * a + b) * (a + 3 * b)))
     volumes = [np.ones_like(u), half_perimeter, np.pi * a * b]
     for i, place in enumerate(range(2, 7)):
