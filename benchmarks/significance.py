@@ -1,6 +1,6 @@
 """Are p-values of a local search right? Boxes of noise, searched around random poses.
 
-    python benchmarks/significance.py [--boxes 2000] [--real CONFIG.yaml] [--table TABLE.md]
+    python benchmarks/significance.py [--boxes 2000] [--real CONFIG.yaml] [--table T.md]
 
 White noise: boxes of normal numbers, maps of mean 0 and deviation 1. Real noise: boxes of a
 real micrograph (that of `benchmarks/real_data.py`), with its own filters and maps, 5 px
@@ -135,6 +135,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--boxes", type=int, default=2000)
     parser.add_argument("--real", type=Path)
+    parser.add_argument("--only-real", action="store_true")
     parser.add_argument("--table", type=Path)
     options = parser.parse_args()
     defoci = np.array([-400.0, -200.0, 0.0, 200.0, 400.0])
@@ -149,6 +150,8 @@ def main():
             options.boxes, 20, 16, 20.0, grid_of(12.0, 4.0, defoci), 2
         ),
     }
+    if options.only_real:
+        cases = {}
     if options.real is not None:
         cases["real, 25 positions, 65 orientations, 3 defoci"] = lambda: real(
             options.boxes, options.real, grid_of(4.0, 2.0, np.array([-200.0, 0.0, 200.0]))

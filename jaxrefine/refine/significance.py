@@ -12,8 +12,11 @@ is the expected number of noise peaks above u (Adler & Taylor, Random Fields and
 (2007), theorem 12.4.1; Worsley et al., Human Brain Mapping 4 (1996) 58). L_j are the
 intrinsic volumes of the search space in units of Λ, of which it is taken as a product of
 axes and a disk of tilts. A grid visits points only: each length is lowered by the share of
-upcrossings that steps of its size see, from the bivariate normal distribution. E(u) / Q(u)
-is the number of independent trials N, and p = 1 - (1 - Q)^N.
+upcrossings that steps of its size see, from the bivariate normal distribution. Whole pixels
+may be further apart than the correlation reaches: y and x multiply E by 1 + (n - 1) κ, κ
+being the probability that the next pixel is below u where one is above, which makes
+independent trials of distant ones (as Worsley, NeuroImage 28 (2005) 1056, does for voxels).
+E(u) / Q(u) is the number of independent trials N, and p = 1 - (1 - Q)^N.
 """
 
 import math
@@ -33,6 +36,10 @@ from jaxrefine.refine.scoring import Score
 
 PARAMETERS = ("orientation", "shift", "defocus", "pixel_size")
 _AT = parameter_slices(PARAMETERS)
+# Below it the trials are those at it: the Euler characteristic of low regions counts holes.
+_LOWEST_Z = 2.5
+# Places in `SearchSpace.lengths`: axes that are searched finely, and whole pixels.
+_FINE, _PIXELS = (0, 3, 4), (1, 2)
 # Of the integral over the normal distribution's tail.
 _NODES, _WEIGHTS = np.polynomial.laguerre.laggauss(40)
 
@@ -102,39 +109,58 @@ def expected_peaks(
 ) -> Float[np.ndarray, " n"]:
     """Number of peaks that a search of noise has above z, as expected; E of the module.
 
-    It is no number of peaks where z is so low that it would exceed half of the grid's
-    positions; the p-value is then 1.
+    Below a z of 2.5 it is that at 2.5: regions above so low a z are no peaks.
 
     Args:
         z_score: Of each particle.
         metric: From `score_metric`.
         space: What was searched.
     """
-    u = np.asarray(z_score, np.float64)
+    u = np.maximum(np.asarray(z_score, np.float64), _LOWEST_Z)
     metric = np.asarray(metric, np.float64)
-    tilts = metric[:, :2, :2]
-    spread = (
-        np.cov(space.tilt_deg.T, bias=True) if len(space.tilt_deg) > 1 else np.zeros((2, 2))
-    )
-    # Semi-axes of an ellipse with the tilts' second moments, in units of the metric; less
-    # half a step, by which the outermost tilts' own cells reach beyond them.
-    product = np.linalg.eigvals(tilts @ spread).real
-    b, a = np.sort(2 * np.sqrt(np.maximum(product, 0)), axis=-1).T
-    unit = np.sqrt(np.maximum(np.linalg.eigvalsh(tilts), 0))
-    seen = [_seen(unit[:, i] * space.tilt_step_deg, u) for i in range(2)]
-    half_step = unit * space.tilt_step_deg / 2
-    a, b = (np.maximum(axis - half_step[:, i], 0) * seen[i] for axis, i in ((a, 1), (b, 0)))
-    half_perimeter = np.pi / 2 * (3 * (a + b) - np.sqrt((3 * a + b) * (a + 3 * b)))
-    volumes = [np.ones_like(u), half_perimeter, np.pi * a * b]
+    half_perimeter, area = _tilts(u, metric[:, :2, :2], space)
+    volumes, axes = [np.ones_like(u), half_perimeter, area], 2 * bool(space.tilt_step_deg)
+    seen, lengths = [], []
     for i, place in enumerate(range(2, 7)):
         root = np.sqrt(np.maximum(metric[:, place, place], 0))
-        length = space.lengths[i] * root * _seen(space.steps[i] * root, u)
+        seen.append(_seen(space.steps[i] * root, u))
+        lengths.append(space.lengths[i] * root * seen[i])
+    for i in _FINE:
         longer = [*volumes, np.zeros_like(u)]
-        volumes = [
-            longer[0],
-            *(v + w * length for v, w in zip(longer[1:], volumes, strict=True)),
-        ]
-    return sum(v * _density(j, u) for j, v in enumerate(volumes))
+        more = (v + w * lengths[i] for v, w in zip(longer[1:], volumes, strict=True))
+        volumes = [longer[0], *more]
+        axes += bool(space.lengths[i])
+    peaks = sum(v * _density(j, u) for j, v in enumerate(volumes))
+    for i in _PIXELS:
+        # Steps that are far beyond the correlation are trials of their own; among fine ones
+        # an axis adds what it adds to the Euler characteristic's highest term.
+        together = 1.0
+        if axes:
+            smooth = _density(axes + 1, u) / _density(axes, u) * ndtr(-u) / _density(1, u)
+            together = 1 - seen[i] * (1 - np.clip(smooth, 0, 1))
+        peaks = peaks * (1 + lengths[i] * _density(1, u) / ndtr(-u) * together)
+        axes += bool(space.lengths[i])
+    return np.maximum(peaks, ndtr(-u))
+
+
+def _tilts(
+    u: Float[np.ndarray, " n"], metric: Float[np.ndarray, "n 2 2"], space: SearchSpace
+) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+    """Half perimeter and area of the disk of tilts."""
+    if len(space.tilt_deg) < 2:
+        return np.zeros_like(u), np.zeros_like(u)
+    # Semi-axes of an ellipse with the tilts' second moments, in units of the metric; less
+    # half a step, by which the outermost tilts' own cells reach beyond them.
+    product = np.linalg.eigvals(metric @ np.cov(space.tilt_deg.T, bias=True)).real
+    axes = np.sort(2 * np.sqrt(np.maximum(product, 0)), axis=-1).T
+    unit = np.sqrt(np.maximum(np.linalg.eigvalsh(metric), 0)).T * space.tilt_step_deg
+    b, a = (
+        np.maximum(axis - step / 2, 0) * _seen(step, u)
+        for axis, step in zip(axes, unit, strict=True)
+    )
+    # Ramanujan's approximation.
+    half_perimeter = np.pi / 2 * (3 * (a + b) - np.sqrt((3 * a + b) * (a + 3 * b)))
+    return half_perimeter, np.pi * a * b
 
 
 def _density(order: int, u: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
@@ -170,6 +196,5 @@ def p_values(
 ) -> Float[np.ndarray, " n"]:
     """Probability that a search of noise scores as high; see the module."""
     u = np.asarray(z_score, np.float64)
-    peaks = expected_peaks(u, metric, space)
-    tail = ndtr(-u)
-    return -np.expm1(peaks / tail * np.log1p(-tail))
+    trials = expected_peaks(u, metric, space) / ndtr(-np.maximum(u, _LOWEST_Z))
+    return -np.expm1(trials * np.log1p(-ndtr(-u)))

@@ -19,7 +19,7 @@ from tests.worlds import batch_of, one_particle
 SIDE = 16
 IMAGING = worlds.Imaging(defocus=(2500.0, 2300.0), pixel_size=2.0, b=0.0)
 SCORE = IMAGING.image_ctf((SIDE, SIDE), SIDE, defocus=400.0)
-U = np.array([2.0, 3.0, 4.5, 8.0])
+U = np.array([2.6, 3.0, 4.5, 8.0])
 
 
 def space(**lengths):
@@ -67,6 +67,17 @@ def test_what_steps_see_is_the_bivariate_normal_s():
     expected = seen * step / (2 * np.pi) * np.exp(-(u**2) / 2)
     # 13,000 pairs are counted: 1 %, three times.
     np.testing.assert_allclose(drawn, expected, rtol=0.03)
+
+
+def test_p_values_fall_from_one_to_nothing():
+    z = np.linspace(-5, 15, 400)
+    metric = np.broadcast_to(np.diag([0.1, 0.1, 0.2, 1.5, 1.5, 1e-5, 1e3]), (400, 7, 7))
+    rings = np.mgrid[-8:9:2, -8:9:2].reshape(2, -1).T
+    lengths = np.array([12.0, 6.0, 6.0, 800.0, 0.1])
+    found = p_values(
+        z, metric, SearchSpace(rings, 2.0, lengths, np.array([2.0, 1.0, 1.0, 100.0, 0.01]))
+    )
+    assert np.all(np.diff(found) <= 0) and 1 >= found[0] > 0.999 and 0 < found[-1] < 1e-40
 
 
 def test_the_space_of_a_grid():

@@ -135,8 +135,9 @@ class Results:
         """Say how often noise would score as high; without a metric nothing."""
         if metric is None:
             return
-        good = np.isfinite(refined.z_score)
-        rows, z_score = rows[good], refined.z_score[good]
+        z_score = np.asarray(refined.z_score)
+        good = np.isfinite(z_score)
+        rows, z_score = rows[good], z_score[good]
         space = SearchSpace.of(self.inputs.grid, self.inputs.score)
         peaks = expected_peaks(z_score, metric[good], space)
         # The match's trials, and what the search sees of each of their positions.
