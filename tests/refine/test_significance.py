@@ -72,7 +72,7 @@ def test_what_steps_see_is_the_bivariate_normal_s():
 def test_p_values_fall_from_one_to_nothing():
     z = np.linspace(-5, 15, 400)
     metric = np.broadcast_to(np.diag([0.1, 0.1, 0.2, 1.5, 1.5, 1e-5, 1e3]), (400, 7, 7))
-    rings = np.mgrid[-8:9:2, -8:9:2].reshape(2, -1).T
+    rings = np.mgrid[-8.0:9:2, -8.0:9:2].reshape(2, -1).T
     lengths = np.array([12.0, 6.0, 6.0, 800.0, 0.1])
     found = p_values(
         z, metric, SearchSpace(rings, 2.0, lengths, np.array([2.0, 1.0, 1.0, 100.0, 0.01]))
