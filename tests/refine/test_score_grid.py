@@ -46,6 +46,7 @@ GRID = jr.local_grid(
 )
 
 
+@pytest.mark.slow
 def test_the_grid_s_best_is_the_search_s(template, particles):
     scores = jr.score_grid(particles, template, GRID, SCORE)
     refined = jr.refine_particles(particles, template, GRID, SCORE)
