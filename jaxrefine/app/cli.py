@@ -10,6 +10,7 @@ from pathlib import Path
 import jaxrefine
 from jaxrefine.app.commands import (
     check,
+    compare,
     constrained,
     demo,
     export,
@@ -40,6 +41,7 @@ _COMMANDS = {
     "init": init,
     "plan": plan,
     "check": check,
+    "compare": compare,
     "demo": demo,
     "report": report,
     "select": select,
@@ -63,6 +65,8 @@ examples:
   jaxrefine init match_results.csv       write a configuration for a particle table
   jaxrefine plan config.yaml             report what a run would do, and its duration
   jaxrefine check config.yaml            compare the particles' z-scores with the table
+  jaxrefine compare a_refined.csv b_refined.csv --config a.yaml b.yaml --output both.csv
+                                         assign particles to the most probable reference
   jaxrefine demo DIR                     make a small data set with known truth
   jaxrefine demo DIR --run               make it, refine it, compare with the truth
   jaxrefine report refined.csv           make a report with figures

@@ -40,9 +40,22 @@ class ProcessGroup:
         stop: Is asked for while waiting, and told when a process is lost.
     """
 
-    def __init__(self, stop: Stop | None = None, *, index: int = 0, count: int = 1):
+    def __init__(
+        self,
+        stop: Stop | None = None,
+        *,
+        index: int = 0,
+        count: int = 1,
+        part: str = "",
+    ):
         self.index, self.count = index, count
         self.stop = stop or Stop()
+        self._part = part
+
+    def for_part(self, name: str) -> "ProcessGroup":
+        """The same processes, for a part of the work whose steps have other names."""
+        part = f"{self._part}{name}/"
+        return ProcessGroup(self.stop, index=self.index, count=self.count, part=part)
 
     @property
     def is_first(self) -> bool:
@@ -63,14 +76,15 @@ class ProcessGroup:
         if self.count == 1:
             return work()
         result, errors = _attempt(work)
-        coordination.put(f"{name}/{self.index}", json.dumps([socket.gethostname(), errors]))
+        said = json.dumps([socket.gethostname(), errors])
+        coordination.put(f"{self._part}{name}/{self.index}", said)
         self.first(f"{name}/all", lambda: self._raise_errors(name))
         return result
 
     def _raise_errors(self, name: str) -> None:
         errors: dict[str, str] = {}
         for index in range(self.count):
-            host, theirs = json.loads(self._wait_for(f"{name}/{index}"))
+            host, theirs = json.loads(self._wait_for(f"{self._part}{name}/{index}"))
             where = f"process {index} on {host}: " if index else ""
             for message in theirs or ():
                 errors.setdefault(message, f"{where}{message}")
@@ -91,11 +105,11 @@ class ProcessGroup:
             return work()
         if self.is_first:
             result, errors = _attempt(work)
-            coordination.put(name, json.dumps([result, bool(errors)]))
+            coordination.put(f"{self._part}{name}", json.dumps([result, bool(errors)]))
             if errors:
                 raise InputError(errors)
             return result
-        result, failed = json.loads(self._wait_for(name))
+        result, failed = json.loads(self._wait_for(f"{self._part}{name}"))
         if failed:
             raise InputError(())
         return result

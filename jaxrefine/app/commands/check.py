@@ -34,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
         format_check,
         format_problems,
     )
-    from jaxrefine.app.run.devices import use_compilation_cache, use_cpu_cores
+    from jaxrefine.app.run.devices import use_cpu_cores
     from jaxrefine.app.run.inputs import load_inputs
     from jaxrefine.app.run.pipeline import envelope_of, read_and_prepare
 
@@ -46,12 +46,16 @@ def run(options: argparse.Namespace) -> int:
             "scores of the reference: check the reference's own refinement instead"
         )
     use_compilation_cache(config.computational_config.compilation_cache)
-    inputs = load_inputs(config)
-    found = check_conventions(inputs, read_and_prepare)
-    say("\n".join([*format_check(found), *format_problems(found)]))
-    if found.sound:
-        say("the conventions of the table are right")
-        envelope = envelope_of(inputs)
-        say("\n".join(filter(None, (envelope.text, envelope.expected))))
-        return EXIT_WRITTEN
-    return EXIT_CHECK_FAILED
+    codes = []
+    for name, one in (config.of_references() or {"": config}).items():
+        if name:
+            say(f"reference {name}:")
+        inputs = load_inputs(one)
+        found = check_conventions(inputs, read_and_prepare)
+        say("\n".join([*format_check(found), *format_problems(found)]))
+        codes.append(EXIT_WRITTEN if found.sound else EXIT_CHECK_FAILED)
+        if found.sound:
+            say("the conventions of the table are right")
+            envelope = envelope_of(inputs)
+            say("\n".join(filter(None, (envelope.text, envelope.expected))))
+    return max(codes)

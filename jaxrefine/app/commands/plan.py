@@ -2,10 +2,14 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jaxrefine.app.console.exit_codes import EXIT_WRITTEN
 from jaxrefine.app.console.option_types import add_path_map
 from jaxrefine.app.console.output import say
+
+if TYPE_CHECKING:
+    from jaxrefine.app.config import Config
 
 HELP = "report what a run would do, and how long it would take"
 
@@ -34,13 +38,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print what a run would do."""
     from jaxrefine.app.config import Config
+    from jaxrefine.app.run.devices import use_compilation_cache, use_cpu_cores
+    from jaxrefine.app.run.several import output_of, outputs_of
+
+    use_cpu_cores()
+    config = Config.load(options.config, path_map=tuple(options.map_path))
+    use_compilation_cache(config.computational_config.compilation_cache)
+    if not config.references:
+        _plan(options, config, options.output, timed=not options.no_timing)
+        return EXIT_WRITTEN
+    outputs = outputs_of(config, options.output)
+    for number, (name, one) in enumerate(config.of_references().items()):
+        say(f"reference {name}:")
+        _plan(options, one, outputs[name], timed=not (number or options.no_timing))
+    say(
+        f"{len(outputs)} references: as long for each of them, and their comparison, which "
+        "polishes every particle twice with each"
+    )
+    say(f"compared in: {output_of(config, options.output)}")
+    return EXIT_WRITTEN
+
+
+def _plan(
+    options: argparse.Namespace, config: "Config", output: Path | None, *, timed: bool
+) -> None:
+    """Print what a run with one template would do."""
     from jaxrefine.app.run.checkpoint import Checkpoint
     from jaxrefine.app.run.convention_check import (
         check_conventions,
         format_check,
         format_problems,
     )
-    from jaxrefine.app.run.devices import use_compilation_cache, use_cpu_cores
     from jaxrefine.app.run.estimate import (
         calibrate,
         format_memory,
@@ -52,10 +80,7 @@ def run(options: argparse.Namespace) -> int:
     from jaxrefine.app.run.pipeline import envelope_of, read_and_prepare
     from jaxrefine.app.run.results import Results
 
-    use_cpu_cores()
-    config = Config.load(options.config, path_map=tuple(options.map_path))
-    use_compilation_cache(config.computational_config.compilation_cache)
-    inputs = load_run(config, options.output)
+    inputs = load_run(config, output)
     checkpoint, results = Checkpoint(inputs), Results(inputs)
     if not options.fresh and checkpoint.left_behind():
         results.load(checkpoint, range(len(inputs.groups)))
@@ -63,14 +88,13 @@ def run(options: argparse.Namespace) -> int:
     say(
         "\n".join(format_output(inputs, checkpoint, results, fresh=options.fresh)),
     )
-    if not options.no_timing:
+    if timed:
         if inputs.constraint is None:
             found = check_conventions(inputs, read_and_prepare)
             say("\n".join([*format_check(found), *format_problems(found)]))
         envelope = envelope_of(inputs)
         say("\n".join(filter(None, (envelope.text, envelope.expected))))
         say("refining one batch to measure its time (--no-timing skips this)")
-    measured = None if options.no_timing else calibrate(inputs)
+    measured = calibrate(inputs) if timed else None
     say("\n".join(format_work(inputs, particles_left(results), measured)))
     say("\n".join(format_memory(inputs)))
-    return EXIT_WRITTEN

@@ -20,6 +20,7 @@ from jaxrefine.app.console.output import say
 from jaxrefine.data import InputError
 
 if TYPE_CHECKING:
+    from jaxrefine.app.cluster.process_group import ProcessGroup
     from jaxrefine.app.config import Config
 
 log = logging.getLogger("jaxrefine")
@@ -132,6 +133,13 @@ def run(
 
         config = processes.on_all("config", load)
         use_compilation_cache(config.computational_config.compilation_cache)
+        if config.references:
+            if options.scores is not None:
+                raise InputError(
+                    f"--scores: {config.source} names several references; run the one "
+                    "whose scores are wanted with its template alone"
+                )
+            return _refine_against_references(options, config, processes)
         planned = None
         if options.scores is not None:
             planned = processes.on_all(
@@ -155,9 +163,7 @@ def run(
     if options.scores is not None and not options.quiet:
         say(f"scores: {options.scores}")
     if options.report:
-        page = _report(summary.output, config, format_summary(summary))
-        if not options.quiet:
-            say(f"report: {page}")
+        _report(summary.output, config, format_summary(summary), quiet=options.quiet)
     for line in (
         *format_fallen(summary.fallen),
         *format_noise_fitted(summary.expected),
@@ -172,12 +178,61 @@ def run(
     return EXIT_WRITTEN
 
 
-def _report(table: Path, config: "Config", lines: list[str]) -> Path:
-    """Make the report of a run that has ended."""
+def _refine_against_references(
+    options: argparse.Namespace, config: "Config", processes: "ProcessGroup"
+) -> int:
+    """A run for each reference, and what their comparison says."""
+    from jaxrefine.app.console.reference_summary import format_references, print_references
+    from jaxrefine.app.console.summary import (
+        Summary,
+        format_fallen,
+        format_not_refined,
+        format_summary,
+        print_summary,
+    )
+    from jaxrefine.app.run.several import refine_against_references
+
+    said: list[str] = []
+    quiet, json_progress = options.quiet, options.json_progress
+
+    def print_one(name: str, summary: Summary) -> None:
+        said.append(f"reference {name}:")
+        said.extend(format_summary(summary))
+        if not quiet:
+            say(f"reference {name}:")
+        print_summary(summary, quiet=quiet, json_progress=json_progress)
+        for line in format_fallen(summary.fallen):
+            log.warning("reference %s: %s", name, line)
+        if summary.not_refined:
+            log.warning("reference %s: %s", name, format_not_refined(summary))
+
+    found = refine_against_references(
+        config,
+        output=options.output,
+        quiet=quiet,
+        json_progress=json_progress,
+        fresh=options.fresh,
+        processes=processes,
+        said=print_one,
+    )
+    if found is None:
+        return EXIT_WRITTEN
+    print_references(found, quiet=quiet, json_progress=json_progress)
+    if options.report:
+        _report(found.output, config, [*said, *format_references(found)], quiet=quiet)
+    if not (sum(found.sure) or found.undecided):
+        return EXIT_NOTHING_REFINED
+    return EXIT_NOT_ALL_REFINED if found.not_refined and options.strict else EXIT_WRITTEN
+
+
+def _report(table: Path, config: "Config", lines: list[str], *, quiet: bool) -> None:
+    """Make the report of a run that has ended, and say where it is."""
     from jaxrefine.app.report.page import ReportOptions, default_folder, write_report
 
-    return write_report(
+    page = write_report(
         table,
         default_folder(table),
         ReportOptions(config=config, run=lines, path_map=config.path_map),
     )
+    if not quiet:
+        say(f"report: {page}")

@@ -22,6 +22,7 @@ from jaxrefine.app.config.filters import PreprocessingFiltersConfig
 from jaxrefine.app.config.movie import MovieConfig
 from jaxrefine.app.config.particle_stack import ParticleStackConfig, with_df_path
 from jaxrefine.app.config.polish import PolishConfig
+from jaxrefine.app.config.references import NamedReference, split_references
 from jaxrefine.app.config.reproduce import IMPLIED, with_implied
 from jaxrefine.app.config.schema import ConfigError, Rule, Section, structure
 from jaxrefine.app.config.search import (
@@ -36,6 +37,7 @@ from jaxrefine.data import InputError
 from jaxrefine.io.paths import PathMap
 
 _ENVELOPE_WORDS = "auto, none, or a B in Å² within ±5000"
+_PRIORS_WORDS = "equal, estimated, or a list with a number larger than 0 for each template"
 
 
 class Config(Section):
@@ -87,6 +89,10 @@ class Config(Section):
             data to which they were not fitted; or `none`.
         significance: Also write how often noise alone would score as high: a p-value of
             each particle's search, and a bound on false positives.
+        reference_priors: Where template_volume_path names several references: how probable
+            each is before its particles are seen. `equal`; `estimated`, the shares of the
+            data set; or a number for each, in their order.
+        references: The references; empty where there is one template.
         source: What messages call the configuration: the path of its file.
         path_map: Folders that have moved, as `--map-path` gives them; see `resolve_path`.
         constraint: Of a constrained search, what its file says: the partner is then what is
@@ -118,6 +124,12 @@ class Config(Section):
     ignore_aberrations: bool = False
     template_envelope: Annotated[float | str, _ENVELOPE_WORDS] = "auto"
     significance: bool = False
+    reference_priors: Annotated[
+        Literal["equal", "estimated"] | tuple[float, ...], _PRIORS_WORDS
+    ] = "equal"
+    references: tuple[NamedReference, ...] = eqx.field(
+        default=(), static=True, metadata={"key": False}
+    )
     source: str = eqx.field(default="config", static=True, metadata={"key": False})
     path_map: PathMap = eqx.field(default=(), static=True, metadata={"key": False})
     constraint: ConstrainedConfig | None = eqx.field(default=None, metadata={"key": False})
@@ -162,6 +174,14 @@ class Config(Section):
             ),
             f"must be {_ENVELOPE_WORDS}",
         ),
+        Rule(
+            "reference_priors",
+            lambda c: (
+                isinstance(c.reference_priors, str)
+                or all(prior > 0 for prior in c.reference_priors)
+            ),
+            f"must be {_PRIORS_WORDS}",
+        ),
         *(implied.rule for implied in IMPLIED),
     )
 
@@ -203,6 +223,18 @@ class Config(Section):
         """The folder of the YAML file, beside which its relative paths may lie."""
         return Path(self.source).absolute().parent
 
+    def of_references(self) -> "dict[str, Config]":
+        """The configuration of each reference, as if it were the only template."""
+        return {
+            each.name: dataclasses.replace(
+                self,
+                template_volume_path=each.template_volume_path,
+                template_pixel_size=each.template_pixel_size,
+                references=(),
+            )
+            for each in self.references
+        }
+
     def output_file(self, table: Path) -> Path:
         """Where the refined table goes.
 
@@ -228,8 +260,16 @@ class Config(Section):
 def _build(data: Any, source: str, earlier: Iterable[ConfigError] = ()) -> Config:
     if is_constrained(data):
         return _build_constrained(data, source, earlier)
-    config = structure(Config, with_implied(with_df_path(data)), source, earlier)
-    return dataclasses.replace(config, source=source)
+    data, references, errors = split_references(data)
+    data = with_implied(with_df_path(data))
+    config = structure(Config, data, source, [*earlier, *errors])
+    priors = config.reference_priors
+    if not isinstance(priors, str) and len(priors) != max(len(references), 1):
+        raise InputError(
+            f"{source}: reference_priors: {list(priors)} — must be {_PRIORS_WORDS}; "
+            f"template_volume_path names {len(references) or 'one'}"
+        )
+    return dataclasses.replace(config, source=source, references=references)
 
 
 def _build_constrained(

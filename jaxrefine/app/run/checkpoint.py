@@ -40,6 +40,23 @@ def _no_stand_in() -> Iterator[None]:
         yield
 
 
+def parts_folder(output: Path) -> Path:
+    """Where the results of an output are kept."""
+    return output.with_name(f"{output.name}.parts")
+
+
+def remove_parts(output: Path) -> None:
+    """Delete the folder of an output that is written."""
+    folder = parts_folder(output)
+    try:
+        for pattern in ("*.npz", _RUN, _BEFORE, _LOCK):
+            for path in folder.glob(pattern):
+                path.unlink(missing_ok=True)
+        folder.rmdir()
+    except OSError as error:  # somebody has put something there
+        log.warning("%s: cannot be removed: %s", folder, error.strerror)
+
+
 class Checkpoint:
     """The folder of one output. Several processes may share it; the first one owns it.
 
@@ -48,7 +65,7 @@ class Checkpoint:
     """
 
     def __init__(self, inputs: RunInputs):
-        self.folder = inputs.output.with_name(f"{inputs.output.name}.parts")
+        self.folder = parts_folder(inputs.output)
         self._output = inputs.output
         self._files, self._rows = list(inputs.groups), list(inputs.groups.values())
         self._made_from = fp.fingerprint(inputs)
@@ -170,12 +187,7 @@ class Checkpoint:
 
     def remove(self) -> None:
         """Delete the folder: the final table holds everything."""
-        try:
-            for pattern in ("*.npz", _RUN, _BEFORE, _LOCK):
-                self._delete(pattern)
-            self.folder.rmdir()
-        except OSError as error:  # somebody has put something there
-            log.warning("%s: cannot be removed: %s", self.folder, error.strerror)
+        remove_parts(self._output)
         self._release()
 
     def close(self, *, shared: bool) -> None:

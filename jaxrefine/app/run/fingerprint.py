@@ -21,6 +21,8 @@ _WITHOUT_EFFECT = (
     "particle_stack_constrained.df_path",
     "particle_stack_reference.df_path",
     "path_map",
+    "reference_priors",
+    "references",
     "source",
     "template_volume_path",
 )

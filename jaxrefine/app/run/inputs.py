@@ -153,34 +153,45 @@ def load_run(config: Config, output: Path | None = None) -> RunInputs:
 
 
 @float32_only()
-def load_inputs(config: Config, output: Path | None = None) -> RunInputs:
+def load_inputs(
+    config: Config, output: Path | None = None, *, smooth: bool = False
+) -> RunInputs:
     """Read and check everything but the micrographs' values.
 
     Args:
         config: What to do.
         output: Overrides the configuration's output path; `load_run` checks it.
+        smooth: The whole template with cubic slices, for the search as well: that of a
+            comparison, in which all templates have one score.
 
     Raises:
         InputError: With every error found.
     """
     named = read_named(config)
     checked = check_together(config, named)
-    return _build(config, named, checked, output or config.output_file(named.table.path))
+    output = output or config.output_file(named.table.path)
+    return _build(config, named, checked, output, smooth)
 
 
 def _build(
-    config: Config, named: NamedInputs, checked: CheckedInputs, output: Path
+    config: Config,
+    named: NamedInputs,
+    checked: CheckedInputs,
+    output: Path,
+    only_smooth: bool = False,
 ) -> RunInputs:
     """Third pass: the objects of the core, on the devices."""
     volume = named.volume
     with jax.default_device(named.devices[0]):
-        if trims_template(config):
+        if trims_template(config) and not only_smooth:
             voxel_size = float(checked.template_pixel_size_angstrom.min())
             volume = trim_template(volume, voxel_size)
             score = build_score(config, checked.start, checked.grid, volume.shape[0])
             checked = replace(checked, score=score)
-        template = make_template(volume, config.template_sampling)
-        smooth = make_template(volume, "cubic") if config.polish.enabled else None
+        sampling = "cubic" if only_smooth else config.template_sampling
+        template, smooth = make_template(volume, sampling), None
+        if config.polish.enabled and not only_smooth:
+            smooth = make_template(volume, "cubic")
     templates = (template, smooth)
     devices = _limit_devices_to_memory(named.devices, templates)
     mesh = device_mesh(devices, max(len(rows) for rows in checked.groups.values()))
@@ -193,7 +204,7 @@ def _build(
         maps_hold_variance=checked.maps_hold_variance,
         template_path=named.template_path,
         template=template,
-        smooth_template=smooth,
+        smooth_template=template if only_smooth else smooth,
         template_pixel_size_angstrom=checked.template_pixel_size_angstrom,
         filters=build_filters(config),
         global_filtering=config.apply_global_filtering,

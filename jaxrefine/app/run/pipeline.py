@@ -56,6 +56,7 @@ def run(
     quiet: bool = False,
     json_progress: bool = False,
     fresh: bool = False,
+    keep_parts: bool = False,
     processes: ProcessGroup | None = None,
 ) -> Summary | None:
     """Refine the particles that a configuration names, and write the refined table.
@@ -69,6 +70,8 @@ def run(
         quiet: Show no progress.
         json_progress: Log it as events, for `--json-progress`.
         fresh: Delete what an earlier run left, and start over.
+        keep_parts: Keep them when the table is written, too: the same run is then done
+            when it is started again.
         processes: The processes that share the work, from `join_processes`; None: alone.
 
     Returns:
@@ -100,6 +103,8 @@ def run(
             "refined", lambda: _refine_share(results, checkpoint, mine, processes, progress)
         )
         processes.first("written", lambda: _write(results, checkpoint, processes))
+        if processes.is_first and not keep_parts:
+            checkpoint.remove()
     except Stopped as stopped:
         text = _how_to_continue(stopped, results, checkpoint, processes)
         raise Stopped(text, stopped.exit_code) from None
@@ -203,7 +208,6 @@ def _write(results: Results, checkpoint: Checkpoint, processes: ProcessGroup) ->
             processes.stop.check()
             time.sleep(1.0)
     results.write(inputs.output)
-    checkpoint.remove()
 
 
 def _how_to_continue(

@@ -51,7 +51,17 @@ def maps_table_path(config: Config) -> Path:
 
 
 def template_path(config: Config) -> Path:
-    """Where the template is."""
+    """Where the template is.
+
+    Raises:
+        InputError: There are several.
+    """
+    if config.references:
+        names = ", ".join(each.name for each in config.references)
+        raise InputError(
+            f"{config.source}: template_volume_path: names several references ({names}) — "
+            "must be one template here; of a Config, of_references() gives that of each"
+        )
     return _resolved(config.template_volume_path, config)
 
 

@@ -9,7 +9,16 @@ import pandas as pd
 
 from jaxrefine.io.table import cells
 from jaxrefine.io.table.particle_table import ParticleTable
-from jaxrefine.io.table.schema import ANGLES, BY_NAME, COLUMNS, DEFOCUS, WRITTEN, Column
+from jaxrefine.io.table.schema import (
+    ANGLES,
+    BY_NAME,
+    COLUMNS,
+    DEFOCUS,
+    WRITTEN,
+    Column,
+    compared_names,
+    reference_columns,
+)
 
 # Written where there is something to say; the rest of an earlier refinement's is dropped.
 _NOT_ALWAYS = ("polished", "envelope", "marked", "partner")
@@ -80,7 +89,9 @@ def refined_table(table: ParticleTable, results: RefinedColumns) -> pd.DataFrame
         All cells as text: Leopard-EM's columns in its order, then unknown columns of the
         input, then our own.
     """
-    frame = table.raw.drop(columns=_OF_AN_EARLIER_RUN, errors="ignore")
+    compared = reference_columns(compared_names(table.raw.columns))
+    earlier = [*_OF_AN_EARLIER_RUN, *(column.name for column in compared)]
+    frame = table.raw.drop(columns=earlier, errors="ignore")
     values = _with_derived(table, results)
     for column in WRITTEN:
         if column.name in values and _says_something(column, values[column.name]):

@@ -3,7 +3,8 @@
 Reading, writing, the results of a run and its checkpoint all use this list.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,8 @@ class Column:
             written, and read as the starting value if present. "output": written.
             "polished": written if particles were polished. "envelope": written if they
             were refined with a template envelope. "marked": written if the run looked for
-            it. "partner": written by a constrained search. "carried": copied without being
+            it. "partner": written by a constrained search. "compared": written by a
+            comparison of references. "carried": copied without being
             read. "aberration": read if present, by `jaxrefine.io.table.aberrations`.
         meaning: What it holds.
         written: As "float32" (the shortest text with the same value), "whole" (number),
@@ -144,6 +146,24 @@ refined_false_positives|-|number|marked|noise peaks as high to expect in the mic
 refined_filled_fraction|-|number|marked|fraction of the template on defective pixels (see below)|4 decimals
 """  # noqa: E501
 
+# Of particles that were compared with several references, written after all others; those
+# with NAME once for each.
+_COMPARED = """
+best_reference|-|text|compared|name of the most probable reference|text
+reference_probability|-|number|compared|its posterior probability|6 decimals
+reference_log_ratio|-|number|compared|log likelihood ratio of it to the next|4 decimals
+reference_overlap|-|number|compared|correlation of the images expected of the two|6 decimals
+probability_NAME|-|number|compared|posterior probability of the reference|6 decimals
+refined_scaled_mip_NAME|-|number|compared|z-score with the reference, polished|float32
+refined_status_NAME|-|text|compared|refined_status with the reference|text
+refined_phi_NAME|deg|number|compared|phi with the reference, polished|4 decimals
+refined_theta_NAME|deg|number|compared|theta|4 decimals
+refined_psi_NAME|deg|number|compared|psi|4 decimals
+refined_pos_x_NAME|px|number|compared|top-left corner with the reference, x, polished|4 decimals
+refined_pos_y_NAME|px|number|compared|the same, y|4 decimals
+refined_relative_defocus_NAME|Å|number|compared|relative defocus with the reference, polished|4 decimals
+"""  # noqa: E501
+
 
 def _columns(lines: str, *, ours: bool) -> tuple[Column, ...]:
     return tuple(Column(*line.split("|"), ours=ours) for line in lines.split("\n") if line)
@@ -162,6 +182,29 @@ COLUMNS = (*_columns(_LEOPARD_EM, ours=False), *_columns(_OURS, ours=True))
 BY_NAME = {column.name: column for column in COLUMNS}
 WRITTEN = tuple(column for column in COLUMNS if column.written)
 OPTICS_FIELDS, REFINED_FIELDS = _fields("optics"), _fields("refined")
+COMPARED = _columns(_COMPARED, ours=True)
 ANGLES = ("phi", "theta", "psi")
 DEFOCUS = ("defocus_u", "defocus_v")
 ABERRATIONS = tuple(column.name for column in COLUMNS if column.use == "aberration")
+
+
+def reference_columns(names: Iterable[str]) -> tuple[Column, ...]:
+    """The columns of a comparison of references of these names."""
+    each = [column for column in COMPARED if "NAME" in column.name]
+    return (
+        *(column for column in COMPARED if column not in each),
+        *(
+            replace(column, name=column.name.replace("NAME", name))
+            for name in names
+            for column in each
+        ),
+    )
+
+
+def compared_names(header: Iterable[str]) -> list[str]:
+    """The references that a table was compared with; none where it was not."""
+    header = list(header)
+    if COMPARED[0].name not in header:
+        return []
+    beginning = "probability_"
+    return [name.removeprefix(beginning) for name in header if name.startswith(beginning)]
