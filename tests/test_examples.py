@@ -33,6 +33,7 @@ EXAMPLES = {
     "own_score.py",
     "pixel_size.py",
     "template_gradient.py",
+    "two_states.py",
 }
 
 
@@ -205,3 +206,15 @@ def test_demo_refines_from_its_own_folder(demo_folder, tmp_path, monkeypatch, ca
     z = table.numbers("refined_scaled_mip")
     assert np.all(np.isfinite(z))
     assert z.mean() > table.numbers("scaled_mip").mean()
+
+
+@pytest.mark.slow
+def test_two_states_example(run_example, tmp_path, compiled_in_less_time):
+    """Nearly all are given to their state, and it is said of how many that is sure."""
+    printed = run_example("two_states.py", tmp_path)
+    right = int(re.search(r"right: (\d+) of 36", printed)[1])
+    assert right >= 32
+    assert re.search(
+        r"references: closed \d+, open \d+, \d+ undecided \(P < 0.9\)", printed
+    )
+    assert "in all, by the sum of the probabilities: closed " in printed

@@ -25,7 +25,7 @@ from jaxrefine.io.star.writer import (
     write_relion,
 )
 from jaxrefine.io.table import ParticleTable, StartingValues, read_particle_table
-from jaxrefine.io.table.schema import ANGLES
+from jaxrefine.io.table.schema import ANGLES, compared_names
 
 log = logging.getLogger("jaxrefine")
 
@@ -108,6 +108,11 @@ def export(
     particles = replace(particles, micrograph=_as_found(particles.micrograph, found))
     if program != "cistem":
         particles = _with_one_pixel_size(particles, start.nominal_pixel_size_angstrom[rows])
+    names = compared_names(table.raw.columns)
+    if names:
+        best = (table.raw["best_reference"].iloc[row] for row in rows)
+        numbers = [names.index(name) + 1 if name in names else 0 for name in best]
+        particles = replace(particles, class_number=numbers)
     if optics_from is not None:
         groups = {"rlnOpticsGroupName": group_names(optics_from, particles.micrograph)}
         particles = replace(particles, kept={**particles.kept, **groups})

@@ -22,6 +22,7 @@ from jaxrefine.app.console.summary import format_fallen, format_noise_fitted
 from jaxrefine.app.report import figures as figures
 from jaxrefine.app.report.figures import RenderedFigure
 from jaxrefine.app.report.micrograph_maps import micrograph_map
+from jaxrefine.app.report.references import reference_figures, reference_rows
 from jaxrefine.app.report.table_data import REASONS, Concern, ReportData, load_report_data
 from jaxrefine.app.run.score_changes import compare_expected, fallen_micrographs
 from jaxrefine.data import InputError
@@ -31,7 +32,7 @@ from jaxrefine.io.paths import PathMap, resolve_paths
 PAGE, FIGURES = "report.html", "figures"
 # Names of all pictures that a report may have.
 _PICTURES = (
-    *("scores", "changes", "defocus", "errors", "landscape"),
+    *("scores", "changes", "defocus", "errors", "landscape", "references"),
     "micrograph_[0-9][0-9][0-9]",
 )
 _MOST_CONCERNS, _MOST_MICROGRAPHS, _MOST_LANDSCAPES = 200, 50, 12
@@ -87,6 +88,7 @@ def write_report(table: Path, folder: Path, options: ReportOptions) -> Path:
         "defocus": _if_refined(data, figures.defocus_bars, data),
         "errors": [figures.errors(data)] if data.sigma else [],
         "landscape": _landscape(data, options),
+        "references": reference_figures(data),
         "micrographs": _maps(data, options),
     }
     page = _template().render(
@@ -95,6 +97,7 @@ def write_report(table: Path, folder: Path, options: ReportOptions) -> Path:
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         tiles=_tiles(data, options.threshold),
         statuses=_statuses(data),
+        references=reference_rows(data),
         sections=sections,
         embedded=_embedded,
         micrographs=_micrograph_rows(data)[:_MOST_MICROGRAPHS],

@@ -108,7 +108,7 @@ def _read(
     inputs: dict[str, RunInputs] = {}
     for name, path in tables.items():
         with errors:
-            refined[name] = table = read_particle_table(path, aberrations="keep")
+            refined[name] = table = read_particle_table(path, ignore_aberrations=True)
             if _REFINED_Z not in table.raw.columns:
                 raise InputError(
                     f"{path}: column that is missing: {_REFINED_Z}; name a refined table, "

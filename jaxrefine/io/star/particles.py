@@ -95,6 +95,7 @@ class StarParticles:
         z_score: z-score; NaN if the file has none.
         kept: Columns of the particle table that are copied unchanged: aberrations, and
             fields that only the program itself uses.
+        class_number: Number of the best reference, from 1, if references were compared.
         notes: Notes for the user on how the file was read.
     """
 
@@ -108,6 +109,7 @@ class StarParticles:
     optics: Optics
     z_score: Float[np.ndarray, " n"]
     kept: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    class_number: Sequence[int] | None = None
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:

@@ -131,6 +131,8 @@ def _to_relion(particles: StarParticles, stack: Stack | None, image_px: int) -> 
     origin = -particles.shift_px * pixel_size[:, None] + 0.0
     columns |= {"rlnOriginXAngst": origin[:, 0], "rlnOriginYAngst": origin[:, 1]}
     columns |= _columns(particles, RELION_NUMBERS)
+    if particles.class_number is not None:
+        columns["rlnClassNumber"] = list(particles.class_number)
     return {"optics": optics, "particles": pd.DataFrame(columns)}
 
 

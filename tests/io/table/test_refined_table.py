@@ -17,7 +17,7 @@ from jaxrefine.io.table import (
 )
 from jaxrefine.io.table.aberrations import MATRIX, ZERNIKES
 from jaxrefine.io.table.refined import RefinedColumns, refined_table
-from jaxrefine.io.table.schema import COLUMNS, OPTICS_FIELDS, REFINED_FIELDS
+from jaxrefine.io.table.schema import COLUMNS, COMPARED, OPTICS_FIELDS, REFINED_FIELDS
 from tests.reference import REFERENCE, ROOT
 from tests.tables import ROW, read
 
@@ -324,7 +324,7 @@ def test_a_column_is_written_where_its_use_says_so():
 
 def test_every_column_is_documented():
     document = DOCUMENT.read_text(encoding="utf-8")
-    for column in COLUMNS:
+    for column in (*COLUMNS, *COMPARED):
         cells = (f"`{column.name}`", column.unit, column.kind, column.use, column.meaning)
         assert f"| {' | '.join(cells)} |" in document, column.name
 

@@ -1,0 +1,78 @@
+"""What a report shows of a comparison of several references."""
+
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from jaxrefine.app.console.reference_summary import SURE
+from jaxrefine.app.report.figures import BLUE, INK, PALE, RenderedFigure, png_of, style
+from jaxrefine.app.report.table_data import ReportData
+from jaxrefine.io.table.schema import compared_names
+
+_BINS = np.linspace(0, 1, 21)
+
+
+class ReferenceRow(NamedTuple):
+    """A reference, as the page's table has it."""
+
+    name: str
+    sure: str
+    best: str
+    expected: str
+    mean_z: str
+
+
+def reference_rows(data: ReportData) -> list[ReferenceRow]:
+    """A row for each reference; none where the table is no comparison."""
+    rows = []
+    best = np.array(data.table.raw.get("best_reference", []))
+    for name in compared_names(data.table.raw.columns):
+        probability = data.table.numbers(f"probability_{name}")
+        known = np.isfinite(probability)
+        mine = best == name
+        p = probability[known]
+        z = data.table.numbers(f"refined_scaled_mip_{name}")[mine & known]
+        rows.append(
+            ReferenceRow(
+                name=name,
+                sure=f"{int((mine & (probability >= SURE)).sum()):,}",
+                best=f"{int(mine.sum()):,}",
+                expected=f"{p.sum():.1f} ± {np.sqrt(np.sum(p * (1 - p))):.1f}",
+                mean_z=f"{np.nanmean(z):.2f}" if np.isfinite(z).any() else "—",
+            )
+        )
+    return rows
+
+
+def reference_figures(data: ReportData) -> list[RenderedFigure]:
+    """How sure the particles are of their best reference."""
+    names = compared_names(data.table.raw.columns)
+    probability = {name: data.table.numbers(f"probability_{name}") for name in names}
+    if not any(np.isfinite(values).any() for values in probability.values()):
+        return []
+    with style():
+        figure = Figure(figsize=(10, 2.6))
+        for axes, name in zip(
+            np.atleast_1d(figure.subplots(1, len(names), sharey=True)), names, strict=True
+        ):
+            values = probability[name]
+            values = values[np.isfinite(values)]
+            axes.axvspan(SURE, 1, color=PALE, zorder=0)
+            axes.hist(values, _BINS, color=BLUE, edgecolor="white")
+            axes.set(xlim=(0, 1), xlabel=f"probability of {name}")
+            axes.set_title(name, color=INK)
+        figure.axes[0].set_ylabel("particles")
+        sure = ", ".join(f"{row.name} {row.sure}" for row in reference_rows(data))
+        return [
+            RenderedFigure(
+                "references",
+                "",
+                f"Posterior probabilities of the references; P ≥ {SURE:g} is shaded. Where "
+                "most particles are in between, the references differ too little for these "
+                "images.",
+                f"Histograms of the probability of each reference. P of {SURE:g} or more: "
+                f"{sure}.",
+                png_of(figure),
+            )
+        ]
