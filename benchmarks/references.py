@@ -175,7 +175,7 @@ def markdown(name: str, found: Outcome) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--count", type=int, default=300, help="particles of each state")
+    parser.add_argument("--count", type=int, default=150, help="particles of each state")
     parser.add_argument("--seed", type=int, default=3)
     parser.add_argument("--save", type=Path, help="a folder for what was found")
     options = parser.parse_args()
