@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import starfile
 import yaml
 
 from jaxrefine.app.cli import main
@@ -51,6 +52,7 @@ def both(folder):
     return pd.read_csv(folder / "both.csv")
 
 
+@pytest.mark.slow
 def test_each_particle_is_given_to_what_it_is_of(both):
     """All but the last, which is hardly above the noise."""
     assert (both.best_reference[:-1] == "whole").all()
@@ -66,6 +68,7 @@ def test_each_particle_is_given_to_what_it_is_of(both):
     assert list(both.columns[-len(order) :]) == order
 
 
+@pytest.mark.slow
 def test_the_best_s_row_is_that_of_its_own_run(folder, both):
     tables = {name: pd.read_csv(folder / f"both_{name}.csv") for name in ("whole", "part")}
     for row, name in enumerate(both.best_reference):
@@ -80,6 +83,7 @@ def test_the_best_s_row_is_that_of_its_own_run(folder, both):
     assert not list(folder.glob("*.parts"))
 
 
+@pytest.mark.slow
 def test_tables_that_exist_are_compared_alike(folder, both, capsys):
     files = [str(folder / f"both_{name}.csv") for name in ("whole", "part")]
     for name in ("template", "part"):
@@ -105,6 +109,7 @@ def test_tables_that_exist_are_compared_alike(folder, both, capsys):
     )
 
 
+@pytest.mark.slow
 def test_tables_of_other_particles_are_refused(folder, both, capsys):
     table = pd.read_csv(folder / "both_part.csv", dtype=str)
     table.loc[2, "pos_x"] = "3"
@@ -122,7 +127,8 @@ def test_tables_of_other_particles_are_refused(folder, both, capsys):
     assert not (folder / "no.csv").exists()
 
 
-def test_an_interrupted_comparison_goes_on(folder, both, monkeypatch, caplog):
+@pytest.mark.slow
+def test_an_interrupted_comparison_goes_on(folder, both, monkeypatch, capsys):
     """What was refined is there; the next run compares."""
 
     def stopped(*arguments, **more):
@@ -133,13 +139,30 @@ def test_an_interrupted_comparison_goes_on(folder, both, monkeypatch, caplog):
         patched.setattr(several, "compare", stopped)
         assert main([str(folder / "both.yaml"), "-q", "--output", str(output)]) == 130
     assert len(list(folder.glob("again_*.csv.parts"))) == 2 and not output.exists()
-    caplog.clear()
+    capsys.readouterr()
     assert main([str(folder / "both.yaml"), "--output", str(output)]) == 0
-    assert caplog.text.count("(7 particles) were refined by an earlier run") == 2
+    said = capsys.readouterr()
+    assert said.err.count("(7 particles) were refined by an earlier run") == 2
+    assert "references: whole 6, part 0, 1 undecided (P < 0.9)" in said.out
     pd.testing.assert_frame_equal(pd.read_csv(output), both)
     assert not list(folder.glob("*.parts"))
 
 
+@pytest.mark.slow
+def test_the_report_and_a_star_file_say_so(folder, both):
+    table = str(folder / "both.csv")
+    assert main(["report", table, "-q", "--micrographs", "0"]) == 0
+    page = (folder / "both_report" / "report.html").read_text()
+    assert '<h2 id="references">' in page and "<td>whole</td>" in page
+    assert (folder / "both_report" / "figures" / "references.png").exists()
+    star = folder / "both.star"
+    assert main(["export", table, "-q", "--to", "relion", "--output", str(star)]) == 0
+    numbers = starfile.read(star)["particles"].rlnClassNumber
+    expected = [["whole", "part"].index(name) + 1 for name in both.best_reference]
+    np.testing.assert_array_equal(numbers, expected)
+
+
+@pytest.mark.slow
 def test_plan_and_check_go_through_the_references(folder, both, capsys):
     assert main(["plan", "--no-timing", str(folder / "both.yaml")]) == 0
     printed = capsys.readouterr().out
@@ -149,6 +172,7 @@ def test_plan_and_check_go_through_the_references(folder, both, capsys):
     assert "reference part:" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_refined_again_it_is_no_comparison_any_more(folder, both):
     stack = yaml.safe_load((folder / "refine.yaml").read_text())["particle_stack"]
     stack["df_path"] = str(folder / "both.csv")
@@ -226,8 +250,10 @@ def test_a_run_in_one_s_own_hands_is_of_one_reference(folder):
         Refinement(config)
 
 
-def test_all_references_are_checked_before_any_is_refined(folder, caplog):
+def test_all_references_are_checked_before_any_is_refined(folder, capsys):
     templates = {"whole": "template.mrc", "gone": "gone.mrc", "lost": "lost.mrc"}
     path = configure(folder, "gone", template_volume_path=templates)
     assert main([str(path), "-q", "--output", str(folder / "gone.csv")]) == 2
+    said = capsys.readouterr().err
+    assert "reference gone: " in said and "reference lost: " in said
     assert not list(folder.glob("gone*.csv*"))
