@@ -7,7 +7,8 @@ turned by up to 8° and tilted by up to 4°. `ideal SNR` is the partner's, of a 
 filter; `by SNR` takes `refined_snr` in place of the z-score. `as Leopard-EM` is `reproduce:
 leopard_em`, which gives the numbers of Leopard-EM 1.2 (`benchmarks/constrained_parity.py`).
 `partner's frame` searches a template with the partner in its middle, in a smaller box.
-`elsewhere` searches where no particle is: noise alone.
+`turned away` searches a range of psi in which no partner is, `elsewhere` places where no
+particle is.
 """
 
 import argparse
@@ -37,6 +38,7 @@ SMALL_SIDE, SMALL_BOX = 32, 40
 # Deviations from so many orientations are known to 3 %; of few, z-scores have wide tails.
 N_STATISTICS = 600
 PAIR_SEED = 7
+CASES = ("default", "as Leopard-EM", "partner's frame", "turned away", "elsewhere")
 CONFIG = {
     "template_volume_path": "partner.mrc",
     "particle_stack_reference": {
@@ -140,6 +142,8 @@ def search(folder: Path, case: str) -> tuple[pd.DataFrame, dict, float]:
     config = json.loads(json.dumps(CONFIG))
     if case == "as Leopard-EM":
         config["reproduce"] = "leopard_em"
+    if case == "turned away":
+        config["orientation_refinement_config"] |= {"psi_min": 92.0, "psi_max": 108.0}
     if case == "elsewhere":
         config["particle_stack_reference"]["df_path"] = "elsewhere.csv"
     if case == "partner's frame":
@@ -206,10 +210,10 @@ def main() -> None:
             truth = make(folder, snr, options.micrographs, options.references)
             there = np.array([row["partner"] for row in truth]) == 1
             os.chdir(folder)
-            for case in ("default", "as Leopard-EM", "partner's frame", "elsewhere"):
+            for case in CASES:
                 table, parameters, seconds = search(folder, case)
                 z, found = table.refined_scaled_mip, table.partner_found == 1
-                absent = ~there | (case == "elsewhere")
+                absent = ~there | (case in ("turned away", "elsewhere"))
                 present = there & ~absent
                 by_snr = table.refined_snr > parameters["threshold"]
                 error = turn_errors(table, truth)[present & found]
