@@ -253,11 +253,11 @@ C = "constrained.yaml"
 REFUSED = {
     change("df_path: references.csv", "df_path: gone.csv"): (
         f"{C}: particle_stack_reference.df_path: gone.csv — no such file in the current "
-        "folder, nor beside the configuration"
+        "folder or beside the configuration"
     ),
     change("df_path: partners.csv", "df_path: gone.csv"): (
         f"{C}: particle_stack_constrained.df_path: gone.csv — no such file in the current "
-        "folder, nor beside the configuration"
+        "folder or beside the configuration"
     ),
     change("particle_stack_constrained:", "particle_stack_constraned:"): (
         f"{C}: particle_stack_constraned: {{…}} — unknown key; the nearest valid one is "
