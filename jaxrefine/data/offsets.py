@@ -1,8 +1,11 @@
 """Continuous departures from where a particle is."""
 
-import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
+
+from jaxrefine.data.batch import Batch
+from jaxrefine.data.errors import InputError
 
 # What a polish may free, and its number of coordinates: a rotation vector (deg); y and x of
 # the position (px); defocus, of u and v alike (Å); half of u - v, along its present axis
@@ -17,7 +20,7 @@ COORDINATES: dict[str, int] = {
 PARAMETERS = tuple(COORDINATES)
 
 
-class Offsets(eqx.Module):
+class Offsets(Batch):
     """What may be added to a particle's alignment and optics; all zero changes nothing.
 
     Attributes:
@@ -55,7 +58,17 @@ class Offsets(eqx.Module):
 
     @classmethod
     def zeros(cls, *batch: int) -> "Offsets":
-        """No departure, for one particle or for a batch of some length."""
+        """No departure, for one particle (`zeros()`) or for a batch of n (`zeros(n)`).
+
+        Raises:
+            InputError: What is given is no number of particles.
+        """
+        if not all(isinstance(n, int | np.integer) for n in batch):
+            given = ", ".join(map(repr, batch))
+            raise InputError(
+                f"Offsets.zeros({given}): expected the number of particles, such as "
+                "Offsets.zeros(3), or nothing for one particle"
+            )
         vector = {"rotation_deg": 3, "shift_px": 2, "defocus_angstrom": 2}
         return cls(
             **{

@@ -1,11 +1,12 @@
 """What the microscope does to an image."""
 
-import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxrefine.data.batch import Batch
 
-class Optics(eqx.Module):
+
+class Optics(Batch):
     """Optical parameters, one set per particle.
 
     As a table has them the leaves are numpy's, in float64; on the device JAX's, in float32.

@@ -1,12 +1,16 @@
 """Particles: what refinement may change, and what it compares with."""
 
-import equinox as eqx
+from dataclasses import replace
+
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from jaxrefine.data.batch import Batch
+from jaxrefine.data.errors import InputError
 from jaxrefine.data.optics import Optics
 
 
-class Alignment(eqx.Module):
+class Alignment(Batch):
     """All that refinement may change, per particle.
 
     Attributes:
@@ -25,7 +29,7 @@ class Alignment(eqx.Module):
     pixel_size_angstrom: Float[Array, "*n"]
 
 
-class Particles(eqx.Module):
+class Particles(Batch):
     """A batch of particles, ready to score. `*n` is nothing or one batch axis.
 
     Attributes:
@@ -62,3 +66,17 @@ class Particles(eqx.Module):
     noise_std: Float[Array, "*n"]
     mean_peaks: Bool[Array, "*n"]
     valid: Bool[Array, "*n"]
+
+    def padded(self, count: int) -> "Particles":
+        """The batch, filled up to `count` with copies of its last that are not valid.
+
+        Batches of one length share one compilation, and what is not valid costs no time.
+
+        Raises:
+            InputError: `count` is less than there are, or there are none.
+        """
+        there = len(self)
+        if not 0 < there <= count:
+            raise InputError(f"{there} particles cannot be filled up to {count}")
+        number = np.minimum(np.arange(count), there - 1)
+        return replace(self[number], valid=self.valid[number] & (np.arange(count) < there))

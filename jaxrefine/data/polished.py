@@ -1,8 +1,8 @@
 """What a polish returns."""
 
-import equinox as eqx
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxrefine.data.batch import Batch
 from jaxrefine.data.refined import Refined
 
 # How a polish may end, and what that means.
@@ -14,7 +14,7 @@ POLISH_MEANING = {
 }
 
 
-class PoseErrors(eqx.Module):
+class PoseErrors(Batch):
     """Standard errors; each allows for the uncertainty of all other free parameters.
 
     From the curvature of the score at the optimum, or the Fisher information of the
@@ -40,7 +40,7 @@ class PoseErrors(eqx.Module):
     pixel_size_angstrom: Float[Array, "*n"]
 
 
-class Polished(eqx.Module):
+class Polished(Batch):
     """Continuous optimum of each particle.
 
     Attributes:

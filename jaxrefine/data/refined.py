@@ -2,9 +2,9 @@
 
 import enum
 
-import equinox as eqx
 from jaxtyping import Array, Float, Int
 
+from jaxrefine.data.batch import Batch
 from jaxrefine.data.particles import Alignment
 
 
@@ -39,7 +39,7 @@ STATUS_MEANING: dict[Status, str] = {
 }
 
 
-class Refined(eqx.Module):
+class Refined(Batch):
     """Best alignment of each particle. `alignment` can be refined again.
 
     Attributes:

@@ -46,10 +46,19 @@ def make_template(
         The template. All but "trilinear" need 8 times the memory.
 
     Raises:
-        InputError: If the volume is not a cube of even side.
+        InputError: If the volume is not a cube of even side, is constant or not finite
+            (its values are checked outside `jit` and `grad`), or the sampling is unknown.
     """
+    if sampling not in _PADDING:
+        raise InputError(f"sampling {sampling!r}: expected one of {list(_PADDING)}")
     if volume.ndim != 3 or len(set(volume.shape)) != 1 or volume.shape[0] % 2:
         raise InputError(f"template of shape {volume.shape}: must be a cube of even side")
+    if not isinstance(volume, jax.core.Tracer):
+        lowest, highest = float(volume.min()), float(volume.max())
+        if not np.isfinite(highest - lowest):
+            raise InputError("the template has values that are not finite (NaN or infinite)")
+        if lowest == highest:
+            raise InputError(f"the template is {lowest:g} everywhere: it has no signal")
     side = volume.shape[0]
     padded = side * _PADDING[sampling]
     # float32, but for those who work in float64 throughout.

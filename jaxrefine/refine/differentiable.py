@@ -16,6 +16,7 @@ from jaxtyping import Array, Complex, Float, Int
 from jaxrefine.data import Alignment, Offsets, Optics, Particles, Template
 from jaxrefine.physics.fourier import frequency_grid, half_plane_weights
 from jaxrefine.physics.rotations import rotation_vector_to_matrix
+from jaxrefine.refine.arguments import check_one, check_template
 from jaxrefine.refine.scoring import Score
 
 
@@ -117,7 +118,13 @@ def z_score(
         particle: One particle; `recentred` puts a batch at its grid's best.
         template: From `make_template`.
         score: `ImageCTF`, `TemplateCTF`, or another `Score`.
+
+    Raises:
+        InputError: A batch in the place of one particle, or a template or a box that is
+            not the score's.
     """
+    check_template(template, score)
+    check_one(particle, score, offsets)
     return correlation_and_z(offsets, particle, template, score)[1]
 
 

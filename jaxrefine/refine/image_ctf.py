@@ -12,12 +12,13 @@ from jaxtyping import Array, Complex, Float, Int, ScalarLike
 
 from jaxrefine.data import InputError, Particles, SearchGrid, Template
 from jaxrefine.physics.boxes import centre_crop
-from jaxrefine.physics.ctf import ctf_spread_px
+from jaxrefine.physics.ctf import ctf_spread_px, electron_wavelength_angstrom
 from jaxrefine.physics.fourier import half_plane_weights, next_fast_even, next_fast_odd
 from jaxrefine.physics.projection import slice_to_projection, subtract_border_mean
 from jaxrefine.physics.slices import central_slice
 from jaxrefine.refine.scoring import (
     Score,
+    check_defocus_unit,
     over_optics,
     particle_ctf,
     particle_phase_factor,
@@ -83,9 +84,11 @@ class ImageCTF(Score):
             pixel_size_angstrom: Smallest pixel size, offsets included.
 
         Raises:
-            InputError: If the CTF would spread a particle over thousands of pixels, as
-                it does where a number is in the wrong unit.
+            InputError: A box that is odd or smaller than the template; a defocus in µm;
+                or a CTF that would spread a particle over thousands of pixels, as it does
+                where a number is in the wrong unit.
         """
+        check_defocus_unit(max_defocus_angstrom)
         optics = (max_defocus_angstrom, voltage_kv, spherical_aberration_mm)
         kept = max(_KEPT_RESOLUTION_ANGSTROM, 2 * pixel_size_angstrom)
         margin = math.ceil(ctf_spread_px(*optics, pixel_size_angstrom, kept))
@@ -109,6 +112,28 @@ class ImageCTF(Score):
             ),
             norm_side=next_fast_odd(max(2 * side, math.ceil(side + 1.1 * lags) + 16)),
         )
+
+    def max_defocus_angstrom(
+        self,
+        voltage_kv: Float[np.ndarray, " n"],
+        spherical_aberration_mm: Float[np.ndarray, " n"],
+        pixel_size_angstrom: Float[np.ndarray, " n"],
+    ) -> Float[np.ndarray, " n"]:
+        """`for_particles` the other way round, for each of n particles."""
+        wavelength = electron_wavelength_angstrom(voltage_kv)
+        kept = np.maximum(_KEPT_RESOLUTION_ANGSTROM, 2 * pixel_size_angstrom)
+        most = []
+        for spread_px, resolution in (
+            (min(self.padded_shape[i] - self.box[i] for i in (0, 1)) / 2, kept),
+            (
+                (self.norm_side - self.side - 16) / (2 * 1.1),
+                math.sqrt(2) * pixel_size_angstrom,
+            ),
+        ):
+            k = 1 / resolution
+            of_cs = spherical_aberration_mm * 1e7 * wavelength**3 * k**3
+            most.append((spread_px * pixel_size_angstrom - of_cs) / (wavelength * k))
+        return np.minimum(*most)
 
     def of_middle(self, side: int) -> "ImageCTF":
         """The same score of the middle of its template, at the same positions.

@@ -1,10 +1,12 @@
 """From a micrograph to particles that are ready to score."""
 
+from dataclasses import fields
 from functools import partial
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Complex, Float, Int
 
 from jaxrefine.data import Alignment, InputError, Optics, Particles
@@ -16,6 +18,7 @@ from jaxrefine.physics.filters import (
     noise_scale,
     randomize_phases,
 )
+from jaxrefine.refine.arguments import alignment_errors, check_score
 from jaxrefine.refine.scoring import Score
 
 # Outside the statistic maps, where no whole template fits into the micrograph, the
@@ -126,7 +129,24 @@ def prepare_micrograph(
         filled: Where the image is none (`clean_micrograph` finds it); None: nowhere.
         noise: What the noise is measured on with global filtering; None: the image.
         noise_share: Share of its pixels that hold noise.
+
+    Raises:
+        InputError: The maps' shapes are those of no template in this image.
     """
+    shape, of_maps = np.shape(image), np.shape(corr_mean)
+    lost = [a - b for a, b in zip(shape, of_maps, strict=False)]
+    if len(shape) != 2 or len(of_maps) != 2 or of_maps != np.shape(corr_std):
+        raise InputError(
+            f"image {shape}, corr_mean {of_maps}, corr_std {np.shape(corr_std)}: expected "
+            "an image (Ny, Nx) and two maps of one shape, (Ny - n + 1, Nx - n + 1) for a "
+            "template of side n"
+        )
+    if lost[0] != lost[1] or lost[0] < 1:
+        raise InputError(
+            f"maps of shape {of_maps} with an image of shape {shape}: expected (Ny - n + 1, "
+            "Nx - n + 1) for a template of side n, the positions of its top-left corner; "
+            "crop maps that were padded to the image's shape"
+        )
     filtered, radial = image, None
     if global_filtering:
         filtered, radial = _filter(image, filters, noise, noise_share)
@@ -161,7 +181,6 @@ def filled_fraction(
     return jnp.mean(cut(corner), axis=(1, 2))
 
 
-@eqx.filter_jit
 def cut_particles(
     micrograph: Micrograph,
     alignment: Alignment,
@@ -189,8 +208,27 @@ def cut_particles(
 
     Raises:
         InputError: The maps are not of a template of the score's side, nor of a larger one
-            of which that may be the middle.
+            of which that may be the middle; or an alignment, optics or pixel sizes of
+            other shapes than those of n particles.
     """
+    check_score(score)
+    position_shape = np.shape(alignment.position_px)
+    if len(position_shape) != 2:
+        raise InputError(
+            f"alignment.position_px: shape {position_shape}; expected (n, 2): a batch of "
+            "particles"
+        )
+    count = position_shape[:1]
+    errors = alignment_errors(alignment, count)
+    scalars = {f"optics.{f.name}": getattr(optics, f.name) for f in fields(optics)}
+    scalars["template_pixel_size_angstrom"] = template_pixel_size_angstrom
+    errors += [
+        f"{name}: shape {np.shape(values)}; expected {count}, one per particle"
+        for name, values in scalars.items()
+        if values is not None and np.shape(values) != count
+    ]
+    if errors:
+        raise InputError(errors)
     rest = micrograph.template_side - score.side
     if rest < 0 or rest % 2:
         raise InputError(
@@ -198,6 +236,30 @@ def cut_particles(
             f"{micrograph.image.shape} are of a template of {micrograph.template_side} px; "
             f"the score's template has {score.side} px"
         )
+    return _cut(
+        micrograph,
+        alignment,
+        optics,
+        template_pixel_size_angstrom,
+        score,
+        image_scale,
+        place_by_z,
+        valid,
+    )
+
+
+@eqx.filter_jit
+def _cut(
+    micrograph: Micrograph,
+    alignment: Alignment,
+    optics: Optics,
+    template_pixel_size_angstrom: Float[Array, " n"],
+    score: Score,
+    image_scale: float,
+    place_by_z: bool,
+    valid: Bool[Array, " n"] | None,
+) -> Particles:
+    """`cut_particles`, its arguments checked."""
     corner = jnp.round(alignment.position_px).astype(jnp.int32)
     cut = jax.vmap(partial(_extract_one, micrograph, score))
     image, filter_image, filter_template, corr_mean, corr_std = cut(corner)

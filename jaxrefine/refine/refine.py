@@ -24,6 +24,14 @@ from jaxrefine.data import (
     Template,
     is_out_of_memory,
 )
+from jaxrefine.refine.arguments import (
+    check_batch,
+    check_defocus,
+    check_grid,
+    check_mesh,
+    check_not_traced,
+    check_template,
+)
 from jaxrefine.refine.layout import Layout, plan_layout
 from jaxrefine.refine.prepare import OUTSIDE_STD
 from jaxrefine.refine.scoring import Score, slice_rotation
@@ -72,7 +80,17 @@ def refine_particles(
         The best of each particle. New position = old + (y, x) index - (H - n + 1) // 2.
         Where the status says that a particle was not refined, its alignment is the
         start and its scores are NaN.
+
+    Raises:
+        InputError: Arguments that do not fit together: one particle, boxes or a template
+            of another score, a defocus beyond the score's grids, a mesh with other axes,
+            or a call inside `jit`.
     """
+    check_grid(grid)
+    _check(particles, template, score)
+    check_mesh(mesh)
+    if layout is None:
+        check_not_traced("refine_particles", particles, grid)
     layout = layout or layout_for(particles, grid, score, adaptive=adaptive)
     count = particles.valid.shape[0]
     with jax.enable_x64(False):  # whatever the caller has set
@@ -249,15 +267,33 @@ def at_edges(
     }
 
 
-@eqx.filter_jit
 def score_particles(
     particles: Particles, template: Template, score: Score
 ) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
     """(z-score, correlation) of each particle at its own alignment.
 
     What `refine_particles` gives on a grid of one pose, without the search over
-    positions; differentiable in every field of `particles` and in the template.
+    positions. Differentiable in the template and in every field of `particles` but the
+    position: that says where the boxes were cut, and its gradient is 0. The gradient with
+    respect to a shift is that of `z_score` with respect to `Offsets.shift_px`.
+
+    Raises:
+        InputError: Arguments that do not fit together, as for `refine_particles`.
     """
+    _check(particles, template, score)
+    return _score_batch(particles, template, score)
+
+
+def _check(particles: Particles, template: Template, score: Score) -> None:
+    check_template(template, score)
+    check_batch(particles, score)
+    check_defocus(particles, score)
+
+
+@eqx.filter_jit
+def _score_batch(
+    particles: Particles, template: Template, score: Score
+) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
 
     def one(particle: Particles) -> tuple[Float[Array, ""], Float[Array, ""]]:
         z, correlation = _at_own_pose(particle, template, score)

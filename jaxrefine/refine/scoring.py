@@ -21,13 +21,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float, Int, ScalarLike
 
-from jaxrefine.data import Particles, SearchGrid, Template
+from jaxrefine.data import InputError, Particles, SearchGrid, Template
 from jaxrefine.physics.ctf import (
     antisymmetric_phase_factor,
     contrast_transfer,
     frequency_matrix,
 )
 from jaxrefine.physics.fourier import half_plane_weights
+
+# No microscope is set to focus as closely, and no micrograph in µm is as far from it.
+_LEAST_DEFOCUS_ANGSTROM = 10.0
 
 
 class Score(eqx.Module):
@@ -40,6 +43,16 @@ class Score(eqx.Module):
 
     box: eqx.AbstractVar[tuple[int, int]]
     side: eqx.AbstractVar[int]
+
+    def __check_init__(self) -> None:
+        box = tuple(self.box)
+        sound = len(box) == 2 and all(n % 2 == 0 and n >= self.side for n in box)
+        if not sound or self.side < 2 or self.side % 2:
+            raise InputError(
+                f"a score of box {self.box} and template side {self.side}: expected an even "
+                "side, and a box (height, width) of even lengths that are not smaller, "
+                f"such as {(self.side + 16,) * 2}"
+            )
 
     @property
     @abc.abstractmethod
@@ -106,6 +119,15 @@ class Score(eqx.Module):
         pixel_size = particle.alignment.pixel_size_angstrom + grid.pixel_size_angstrom
         return particle.template_pixel_size_angstrom / pixel_size
 
+    def max_defocus_angstrom(
+        self,
+        voltage_kv: Float[np.ndarray, " n"],
+        spherical_aberration_mm: Float[np.ndarray, " n"],
+        pixel_size_angstrom: Float[np.ndarray, " n"],
+    ) -> Float[np.ndarray, " n"]:
+        """Largest |defocus| whose spread of signal the score's grids hold; inf: any."""
+        return np.full(voltage_kv.shape, np.inf)
+
     @property
     def positions(self) -> tuple[int, int]:
         """Number of whole-pixel positions along y and x."""
@@ -115,6 +137,15 @@ class Score(eqx.Module):
     def margin(self) -> tuple[int, int]:
         """Position offset (y, x) that leaves a particle where it was."""
         return (self.positions[0]) // 2, (self.positions[1]) // 2
+
+
+def check_defocus_unit(largest_angstrom: float) -> None:
+    """Raise an `InputError` where a largest defocus is so small that it must be in µm."""
+    if 0 < abs(largest_angstrom) < _LEAST_DEFOCUS_ANGSTROM:
+        raise InputError(
+            f"a largest defocus of {largest_angstrom:g} Å: expected Å, and this looks like "
+            f"µm ({largest_angstrom * 1e4:g} Å)"
+        )
 
 
 def over_optics(function: Any, particle: Particles, grid: SearchGrid) -> Any:

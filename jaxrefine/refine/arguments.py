@@ -1,0 +1,239 @@
+"""Checks of the arguments of a plain call, before anything is traced or compiled.
+
+Each function raises an `InputError` that says what was given and what is expected. Shapes
+are checked always; values only where they are known, that is outside `jit` and `vmap`.
+"""
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxrefine.data import (
+    Alignment,
+    InputError,
+    Offsets,
+    Particles,
+    Refined,
+    SearchGrid,
+    Template,
+)
+from jaxrefine.refine.scoring import Score, check_defocus_unit
+from jaxrefine.refine.sharding import ORIENTATIONS, PARTICLES
+
+# Shapes of one particle's alignment.
+_ALIGNMENT: dict[str, tuple[int, ...]] = {
+    "rotation": (3, 3),
+    "position_px": (2,),
+    "defocus_angstrom": (2,),
+    "astigmatism_deg": (),
+    "pixel_size_angstrom": (),
+}
+_LISTED = 5  # particles that a message names
+
+
+def is_traced(tree: Any) -> bool:
+    """Whether any array of a tree has no value yet, as inside `jit`, `vmap` and `grad`."""
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
+
+
+def check_template(template: Template, score: Score) -> None:
+    """A template of the score's side.
+
+    Raises:
+        InputError: It is another type (a volume, say), or of another side.
+    """
+    if not isinstance(template, Template):
+        shape = getattr(template, "shape", None)
+        given = type(template).__name__ + (f" of shape {shape}" if shape else "")
+        raise InputError(
+            f"template: {given}; expected a Template: jr.make_template(volume)"
+        )
+    check_score(score)
+    if template.side != score.side:
+        raise InputError(
+            f"the template has a side of {template.side} px, the score was made for "
+            f"{score.side} px: make the score with side={template.side}, or trim both "
+            "(jr.trim_template)"
+        )
+
+
+def check_score(score: Score) -> None:
+    """A `Score`, not the class itself."""
+    if not isinstance(score, Score):
+        given = score.__name__ if isinstance(score, type) else type(score).__name__
+        raise InputError(
+            f"score: {given}; expected a Score, such as jr.ImageCTF.for_particles(...)"
+        )
+
+
+def check_grid(grid: SearchGrid) -> None:
+    """A grid that can be laid out."""
+    if not isinstance(grid, SearchGrid):
+        raise InputError(
+            f"grid: {type(grid).__name__}; expected a SearchGrid: jr.local_grid(...)"
+        )
+
+
+def check_batch(particles: Particles, score: Score, refined: Refined | None = None) -> None:
+    """A batch: one leading axis, and boxes as the score has them.
+
+    Args:
+        particles: What was given.
+        score: Whose boxes they should hold.
+        refined: Results of the same batch, if they were given, too.
+
+    Raises:
+        InputError: One particle, or arrays that do not fit together.
+    """
+    _check_type(particles)
+    if np.ndim(particles.valid) == 0:
+        raise InputError(
+            "particles: one particle; expected a batch, with one leading axis: "
+            "jr.Particles.stack([particle])"
+        )
+    if np.ndim(particles.valid) > 1:
+        raise InputError(
+            f"particles: leading axes {np.shape(particles.valid)}; expected one: reshape "
+            "them, or map over the others"
+        )
+    count = np.shape(particles.valid)
+    errors = alignment_errors(particles.alignment, count)
+    errors += _box_errors(particles, score, count)
+    if refined is not None and np.shape(refined.z_score) != count:
+        errors.append(
+            f"refined has the results of {np.shape(refined.z_score)} particles; the batch "
+            f"has {count}"
+        )
+    if errors:
+        raise InputError(errors)
+
+
+def check_one(particle: Particles, score: Score, offsets: Offsets | None = None) -> None:
+    """One particle, without a leading axis, and offsets of one.
+
+    Raises:
+        InputError: A batch.
+    """
+    _check_type(particle)
+    if np.ndim(particle.valid):
+        raise InputError(
+            f"a batch of {np.shape(particle.valid)} particles; expected one particle: take "
+            "particles[i], or map over the batch with jax.vmap"
+        )
+    if isinstance(offsets, Offsets) and np.ndim(offsets.pixel_size_angstrom):
+        raise InputError(
+            f"offsets of {np.shape(offsets.pixel_size_angstrom)} particles for one "
+            "particle; expected jr.Offsets.zeros(), or map over both with jax.vmap"
+        )
+    if errors := _box_errors(particle, score, ()):
+        raise InputError(errors)
+
+
+def alignment_errors(alignment: Alignment, count: tuple[int, ...]) -> list[str]:
+    """Fields whose shapes are not those of so many particles."""
+    return [
+        f"alignment.{name}: shape {np.shape(getattr(alignment, name))}; expected "
+        f"{(*count, *shape)}"
+        for name, shape in _ALIGNMENT.items()
+        if np.shape(getattr(alignment, name)) != (*count, *shape)
+    ]
+
+
+def check_mesh(mesh: Mesh | None) -> None:
+    """A mesh with the axes that search and polish are split along.
+
+    Raises:
+        InputError: It has others.
+    """
+    if mesh is not None and set(mesh.axis_names) != {PARTICLES, ORIENTATIONS}:
+        raise InputError(
+            f"mesh with axes {tuple(mesh.axis_names)}; expected "
+            f"{(PARTICLES, ORIENTATIONS)}: jr.device_mesh(jax.devices())"
+        )
+
+
+def check_not_traced(name: str, *arguments: Any) -> None:
+    """Plain values, for a function that plans with them and compiles itself.
+
+    Raises:
+        InputError: It is called inside `jit`, `vmap` or `grad`.
+    """
+    if is_traced(arguments):
+        raise InputError(
+            f"{name} plans with the values of its arguments, and was called inside jit, "
+            "vmap or grad, where there are none: call it outside (it compiles itself). To "
+            "differentiate, use jr.z_score or jr.score_particles"
+        )
+
+
+def check_defocus(particles: Particles, score: Score) -> None:
+    """Defoci in Å, and within what the score's grids hold.
+
+    Args:
+        particles: A batch.
+        score: Whose grids are chosen for a largest defocus.
+
+    Raises:
+        InputError: All defoci are a few Å, as if in µm; or the CTF of some spreads beyond
+            the score's grids.
+    """
+    read = (particles.alignment, particles.optics, particles.valid)
+    if is_traced(read):
+        return
+    defocus = np.abs(np.asarray(particles.alignment.defocus_angstrom, np.float64))
+    sound = np.asarray(particles.valid) & np.isfinite(defocus).all(axis=-1)
+    if not sound.any():
+        return
+    check_defocus_unit(float(defocus[sound].max()))
+    largest = defocus.max(axis=-1)
+    optics, pixel_size = particles.optics, particles.alignment.pixel_size_angstrom
+    given = (optics.voltage_kv, optics.spherical_aberration_mm, pixel_size)
+    most = score.max_defocus_angstrom(*(np.asarray(each, np.float64) for each in given))
+    # The grids are chosen for round numbers, particles are float32.
+    beyond = np.flatnonzero(sound & (largest > most * (1 + 1e-4)))
+    if len(beyond):
+        raise InputError(
+            f"particle {i}: a defocus of {largest[i]:.0f} Å spreads its signal beyond "
+            f"the score's grids, which hold {most[i]:.0f} Å: "
+            "make the score with max_defocus_angstrom of the largest defocus, offsets "
+            "included"
+            for i in beyond[:_LISTED]
+        )
+
+
+def _check_type(particles: Particles) -> None:
+    if not isinstance(particles, Particles):
+        raise InputError(
+            f"particles: {type(particles).__name__}; expected Particles: "
+            "jr.cut_particles(...)"
+        )
+
+
+def _box_errors(particles: Particles, score: Score, count: tuple[int, ...]) -> list[str]:
+    """Arrays of particles that were cut for another score."""
+    check_score(score)
+
+    def half(shape: tuple[int, int]) -> tuple[int, int]:
+        return shape[0], shape[1] // 2 + 1
+
+    expected = {
+        "image": score.padded_box,
+        "filter_image": half(score.padded_box),
+        "filter_template": half(score.filter_grid),
+        "corr_mean": score.positions,
+        "corr_std": score.positions,
+    }
+    wrong = [
+        f"{name} {np.shape(getattr(particles, name))} (expected {(*count, *shape)})"
+        for name, shape in expected.items()
+        if np.shape(getattr(particles, name)) != (*count, *shape)
+    ]
+    if not wrong:
+        return []
+    return [
+        "the particles were cut for another score, of another box or template: "
+        + ", ".join(wrong)
+        + ": use the same score for jr.cut_particles and here"
+    ]
