@@ -14,6 +14,7 @@ from .data import Refined as Refined
 from .data import SearchGrid as SearchGrid
 from .data import Status as Status
 from .data import Template as Template
+from .physics.atoms import template_from_atoms as template_from_atoms
 from .physics.filters import Bandpass as Bandpass
 from .physics.filters import Curve as Curve
 from .physics.filters import Filters as Filters

@@ -32,7 +32,7 @@ BELOW = {
     "app.cluster": {"data", "app.console"},
     "app.run": {*CORE_ROOMS, "io", "app.config", "app.console", "app.cluster"},
     "app.report": {"data", "physics", "io", "app.config", "app.console", "app.run"},
-    "app.interchange": {"data", "io"},
+    "app.interchange": {"data", "physics", "io"},
     "app.demo": {*CORE_ROOMS, "io", "simulate"},
     "app.refinement": {*CORE_ROOMS, "io", "app.config", "app.run"},
     "app.commands": {

@@ -22,6 +22,7 @@ from jaxrefine.app.commands import (
     report,
     select,
     selftest,
+    template,
 )
 from jaxrefine.app.console.exit_codes import (
     EXIT_FAILED,
@@ -48,6 +49,7 @@ _COMMANDS = {
     "join": join,
     "export": export,
     "import": import_star,
+    "template": template,
     "selftest": selftest,
 }
 
@@ -76,6 +78,8 @@ examples:
                                          join tables
   jaxrefine export refined.csv --to relion --output refined.star
                                          write the particles for another program
+  jaxrefine template model.cif --pixel-size 1.06 --output template.mrc
+                                         make a template from an atomic model
   jaxrefine selftest                     compare the results of a device with known answers
 
 A run that was interrupted or killed is resumed when the same command is started again:

@@ -56,7 +56,9 @@ def make_template(
     if not isinstance(volume, jax.core.Tracer):
         lowest, highest = float(volume.min()), float(volume.max())
         if not np.isfinite(highest - lowest):
-            raise InputError("the template has values that are not finite (NaN or infinite)")
+            raise InputError(
+                "the template has values that are not finite (NaN or infinite)"
+            )
         if lowest == highest:
             raise InputError(f"the template is {lowest:g} everywhere: it has no signal")
     side = volume.shape[0]

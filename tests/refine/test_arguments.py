@@ -44,9 +44,7 @@ WRONG = {
         "template has a side of 16 px, the score was made for 12 px",
     ),
     "search with a score of another side": (
-        lambda p, t: jr.refine_particles(
-            p, t, GRID, WORLD.imaging.image_ctf((20, 20), 12)
-        ),
+        lambda p, t: jr.refine_particles(p, t, GRID, WORLD.imaging.image_ctf((20, 20), 12)),
         "side=16",
     ),
     "score of another box": (
@@ -122,9 +120,7 @@ WRONG = {
         r"template_pixel_size_angstrom: shape \(\)",
     ),
     "maps of the micrograph's shape": (
-        lambda p, t: jr.prepare_micrograph(
-            *[jnp.asarray(WORLD.image)] * 3, jr.Filters()
-        ),
+        lambda p, t: jr.prepare_micrograph(*[jnp.asarray(WORLD.image)] * 3, jr.Filters()),
         r"maps of shape \(36, 72\).*Ny - n \+ 1.*crop",
     ),
     "maps of two shapes": (

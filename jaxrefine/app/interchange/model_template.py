@@ -1,0 +1,100 @@
+"""A template volume from an atomic model."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from jaxrefine.app.interchange.export_star import refuse_overwriting
+from jaxrefine.data import InputError, add_error_context
+from jaxrefine.io.model import Model, read_model
+from jaxrefine.io.mrc import write_volume
+from jaxrefine.physics.atoms import template_from_atoms
+
+# Of the default side: what a template needs around its model, as a share of the diameter.
+_SURROUNDINGS = 1.5
+# A model without B factors has 0, or the same for all.
+_LEAST_B_ANGSTROM2 = 1e-3
+
+
+@dataclass(frozen=True)
+class MadeTemplate:
+    """What was made of what.
+
+    Attributes:
+        model: As read.
+        side: Of the volume.
+        warnings: What a user should know.
+    """
+
+    model: Model
+    side: int
+    warnings: tuple[str, ...]
+
+
+def make_model_template(
+    model_path: Path,
+    output: Path,
+    pixel_size_angstrom: float,
+    side: int | None = None,
+    *,
+    b_factor_scale: float = 1.0,
+    b_factor_add_angstrom2: float = 0.0,
+    exposure_e_per_angstrom2: tuple[float, float] | None = None,
+    voltage_kv: float = 300.0,
+    solvent_potential_volt: float = 0.0,
+    overwrite: bool = False,
+) -> MadeTemplate:
+    """Read a model and write its template.
+
+    Args:
+        model_path: PDB or mmCIF.
+        output: The volume, an MRC file.
+        pixel_size_angstrom: Voxel size.
+        side: In voxels; None: 1.5 times the model's diameter, even.
+        b_factor_scale: Factor on the model's B factors.
+        b_factor_add_angstrom2: Added to them afterwards.
+        exposure_e_per_angstrom2: As in `template_from_atoms`, as are the next two.
+        voltage_kv: Of the microscope.
+        solvent_potential_volt: Of what the atoms displace.
+        overwrite: Replace an older output.
+
+    Raises:
+        InputError: The model cannot be used, or the output not be written.
+    """
+    refuse_overwriting(output, model_path, overwrite=overwrite)
+    if not output.parent.is_dir():
+        raise InputError(f"{output}: its folder does not exist; make it first")
+    model = read_model(model_path)
+    positions = model.positions_angstrom - model.positions_angstrom.mean(axis=0)
+    if side is None:
+        diameter = 2 * np.linalg.norm(positions, axis=1).max() / pixel_size_angstrom
+        side = 2 * math.ceil(_SURROUNDINGS * diameter / 2)
+    b_factor = model.b_factor_angstrom2 * b_factor_scale + b_factor_add_angstrom2
+    warnings = []
+    if np.ptp(model.b_factor_angstrom2) < _LEAST_B_ANGSTROM2:
+        warnings.append(
+            f"{model_path}: all B factors are {model.b_factor_angstrom2[0]:g} Å²: the "
+            "model may have none; --b-factor-add sets a common one"
+        )
+    if (b_factor < 0).any():
+        raise InputError(
+            f"{model_path}: {np.count_nonzero(b_factor < 0)} B factors are negative, down "
+            f"to {b_factor.min():g} Å²; expected 0 or more (--b-factor-add)"
+        )
+    with add_error_context(before=f"{model_path}: "):
+        volume = template_from_atoms(
+            positions.astype(np.float32),
+            model.elements,
+            b_factor.astype(np.float32),
+            pixel_size_angstrom,
+            side,
+            occupancy=model.occupancy.astype(np.float32),
+            centre_angstrom=np.zeros(3, np.float32),
+            exposure_e_per_angstrom2=exposure_e_per_angstrom2,
+            voltage_kv=voltage_kv,
+            solvent_potential_volt=solvent_potential_volt,
+        )
+    write_volume(output, np.asarray(volume), pixel_size_angstrom)
+    return MadeTemplate(model, side, tuple(warnings))
