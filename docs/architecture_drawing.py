@@ -27,6 +27,7 @@ PLACES: dict[str, tuple[float, float, str]] = {
     "app.config": (1.2, 5, "every key"),
     "app.console": (0, 6, "messages, progress"),
     "__init__": (-1, 6, "import jaxrefine as jr"),
+    "testing": (-1, 7, "a kit for own scores"),
     "refine": (0.75, 7, "scores, search, polish"),
     "io": (2, 7, "MRC, tables, STAR"),
     "simulate": (3, 7, "numpy only"),

@@ -41,6 +41,7 @@ BELOW = {
         *("app.report", "app.interchange", "app.demo"),
     },
     "app.cli": {"data", "app.commands", "app.console"},
+    "testing": CORE_ROOMS,
     # The library's face re-exports the core.
     "__init__": CORE_ROOMS,
     "__main__": {"app.cli"},

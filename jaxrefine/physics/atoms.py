@@ -1,9 +1,9 @@
 """From an atomic model to a template volume, differentiable in the model.
 
-Each atom scatters like a free neutral one (independent-atom model). Its electron scattering
-factor f(k) = Σ aᵢ exp(-bᵢ k²/4) is tabulated by Peng, Ren, Dudarev & Whelan, Acta Cryst. A52
-(1996) 257, also in International Tables for Crystallography C, table 4.3.2.2: here in
-`electron_scattering_factors.csv`.
+Each atom scatters like a free neutral one (independent-atom model). Its electron
+scattering factor f(k) = Σ aᵢ exp(-bᵢ k²/4) is tabulated by Peng, Ren, Dudarev & Whelan,
+Acta Cryst. A52 (1996) 257, also in International Tables for Crystallography C, table
+4.3.2.2: here in `electron_scattering_factors.csv`.
 """
 
 import functools
@@ -134,7 +134,7 @@ def _structure_factor(
     weight: Float[Array, " c"],
     side: int,
 ) -> Complex[Array, "n n nr"]:
-    """Σ weight · exp(-2πi k·x - B k²/4) of some atoms, at all frequencies of a half cube."""
+    """Σ weight · exp(-2πi k·x - B k²/4) of some atoms, at all frequencies of a cube."""
     full, half = np.fft.fftfreq(side), np.fft.rfftfreq(side)
 
     def waves(x: Float[Array, " c"], k: np.ndarray) -> Complex[Array, "c k"]:
@@ -152,7 +152,7 @@ def _structure_factor(
 def _chunks(
     elements: Sequence[str], side: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Atoms in chunks of one element each: their indices, its factors, 1 (0 for filling)."""
+    """Atoms in chunks of one element each: indices, its factors, 1 (0 for filling)."""
     size = int(np.clip(_PLANE_VALUES // side**2, 16, 512))
     names = np.char.upper(np.asarray(elements, dtype=str))
     order, tables, share = [], [], []
@@ -238,7 +238,7 @@ def _check_inside(at_px: Float[Array, "a 3"], side: int) -> None:
         raise InputError("positions_angstrom: not all are finite")
     if furthest > side // 2 - 1:
         raise InputError(
-            f"the furthest atom is {furthest:.0f} px from the centre along an axis, beyond a "
-            f"template of {side} px: expected a side of at least "
+            f"the furthest atom is {furthest:.0f} px from the centre along an axis, beyond "
+            f"a template of {side} px: expected a side of at least "
             f"{2 * (math.ceil(furthest) + 1)} px, and some more for its surroundings"
         )

@@ -30,6 +30,8 @@ _ALIGNMENT: dict[str, tuple[int, ...]] = {
     "astigmatism_deg": (),
     "pixel_size_angstrom": (),
 }
+# Beyond the largest defocus by so much, signal up to 4.4 Å is kept instead of 4.
+_SLACK = 1.1
 _LISTED = 5  # particles that a message names
 
 
@@ -190,9 +192,9 @@ def check_defocus(particles: Particles, score: Score) -> None:
     largest = defocus.max(axis=-1)
     optics, pixel_size = particles.optics, particles.alignment.pixel_size_angstrom
     given = (optics.voltage_kv, optics.spherical_aberration_mm, pixel_size)
-    most = score.max_defocus_angstrom(*(np.asarray(each, np.float64) for each in given))
-    # The grids are chosen for round numbers, particles are float32.
-    beyond = np.flatnonzero(sound & (largest > most * (1 + 1e-4)))
+    with np.errstate(all="ignore"):  # a particle of 0 kV has its status
+        most = score.max_defocus_angstrom(*(np.asarray(each, np.float64) for each in given))
+        beyond = np.flatnonzero(sound & (largest > _SLACK * most))
     if len(beyond):
         raise InputError(
             f"particle {i}: a defocus of {largest[i]:.0f} Å spreads its signal beyond "

@@ -18,6 +18,7 @@ from jaxrefine.physics.projection import slice_to_projection, subtract_border_me
 from jaxrefine.physics.slices import central_slice
 from jaxrefine.refine.scoring import (
     Score,
+    box_error,
     check_defocus_unit,
     over_optics,
     particle_ctf,
@@ -88,6 +89,9 @@ class ImageCTF(Score):
                 or a CTF that would spread a particle over thousands of pixels, as it does
                 where a number is in the wrong unit.
         """
+        box = (int(box[0]), int(box[1]))
+        if box[0] % 2 or box[1] % 2:
+            raise InputError(box_error(box, side))
         check_defocus_unit(max_defocus_angstrom)
         optics = (max_defocus_angstrom, voltage_kv, spherical_aberration_mm)
         kept = max(_KEPT_RESOLUTION_ANGSTROM, 2 * pixel_size_angstrom)

@@ -19,7 +19,7 @@ from jaxrefine.physics.filters import (
     randomize_phases,
 )
 from jaxrefine.refine.arguments import alignment_errors, check_score
-from jaxrefine.refine.scoring import Score
+from jaxrefine.refine.scoring import Score, box_error
 
 # Outside the statistic maps, where no whole template fits into the micrograph, the
 # deviation is infinite: scores there are 0, and no map has it within.
@@ -143,8 +143,8 @@ def prepare_micrograph(
         )
     if lost[0] != lost[1] or lost[0] < 1:
         raise InputError(
-            f"maps of shape {of_maps} with an image of shape {shape}: expected (Ny - n + 1, "
-            "Nx - n + 1) for a template of side n, the positions of its top-left corner; "
+            f"maps of shape {of_maps} with an image of shape {shape}: expected (Ny - n + "
+            "1, Nx - n + 1) for a template of side n, the positions of its first pixel; "
             "crop maps that were padded to the image's shape"
         )
     filtered, radial = image, None
@@ -212,6 +212,8 @@ def cut_particles(
             other shapes than those of n particles.
     """
     check_score(score)
+    if score.box[0] % 2 or score.box[1] % 2:
+        raise InputError(box_error(score.box, score.side))
     position_shape = np.shape(alignment.position_px)
     if len(position_shape) != 2:
         raise InputError(

@@ -29,7 +29,7 @@ from jaxrefine.physics.ctf import (
 )
 from jaxrefine.physics.fourier import half_plane_weights
 
-# No microscope is set to focus as closely, and no micrograph in µm is as far from it.
+# No microscope is set as close to focus, and no micrograph in µm is as far from it.
 _LEAST_DEFOCUS_ANGSTROM = 10.0
 
 
@@ -46,13 +46,8 @@ class Score(eqx.Module):
 
     def __check_init__(self) -> None:
         box = tuple(self.box)
-        sound = len(box) == 2 and all(n % 2 == 0 and n >= self.side for n in box)
-        if not sound or self.side < 2 or self.side % 2:
-            raise InputError(
-                f"a score of box {self.box} and template side {self.side}: expected an even "
-                "side, and a box (height, width) of even lengths that are not smaller, "
-                f"such as {(self.side + 16,) * 2}"
-            )
+        if len(box) != 2 or min(box) < self.side or self.side < 2 or self.side % 2:
+            raise InputError(box_error(self.box, self.side))
 
     @property
     @abc.abstractmethod
@@ -137,6 +132,14 @@ class Score(eqx.Module):
     def margin(self) -> tuple[int, int]:
         """Position offset (y, x) that leaves a particle where it was."""
         return (self.positions[0]) // 2, (self.positions[1]) // 2
+
+
+def box_error(box: tuple[int, int], side: int) -> str:
+    """What is said of a box and a template that do not go together."""
+    return (
+        f"a score of box {box} and template side {side}: expected an even side, and a box "
+        f"(height, width) of even lengths that are not smaller, such as {(side + 16,) * 2}"
+    )
 
 
 def check_defocus_unit(largest_angstrom: float) -> None:

@@ -20,7 +20,9 @@ CLOSE = 2e-5
 def model():
     rng = np.random.default_rng(3)
     return {
-        "positions_angstrom": (rng.uniform(-8, 8, (ATOMS, 3)) + [30, -20, 10]).astype("f4"),
+        "positions_angstrom": rng.uniform([22, -28, 2], [38, -12, 18], (ATOMS, 3)).astype(
+            "f4"
+        ),
         "elements": rng.choice(ELEMENTS, ATOMS).tolist(),
         "b_factor_angstrom2": rng.uniform(5, 60, ATOMS).astype("f4"),
         "occupancy": rng.uniform(0.3, 1, ATOMS).astype("f4"),

@@ -133,7 +133,8 @@ WRONG = {
         lambda p, t: WORLD.imaging.image_ctf((12, 12), SIDE),
         r"box \(12, 12\) and template side 16.*\(32, 32\)",
     ),
-    "odd box": (lambda p, t: TemplateCTF((25, 25), SIDE), "even"),
+    "odd box": (lambda p, t: WORLD.imaging.image_ctf((25, 25), SIDE), "even"),
+    "odd box of another score": (lambda p, t: cut(TemplateCTF((25, 25), SIDE)), "even"),
     "defocus in µm": (
         lambda p, t: jr.score_particles(
             cut(defocus_angstrom=jnp.full((2, 2), 1.2)), t, SCORE

@@ -80,7 +80,7 @@ GRID = SearchGrid(
     defocus_angstrom=jnp.arange(3.0),
     pixel_size_angstrom=jnp.arange(2.0),
 )
-NO_TEMPLATE = make_template(np.zeros((16, 16, 16), np.float32), "trilinear")
+ANY_TEMPLATE = make_template(np.indices((16,) * 3, np.float32)[0], "trilinear")
 ANYONE = one_particle(TemplateCTF((17, 19), 16), np.zeros((17, 19)), Imaging())
 
 
@@ -98,7 +98,7 @@ def promised():
         patch.setattr(search, "_approximate_scores", approximate_z)
         yield eqx.filter_jit(
             lambda score, particle: search_particle(
-                score, particle, NO_TEMPLATE, GRID, Layout(3)
+                score, particle, ANY_TEMPLATE, GRID, Layout(3)
             )
         )
 
@@ -207,7 +207,7 @@ def test_every_point_of_the_grid_can_win(promised):
             table = (jnp.arange(count) == number).astype(jnp.float32).reshape(SHAPE)
             approximate_z = jnp.max(table, axis=(0, 1, 3, 4))
             score = TableScore(table, approximate_z, jnp.float32(0))
-            return search_particle(score, ANYONE, NO_TEMPLATE, GRID, Layout(3))[0][2]
+            return search_particle(score, ANYONE, ANY_TEMPLATE, GRID, Layout(3))[0][2]
 
         return jax.lax.map(one, numbers)
 
@@ -241,7 +241,7 @@ def test_an_adaptive_search_scores_no_more_than_the_promising(promised):
     assert best_of(promised, score)[2] == (1, 1, 20, 1, 1)
     seen.clear()
     layout = Layout(3, thorough=False)
-    found = eqx.filter_jit(search_particle)(score, ANYONE, NO_TEMPLATE, GRID, layout)
+    found = eqx.filter_jit(search_particle)(score, ANYONE, ANY_TEMPLATE, GRID, layout)
     jax.effects_barrier()
     assert tuple(int(i) for i in found[0][2]) == (1, 1, 0, 1, 1)
     assert sorted(seen) == [*range(16)]

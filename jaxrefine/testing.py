@@ -1,0 +1,416 @@
+"""A test kit for scores of one's own.
+
+```python
+from jaxrefine.testing import check_score
+
+
+def test_my_score():
+    check_score(MyScore(box=(40, 40), side=24))
+```
+"""
+
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrefine.data import Alignment, Offsets, Optics, Particles, SearchGrid, Template
+from jaxrefine.physics.fourier import radial_frequency
+from jaxrefine.physics.rotations import euler_to_matrix, rotation_vector_to_matrix
+from jaxrefine.physics.slices import central_slice, make_template
+from jaxrefine.refine.differentiable import feature, z_score
+from jaxrefine.refine.scoring import Score
+
+# Half a step of a finite difference, in each offset's unit; and what changes z by about
+# as much as a standard error.
+_STEPS: dict[str, float] = {
+    "rotation_deg": 1e-6,
+    "shift_px": 1e-5,
+    "defocus_angstrom": 1e-2,
+    "astigmatism_deg": 1e-4,
+    "pixel_size_angstrom": 1e-7,
+    "phase_shift_deg": 1e-4,
+    "spherical_aberration_mm": 1e-4,
+    "amplitude_contrast": 1e-5,
+    "b_factor_angstrom2": 1e-3,
+}
+_SIZES: dict[str, float] = {
+    "rotation_deg": 1.0,
+    "shift_px": 0.3,
+    "defocus_angstrom": 50.0,
+    "astigmatism_deg": 5.0,
+    "pixel_size_angstrom": 0.01,
+    "phase_shift_deg": 3.0,
+    "spherical_aberration_mm": 0.1,
+    "amplitude_contrast": 0.01,
+    "b_factor_angstrom2": 10.0,
+}
+
+
+class ScoreError(AssertionError):
+    """A score is not what search and polish take it for; one line for each reason."""
+
+
+def check_score(
+    score: Score,
+    *,
+    defocus_angstrom: tuple[float, float] = (2600.0, 2300.0),
+    pixel_size_angstrom: float = 1.5,
+    seed: int = 0,
+    tolerance: float = 0.05,
+) -> dict[str, float]:
+    """Prove a score's norm, gradient and product form on random data, in float64.
+
+    Checked are: the shapes of what each method returns; that the correlation of white
+    noise has variance 1 (`tolerance`); that `norms` is what `correlate` divides by; that
+    `columns` times the central slice, over the norm, is `correlate`, at several pixel
+    sizes, defoci and positions, and that it is linear in the image; that `matched_filter`
+    gives `correlate` where the particle is, without reading its image; that z has the
+    gradient of its finite differences, in every `Offsets` field; and that all methods can
+    be mapped with `jax.vmap`. Keep box and side small: 40 and 24 px take some ten seconds.
+
+    Args:
+        score: What to check.
+        defocus_angstrom: (u, v) of the random particle; within the score's grids.
+        pixel_size_angstrom: Of image and template.
+        seed: Of everything random.
+        tolerance: By how much the length of the matched filter may differ from its norm,
+            relatively. A norm that counts signal beyond the cut is somewhat larger.
+
+    Returns:
+        What was measured, by name: the deviations, and the length of the filter.
+
+    Raises:
+        ScoreError: Every check that fails, each with what was found and expected.
+    """
+    with jax.enable_x64(True):
+        errors, found = _measure(
+            score, defocus_angstrom, pixel_size_angstrom, seed, tolerance
+        )
+    if errors:
+        raise ScoreError(
+            f"{type(score).__name__} does not do what search and polish rely on:\n"
+            + "\n".join(f"- {error}" for error in errors)
+        )
+    return found
+
+
+def random_particle(
+    score: Score,
+    *,
+    defocus_angstrom: tuple[float, float] = (2600.0, 2300.0),
+    pixel_size_angstrom: float = 1.5,
+    seed: int = 0,
+) -> tuple[Particles, Template]:
+    """One particle of white noise under an uneven filter, and a random smooth template."""
+    rng = np.random.default_rng(seed)
+    side = score.side
+    k2 = np.fft.fftfreq(side)[:, None] ** 2 + np.fft.rfftfreq(side) ** 2
+    k2 = k2 + np.fft.fftfreq(side)[:, None, None] ** 2
+    smooth = np.fft.rfftn(rng.standard_normal((side,) * 3)) * np.exp(-60 * k2)
+    volume = np.fft.irfftn(smooth, s=(side,) * 3, axes=(0, 1, 2))
+    r2 = np.indices((side,) * 3) - side // 2
+    # Positive, as a particle is, and smaller than its cube.
+    volume = (volume / volume.std() + 2) * np.exp(-(r2**2).sum(0) / (side / 5) ** 2)
+    rotation = euler_to_matrix(rng.uniform(20, 70, 3))
+
+    def uneven(shape: tuple[int, int]) -> np.ndarray:
+        return 0.4 + 1.2 * np.asarray(radial_frequency(shape))
+
+    values = Particles(
+        alignment=Alignment(
+            rotation=np.asarray(rotation),
+            position_px=np.array([50.0, 60.0]),
+            defocus_angstrom=np.array(defocus_angstrom),
+            astigmatism_deg=np.array(25.0),
+            pixel_size_angstrom=np.array(pixel_size_angstrom),
+        ),
+        optics=Optics(*(np.array(each) for each in (300.0, 2.7, 0.1, 0.0, 20.0))),
+        template_pixel_size_angstrom=np.array(pixel_size_angstrom),
+        image=rng.standard_normal(score.padded_box),
+        filter_image=uneven(score.padded_box),
+        filter_template=uneven(score.filter_grid),
+        corr_mean=np.zeros(score.positions),
+        corr_std=np.ones(score.positions),
+        background_mean=np.array(0.0),
+        background_std=np.array(1.0),
+        noise_std=np.array(1.0),
+        mean_peaks=np.array(False),
+        valid=np.array(True),
+    )
+    return jax.tree.map(jnp.asarray, values), make_template(volume)
+
+
+def _measure(
+    score: Score,
+    defocus_angstrom: tuple[float, float],
+    pixel_size_angstrom: float,
+    seed: int,
+    tolerance: float,
+) -> tuple[list[str], dict[str, float]]:
+    particle, template = random_particle(
+        score,
+        defocus_angstrom=defocus_angstrom,
+        pixel_size_angstrom=pixel_size_angstrom,
+        seed=seed,
+    )
+    errors = _shape_errors(score, particle, template)
+    if errors:  # the rest would fail in other words
+        return errors, {}
+    found: dict[str, float] = {}
+    for check in (_norm, _product, _filter, _slopes):
+        more, measured = check(score, particle, template, tolerance)
+        errors += more
+        found |= measured
+    return errors, found
+
+
+def _grid() -> SearchGrid:
+    return SearchGrid(
+        rotation=jnp.eye(3)[None],
+        rotation_at_edge=jnp.zeros(1, bool),
+        defocus_angstrom=jnp.asarray([-200.0, 0.0, 150.0]),
+        pixel_size_angstrom=jnp.asarray([0.0, 0.02]),
+    )
+
+
+def _shape_errors(score: Score, particle: Particles, template: Template) -> list[str]:
+    """What each method returns for one particle, and under vmap for two."""
+    side, rotation, grid = score.side, particle.alignment.rotation, _grid()
+    half = (score.padded_box[0], score.padded_box[1] // 2 + 1)
+    corners = jnp.zeros((4, 2), jnp.int32)
+    pixel_size = particle.alignment.pixel_size_angstrom
+
+    def prepared(particle: Particles) -> Any:
+        return score.prepare(particle, grid)
+
+    calls: dict[str, tuple[Callable[[Particles], Any], Any]] = {
+        "correlate": (
+            lambda p: score.correlate(prepared(p), template, rotation),
+            (2, 3, *score.positions),
+        ),
+        "norms": (lambda p: score.norms(prepared(p), template, rotation), (2, 3)),
+        "columns": (
+            lambda p: score.columns(p, pixel_size, 0.0, corners),
+            (4, side, side // 2 + 1),
+        ),
+        "matched_filter": (
+            lambda p: score.matched_filter(p, template, pixel_size),
+            (half, ()),
+        ),
+    }
+    errors = []
+    for name, (call, expected) in calls.items():
+        for batch in ((), (2,)):
+            several = jax.tree.map(lambda x: jnp.stack([x, x]), particle)
+            try:
+                given = (
+                    eqx.filter_eval_shape(jax.vmap(call), several)
+                    if batch
+                    else eqx.filter_eval_shape(call, particle)
+                )
+            except Exception as error:  # whatever somebody's own code raises
+                how = " under jax.vmap" * bool(batch)
+                reason = (str(error) or type(error).__name__).splitlines()[0]
+                errors.append(f"{name}{how}: {type(error).__name__}: {reason}")
+                break
+            shapes = jax.tree.map(lambda leaf: tuple(leaf.shape), given)
+            wanted = (
+                tuple((*batch, *each) for each in expected)
+                if isinstance(given, tuple)
+                else (*batch, *expected)
+            )
+            if shapes != wanted:
+                errors.append(f"{name}: returns shape {shapes}; expected {wanted}")
+                break
+    return errors
+
+
+def _relative(found: Any, expected: Any) -> float:
+    size = float(jnp.max(jnp.abs(jnp.asarray(expected))))
+    return float(jnp.max(jnp.abs(jnp.asarray(found) - expected))) / max(size, 1e-30)
+
+
+# Of float64's 1e-15, what sums over thousands of pixels, and constants in float32, leave.
+_CLOSE = 1e-5
+
+
+def _norm(
+    score: Score, particle: Particles, template: Template, tolerance: float
+) -> tuple[list[str], dict[str, float]]:
+    @eqx.filter_jit
+    def length_and_norm(particle: Particles, template: Template) -> Any:
+        values, norm = feature(Offsets.zeros(), particle, template, score)
+        return jnp.sqrt(jnp.sum(jnp.abs(values) ** 2)), norm
+
+    length, norm = map(float, length_and_norm(particle, template))
+    errors = []
+    if not norm > 0:
+        errors.append(f"matched_filter: a norm of {norm:g}; expected a positive number")
+    elif not abs(length / norm - 1) <= tolerance:
+        errors.append(
+            f"matched_filter: white noise of variance 1 correlates with a standard "
+            f"deviation of {length / norm:.4g} (filter's length {length:.4g}, norm "
+            f"{norm:.4g}); expected 1 within {tolerance:g}: z-scores would be off by that"
+        )
+    return errors, {"length_over_norm": length / norm if norm else np.nan}
+
+
+def _product(
+    score: Score, particle: Particles, template: Template, tolerance: float
+) -> tuple[list[str], dict[str, float]]:
+    """`columns` times slices, over `norms`, against `correlate`."""
+    grid, rotation = _grid(), particle.alignment.rotation
+    corners = jnp.stack(jnp.indices(score.positions), axis=-1).reshape(-1, 2)
+    other = jnp.roll(particle.image, (3, 5), axis=(0, 1)) ** 2
+
+    @eqx.filter_jit
+    def both(particle: Particles, template: Template) -> Any:
+        prepared = score.prepare(particle, grid)
+        exact = score.correlate(prepared, template, rotation)
+        norms = score.norms(prepared, template, rotation)
+        scales = score.scale(particle, grid)
+
+        def one(index: Any) -> Any:
+            m, l = jnp.divmod(index, 3)
+            size = particle.alignment.pixel_size_angstrom + grid.pixel_size_angstrom[m]
+            central = central_slice(template, rotation, scales[m])
+            columns = score.columns(particle, size, grid.defocus_angstrom[l], corners)
+            pairs = central.real * columns.real + central.imag * columns.imag
+            return jnp.sum(pairs, axis=(1, 2)).reshape(score.positions) / norms[m, l]
+
+        return exact, jax.lax.map(one, jnp.arange(6)).reshape(exact.shape)
+
+    @eqx.filter_jit
+    def linear(particle: Particles, other: Any) -> Any:
+        def columns(image: Any) -> Any:
+            changed = eqx.tree_at(lambda p: p.image, particle, image)
+            size = particle.alignment.pixel_size_angstrom
+            return score.columns(changed, size, 0.0, corners[:3])
+
+        return columns(particle.image + 2 * other), columns(particle.image) + 2 * columns(
+            other
+        )
+
+    exact, products = both(particle, template)
+    off, bent = _relative(products, exact), _relative(*linear(particle, other))
+    errors = []
+    if not off <= _CLOSE:
+        worst = jnp.unravel_index(jnp.argmax(jnp.abs(products - exact)), exact.shape)
+        m, l, y, x = map(int, worst)
+        errors.append(
+            f"columns: its product with the central slice, over norms, is "
+            f"{float(products[m, l, y, x]):.6g} at pixel size {m}, defocus {l}, position "
+            f"({y}, {x}), where correlate gives {float(exact[m, l, y, x]):.6g}; expected "
+            "the same: the search would look at the wrong orientations"
+        )
+    if not bent <= _CLOSE:
+        errors.append(
+            f"columns: not linear in the particle's image (off by {bent:.2g} of its size)"
+        )
+    return errors, {"product": off, "linearity": bent}
+
+
+def _filter(
+    score: Score, particle: Particles, template: Template, tolerance: float
+) -> tuple[list[str], dict[str, float]]:
+    """`matched_filter` against `correlate`, elsewhere too; and that it reads no image."""
+    zero = jnp.zeros(1)
+    here = SearchGrid(jnp.eye(3)[None], jnp.zeros(1, bool), zero, zero)
+    y, x = score.margin
+
+    @eqx.filter_jit
+    def both(particle: Particles, template: Template, pixel_size: Any) -> Any:
+        grid = eqx.tree_at(
+            lambda g: g.pixel_size_angstrom,
+            here,
+            (pixel_size - particle.alignment.pixel_size_angstrom)[None],
+        )
+        prepared, pose = score.prepare(particle, grid), particle.alignment.rotation
+        exact = score.correlate(prepared, template, pose)[0, 0, y, x]
+        norm = score.norms(prepared, template, pose)[0, 0]
+        rfft, own_norm = score.matched_filter(particle, template, pixel_size)
+        kernel = jnp.fft.irfft2(rfft, s=score.padded_box)
+        return exact, jnp.sum(kernel * particle.image) / own_norm, norm, own_norm, kernel
+
+    turned = particle.alignment.rotation @ rotation_vector_to_matrix(
+        jnp.asarray([9.0, -5.0, 14.0])
+    )
+    elsewhere = eqx.tree_at(
+        lambda p: (p.alignment.rotation, p.alignment.defocus_angstrom),
+        particle,
+        (turned, particle.alignment.defocus_angstrom - 300.0),
+    )
+    pixel_size = particle.alignment.pixel_size_angstrom
+    errors, worst = [], {"matched_filter": 0.0, "norms": 0.0}
+    for where, one, size in (
+        ("at its alignment", particle, pixel_size),
+        ("at another pose, defocus and pixel size", elsewhere, pixel_size + 0.02),
+    ):
+        exact, ours, norm, own_norm, _ = both(one, template, size)
+        off = abs(float(ours - exact)) / max(abs(float(exact)), 1.0)
+        worst["matched_filter"] = max(worst["matched_filter"], off)
+        if not off <= _CLOSE:
+            errors.append(
+                f"matched_filter: {where} its product with the image, over the norm, is "
+                f"{float(ours):.6g}, where correlate gives {float(exact):.6g}; expected "
+                "the same: the polish would climb another score than was searched"
+            )
+        off = _relative(own_norm, norm)
+        worst["norms"] = max(worst["norms"], off)
+        if not off <= _CLOSE:
+            errors.append(
+                f"norms: {where} {float(norm):.6g}, where matched_filter has "
+                f"{float(own_norm):.6g}; expected the same"
+            )
+    blank = eqx.tree_at(lambda p: p.image, particle, 2 * particle.image + 1)
+    before, after = (both(one, template, pixel_size)[-1] for one in (particle, blank))
+    if _relative(after, before) > _CLOSE:
+        errors.append("matched_filter: depends on the particle's image; expected not to")
+    return errors, worst
+
+
+def _slopes(
+    score: Score, particle: Particles, template: Template, tolerance: float
+) -> tuple[list[str], dict[str, float]]:
+    """z's gradient against central differences, at offsets away from 0."""
+    rng = np.random.default_rng(1)
+    zeros = Offsets.zeros()
+    at = Offsets(
+        **{
+            field.name: jnp.asarray(
+                _SIZES[field.name] * rng.uniform(0.3, 1, getattr(zeros, field.name).shape)
+            )
+            for field in fields(Offsets)
+        }
+    )
+    z = eqx.filter_jit(lambda offsets, p, t: z_score(offsets, p, t, score))
+    slope = eqx.filter_jit(jax.grad(lambda offsets, p, t: z_score(offsets, p, t, score)))(
+        at, particle, template
+    )
+    errors, worst = [], 0.0
+    for field in fields(Offsets):
+        name, step = field.name, _STEPS[field.name]
+        value = getattr(at, name)
+        way = jnp.asarray(rng.choice([-1.0, 1.0], value.shape))
+
+        def moved(length: float, name=name, value=value, way=way) -> float:
+            there = eqx.tree_at(lambda o: getattr(o, name), at, value + length * way)
+            return float(z(there, particle, template))
+
+        numerical = (moved(step) - moved(-step)) / (2 * step)
+        ours = float(jnp.sum(getattr(slope, name) * way))
+        # In what a step of `_SIZES` changes: of z, rounded at 1e-13, nothing is left.
+        off = abs(ours - numerical) * _SIZES[name]
+        close = 1e-4 * abs(numerical) * _SIZES[name] + 1e-7
+        worst = max(worst, off)
+        if not off <= close:
+            errors.append(
+                f"gradient: dz/d({name}) is {ours:.6g} by jax.grad and {numerical:.6g} by "
+                "finite differences; expected the same"
+            )
+    return errors, {"gradient": worst}
