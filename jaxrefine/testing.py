@@ -118,31 +118,32 @@ def random_particle(
     volume = (volume / volume.std() + 2) * np.exp(-(r2**2).sum(0) / (side / 5) ** 2)
     rotation = euler_to_matrix(rng.uniform(20, 70, 3))
 
-    def uneven(shape: tuple[int, int]) -> np.ndarray:
-        return 0.4 + 1.2 * np.asarray(radial_frequency(shape))
+    def uneven(shape: tuple[int, int]) -> Any:
+        return array(0.4 + 1.2 * radial_frequency(shape))
 
-    values = Particles(
+    array = jnp.asarray
+    particle = Particles(
         alignment=Alignment(
-            rotation=np.asarray(rotation),
-            position_px=np.array([50.0, 60.0]),
-            defocus_angstrom=np.array(defocus_angstrom),
-            astigmatism_deg=np.array(25.0),
-            pixel_size_angstrom=np.array(pixel_size_angstrom),
+            rotation=array(rotation),
+            position_px=array([50.0, 60.0]),
+            defocus_angstrom=array(defocus_angstrom),
+            astigmatism_deg=array(25.0),
+            pixel_size_angstrom=array(pixel_size_angstrom),
         ),
-        optics=Optics(*(np.array(each) for each in (300.0, 2.7, 0.1, 0.0, 20.0))),
-        template_pixel_size_angstrom=np.array(pixel_size_angstrom),
-        image=rng.standard_normal(score.padded_box),
+        optics=Optics(*(array(value) for value in (300.0, 2.7, 0.1, 0.0, 20.0))),
+        template_pixel_size_angstrom=array(pixel_size_angstrom),
+        image=array(rng.standard_normal(score.padded_box)),
         filter_image=uneven(score.padded_box),
         filter_template=uneven(score.filter_grid),
-        corr_mean=np.zeros(score.positions),
-        corr_std=np.ones(score.positions),
-        background_mean=np.array(0.0),
-        background_std=np.array(1.0),
-        noise_std=np.array(1.0),
-        mean_peaks=np.array(False),
-        valid=np.array(True),
+        corr_mean=jnp.zeros(score.positions),
+        corr_std=jnp.ones(score.positions),
+        background_mean=array(0.0),
+        background_std=array(1.0),
+        noise_std=array(1.0),
+        mean_peaks=array(False),
+        valid=array(True),
     )
-    return jax.tree.map(jnp.asarray, values), make_template(volume)
+    return particle, make_template(volume)
 
 
 def _measure(
@@ -335,7 +336,8 @@ def _filter(
         norm = score.norms(prepared, template, pose)[0, 0]
         rfft, own_norm = score.matched_filter(particle, template, pixel_size)
         kernel = jnp.fft.irfft2(rfft, s=score.padded_box)
-        return exact, jnp.sum(kernel * particle.image) / own_norm, norm, own_norm, kernel
+        ours = jnp.sum(kernel * particle.image) / own_norm
+        return exact, ours, norm, own_norm, kernel / own_norm
 
     turned = particle.alignment.rotation @ rotation_vector_to_matrix(
         jnp.asarray([9.0, -5.0, 14.0])

@@ -14,6 +14,7 @@ from importlib.resources import files
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Complex, Float, ScalarLike
 
 from jaxrefine.data import InputError
@@ -223,7 +224,8 @@ def _check(
         errors.append("elements: no atoms")
     if side < 2 or side % 2:
         errors.append(f"side {side}: expected an even number of voxels")
-    if not isinstance(pixel_size_angstrom, jax.core.Tracer) and not pixel_size_angstrom > 0:
+    known = not isinstance(pixel_size_angstrom, Tracer)
+    if known and not np.asarray(pixel_size_angstrom) > 0:
         errors.append(f"pixel_size_angstrom {pixel_size_angstrom}: expected more than 0")
     if errors:
         raise InputError(errors)
@@ -231,7 +233,7 @@ def _check(
 
 def _check_inside(at_px: Float[Array, "a 3"], side: int) -> None:
     """Atoms outside would come in again on the other side."""
-    if isinstance(at_px, jax.core.Tracer):
+    if isinstance(at_px, Tracer):
         return
     furthest = float(jnp.max(jnp.abs(at_px)))
     if not math.isfinite(furthest):

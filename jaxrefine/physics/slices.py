@@ -6,6 +6,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Complex, Float, Int, ScalarLike
 
 from jaxrefine.data import InputError, Template
@@ -53,7 +54,7 @@ def make_template(
         raise InputError(f"sampling {sampling!r}: expected one of {list(_PADDING)}")
     if volume.ndim != 3 or len(set(volume.shape)) != 1 or volume.shape[0] % 2:
         raise InputError(f"template of shape {volume.shape}: must be a cube of even side")
-    if not isinstance(volume, jax.core.Tracer):
+    if not isinstance(volume, Tracer):
         lowest, highest = float(volume.min()), float(volume.max())
         if not np.isfinite(highest - lowest):
             raise InputError(

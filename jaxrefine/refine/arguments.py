@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.core import Tracer
 from jax.sharding import Mesh
 
 from jaxrefine.data import (
@@ -37,7 +38,7 @@ _LISTED = 5  # particles that a message names
 
 def is_traced(tree: Any) -> bool:
     """Whether any array of a tree has no value yet, as inside `jit`, `vmap` and `grad`."""
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
+    return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(tree))
 
 
 def check_template(template: Template, score: Score) -> None:

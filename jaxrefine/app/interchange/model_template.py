@@ -68,9 +68,8 @@ def make_model_template(
         raise InputError(f"{output}: its folder does not exist; make it first")
     model = read_model(model_path)
     positions = model.positions_angstrom - model.positions_angstrom.mean(axis=0)
-    if side is None:
-        diameter = 2 * np.linalg.norm(positions, axis=1).max() / pixel_size_angstrom
-        side = 2 * math.ceil(_SURROUNDINGS * diameter / 2)
+    radius_px = float(np.linalg.norm(positions, axis=1).max()) / pixel_size_angstrom
+    side_px = side or max(2 * math.ceil(_SURROUNDINGS * radius_px), 4)
     b_factor = model.b_factor_angstrom2 * b_factor_scale + b_factor_add_angstrom2
     warnings = []
     if np.ptp(model.b_factor_angstrom2) < _LEAST_B_ANGSTROM2:
@@ -89,7 +88,7 @@ def make_model_template(
             model.elements,
             b_factor.astype(np.float32),
             pixel_size_angstrom,
-            side,
+            side_px,
             occupancy=model.occupancy.astype(np.float32),
             centre_angstrom=np.zeros(3, np.float32),
             exposure_e_per_angstrom2=exposure_e_per_angstrom2,
@@ -97,4 +96,4 @@ def make_model_template(
             solvent_potential_volt=solvent_potential_volt,
         )
     write_volume(output, np.asarray(volume), pixel_size_angstrom)
-    return MadeTemplate(model, side, tuple(warnings))
+    return MadeTemplate(model, side_px, tuple(warnings))
