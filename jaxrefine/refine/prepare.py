@@ -222,12 +222,12 @@ def cut_particles(
         )
     count = position_shape[:1]
     errors = alignment_errors(alignment, count)
-    scalars = {f"optics.{f.name}": getattr(optics, f.name) for f in fields(optics)}
-    scalars["template_pixel_size_angstrom"] = template_pixel_size_angstrom
+    per_particle = {f"optics.{f.name}": getattr(optics, f.name) for f in fields(optics)}
+    per_particle["template_pixel_size_angstrom"] = template_pixel_size_angstrom
     errors += [
         f"{name}: shape {np.shape(values)}; expected {count}, one per particle"
-        for name, values in scalars.items()
-        if values is not None and np.shape(values) != count
+        for name, values in per_particle.items()
+        if values is not None and np.shape(values)[:1] != count
     ]
     if errors:
         raise InputError(errors)
