@@ -23,18 +23,24 @@ from .physics.rotations import euler_to_matrix as euler_to_matrix
 from .physics.rotations import matrix_to_euler as matrix_to_euler
 from .physics.slices import make_template as make_template
 from .physics.support import trim_template as trim_template
+from .refine.at_best import at_best as at_best
 from .refine.clean import CleanMicrograph as CleanMicrograph
 from .refine.clean import clean_micrograph as clean_micrograph
+from .refine.differentiable import feature as feature
+from .refine.differentiable import moved as moved
+from .refine.differentiable import spectrum as spectrum
 from .refine.differentiable import z_score as z_score
 from .refine.grids import local_grid as local_grid
 from .refine.grids import search_offsets as search_offsets
 from .refine.grids import uniform_orientations as uniform_orientations
 from .refine.image_ctf import ImageCTF as ImageCTF
+from .refine.layout import plan_layout as plan_layout
 from .refine.polish import Polish as Polish
 from .refine.polish import polish_particles as polish_particles
 from .refine.polish import recentred as recentred
 from .refine.posterior import GridPosterior as GridPosterior
 from .refine.posterior import grid_posterior as grid_posterior
+from .refine.prepare import Micrograph as Micrograph
 from .refine.prepare import cut_particles as cut_particles
 from .refine.prepare import prepare_micrograph as prepare_micrograph
 from .refine.refine import refine_particles as refine_particles
@@ -42,6 +48,7 @@ from .refine.refine import score_particles as score_particles
 from .refine.score_grid import GridScores as GridScores
 from .refine.score_grid import score_grid as score_grid
 from .refine.scoring import Score as Score
+from .refine.sharding import device_mesh as device_mesh
 from .refine.template_ctf import TemplateCTF as TemplateCTF
 
 __version__: str

@@ -208,3 +208,24 @@ def test_the_position_has_no_slope_but_the_shift_has(particles, template):
         return jr.z_score(offsets, particles[0], template, SCORE)
 
     assert jnp.abs(jax.grad(z)(jnp.full(2, 0.3))).min() > 0.1
+
+
+def test_at_best_keeps_the_sub_pixel_position(particles, template):
+    """Moved by (1.3, -0.6) px it scores what the shift scores from where it was."""
+    one = particles[0]
+    move = jnp.asarray([1.3, -0.6])
+    found = jr.Refined(
+        alignment=replace(one.alignment, position_px=one.alignment.position_px + move),
+        z_score=jnp.zeros(()),
+        correlation=jnp.zeros(()),
+        snr=jnp.zeros(()),
+        grid_index=jnp.zeros(5, jnp.int32),
+        status=jnp.asarray(0),
+        approximation_error=jnp.zeros(()),
+    )
+    there, offsets = jr.at_best(one, found, SCORE)
+    z = jax.jit(lambda offsets, p: jr.z_score(offsets, p, template, SCORE))
+    expected = z(replace(jr.Offsets.zeros(), shift_px=move), one)
+    # float32; a shift turns the image's edges in, where no projection reaches
+    assert float(z(offsets, there)) == pytest.approx(float(expected), abs=1e-3)
+    assert abs(float(z(jr.Offsets.zeros(), there)) - float(expected)) > 0.05
