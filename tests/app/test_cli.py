@@ -215,7 +215,7 @@ def test_a_dead_pixel_is_said_and_does_no_harm(quick, capsys):
     image[5, 280] = np.nan
     write_image(quick / "micrograph.mrc", image, 1.5)
     assert main([str(quick / "refine.yaml"), "-q"]) == 0
-    assert "are no image (1 NaN or infinite)" in capsys.readouterr().err
+    assert "are defective (1 NaN or infinite)" in capsys.readouterr().err
     dead = pd.read_csv(quick / "match_results_refined.csv")
     # One pixel of noise in 83,000 is another.
     np.testing.assert_allclose(dead.refined_scaled_mip, clean.refined_scaled_mip, atol=0.05)

@@ -35,10 +35,10 @@ class ApproximationMonitor:
         self._warned = True
         worst = int(np.nanargmax(excess))
         log.warning(
-            "the search's fast products differ by %.2g from exact z-scores, more than "
-            "interpolation explains (%.2g at z = %.1f). Scores are exact, but a better "
-            "pose may have been passed over. `jaxrefine selftest` tells whether the device "
-            "is at error; if it is not, the grid reaches too far: search a smaller range",
+            "approximate scores differ by %.2g from exact z-scores, more than "
+            "interpolation explains (%.2g at z = %.1f). The reported scores are exact, "
+            "but a better pose may have been missed. `jaxrefine selftest` shows whether "
+            "the device is faulty; if it is not, the search range is too large: reduce it",
             refined.approximation_error[worst],
             bound[worst],
             refined.z_score[worst],
@@ -76,9 +76,9 @@ class SymmetryMonitor:
             return
         self._warned = True
         log.warning(
-            "%s: the correlation's mean map peaks at %d of %d particles, as it does for "
-            "templates of high symmetry. Their places are found by the correlation over "
-            "the background; their z-scores stay low, and refined_snr tells more",
+            "%s: the mean map has peaks at %d of %d particles, as for templates of high "
+            "symmetry. The correlation relative to the background determines their "
+            "positions; their z-scores remain low: use refined_snr instead",
             path,
             count,
             len(position_px),

@@ -120,16 +120,16 @@ def decide(known: Evidence, tried: Sequence[Tried]) -> tuple[list[Tried], Tried 
 
 
 def likeness(best: Tried, other: Tried) -> str:
-    """How another stands beside the one that is named, in words."""
+    """Comparison of another confusion with the one that is named."""
     return "nearly the same" if _same(best, other) else "as likely"
 
 
 def doubt(restoring: Sequence[Tried], particles: int) -> str:
-    """What to add to the first of some confusions where noise may have put it first."""
+    """Remark on the first of several confusions if noise may have put it first."""
     if all(_same(restoring[0], each) for each in restoring):
         return ""
     count = f"{particles} particle{'s' if particles > 1 else ''}"
-    return f" (too little is known from {count} to tell this from what follows)"
+    return f" ({count} cannot distinguish this from the following)"
 
 
 def _same(best: Tried, other: Tried) -> bool:

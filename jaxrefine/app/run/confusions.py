@@ -79,7 +79,7 @@ def _contrast(inverted: bool) -> Confusion:
     key = f"invert_contrast: {'false' if inverted else 'true'}"
     return Confusion(
         "with the contrast inverted",
-        f"the template or the micrographs have the other sign; set `{key}`",
+        f"the contrast of template or micrographs is inverted; set `{key}`",
         lambda s: replace(s, micrograph=replace(s.micrograph, image=-s.micrograph.image)),
     )
 
@@ -115,7 +115,7 @@ def _defocus() -> Iterator[Confusion]:
     columns = "defocus_u and defocus_v"
     yield Confusion(
         "with the defocus of the other sign",
-        f"underfocus is positive here; change the sign of {columns}",
+        f"underfocus must be positive; change the sign of {columns}",
         _with(lambda s: {"defocus_angstrom": -s.defocus_angstrom}),
     )
     for factor, unit in ((1e4, "µm"), (10.0, "nm")):
@@ -123,7 +123,7 @@ def _defocus() -> Iterator[Confusion]:
         for which, too in ((columns, False), (both, True)):
             yield Confusion(
                 f"with {'every' if too else 'the'} defocus taken as {unit}",
-                f"{which} are in {unit}, and Å are meant; multiply them by {factor:,.0f}",
+                f"{which} are in {unit} instead of Å; multiply them by {factor:,.0f}",
                 times(factor, relative_too=too),
             )
     yield Confusion(
@@ -150,13 +150,13 @@ def _defocus() -> Iterator[Confusion]:
         return _with(other)
 
     yield Confusion(
-        "with the astigmatism turned by 90°",
+        "with the astigmatism rotated by 90°",
         "exchange defocus_u and defocus_v: astigmatism_angle is the direction of u",
         astigmatic(lambda angle: angle + 90),
     )
     yield Confusion(
         "with the astigmatism's angle of the other sign",
-        "change the sign of astigmatism_angle: it counts from x towards y",
+        "change the sign of astigmatism_angle: it is measured from x towards y",
         astigmatic(lambda angle: -angle),
     )
 
@@ -178,7 +178,7 @@ def _optics() -> Iterator[Confusion]:
     )
     yield Confusion(
         "with the phase shift taken as radians",
-        "phase_shift is in radians, and degrees are meant; multiply it by 57.3",
+        "phase_shift is in radians instead of degrees; multiply it by 57.3",
         other(
             "phase_shift_deg",
             lambda x: np.rad2deg(x) if 0 < np.abs(x).max() <= 2 * np.pi else None,
@@ -186,7 +186,7 @@ def _optics() -> Iterator[Confusion]:
     )
     yield Confusion(
         "with a phase shift of 90°",
-        "the images were taken with a phase plate; set phase_shift to its degrees",
+        "the images were taken with a phase plate; set phase_shift to its value in degrees",
         other("phase_shift_deg", lambda x: None if np.any(x) else np.full_like(x, 90.0)),
     )
     for voltage in (300.0, 200.0, 100.0):
@@ -224,7 +224,7 @@ def _positions(side: int) -> Iterator[Confusion]:
 
     yield Confusion(
         "with y of the positions counted from the other end",
-        "y of the positions counts from the image's last line; it should from its first",
+        "y of the positions is counted from the last line of the image, not from its first",
         upside_down,
     )
     for binning in _BINNINGS:
@@ -254,7 +254,7 @@ def _angles() -> Iterator[Confusion]:
     def turned(change: Callable[..., list[np.ndarray]]):
         return _with(lambda s: {"euler_deg": np.stack(change(*s.euler_deg.T), axis=-1)})
 
-    ours = "the angles here are intrinsic ZYZ of the rotation from image to volume"
+    ours = "angles must be intrinsic ZYZ of the rotation from image to volume"
     rewritten: list[tuple[str, str, Callable[..., list[np.ndarray]]]] = [
         (
             "with the rotations transposed",
@@ -283,7 +283,7 @@ def _angles() -> Iterator[Confusion]:
         ),
         *(
             (
-                f"with psi turned by {turn}°",
+                f"with psi rotated by {turn}°",
                 f"phi, theta, psi = phi, theta, psi + {turn}",
                 lambda a, b, c, turn=turn: [a, b, c + turn],
             )
@@ -294,7 +294,7 @@ def _angles() -> Iterator[Confusion]:
         yield Confusion(name, f"{ours}; rewrite them: {formula}", turned(change))
     yield Confusion(
         "with the angles taken as radians",
-        "phi, theta, psi are in radians, and degrees are meant; multiply them by 57.3",
+        "phi, theta, psi are in radians instead of degrees; multiply them by 57.3",
         _with(
             lambda s: (
                 {"euler_deg": np.rad2deg(s.euler_deg)}
@@ -305,8 +305,8 @@ def _angles() -> Iterator[Confusion]:
     )
     yield Confusion(
         "with the template's mirror image",
-        "the template has the other hand (mirror it), or theta the other sign (rewrite "
-        "theta = -theta)",
+        "the template has the other hand (mirror it), or theta has the other sign "
+        "(rewrite theta = -theta)",
         turned(lambda a, b, c: [a, -b, c]),
     )
 
@@ -337,13 +337,13 @@ def pixel_sizes(side: int) -> Iterator[Confusion]:
 
         yield Confusion(
             f"with {factor:.4g} times the pixel size",
-            f"pixel_size (and refined_pixel_size) should be about {factor:.4g} times what "
-            "the table says",
+            f"pixel_size (and refined_pixel_size) should be about {factor:.4g} times the "
+            "table's value",
             of_images,
         )
         yield Confusion(
             f"with template voxels {factor:.4g} times as large",
-            "set `template_pixel_size` to what the template was made with: about "
-            f"{factor:.4g} times what it is taken to be",
+            "set `template_pixel_size` to the true voxel size of the template: about "
+            f"{factor:.4g} times the assumed one",
             of_template,
         )

@@ -29,7 +29,7 @@ def warn_of_box(config: Config) -> None:
     usual = side + _USUAL_MARGIN_PX
     log.warning(
         "%s: %s.extracted_box_size: %s — searches %d positions around each "
-        "particle, which takes long; 4 to 24 px more than the template are usual: "
+        "particle, which is slow; usual are 4 to 24 px more than the template: "
         "[%d, %d] searches %d",
         config.source,
         config.stack_key,
@@ -69,8 +69,9 @@ def warn_of_defocus(
     at = int(np.argmax(largest))
     others = f", and {far.sum() - 1} more rows" if far.sum() > 1 else ""
     log.warning(
-        "%s%s: a defocus of %g Å, where the median is %g Å, makes the cut of every "
-        "particle %d x %d px instead of %d x %d: check it, or refine such rows apart",
+        "%s%s: a defocus of %g Å, where the median is %g Å, makes the padded box of "
+        "every particle %d x %d px instead of %d x %d: check it, or refine such rows "
+        "separately",
         table.locate(at),
         others,
         largest[at],

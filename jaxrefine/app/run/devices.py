@@ -32,7 +32,7 @@ def use_cpu_cores() -> None:
     try:
         jax.config.update("jax_num_cpu_devices", usable_cores())
     except RuntimeError:
-        log.debug("JAX is in use already: the number of its CPU devices stays")
+        log.debug("JAX is already in use: the number of its CPU devices is unchanged")
 
 
 @contextmanager
@@ -43,7 +43,7 @@ def float32_only() -> Iterator[None]:
     if not wanted:
         yield
         return
-    log.debug("JAX_ENABLE_X64 is set aside: all is computed in float32")
+    log.debug("JAX_ENABLE_X64 is ignored: all computations use float32")
     jax.config.update("jax_enable_x64", False)
     try:
         yield

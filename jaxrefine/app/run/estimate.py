@@ -1,4 +1,4 @@
-"""What a run would do and take, without doing it: `jaxrefine plan`."""
+"""Work, duration, memory and output of a run, for `jaxrefine plan`."""
 
 import itertools
 import math
@@ -21,7 +21,7 @@ from jaxrefine.io.mrc import image_shape
 
 @dataclass(frozen=True)
 class Calibration:
-    """What one batch of a run took.
+    """Times of one batch of a run.
 
     Attributes:
         prepare_s: Reading and filtering one micrograph.
@@ -36,7 +36,7 @@ class Calibration:
 
 @float32_only()
 def calibrate(inputs: RunInputs) -> Calibration:
-    """Refine the first batch of the first micrograph, twice, and forget it.
+    """Refine the first batch of the first micrograph twice, and discard the results.
 
     Raises:
         InputError: The micrograph or one of its maps cannot be read.
@@ -61,7 +61,7 @@ def calibrate(inputs: RunInputs) -> Calibration:
 def format_work(
     inputs: RunInputs, left: dict[int, int], measured: Calibration | None
 ) -> list[str]:
-    """How much there is to do, and how long it may take.
+    """Amount of work, and its estimated duration.
 
     Args:
         inputs: The run.
@@ -69,7 +69,7 @@ def format_work(
         measured: None leaves the time out.
     """
     at_once, particles = inputs.particles_at_once, sum(left.values())
-    lines = [f"{particles * inputs.poses:,} correlations in all"]
+    lines = [f"{particles * inputs.poses:,} correlations in total"]
     if measured is None:
         return lines
     batches = sum(math.ceil(count / at_once) for count in left.values())
@@ -84,12 +84,12 @@ def format_work(
         f"up to {at_once} particles, {measured.batch_s:.2g} s each, and "
         f"{measured.first_s:.2g} s for the first one",
         f"  (measured on one batch, on {inputs.mesh.size} x {device}; a micrograph takes "
-        f"{measured.prepare_s:.2g} s to read and filter, meanwhile)",
+        f"{measured.prepare_s:.2g} s to read and filter, in parallel)",
     ]
 
 
 def format_memory(inputs: RunInputs) -> list[str]:
-    """What is in memory; measured, where a batch has been refined."""
+    """Memory use; measured if a batch has been refined."""
     templates = (inputs.template, inputs.smooth_template)
     template = sum(leaf.nbytes for leaf in jax.tree.leaves(templates))
     largest = max(4 * sum(map(math.prod, _shapes(files))) for files in inputs.groups)
@@ -97,14 +97,14 @@ def format_memory(inputs: RunInputs) -> list[str]:
     lines = [
         f"template {_mib(template)} on each device, columns of a product up to "
         f"{_mib(inputs.layout.column_bytes)}",
-        f"host: {_mib(psutil.Process().memory_info().rss)} now, and up to {ahead} "
-        f"micrographs with maps, prepared ahead, of {_mib(largest)} (and some copies) each",
+        f"host: {_mib(psutil.Process().memory_info().rss)} now, plus up to {ahead} "
+        f"prepared micrographs with maps, of {_mib(largest)} (and some copies) each",
     ]
     for device in inputs.mesh.devices.flat:
         stats = device.memory_stats() or {}
         if "peak_bytes_in_use" in stats:
             lines.append(
-                f"{device}: {_mib(stats['peak_bytes_in_use'])} at most so far, of "
+                f"{device}: {_mib(stats['peak_bytes_in_use'])} used at the peak, of "
                 f"{_mib(stats.get('bytes_limit', 0))}"
             )
     return lines
@@ -113,20 +113,20 @@ def format_memory(inputs: RunInputs) -> list[str]:
 def format_output(
     inputs: RunInputs, checkpoint: Checkpoint, results: Results, *, fresh: bool
 ) -> list[str]:
-    """What would be written, and what an earlier run has left of it."""
+    """The output, and whether an interrupted run would be resumed."""
     verb = "overwrites" if inputs.output.exists() else "writes"
     lines = [f"{verb} {inputs.output}"]
-    lines.append(f"keeps results in {checkpoint.folder} until then")
+    lines.append(f"until then, keeps results in {checkpoint.folder}")
     done = int(results.done.sum())
     if fresh:
-        lines.append("starts over")
+        lines.append("starts again")
     elif done:
         lines.append(
-            f"continues an interrupted run: {done} of {len(results.done)} particles are "
+            f"resumes an interrupted run: {done} of {len(results.done)} particles are "
             "refined already"
         )
     else:
-        lines.append("starts from the beginning: no interrupted run is there")
+        lines.append("starts from the beginning: there is no interrupted run")
     return lines
 
 

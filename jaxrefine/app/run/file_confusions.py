@@ -44,7 +44,7 @@ def other_statistics(inputs: RunInputs) -> Iterator[Confusion]:
 
 
 def other_templates(inputs: RunInputs) -> Iterator[Confusion]:
-    """Templates that the table names, where they are others than the configured one."""
+    """Templates that the table names and that differ from the configured one."""
     if "template_path" not in inputs.table.raw.columns:
         return
     folder = inputs.table.path.absolute().parent
@@ -54,7 +54,7 @@ def other_templates(inputs: RunInputs) -> Iterator[Confusion]:
             if path.samefile(inputs.template_path):
                 continue
             volume, _ = read_volume(path)
-        except (OSError, InputError):  # it is not ours to complain of
+        except (OSError, InputError):  # reported elsewhere
             continue
         if volume.shape != (inputs.template_side,) * 3:
             continue
@@ -82,7 +82,7 @@ def other_axes(inputs: RunInputs) -> Iterator[Confusion]:
 
     yield Confusion(
         "with the template's axes in the reverse order",
-        "its x and z are exchanged: write the volume anew, transposed, with the axes "
+        "its x and z are exchanged: write the volume again, transposed, with the axes "
         "(1, 2, 3) in its header",
         undo,
     )
@@ -105,7 +105,7 @@ def other_micrographs(
 
         yield Confusion(
             f"in the micrograph {path.name}",
-            f"particles of {path.name} are said to lie in {files[0].name}: correct "
+            f"particles of {path.name} are attributed to {files[0].name}: correct "
             "micrograph_path",
             undo,
         )
@@ -114,7 +114,7 @@ def other_micrographs(
 def wrong_maps(
     inputs: RunInputs, micrograph: Micrograph, rows: np.ndarray, files: Files
 ) -> str:
-    """What is wrong where a micrograph's maps do not hold what the table took from them."""
+    """Report maps of a micrograph that differ from the values in the table."""
     spread = np.asarray(micrograph.corr_std)
     if inputs.reproduces_leopard_em or inputs.maps_hold_variance:
         spread = spread**2

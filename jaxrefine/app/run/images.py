@@ -56,14 +56,14 @@ def read_images(
     return image, mean_map, spread_map
 
 
-_NOT_SCORED = "no position there is scored"
+_NOT_SCORED = "these positions are not scored"
 
 
 def clean_image(image: Float[np.ndarray, "Ny Nx"], path: Path) -> CleanMicrograph:
-    """A micrograph to filter, with a warning of what in it is no image.
+    """Clean a micrograph before filtering, with a warning about defective pixels.
 
     Args:
-        image: As it is in the file.
+        image: The micrograph as stored.
         path: Its file, for the warning.
     """
     clean = clean_micrograph(image)
@@ -75,20 +75,20 @@ def clean_image(image: Float[np.ndarray, "Ny Nx"], path: Path) -> CleanMicrograp
     kinds = {
         "NaN or infinite": clean.defects.not_finite,
         "in rows, columns or blocks of one value": clean.defects.constant,
-        "single ones far from all around them": clean.defects.far,
+        "isolated outliers": clean.defects.far,
     }
     counts = [f"{mask.sum()} {kind}" for kind, mask in kinds.items() if mask.any()]
     if counts:
         log.warning(
-            "%s: %.2g %% of its pixels are no image (%s): filled from what is around, and "
-            "left out of the noise spectrum",
+            "%s: %.2g %% of its pixels are defective (%s): filled from their surroundings, "
+            "and excluded from the noise spectrum",
             path,
             100 * clean.filled.mean(),
             ", ".join(counts),
         )
     if clean.objects.any():
         log.info(
-            "%s: %.2g %% of it are strong objects (contamination, gold): left out of the "
+            "%s: %.2g %% of it are strong objects (contamination, gold): excluded from the "
             "noise spectrum",
             path,
             100 * clean.objects.mean(),
@@ -111,9 +111,9 @@ def _without_dead_pixels(
 
 
 def _warn_of_far_pixels(image: Float[np.ndarray, "Ny Nx"], path: Path) -> None:
-    """Pixels far from all others, which spoil spectrum and scores; they are left alone."""
+    """Warn about outlier pixels, which distort spectrum and scores; they are kept."""
     lowest, highest = float(image.min()), float(image.max())
-    if not np.isfinite(highest):  # no pixel is: that was said
+    if not np.isfinite(highest):  # no pixel is finite: reported already
         return
     if lowest == highest:
         log.warning("%s: is constant: nothing can be refined", path)
@@ -131,8 +131,8 @@ def _warn_of_far_pixels(image: Float[np.ndarray, "Ny Nx"], path: Path) -> None:
     log.warning(
         "%s: %d pixels are more than %g standard deviations from the median; the "
         "farthest, at y %d, x %d, is %.3g, which is %.3g of them away. Such pixels "
-        "lower all scores, and can feign one: replace them in the micrograph (by the "
-        "mean, say), unless they are meant",
+        "lower all scores, and can cause false matches: replace them in the micrograph "
+        "(for example by the mean) unless they are intended",
         path,
         int((far > FAR * deviation).sum()),
         FAR,
@@ -151,7 +151,7 @@ def _deviations(
     if count:
         kind = "variances" if maps_hold_variance else "standard deviations"
         log.warning(
-            "%s: %d of %d %s are no positive numbers: %s",
+            "%s: %d of %d %s are not positive: %s",
             path,
             count,
             spread.size,

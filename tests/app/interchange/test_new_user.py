@@ -78,7 +78,7 @@ def test_the_words_on_the_way_lead_to_the_result(tmp_path, monkeypatch, capsys):
     assert "give one with --template" in run("init table.csv", 2)
     assert "statistics: standard_deviation" in run("init table.csv --template template.mrc")
     said = run("check config.yaml", 1)
-    assert "pixels are no image" in said
+    assert "pixels are defective" in said
     assert "set `invert_contrast: true`" in said
     with open("config.yaml", "a", encoding="utf-8") as file:
         file.write("invert_contrast: true\n")

@@ -87,7 +87,7 @@ def test_each_particle_comes_back_where_the_right_one_is_named():
 def test_doubt_is_said():
     one, other, same = tried(6.3, 5.5, 6.2)
     assert doubt([one, same], 1) == "" and likeness(one, same) == "nearly the same"
-    assert "from 1 particle to tell this" in doubt([one, other], 1)
+    assert "1 particle cannot distinguish this" in doubt([one, other], 1)
     assert likeness(one, other) == "as likely"
 
 

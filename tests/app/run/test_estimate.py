@@ -162,11 +162,11 @@ def test_a_run_that_was_interrupted(folder, capsys):
     capsys.readouterr()
     assert plan(folder, "--no-timing") == 0
     printed = capsys.readouterr().out
-    assert "continues an interrupted run: 3 of 7 particles" in printed
-    assert f"{4 * 118_327:,} correlations in all" in printed
+    assert "resumes an interrupted run: 3 of 7 particles" in printed
+    assert f"{4 * 118_327:,} correlations in total" in printed
     assert sorted(path.name for path in checkpoint.folder.iterdir()) == before
     assert plan(folder, "--no-timing", "--fresh") == 0
-    assert "starts over" in capsys.readouterr().out
+    assert "starts again" in capsys.readouterr().out
     text = (folder / "new.yaml").read_text()
     (folder / "new.yaml").write_text(
         text.replace("psi_step_fine: 0.1", "psi_step_fine: 0.5")
@@ -188,7 +188,7 @@ def test_a_plan_and_then_the_run(folder, capsys):
     output = folder / "match_results_refined.csv"
     assert "7 particles in 1 micrograph" in printed
     assert "correlations per particle" in printed
-    assert f"writes {output}" in printed and "no interrupted run is there" in printed
+    assert f"writes {output}" in printed and "there is no interrupted run" in printed
     assert re.search(
         r"about \d+ s on this machine: 2 batches of up to 4 particles", printed
     )

@@ -72,8 +72,8 @@ def test_what_is_no_image_is_counted_by_kind_with_its_share(messages):
     clean = clean_image(image, Path("a.mrc"))
     ((level, text),) = messages()
     assert level == "WARNING"
-    assert text.startswith("a.mrc: 1 % of its pixels are no image (1 NaN or infinite, ")
-    assert "1200 in rows, columns or blocks of one value, 3 single ones far from" in text
+    assert text.startswith("a.mrc: 1 % of its pixels are defective (1 NaN or infinite, ")
+    assert "1200 in rows, columns or blocks of one value, 3 isolated outliers" in text
     assert clean.filled.sum() == 1204
     assert np.abs(clean.image).max() < 12
 

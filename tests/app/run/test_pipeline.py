@@ -115,7 +115,7 @@ def test_products_that_are_off_are_said_once(folder, monkeypatch, caplog):
         monkeypatch.setattr(monitor, "MAX_APPROXIMATION_ERROR", 0.0)
         refine(folder)
     (record,) = caplog.records
-    assert "fast products differ" in record.getMessage()
+    assert "approximate scores differ" in record.getMessage()
 
 
 def test_order_of_rows_makes_no_difference(folder, straight):

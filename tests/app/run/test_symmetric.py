@@ -50,10 +50,10 @@ def fill_mean_map(folder):
 @pytest.mark.slow
 def test_particles_that_fill_the_mean_map_keep_their_places(folder, capsys):
     plain = refined("plain.csv")
-    assert "mean map peaks" not in capsys.readouterr().err
+    assert "mean map has peaks" not in capsys.readouterr().err
     fill_mean_map(folder)
     found = refined("found.csv")
-    assert "mean map peaks at 7 of 7 particles" in capsys.readouterr().err
+    assert "mean map has peaks at 7 of 7 particles" in capsys.readouterr().err
     places = ["refined_pos_x", "refined_pos_y"]
     strong = plain.refined_snr > 8  # one pick of seven is no particle
     assert strong.sum() == 6
