@@ -5,6 +5,7 @@ import runpy
 import shutil
 from pathlib import Path
 
+import jax
 import matplotlib.image
 import numpy as np
 import pandas as pd
@@ -37,6 +38,10 @@ EXAMPLES = {
 }
 
 
+# Searches and polishes as users compile them; the others' derivatives take less time so.
+AS_USERS_COMPILE = {"library.py", "own_run.py"}
+
+
 @pytest.fixture
 def run_example(monkeypatch, capsys):
     """Runs an example, and sees that it ends in a figure; what it printed before.
@@ -49,6 +54,7 @@ def run_example(monkeypatch, capsys):
     def run(name, *arguments):
         path = str(ROOT / "examples" / name)
         monkeypatch.setattr("sys.argv", [path, *map(str, arguments)])
+        jax.config.update("jax_disable_most_optimizations", name not in AS_USERS_COMPILE)
         runpy.run_path(path, run_name="__main__")
         printed, _, end = capsys.readouterr().out.rpartition("written: ")
         picture = Path(end.strip())
@@ -60,7 +66,9 @@ def run_example(monkeypatch, capsys):
         assert len(colours) > 20 and drawn > 0.02
         return printed
 
-    return run
+    before = jax.config.values["jax_disable_most_optimizations"]
+    yield run
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 def readme_blocks(language):

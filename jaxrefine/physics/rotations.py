@@ -19,6 +19,15 @@ AnyArray = TypeVar("AnyArray", jax.Array, np.ndarray)
 # Below this sine of theta, phi and psi turn about one axis: phi is then called 0.
 _POLE = 1e-6
 
+# Of rotations about x, y and z: the matrix [w] of w × v is their sum, weighted by w.
+_GENERATORS = np.array(
+    [
+        [[0, 0, 0], [0, 0, -1], [0, 1, 0]],
+        [[0, 0, 1], [0, 0, 0], [-1, 0, 0]],
+        [[0, -1, 0], [1, 0, 0], [0, 0, 0]],
+    ]
+)
+
 
 def _stack_matrix(xp: Any, rows: list[list[Any]]) -> Any:
     return xp.stack([xp.stack(row, axis=-1) for row in rows], axis=-2)
@@ -91,9 +100,8 @@ def rotation_vector_to_matrix(
     """
     xp = vector_deg.__array_namespace__()
     vector = xp.deg2rad(vector_deg)
-    x, y, z = (vector[..., i] for i in range(3))
-    zero = xp.zeros_like(x)
-    cross = _stack_matrix(xp, [[zero, -z, y], [z, zero, -x], [-y, x, zero]])
+    generators = xp.asarray(_GENERATORS, dtype=vector.dtype)
+    cross = xp.sum(vector[..., :, None, None] * generators, axis=-3)
     squared = xp.sum(vector * vector, axis=-1)[..., None, None]
     # Truncation at angle² = 1e-4 rad² is below 1e-13, and the branch not taken is finite.
     small = squared < 1e-4

@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Complex, Float, Int, ScalarLike
+from jaxtyping import Array, Complex, Float, ScalarLike
 
 from jaxrefine.data import InputError, Template
 from jaxrefine.physics.fourier import frequency_grid
+from jaxrefine.physics.splines import tricubic, trilinear
 
 Sampling = Literal["padded", "trilinear", "cubic"]
 
@@ -184,55 +185,8 @@ def sample_slice(
             jnp.where(mirrored, -1.0, 1.0),
         )
     )
-    shares = ((plane, z_share), (row, y_share), (1, x_share))
-    interpolate = _trilinear if template.order == 1 else _tricubic
-    real = interpolate(template.real.reshape(-1), base, shares) * keep
-    imaginary = interpolate(template.imaginary.reshape(-1), base, shares) * keep
-    return real, imaginary * sign
-
-
-# Per axis: how far apart samples are in the flat volume, and the share of a step beyond
-# the voxel.
-_Shares = tuple[tuple[int, Float[Array, "..."]], ...]
-
-
-def _trilinear(
-    flat: Float[Array, " v"], base: Int[Array, "..."], shares: _Shares
-) -> Float[Array, "..."]:
-    if not shares:
-        return flat.at[base].get(mode="promise_in_bounds")
-    (stride, share), rest = shares[0], shares[1:]
-    first = _trilinear(flat, base, rest)
-    return first + (_trilinear(flat, base + stride, rest) - first) * share
-
-
-def _tricubic(
-    flat: Float[Array, " v"], base: Int[Array, "..."], shares: _Shares
-) -> Float[Array, "..."]:
-    """Cubic B-splines, four samples along each axis from the one before the voxel on."""
-    (plane, z), (row, y), (_, x) = shares
-    along_x = _spline_weights(x)
-    along_y, along_z = jnp.stack(_spline_weights(y)), jnp.stack(_spline_weights(z))
-
-    # A loop over the 16 lines of 4 samples compiles in a fraction of the time.
-    def add_line(total: Array, tap: Array) -> tuple[Array, None]:
-        at_z, at_y = jnp.divmod(tap, 4)
-        first = base + (at_z * plane + at_y * row)
-        line = sum(
-            flat.at[first + step].get(mode="promise_in_bounds") * weight
-            for step, weight in enumerate(along_x)
-        )
-        return total + line * (along_y[at_y] * along_z[at_z]), None
-
-    start = jnp.zeros(base.shape, jnp.result_type(flat, x))
-    return jax.lax.scan(add_line, start, jnp.arange(16, dtype=base.dtype))[0]
-
-
-def _spline_weights(t: Float[Array, "..."]) -> tuple[Float[Array, "..."], ...]:
-    """Of the samples at -1, 0, 1 and 2, for a position t between 0 and 1."""
-    return (
-        (1 - t) ** 3 / 6,
-        (3 * t - 6) * t**2 / 6 + 2 / 3,
-        ((-3 * t + 3) * t + 3) * t / 6 + 1 / 6,
-        t**3 / 6,
-    )
+    strides, shares = (plane, row, 1), (z_share, y_share, x_share)
+    parts = (template.real.reshape(-1), template.imaginary.reshape(-1))
+    interpolate = trilinear if template.order == 1 else tricubic
+    real, imaginary = interpolate(parts, strides, base, shares)
+    return real * keep, imaginary * keep * sign

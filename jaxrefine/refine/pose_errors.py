@@ -101,8 +101,10 @@ def uncertain(
 
     def mean_curvature(covariance: Float[Array, "p p"]) -> Float[Array, "p p"]:
         wider = one + jnp.matmul(covariance, matrix, precision=high)
-        left = jnp.matmul(matrix, jnp.linalg.inv(wider), precision=high)
-        share = power * jnp.exp(-jnp.linalg.slogdet(wider)[1] / 2)
+        factors, pivots = jax.scipy.linalg.lu_factor(wider)
+        left = jax.scipy.linalg.lu_solve((factors, pivots), matrix, trans=1)
+        determinant = jnp.abs(jnp.prod(jnp.diagonal(factors, axis1=1, axis2=2), axis=1))
+        share = power / jnp.sqrt(determinant)
         curvature = jnp.sum(share[:, None, None] * left, axis=0)
         return (curvature + curvature.T) / 2
 
@@ -111,9 +113,10 @@ def uncertain(
 
     expected = jnp.sum(rings.information, axis=0) * scales
     curvature = jax.lax.fori_loop(0, _ITERATIONS, again, expected)
-    more = jnp.linalg.inv(curvature) - jnp.linalg.inv(expected)
-    covariance = jnp.linalg.inv(known * scales) + more
-    return jnp.linalg.inv(covariance) / scales
+    of_all, of_expected, of_known = jnp.linalg.inv(
+        jnp.stack([curvature, expected, known * scales])
+    )
+    return jnp.linalg.inv(of_known + (of_all - of_expected)) / scales
 
 
 def standard_errors(

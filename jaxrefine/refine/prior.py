@@ -73,10 +73,8 @@ def fitted_count(
     information: Float[Array, "p p"], precision: Float[Array, " p"]
 ) -> Float[Array, ""]:
     """tr (H + Λ)⁻¹ H: of how many coordinates the score decides, and not the prior."""
-    scale = 1 / jnp.sqrt(jnp.diagonal(information) + precision)
-    of_score = information * scale[:, None] * scale
-    total = of_score + jnp.diag(precision * scale**2)
-    return jnp.trace(jnp.linalg.solve(total, of_score))
+    scale, total = _scaled_total(information, precision)
+    return jnp.trace(jnp.linalg.solve(total, information * scale[:, None] * scale))
 
 
 def posterior_mean(
@@ -86,7 +84,14 @@ def posterior_mean(
     precision: Float[Array, " p"],
 ) -> Float[Array, " p"]:
     """(H + Λ)⁻¹ (H optimum + Λ start), H the score's information, Λ the prior's."""
-    scale = 1 / jnp.sqrt(jnp.diagonal(information) + precision)
-    total = (information + jnp.diag(precision)) * scale[:, None] * scale
+    scale, total = _scaled_total(information, precision)
     pull = jnp.linalg.solve(total, scale * precision * (start - optimum))
     return optimum + scale * pull
+
+
+def _scaled_total(
+    information: Float[Array, "p p"], precision: Float[Array, " p"]
+) -> tuple[Float[Array, " p"], Float[Array, "p p"]]:
+    """H + Λ in units in which its diagonal is 1, and these units."""
+    scale = 1 / jnp.sqrt(jnp.diagonal(information) + precision)
+    return scale, (information + jnp.diag(precision)) * scale[:, None] * scale

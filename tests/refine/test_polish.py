@@ -310,16 +310,16 @@ def test_information_is_the_curvature():
     """Without noise, at the truth, minus the score's Hessian is z JᵀJ."""
     imaging = replace_defocus(0)
     one = one_particle(SCORE, 20 * clean(0), imaging, rotation=ROTATION[0])
-    at = jnp.zeros(9).at[3:5].set(single(PLACE[0]))
+    smooth, at = template(), jnp.zeros(9).at[3:5].set(single(PLACE[0]))
 
     def z(at):
         offsets = coordinates.offsets_from(at, ALL, one.alignment)
-        return jr.z_score(offsets, one, template(), SCORE)
+        return jr.z_score(offsets, one, smooth, SCORE)
 
     @jax.jit
     def both(at):
         curvature = jax.lax.map(lambda e: jax.jvp(jax.grad(z), (at,), (e,))[1], jnp.eye(9))
-        return z(at), curvature, polish.pose_information(at, one, template(), SCORE, ALL)
+        return z(at), curvature, polish.pose_information(at, one, smooth, SCORE, ALL)
 
     value, curvature, information = both(at)
     unit = np.sqrt(np.diag(information))

@@ -7,7 +7,6 @@ import pytest
 
 from jaxrefine.app.cli import main
 from jaxrefine.app.console.summary import format_fallen, format_noise_fitted
-from jaxrefine.app.demo.dataset import make_demo
 from jaxrefine.app.run.confusion_evidence import (
     Evidence,
     Tried,
@@ -33,6 +32,8 @@ from tests.app.run.planted_confusions import (
     plant,
 )
 from tests.reference import reference_set
+
+pytestmark = pytest.mark.usefixtures("compiled_in_less_time")
 
 NOISE_Z = 4.4
 
@@ -181,20 +182,15 @@ def named(sound, config_name, case, folder):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "cases"),
-    # A set takes half a minute and more: all on one, and each on a second.
+    # A case takes seconds: all on one set, and some of each kind on a second.
     [
         ("basic", [*PLANTED]),
-        ("two_micrographs", [*OF_TWO_MICROGRAPHS, *list(PLANTED)[::2]]),
-        ("demo", [*OF_TWO_MICROGRAPHS, *list(PLANTED)[1::2]]),
+        ("two_micrographs", [*OF_TWO_MICROGRAPHS, *list(PLANTED)[::3]]),
     ],
 )
 def test_each_confusion_is_named(name, cases, tmp_path):
-    config_name = "config.yaml" if name == "demo" else "refine.yaml"
-    if name == "demo":
-        make_demo(tmp_path / name)
-        sound = tmp_path / name
-    else:
-        sound = reference_set(name, tmp_path)
+    config_name = "refine.yaml"
+    sound = reference_set(name, tmp_path)
     inputs = load_inputs(plant(SOUND, sound, config_name, tmp_path / "sound"))
     assert check_conventions(inputs, read_and_prepare).sound
     wrong = {}

@@ -67,15 +67,15 @@ def test_batches_are_as_large_as_the_layout_says(folder):
 
 @pytest.mark.slow
 def test_one_compilation_whatever_the_numbers_of_particles(folder):
-    """Micrographs with 1, 7 and 40 particles on four devices: batches of one shape."""
+    """Micrographs with 1, 7 and 9 particles on four devices: batches of one shape."""
     table = pd.read_csv(folder / "match_results.csv", index_col=0)
     first = table[table.micrograph_path == "micrograph_0.mrc"].iloc[:1]
     second = table[table.micrograph_path == "micrograph_1.mrc"].iloc[:1]
     # Another file by its path.
     third = first.assign(micrograph_path=str(folder / "micrograph_0.mrc"))
-    table = pd.concat([first, *[second] * 7, *[third] * 40])
+    table = pd.concat([first, *[second] * 7, *[third] * 9])
     before = search_batch._cached._cache_size()
-    assert len(refine(folder, table)) == 48
+    assert len(refine(folder, table)) == 17
     assert search_batch._cached._cache_size() == before + 1
 
 

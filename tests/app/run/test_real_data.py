@@ -10,6 +10,8 @@ import yaml
 from jaxrefine.app.cli import main
 from tests.reference import ROOT
 
+pytestmark = pytest.mark.usefixtures("compiled_in_less_time")
+
 REAL = ROOT / "tests" / "data" / "real"
 
 
