@@ -97,12 +97,8 @@ def test_the_words_on_the_way_lead_to_the_result(
     assert "set `invert_contrast: true`" in said
     with open("config.yaml", "a", encoding="utf-8") as file:
         file.write("invert_contrast: true\n")
-<<<<<<< Updated upstream
     assert "conventions of the table are right" in run("check config.yaml")
-=======
-    assert "conventions are understood" in run("check config.yaml")
     search_coarsely(tmp_path / "user" / "config.yaml")
->>>>>>> Stashed changes
     run("config.yaml")
     # Beside the same search in images without borders, with the maps of the match. These
     # rise at the particles, so that z is compared over the background.
