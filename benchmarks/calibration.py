@@ -37,7 +37,7 @@ from simulated import (
 import jaxrefine as jr
 from jaxrefine import simulate as sim
 from jaxrefine.refine import coordinates, pose_errors
-from jaxrefine.refine import polish as polishing
+from jaxrefine.refine.information import pose_information
 
 
 @eqx.filter_jit
@@ -48,7 +48,7 @@ def bounds(truth, shift_px, snr, template, score, parameters) -> jr.PoseErrors:
         particle, shift, snr = each
         at = jnp.zeros(coordinates.count(parameters))
         at = at.at[coordinates.parameter_slices(parameters)["shift"]].set(shift)
-        information = polishing.pose_information(at, particle, template, score, parameters)
+        information = pose_information(at, particle, template, score, parameters)
         return pose_errors.errors_at_strength(information, snr**2, parameters)
 
     return jax.lax.map(one, (truth, shift_px, snr))
@@ -65,7 +65,7 @@ def expected(particles, refined, template, score, parameters) -> jr.PoseErrors:
 
         at = jnp.zeros(coordinates.count(parameters))
         at = at.at[coordinates.parameter_slices(parameters)["shift"]].set(shift)
-        information = polishing.pose_information(at, start, template, score, parameters)
+        information = pose_information(at, start, template, score, parameters)
         return pose_errors.standard_errors(information, refined.snr, parameters)
 
     return jax.lax.map(one, (particles, refined))

@@ -22,8 +22,9 @@ from simulated import make_case, structures
 
 import jaxrefine as jr
 from jaxrefine import simulate as sim
-from jaxrefine.refine import ascent, coordinates, polish
+from jaxrefine.refine import ascent, coordinates
 from jaxrefine.refine.differentiable import feature, spectrum
+from jaxrefine.refine.information import pose_information
 
 FREE = ("orientation", "shift", "defocus")
 MOST = 40
@@ -41,7 +42,7 @@ def problem(particle, template, score):
         return jr.z_score(offsets(at), particle, template, score)
 
     zero = jnp.zeros(6)
-    information = polish.pose_information(zero, particle, template, score, FREE)
+    information = pose_information(zero, particle, template, score, FREE)
     strength = z(zero)
     unit = 1 / (strength * jnp.sqrt(jnp.diagonal(information)))
     seen = spectrum(particle, score)

@@ -105,9 +105,12 @@ class Problem:
         others = (self.template, self.grid, self.score)
         return jr.refine_particles(blurred, *others, adaptive=True)
 
-    def refine(self, extra_b: float, prior: Prior = "none") -> jr.Polished:
-        """Searched and polished."""
-        blurred, polish = with_extra_b(self.particles, extra_b), jr.Polish(prior=prior)
+    def refine(
+        self, extra_b: float, prior: Prior = "none", *, bound: bool = False
+    ) -> jr.Polished:
+        """Searched and polished; with the errors of Cramér and Rao where `bound`."""
+        blurred = with_extra_b(self.particles, extra_b)
+        polish = jr.Polish(prior=prior, errors=not bound)
         found = self.search(extra_b)
         others = (self.smooth, self.grid, self.score, polish)
         return jr.polish_particles(blurred, found, *others)
@@ -170,6 +173,13 @@ def shares(ratio: np.ndarray) -> str:
     return f"{np.mean(np.abs(ratio) < 1):.2f} | {np.mean(np.abs(ratio) < 2):.2f}"
 
 
+def promised_angle(*errors: np.ndarray) -> float:
+    """Median angle between poses of halves whose errors are Gaussian, and these (n, 3)."""
+    rng = np.random.default_rng(0)
+    turn = np.hypot(*errors) * rng.standard_normal((400, *errors[0].shape))
+    return float(np.median(np.linalg.norm(turn, axis=-1)))
+
+
 def real_problem(folder: Path, image: np.ndarray) -> Problem:
     """The best matched particles of the folder, in an image of the same exposure."""
     config = Config.load(folder / "bgal_config.yaml")
@@ -206,9 +216,10 @@ def halves_table(folder: Path, raw: np.ndarray, rng: np.random.Generator) -> str
     b, sigma = fit.extra_b_angstrom2, fit.sigma_angstrom2
     lines = [
         f"Estimated in the full image: B = {b:.0f} ± {sigma:.0f} Å² beside the table's.\n",
-        "| refined with | median angle between halves | below 1 σ | below 2 σ | z | "
-        "expected in other data | z at the other half's poses |",
-        "|---|---|---|---|---|---|---|",
+        "| refined with | median angle between halves | by the standard errors | by the "
+        "bound | below 1 σ | below 2 σ | z | expected in other data | z at the other "
+        "half's poses |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     cases: list[tuple[str, float, Prior]] = [("the estimate", b, "none")]
     cases.append(("the estimate, prior: match", b, "match"))
@@ -219,6 +230,11 @@ def halves_table(folder: Path, raw: np.ndarray, rng: np.random.Generator) -> str
         change = differences(first.refined.alignment, second.refined.alignment)
         both = np.hypot(sigmas(first), sigmas(second))
         angle = np.median(np.linalg.norm(change[:, :3], axis=1))
+        promised = promised_angle(sigmas(first)[:, :3], sigmas(second)[:, :3])
+        # Of both halves, with the image's information alone.
+        bound = promised_angle(
+            *(sigmas(half.refine(extra, bound=True))[:, :3] for half in (one, other))
+        )
         crossed = [
             scores_at(with_extra_b(p.particles, extra), f.refined, p.smooth, p.score)
             for p, f in ((one, second), (other, first))
@@ -231,7 +247,8 @@ def halves_table(folder: Path, raw: np.ndarray, rng: np.random.Generator) -> str
             )
         )
         lines.append(
-            f"| {name} | {angle:.2f}° | {shares(change / both)} | {own:.2f} | "
+            f"| {name} | {angle:.2f}° | {promised:.2f}° | {bound:.2f}° | "
+            f"{shares(change / both)} | {own:.2f} | "
             f"{expected:.2f} | {np.mean(crossed):.2f} |"
         )
         print(lines[-1], flush=True)

@@ -8,6 +8,8 @@ from jaxrefine.data.refined import Refined
 # How a polish may end, and what that means.
 POLISH_MEANING = {
     "converged": "an optimum: no further step would have improved the score",
+    "multimodal": "an optimum, but other poses, more than two standard errors away, are "
+    "nearly as good; the standard errors cover them",
     "at_limit": "stopped at the edge of the grid cell: search a finer grid, or set "
     "bound_to_cell: false; the standard errors are not those of an optimum",
     "not_converged": "max_steps was reached: the best pose so far",
@@ -53,6 +55,10 @@ class Polished(Batch):
             outside, and the errors are not those of an optimum.
         expected_z: Expected z-score: that at this alignment in independent data of the same
             particle, which is the z-score minus the contribution of fitting noise.
+        covariance: Of the free coordinates, in the order of `Polish.parameters`; `errors`
+            are the square roots of its diagonal.
+        optima: Number of optima at which the pose may be. If there are several, the errors
+            reach from the best to the others.
     """
 
     refined: Refined
@@ -61,3 +67,5 @@ class Polished(Batch):
     converged: Bool[Array, "*n"]
     at_limit: Bool[Array, "*n"]
     expected_z: Float[Array, "*n"]
+    covariance: Float[Array, "*n p p"]
+    optima: Int[Array, "*n"]

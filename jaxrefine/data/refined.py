@@ -53,6 +53,8 @@ class Refined(Batch):
         approximation_error: Largest difference between approximate scores (of the matrix
             product) and exact ones, over the orientations that were scored both ways.
             Which orientations these are depends on the layout and the devices.
+        orientation_z: Approximate z-score of each orientation of the grid, at its best
+            defocus, pixel size and position. A polish looks for other optima in it.
     """
 
     alignment: Alignment
@@ -62,3 +64,4 @@ class Refined(Batch):
     grid_index: Int[Array, "*n 5"]
     status: Int[Array, "*n"]
     approximation_error: Float[Array, "*n"]
+    orientation_z: Float[Array, "*n k"] | None = None

@@ -38,9 +38,11 @@ from jaxrefine.refine.differentiable import (
     spectrum,
     z_score,
 )
+from jaxrefine.refine.information import pose_information, ring_information
+from jaxrefine.refine.modes import Searched, with_other_optima
 from jaxrefine.refine.pose_errors import (
-    RingInformation,
-    errors_at_strength,
+    covariance_at_strength,
+    errors_of_covariance,
     observed_or_expected,
     strength_squared,
     uncertain,
@@ -52,7 +54,6 @@ from jaxrefine.refine.prior import (
     offset_of,
     posterior_mean,
 )
-from jaxrefine.refine.rings import Rings
 from jaxrefine.refine.scoring import Score
 from jaxrefine.refine.sharding import PARTICLES, filled_up
 
@@ -75,6 +76,8 @@ class Polish(eqx.Module):
             (`prior`). Poses are then posterior means, where the score is no maximum.
         errors: Whether the errors at hand are wanted; else they are the expected ones at
             the start, which take no time.
+        other_optima: Look for others beside the first, among the orientations that the
+            search has scored, and let the errors reach them (`modes`).
         at_once: Particles that are polished together on a device; None: one on a CPU,
             where the next transform is then still in cache, and 16 elsewhere.
     """
@@ -88,6 +91,7 @@ class Polish(eqx.Module):
     objective: Objective = eqx.field(static=True, default=z_score)
     prior: Literal["none", "match"] = eqx.field(static=True, default="none")
     errors: bool = eqx.field(static=True, default=True)
+    other_optima: bool = eqx.field(static=True, default=True)
     at_once: int | None = eqx.field(static=True, default=None)
 
     def __check_init__(self) -> None:
@@ -132,8 +136,8 @@ def polish_particles(
         mesh: From `device_mesh`, as for the search.
 
     Returns:
-        Never a lower z-score than `refined` has. Particles that were not refined come
-        back as they were.
+        Without a prior never a lower z-score than `refined` has. Particles that were not
+        refined come back as they were.
     """
     polish = Polish() if polish is None else polish
     limits = jnp.asarray(cell_limits(grid, polish.parameters), jnp.float32)
@@ -145,13 +149,26 @@ def polish_particles(
         device = mesh.devices.flat[0] if mesh is not None else jax.devices()[0]
         at_once = 1 if device.platform == "cpu" else _AT_ONCE_ON_ACCELERATORS
     # Whether it is bound, the limits say: one compilation serves both.
-    polish = replace(polish, at_once=at_once, bound_to_cell=False)
+    bound, polish = (
+        polish.bound_to_cell,
+        replace(polish, at_once=at_once, bound_to_cell=False),
+    )
     count = particles.valid.shape[0]
+    several, polish = polish.other_optima, replace(polish, other_optima=False)
+    several &= polish.errors and not bound
     with jax.enable_x64(False):  # whatever the caller has set
         filled, its_best = filled_up((particles, refined), count, mesh)
-        polished = polish_batch(
-            filled, its_best, template, (limits, precision), score, polish, mesh
-        )
+
+        def climb(start: Refined) -> Polished:
+            cell, start = (limits, precision), replace(start, orientation_z=None)
+            return polish_batch(filled, start, template, cell, score, polish, mesh)
+
+        polished = climb(its_best)
+        if several:
+            free = polish.parameters
+            prior = precision if polish.prior == "match" else None
+            searched = Searched(filled, its_best, template, grid, score, free, prior)
+            polished = with_other_optima(polished, climb, searched)
         return jax.tree.map(lambda leaf: leaf[:count], polished)
 
 
@@ -173,7 +190,7 @@ def polish_batch(
             return jax.lax.cond(
                 sound & jnp.isfinite(both[1].z_score),
                 lambda p, r: _polish_one(p, r, template, cell, score, polish),
-                lambda p, r: _not_polished(r),
+                lambda p, r: _not_polished(r, limits=cell[0]),
                 *both,
             )
 
@@ -258,13 +275,16 @@ def _polish_one(
         known = known + jnp.diag(precision / strength2)
     y, x = score.margin
     noise = particle.noise_std / particle.corr_std[y, x]
+    covariance = covariance_at_strength(known, strength2)
     return Polished(
         refined=found,
-        errors=errors_at_strength(known, strength2, parameters),
+        errors=errors_of_covariance(covariance, parameters),
         evaluations=summit.evaluations,
         converged=summit.converged,
         at_limit=jnp.any(jnp.abs(summit.coordinates) >= limits),
         expected_z=z_in_other_data(found.z_score, noise, strength2, fitted),
+        covariance=covariance,
+        optima=jnp.int32(1),
     )
 
 
@@ -318,65 +338,11 @@ def _z_by_own_length(
     return z
 
 
-def _unit_feature_and_slopes(
-    coordinates: Float[Array, " p"],
-    particle: Particles,
-    template: Template,
-    score: Score,
-    parameters: tuple[str, ...],
-) -> Float[Array, "q 2 k"]:
-    """The feature of unit length, and after it its slope along each coordinate.
-
-    Changes of the feature's length are projected out: the particle's strength is unknown.
-    """
-
-    def expected(coordinates: Float[Array, " p"]) -> Float[Array, "2 k"]:
-        offsets = offsets_from(coordinates, parameters, particle.alignment)
-        values, _ = feature(offsets, particle, template, score)
-        return jnp.stack([values.real, values.imag]).reshape(2, -1)
-
-    # One tangent after the other: less memory, and on a CPU twice as fast as together.
-    values, along = jax.linearize(expected, coordinates)
-    slopes = jax.lax.map(along, jnp.eye(coordinates.shape[0]))
-    length2 = jnp.sum(values**2)
-    lengthening = jnp.sum(slopes * values, axis=(1, 2)) / length2
-    slopes = slopes - lengthening[:, None, None] * values
-    return jnp.concatenate([values[None], slopes]) / jnp.sqrt(length2)
-
-
-def pose_information(
-    coordinates: Float[Array, " p"],
-    particle: Particles,
-    template: Template,
-    score: Score,
-    parameters: tuple[str, ...],
-) -> Float[Array, "p p"]:
-    """JᵀJ of the feature of unit length: the Fisher information at a strength of 1."""
-    rows = _unit_feature_and_slopes(coordinates, particle, template, score, parameters)
-    high = jax.lax.Precision.HIGHEST
-    return jnp.einsum("ick,jck->ij", rows[1:], rows[1:], precision=high)
-
-
-def ring_information(
-    coordinates: Float[Array, " p"],
-    particle: Particles,
-    template: Template,
-    score: Score,
-    parameters: tuple[str, ...],
-) -> RingInformation:
-    """`pose_information`, in rings of the Fourier plane."""
-    rows = _unit_feature_and_slopes(coordinates, particle, template, score, parameters)
-    high = jax.lax.Precision.HIGHEST
-    total = jnp.einsum("ick,jck->ij", rows[1:], rows[1:], precision=high)
-    # One more coefficient, of 0, fills rings up to one size.
-    members = Rings().members(score.padded_box)
-    rows = jnp.pad(rows, ((0, 0), (0, 0), (0, 1)))[:, :, members]
-    product = jnp.einsum("icbk,jcbk->bij", rows, rows, precision=high)
-    return RingInformation(product[:, 0, 0], product[:, 1:, 1:], total)
-
-
-def _not_polished(refined: Refined) -> Polished:
-    nan = jnp.asarray(jnp.nan)
+def _not_polished(refined: Refined, limits: Float[Array, " p"]) -> Polished:
+    nan, free = jnp.asarray(jnp.nan), limits.shape[0]
     errors = PoseErrors(jnp.full(3, nan), nan, nan, jnp.full(2, nan), jnp.full(2, nan), nan)
     false = jnp.asarray(False)
-    return Polished(refined, errors, jnp.int32(0), false, false, nan)
+    covariance = jnp.full((free, free), nan)
+    return Polished(
+        refined, errors, jnp.int32(0), false, false, nan, covariance, jnp.int32(0)
+    )

@@ -173,9 +173,22 @@ def errors_at_strength(
     parameters: tuple[str, ...],
 ) -> PoseErrors:
     """`standard_errors` where the square of the strength is known: the Cramér-Rao bound."""
+    return errors_of_covariance(covariance_at_strength(information, strength2), parameters)
+
+
+def covariance_at_strength(
+    information: Float[Array, "p p"], strength2: Float[Array, ""]
+) -> Float[Array, "p p"]:
+    """(strength² · information)⁻¹."""
     scale = 1 / jnp.sqrt(jnp.diagonal(information))
     inverse = jnp.linalg.inv(information * scale[:, None] * scale)
-    covariance = inverse * scale[:, None] * scale / strength2
+    return inverse * scale[:, None] * scale / strength2
+
+
+def errors_of_covariance(
+    covariance: Float[Array, "p p"], parameters: tuple[str, ...]
+) -> PoseErrors:
+    """Standard errors from the covariance of the coordinates of `parameters`."""
     sigma = jnp.sqrt(jnp.diagonal(covariance))
     at = parameter_slices(parameters)
 

@@ -13,8 +13,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxrefine.data import Alignment, SearchGrid
+from jaxrefine.physics.rotations import matrix_to_rotation_vector
 from jaxrefine.refine.coordinates import parameter_slices
-from jaxrefine.refine.nodes import turn
 
 # Of a position, which a match knows to a pixel or so.
 _POSITION_SIGMA_PX = 1.0
@@ -51,22 +51,13 @@ def offset_of(
     between = jnp.matmul(here.rotation.T, start.rotation, precision=high)
     mean_defocus = jnp.mean(start.defocus_angstrom - here.defocus_angstrom)
     parts = {
-        "orientation": _rotation_vector_deg(between),
+        "orientation": matrix_to_rotation_vector(between),
         "shift": start.position_px - here.position_px,
         "defocus": mean_defocus[None],
         "astigmatism": jnp.zeros(2),
         "pixel_size": (start.pixel_size_angstrom - here.pixel_size_angstrom)[None],
     }
     return jnp.concatenate([parts[name] for name in at])
-
-
-def _rotation_vector_deg(rotation: Float[Array, "3 3"]) -> Float[Array, " 3"]:
-    """The rotation vector of a matrix that turns by less than 90 degrees."""
-    vector = turn(rotation[None])[0] / 2
-    sine2 = jnp.sum(vector**2)
-    small = sine2 < 1e-6
-    sine = jnp.sqrt(jnp.where(small, 1.0, jnp.minimum(sine2, 1.0)))
-    return jnp.rad2deg(vector * jnp.where(small, 1.0, jnp.arcsin(sine) / sine))
 
 
 def fitted_count(

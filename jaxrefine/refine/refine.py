@@ -173,25 +173,27 @@ def search_batch(
         number = jnp.minimum(part * length + jnp.arange(length), grid.rotation.shape[0] - 1)
         share = eqx.tree_at(lambda g: g.rotation, grid, grid.rotation[number])
 
-        def search(particle: Particles) -> tuple[Best, Array]:
-            (z, correlation, index), error = search_particle(
+        def search(particle: Particles) -> tuple[Best, Array, Array]:
+            (z, correlation, index), error, of_each = search_particle(
                 score, ranked_by_background(particle), template, share, layout
             )
-            return (z, correlation, index.at[2].set(number[index[2]])), error
+            return (z, correlation, index.at[2].set(number[index[2]])), error, of_each
 
-        def one(particle: Particles) -> tuple[Best, Array]:
-            nothing = NOTHING_FOUND, np.float32(0)
+        def one(particle: Particles) -> tuple[Best, Array, Array]:
+            nothing = NOTHING_FOUND, np.float32(0), jnp.full(length, -jnp.inf, jnp.float32)
             return jax.lax.cond(particle.valid, search, lambda _: nothing, particle)
 
         # One at a time, a particle that is not valid costs nothing.
         at_once = layout.particles if layout.particles > 1 else None
-        best, error = jax.lax.map(one, particles, batch_size=at_once)
+        best, error, of_each = jax.lax.map(one, particles, batch_size=at_once)
         if parts > 1:
-            each, errors = jax.lax.all_gather((best, error), ORIENTATIONS)
+            each, errors, shares = jax.lax.all_gather((best, error, of_each), ORIENTATIONS)
             error = jnp.max(errors, axis=0)
             each = [jax.tree.map(lambda x, i=i: x[i], each) for i in range(parts)]
             best = functools.reduce(jax.vmap(better), each)
-        return jax.vmap(functools.partial(_refined, score, grid))(particles, best, error)
+            of_each = jnp.concatenate(shares, axis=1)[:, : grid.rotation.shape[0]]
+        refined = jax.vmap(functools.partial(_refined, score, grid))(particles, best, error)
+        return replace(refined, orientation_z=of_each)
 
     if mesh is None:
         return shard(particles, template, grid)
@@ -304,16 +306,18 @@ def _score_batch(
 
 
 @eqx.filter_jit
-def best_z_in_box(
+def best_in_box(
     particles: Particles, template: Template, score: Score
-) -> Float[Array, " n"]:
-    """Highest z-score of each particle at its own pose, over the positions of the box.
+) -> tuple[Float[Array, " n"], Int[Array, "n 2"]]:
+    """Highest z-score of each particle at its own pose, and where in the box (y, x).
 
     -inf where no score is finite.
     """
 
-    def one(particle: Particles) -> Float[Array, ""]:
-        return jnp.max(_at_own_pose(particle, template, score)[0])
+    def one(particle: Particles) -> tuple[Float[Array, ""], Int[Array, " 2"]]:
+        z = _at_own_pose(particle, template, score)[0]
+        best = jnp.argmax(z)
+        return z.ravel()[best], jnp.stack(jnp.unravel_index(best, z.shape))
 
     return jax.lax.map(one, particles)
 

@@ -72,7 +72,7 @@ def search_particle(
     template: Template,
     grid: SearchGrid,
     layout: Layout,
-) -> tuple[Best, Float[Array, ""]]:
+) -> tuple[Best, Float[Array, ""], Float[Array, " k"]]:
     """Best of every pixel size, defocus, orientation and position.
 
     Ties go to the lowest flat index in (pixel size, defocus, orientation, y, x).
@@ -87,12 +87,13 @@ def search_particle(
     Returns:
         z-score and correlation at the best, and its five indices. Without any finite
         score the z-score is -inf. And by how much the products' z was off, at most, of
-        the orientations that were scored again.
+        the orientations that were scored again; and the products' z of each orientation,
+        those between nodes where it got none of its own.
     """
     prepared = score.prepare(particle, grid)
     poses = slice_rotation(particle, pose_rotations(particle, grid.rotation, grid))
     orientations = poses.shape[0]
-    approximate, norm_error = _approximate_scores(
+    approximate, rough, norm_error = _approximate_scores(
         score, particle, template, grid, prepared, poses, layout
     )
     # The next orientations by promise; filled up with the last, which changes nothing.
@@ -126,7 +127,7 @@ def search_particle(
     _, best, error = jax.lax.while_loop(
         unfinished, score_exactly, (jnp.int32(0), start, jnp.float32(0))
     )
-    return best, error
+    return best, error, jnp.where(jnp.isfinite(approximate), approximate, rough)
 
 
 def _approximate_scores(
@@ -137,16 +138,18 @@ def _approximate_scores(
     prepared: Any,
     poses: Float[Array, "k 3 3"],
     layout: Layout,
-) -> tuple[Float[Array, " k"], Float[Array, ""]]:
-    """z of each orientation by products, and the norms' largest relative error seen.
+) -> tuple[Float[Array, " k"], Float[Array, " k"], Float[Array, ""]]:
+    """z of each orientation by products, between nodes, and the norms' error.
 
-    -inf where an orientation cannot be the best.
+    The first is -inf where an orientation cannot be the best; the last is the largest
+    relative error seen.
     """
     fit, norm_error = fit_norms(score, prepared, template, poses, grid)
     by_product = partial(approximate_best_z, score, particle, template, grid, fit, layout)
     count = poses.shape[0]
     if not layout.nodes_pay(count):
-        return by_product(grid.rotation, poses), norm_error
+        by_own = by_product(grid.rotation, poses)
+        return by_own, by_own, norm_error
 
     # Where nodes pay the layout has counts of them.
     counts = layout.orientation_nodes
@@ -176,7 +179,8 @@ def _approximate_scores(
         return number + 1, approximate_z.at[which].set(better_one), error
 
     start = (jnp.int32(0), jnp.full(count, -jnp.inf), jnp.float32(0))
-    return jax.lax.while_loop(unfinished, refine_approximation, start)[1], norm_error
+    _, found, _ = jax.lax.while_loop(unfinished, refine_approximation, start)
+    return found, rough, norm_error
 
 
 def _exact_best(

@@ -84,7 +84,8 @@ def some_result(alignment):
     turn, astigmatism, shift = vectors
     errors = jr.PoseErrors(turn, 4 * ones, 5 * ones, astigmatism, shift, 10 * ones)
     flags = ones > 0
-    return refined, jr.Polished(refined, errors, jnp.int32(ones), flags, flags, ones)
+    covariance, one = jnp.ones((len(numbers), 6, 6)), jnp.int32(ones)
+    return refined, jr.Polished(refined, errors, one, flags, flags, ones, covariance, one)
 
 
 def test_rows_that_were_not_stored_are_empty(folder):

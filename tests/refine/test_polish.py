@@ -13,6 +13,7 @@ import jaxrefine as jr
 from jaxrefine import simulate as sim
 from jaxrefine.data import PARAMETERS, Offsets, Refined, Status
 from jaxrefine.refine import coordinates, polish, pose_errors
+from jaxrefine.refine.information import pose_information
 from jaxrefine.refine.scoring import Score
 from jaxrefine.refine.sharding import device_mesh, replicate
 from tests import worlds
@@ -319,7 +320,7 @@ def test_information_is_the_curvature():
     @jax.jit
     def both(at):
         curvature = jax.lax.map(lambda e: jax.jvp(jax.grad(z), (at,), (e,))[1], jnp.eye(9))
-        return z(at), curvature, polish.pose_information(at, one, smooth, SCORE, ALL)
+        return z(at), curvature, pose_information(at, one, smooth, SCORE, ALL)
 
     value, curvature, information = both(at)
     unit = np.sqrt(np.diag(information))
@@ -377,9 +378,7 @@ def test_noise_makes_errors_of_their_own():
             )
             shift = found.alignment.position_px - particle.alignment.position_px
             at = jnp.zeros(6).at[3:5].set(shift)
-            information = polish.pose_information(
-                at, particle, smooth, SCORE, FREE.parameters
-            )
+            information = pose_information(at, particle, smooth, SCORE, FREE.parameters)
             return pose_errors.standard_errors(information, found.snr, FREE.parameters)
 
         theirs = eqx.filter_jit(eqx.filter_vmap(expected))(batch, result.refined)

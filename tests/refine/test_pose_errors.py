@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import jaxrefine as jr
-from jaxrefine.refine import polish, pose_errors, prior
+from jaxrefine.refine import pose_errors, prior
+from jaxrefine.refine.information import pose_information, ring_information
 from tests.refine import test_polish as world
 from tests.worlds import single
 
@@ -70,8 +71,8 @@ def test_rings_add_up_to_the_information():
     particle = jax.tree.map(lambda x: x[0], batch)
     at = jnp.zeros(6)
     others = (particle, world.template(), world.SCORE, world.FREE.parameters)
-    by_ring = polish.ring_information(at, *others)
-    whole = polish.pose_information(at, *others)
+    by_ring = ring_information(at, *others)
+    whole = pose_information(at, *others)
     np.testing.assert_allclose(by_ring.total, whole, rtol=2e-3, atol=1e-6)
     assert np.all(np.linalg.eigvalsh(whole - by_ring.information.sum(axis=0)) > -1e-4)
     assert 0.9 < by_ring.power.sum() <= 1.0001

@@ -91,7 +91,7 @@ def promised():
 
     def approximate_z(score, particle, template, grid, prepared, *more):
         if isinstance(score, TableScore):
-            return prepared.approximate_z, prepared.norm_error
+            return prepared.approximate_z, prepared.approximate_z, prepared.norm_error
         return product(score, particle, template, grid, prepared, *more)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -99,7 +99,7 @@ def promised():
         yield eqx.filter_jit(
             lambda score, particle: search_particle(
                 score, particle, ANY_TEMPLATE, GRID, Layout(3)
-            )
+            )[:2]
         )
 
 
@@ -414,11 +414,14 @@ def test_the_search_finds_what_the_plain_search_finds(layout):
 
         return jax.lax.map(one, particles)
 
-    (z, correlation, index), _ = each(particles)
+    (z, correlation, index), _, of_each = each(particles)
     plain_z, plain_correlation, plain_index = plainly()
     np.testing.assert_array_equal(index, plain_index)
     np.testing.assert_allclose(z, plain_z, rtol=0, atol=1e-5)
     np.testing.assert_allclose(correlation, plain_correlation, rtol=0, atol=1e-5)
+    # By the product, of one node for each of three defoci.
+    own = np.take_along_axis(of_each, index[:, 2:3], axis=1)[:, 0]
+    np.testing.assert_allclose(own, z, rtol=0, atol=0.2)
     # The first of the copies each time; and the strongest is where it was put, at
     # (1, -2) from the middle of 5 x 7.
     assert np.all(index[:, 1] % 2 == 0) and np.all(index[:, 2] < len(ORIENTATIONS[0]))

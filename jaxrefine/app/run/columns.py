@@ -138,4 +138,5 @@ def _edges(refined: Refined, grid: SearchGrid, score: Score) -> np.ndarray:
 def _how_it_ended(polished: Polished) -> np.ndarray:
     """A word of `POLISH_MEANING` for each particle."""
     stopped = np.where(polished.converged, "converged", "not_converged")
-    return np.where(polished.at_limit, "at_limit", stopped)
+    ended = np.where(np.asarray(polished.optima) > 1, "multimodal", stopped)
+    return np.where(polished.at_limit, "at_limit", ended)

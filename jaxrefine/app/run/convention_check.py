@@ -46,7 +46,7 @@ from jaxrefine.app.run.score_changes import FALLEN, z_at_start
 from jaxrefine.data import InputError, SearchGrid
 from jaxrefine.io.table import StartingValues
 from jaxrefine.refine.prepare import Micrograph, cut_particles
-from jaxrefine.refine.refine import best_z_in_box
+from jaxrefine.refine.refine import best_in_box
 
 log = logging.getLogger("jaxrefine")
 
@@ -204,7 +204,7 @@ def _z(inputs: RunInputs, sample: Sample) -> np.ndarray:
             score,
             image_scale=-1.0 if inputs.contrast_is_inverted else 1.0,
         )
-        z = np.asarray(best_z_in_box(particles, sample.template, score))[:count]
+        z = np.asarray(best_in_box(particles, sample.template, score)[0])[:count]
     return np.where(np.isfinite(z), z, 0.0)
 
 

@@ -11,7 +11,8 @@ from jaxrefine.app.run.inputs import RunInputs
 from jaxrefine.app.run.pipeline import particles_of
 from jaxrefine.app.run.score_changes import z_at_start
 from jaxrefine.data import Particles, PoseErrors
-from jaxrefine.refine.polish import Polish, pose_information
+from jaxrefine.refine.information import pose_information
+from jaxrefine.refine.polish import Polish
 from jaxrefine.refine.pose_errors import standard_errors
 
 

@@ -1,0 +1,69 @@
+"""What an image says of a pose: the Fisher information, whole and in rings."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxrefine.data import Particles, Template
+from jaxrefine.refine.coordinates import offsets_from
+from jaxrefine.refine.differentiable import feature
+from jaxrefine.refine.pose_errors import RingInformation
+from jaxrefine.refine.rings import Rings
+from jaxrefine.refine.scoring import Score
+
+
+def _unit_feature_and_slopes(
+    coordinates: Float[Array, " p"],
+    particle: Particles,
+    template: Template,
+    score: Score,
+    parameters: tuple[str, ...],
+) -> Float[Array, "q 2 k"]:
+    """The feature of unit length, and after it its slope along each coordinate.
+
+    Changes of the feature's length are projected out: the particle's strength is unknown.
+    """
+
+    def expected(coordinates: Float[Array, " p"]) -> Float[Array, "2 k"]:
+        offsets = offsets_from(coordinates, parameters, particle.alignment)
+        values, _ = feature(offsets, particle, template, score)
+        return jnp.stack([values.real, values.imag]).reshape(2, -1)
+
+    # One tangent after the other: less memory, and on a CPU twice as fast as together.
+    values, along = jax.linearize(expected, coordinates)
+    slopes = jax.lax.map(along, jnp.eye(coordinates.shape[0]))
+    length2 = jnp.sum(values**2)
+    lengthening = jnp.sum(slopes * values, axis=(1, 2)) / length2
+    slopes = slopes - lengthening[:, None, None] * values
+    return jnp.concatenate([values[None], slopes]) / jnp.sqrt(length2)
+
+
+def pose_information(
+    coordinates: Float[Array, " p"],
+    particle: Particles,
+    template: Template,
+    score: Score,
+    parameters: tuple[str, ...],
+) -> Float[Array, "p p"]:
+    """JᵀJ of the feature of unit length: the Fisher information at a strength of 1."""
+    rows = _unit_feature_and_slopes(coordinates, particle, template, score, parameters)
+    high = jax.lax.Precision.HIGHEST
+    return jnp.einsum("ick,jck->ij", rows[1:], rows[1:], precision=high)
+
+
+def ring_information(
+    coordinates: Float[Array, " p"],
+    particle: Particles,
+    template: Template,
+    score: Score,
+    parameters: tuple[str, ...],
+) -> RingInformation:
+    """`pose_information`, in rings of the Fourier plane."""
+    rows = _unit_feature_and_slopes(coordinates, particle, template, score, parameters)
+    high = jax.lax.Precision.HIGHEST
+    total = jnp.einsum("ick,jck->ij", rows[1:], rows[1:], precision=high)
+    # One more coefficient, of 0, fills rings up to one size.
+    members = Rings().members(score.padded_box)
+    rows = jnp.pad(rows, ((0, 0), (0, 0), (0, 1)))[:, :, members]
+    product = jnp.einsum("icbk,jcbk->bij", rows, rows, precision=high)
+    return RingInformation(product[:, 0, 0], product[:, 1:, 1:], total)
