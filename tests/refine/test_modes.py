@@ -11,7 +11,7 @@ import pytest
 
 import jaxrefine as jr
 from jaxrefine import simulate as sim
-from jaxrefine.data import Refined
+from jaxrefine.data import Refined, SearchGrid
 from jaxrefine.refine import modes
 from tests import worlds
 from tests.refine import test_polish as world
@@ -21,12 +21,6 @@ from tests.worlds import batch_of, one_particle, single
 SIDE, SCORE, IMAGING, COUNT = world.SIDE, world.SCORE, world.IMAGING, world.COUNT
 # A cogwheel: a twelfth of a turn, and only a weight tells.
 TEETH, TURN_DEG = 12, 30.0
-GRID = jr.local_grid(
-    jr.uniform_orientations(
-        psi_coarse=20.0, psi_fine=1.0, theta_coarse=4.0, theta_fine=4.0
-    ),
-    np.array([0.0]),
-)
 
 
 def wheel(odd_one: float) -> sim.Atoms:
@@ -47,6 +41,13 @@ def template(atoms_of):
 
 def turned(degrees):
     return np.asarray(jr.euler_to_matrix(np.array([0.0, 0.0, degrees])))
+
+
+# In plane alone, in steps of two standard errors.
+OFFSETS = np.stack([turned(degrees) for degrees in np.arange(-20.0, 20.5)])
+GRID = SearchGrid(
+    single(OFFSETS), jnp.zeros(len(OFFSETS), bool), jnp.zeros(1), jnp.zeros(1)
+)
 
 
 def nearly_round():

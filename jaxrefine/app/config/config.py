@@ -36,7 +36,10 @@ from jaxrefine.app.config.yaml_reader import read_yaml
 from jaxrefine.data import InputError
 from jaxrefine.io.paths import PathMap
 
-_ENVELOPE_WORDS = "auto, none, or a B in Å² within ±5000"
+_ENVELOPE_WORDS = (
+    "auto, none, a B in Å² within ±5000, or the path of a CSV file (.csv) of spatial "
+    "frequency and amplitude factor"
+)
 _PRIORS_WORDS = "equal, estimated, or a list with a number larger than 0 for each template"
 
 
@@ -86,7 +89,8 @@ class Config(Section):
         template_envelope: How much faster the particles' signal falls off than the template
             and the table's ctf_B_factor say: a B in Å², added to the table's; `auto`,
             estimated from the best particles, and used where they fit better with it in
-            data to which they were not fitted; or `none`.
+            data to which they were not fitted; a CSV file of spatial frequency in 1/Å
+            and factor on the amplitude; or `none`.
         significance: Also write how often noise alone would score as high: a p-value of
             each particle's search, and a bound on false positives.
         reference_priors: Where template_volume_path names several references: how probable
@@ -166,11 +170,9 @@ class Config(Section):
         Rule(
             "template_envelope",
             lambda c: (
-                c.template_envelope in ("auto", "none")
-                or (
-                    not isinstance(c.template_envelope, str)
-                    and abs(c.template_envelope) <= LARGEST_B_ANGSTROM2
-                )
+                abs(c.template_envelope) <= LARGEST_B_ANGSTROM2
+                if not isinstance(c.template_envelope, str)
+                else c.template_envelope in ("auto", "none") or c.envelope_file
             ),
             f"must be {_ENVELOPE_WORDS}",
         ),
@@ -217,6 +219,13 @@ class Config(Section):
             InputError: With every error of the data.
         """
         return _build(data, source)
+
+    @property
+    def envelope_file(self) -> str | None:
+        """The file of the template's envelope, as the configuration names it."""
+        named = self.template_envelope
+        is_file = isinstance(named, str) and named.lower().endswith(".csv")
+        return str(named) if is_file else None
 
     @property
     def folder(self) -> Path:

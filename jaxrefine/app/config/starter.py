@@ -143,7 +143,9 @@ def make_config(
         lines.append(
             f"standard errors to expect at z = {expected.z_score:.1f}, if the table's B is "
             f"right: {expected.tilt_deg:.2g}° in tilt, {expected.in_plane_deg:.2g}° in "
-            f"plane, {expected.defocus_angstrom:.2g} Å in defocus; they set the steps"
+            f"plane, {expected.defocus_angstrom:.2g} Å in defocus; they set the steps "
+            "(if the particles' signal falls off faster, they are larger: see `jaxrefine "
+            "check`)"
         )
     return lines
 
@@ -152,7 +154,7 @@ def _steps(
     reaches: tuple[float, float, float], expected: ExpectedErrors | None
 ) -> dict[str, str]:
     """Ranges and steps of in-plane angle, tilt and defocus, and notes on the steps."""
-    found = {}
+    found = {"errors_note": ""}
     names, defaults = ("psi", "theta", "defocus"), (0.1, 0.25, 20.0)
     errors = (None, None, None)
     if expected is not None:
@@ -163,6 +165,7 @@ def _steps(
             step = _one_digit(error, math.floor)
             reach = max(reach, _one_digit(_REACH_SIGMAS * error, math.ceil))
             note = f"  # about one standard error; documented default: {default:g}"
+            found["errors_note"] = _ERRORS_NOTE
         found |= {name: f"{reach:g}", f"{name}_step": f"{step:g}", f"{name}_note": note}
     return found
 
@@ -238,6 +241,12 @@ def _written(path: Path, output: Path) -> str:
     return yaml.safe_dump(str(target), width=10_000).removesuffix("...\n").strip()
 
 
+_ERRORS_NOTE = """\
+# The steps are the expected standard errors if the table's B is right. If the particles'
+# signal falls off faster, errors are larger: `python -m jaxrefine check THIS_FILE` reports
+# by how much, and the standard errors to expect then.
+
+"""
 _TEXT = """\
 # Refinement of 2D template matching particles. Every key, with defaults and units, is in
 # docs/configuration.md. To see what a run would do: python -m jaxrefine plan THIS_FILE
@@ -250,7 +259,7 @@ particle_stack:
   extracted_box_size: [{box}, {box}]
   original_template_size: [{side}, {side}]
 
-# Search range around each particle's orientation, in degrees: {turn_source}.
+{errors_note}# Search range around each particle's orientation, in degrees: {turn_source}.
 orientation_refinement_config:
   psi_step_coarse: {psi}     # in-plane rotation, to either side
   psi_step_fine: {psi_step}{psi_note}

@@ -26,6 +26,11 @@ Batches = Iterator[tuple[Int[np.ndarray, " n"], Particles]]
 Extract = Callable[[RunInputs, Int[np.ndarray, " n"]], Batches]
 
 _FEWEST, _MOST = 20, 40
+# Of an envelope that is given, of what a polish writes.
+_UNTESTED = (
+    ", as configured: where the particles fall off faster, standard errors are too small "
+    "and the z-scores to expect in other data too high (template_envelope: auto tests it)"
+)
 _SIGMAS = 2.0  # that a B, or a gain, must exceed to be believed
 
 
@@ -54,11 +59,16 @@ def find_envelope(inputs: RunInputs, extract: Extract) -> Envelope:
         extract: Gives the particles of some rows, in batches that fit the devices.
     """
     chosen = inputs.template_envelope
+    untested = _UNTESTED if inputs.polish is not None else ""
     if chosen == "none":
-        return Envelope(0.0, "template's envelope: as the table's B says")
+        return Envelope(0.0, "template's envelope: as the table's B says" + untested)
+    curve = inputs.config.envelope_file
+    if curve is not None:
+        return Envelope(0.0, f"template's envelope: the curve of {curve}{untested}")
     if not isinstance(chosen, str):
         return Envelope(
-            float(chosen), f"template's envelope: {chosen:g} Å² beside the table's B"
+            float(chosen),
+            f"template's envelope: {chosen:g} Å² beside the table's B{untested}",
         )
     best = _best_rows(inputs)
     if len(best) < _FEWEST:

@@ -11,6 +11,7 @@ import jaxrefine
 from jaxrefine.app.config.schema import Section, show
 from jaxrefine.app.run.checks import Files
 from jaxrefine.app.run.inputs import RunInputs
+from jaxrefine.app.run.read import envelope_path
 from jaxrefine.data import InputError
 
 # Where files are and what computes does not change numbers; what the files hold does.
@@ -37,6 +38,9 @@ def fingerprint(inputs: RunInputs) -> Fingerprint:
     files = {"particle table": inputs.table.path, "template": inputs.template_path}
     if inputs.constraint is not None:
         files["table of the constrained particles"] = inputs.constraint.table.path
+    curve = envelope_path(inputs.config)
+    if curve is not None:
+        files["template's envelope"] = curve
     made = {
         "jaxrefine": jaxrefine.__version__,
         "config": settings,

@@ -23,6 +23,7 @@ from jaxrefine.app.run.devices import float32_only, free_bytes
 from jaxrefine.app.run.output import check_output
 from jaxrefine.app.run.read import (
     NamedInputs,
+    envelope_path,
     maps_table_path,
     read_named,
     table_path,
@@ -30,6 +31,7 @@ from jaxrefine.app.run.read import (
 )
 from jaxrefine.data import ErrorCollector, SearchGrid, Template
 from jaxrefine.io.table import ParticleTable, StartingValues
+from jaxrefine.physics.envelope import apply_envelope
 from jaxrefine.physics.filters import Filters
 from jaxrefine.physics.slices import make_template
 from jaxrefine.physics.support import trim_template
@@ -63,7 +65,8 @@ class RunInputs:
         score: How to correlate.
         layout: Of the search, for the memory of the devices.
         polish: How the grid's best are polished; None where they are not.
-        template_envelope: B beside the table's, or how to come by it.
+        template_envelope: B beside the table's, or how to come by it; of a file the
+            template has it already.
         contrast_is_inverted: Whether the images' contrast is taken the other way round.
         point_group: Rotations that leave the template as it is, the identity first.
         mesh: The devices.
@@ -119,7 +122,8 @@ class RunInputs:
     def inputs(self) -> list[Path]:
         """All files that the run reads, but for its configuration."""
         images = (path for files in self.groups for path in files)
-        return [self.table.path, self.template_path, *images]
+        curve = filter(None, [envelope_path(self.config)])
+        return [self.table.path, self.template_path, *curve, *images]
 
     @property
     def reproduces_leopard_em(self) -> bool:
@@ -140,6 +144,7 @@ def load_run(config: Config, output: Path | None = None) -> RunInputs:
     with errors:
         files = [table, maps_table_path(config)]
         files += [template_path(config), Path(config.source)]
+        files += filter(None, [envelope_path(config)])
         beside = () if config.constraint is None else side_files(output)
         for path in (output, *beside):
             check_output(path, files, config.source)
@@ -183,8 +188,10 @@ def _build(
     """Third pass: the objects of the core, on the devices."""
     volume = named.volume
     with jax.default_device(named.devices[0]):
+        voxel_size = float(checked.template_pixel_size_angstrom.min())
+        if named.envelope is not None:
+            volume = apply_envelope(volume, voxel_size, *named.envelope)
         if trims_template(config) and not only_smooth:
-            voxel_size = float(checked.template_pixel_size_angstrom.min())
             volume = trim_template(volume, voxel_size)
             score = build_score(config, checked.start, checked.grid, volume.shape[0])
             checked = replace(checked, score=score)

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from jaxrefine.app.config import Config
 from jaxrefine.app.run.constrained import predicted_table
 from jaxrefine.data import ErrorCollector, InputError, add_error_context
+from jaxrefine.io.envelope import EnvelopeCurve, read_envelope
 from jaxrefine.io.mrc import read_volume, volume_shape
 from jaxrefine.io.paths import resolve_path
 from jaxrefine.io.table import ParticleTable, read_particle_table
@@ -28,6 +29,7 @@ class NamedInputs:
         volume: The template: a cube of even side.
         voxel_size_angstrom: Its voxel size by its header; None where that says none.
         devices: What computes.
+        envelope: The template's, where the configuration names a file of it.
     """
 
     table: ParticleTable
@@ -36,6 +38,7 @@ class NamedInputs:
     volume: Float[np.ndarray, "n n n"]
     voxel_size_angstrom: float | None
     devices: list[Device]
+    envelope: EnvelopeCurve | None
 
 
 def table_path(config: Config) -> Path:
@@ -65,6 +68,12 @@ def template_path(config: Config) -> Path:
     return _resolved(config.template_volume_path, config)
 
 
+def envelope_path(config: Config) -> Path | None:
+    """Where the template's envelope is; None where it is no file."""
+    named = config.envelope_file
+    return None if named is None else _resolved(named, config)
+
+
 def _resolved(text: str, config: Config) -> Path:
     return resolve_path(text, beside=config.folder, path_map=config.path_map)
 
@@ -83,6 +92,13 @@ def read_named(config: Config) -> NamedInputs:
         text = config.template_volume_path
         _check_exists(template, text, "template_volume_path", config.source)
         volume, voxel_size = _read_template(template, config)
+    envelope = None
+    curve = envelope_path(config)
+    with errors:
+        if curve is not None:
+            text = config.envelope_file or ""
+            _check_exists(curve, text, "template_envelope", config.source)
+            envelope = read_envelope(curve)
     constraint = config.constraint
     of_reference = "particle_stack" if constraint is None else "particle_stack_reference"
     with errors:
@@ -95,7 +111,7 @@ def read_named(config: Config) -> NamedInputs:
     errors.raise_any()
     if constraint is not None:
         table = predicted_table(config, constraint, table, maps_table)
-    return NamedInputs(table, maps_table, template, volume, voxel_size, devices)
+    return NamedInputs(table, maps_table, template, volume, voxel_size, devices, envelope)
 
 
 def _read_table(config: Config, text: str, section: str) -> ParticleTable:

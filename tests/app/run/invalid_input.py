@@ -63,6 +63,11 @@ def text(name: str, content: str | bytes) -> Spoil:
     return lambda folder: void((folder / name).write_bytes(raw))
 
 
+def both(*each: Spoil) -> Spoil:
+    """Several things at once."""
+    return lambda folder: void([spoil(folder) for spoil in each])
+
+
 def cell(column: str, value: str, row: int = 1) -> Spoil:
     """One cell of the table; row 1 is line 3 of the file."""
 
@@ -217,6 +222,11 @@ REFUSED: dict[str, Spoil] = {
     "template_image": lambda folder: write_image(folder / TEMPLATE, np.eye(64)),
     "template_cut": cut(TEMPLATE),
     "template_no_mrc": text(TEMPLATE, "a picture, perhaps" * 100),
+    "envelope_missing": keys(template_envelope="fall_off.csv"),
+    "envelope_wrong": both(
+        keys(template_envelope="fall_off.csv"),
+        text("fall_off.csv", "1/A,factor\n0.0,1.0\n0.2,half\n0.1,-1\n0.0,0.2\n"),
+    ),
     # particle table
     "table_missing": gone(TABLE),
     "table_empty": text(TABLE, ""),

@@ -1,5 +1,7 @@
 """The template's envelope in a run: as configured, or as the particles say."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,9 +10,11 @@ import yaml
 from jaxrefine.app.config import Config
 from jaxrefine.app.run import envelope
 from jaxrefine.app.run.checkpoint import Checkpoint
+from jaxrefine.app.run.fingerprint import differences, fingerprint
 from jaxrefine.app.run.inputs import load_inputs
 from jaxrefine.data import InputError
 from jaxrefine.refine.envelope_fit import EnvelopeFit
+from jaxrefine.refine.polish import Polish
 from tests.app.config.config_data import REQUIRED
 from tests.app.run.test_polishing import refine
 from tests.reference import reference_set
@@ -33,7 +37,7 @@ def test_what_the_key_may_hold():
     assert Config.from_dict(REQUIRED).template_envelope == "auto"
     exact = Config.from_dict({**REQUIRED, "reproduce": "leopard_em"})
     assert exact.template_envelope == "none"
-    for value in (340, -20.5, "none", "auto"):
+    for value in (340, -20.5, "none", "auto", "halves/fall_off.CSV"):
         config = Config.from_dict({**REQUIRED, "template_envelope": value})
         assert config.template_envelope == value
     for value in ("always", 6000, float("nan"), None, True):
@@ -63,6 +67,30 @@ def test_a_b_is_added_to_the_table_s(folder):
     assert not np.allclose(added.refined_mip, plain.refined_mip)
 
 
+def test_a_curve_is_on_the_template(folder):
+    """That of a B, in small steps, is the same as that B."""
+    k = np.linspace(0.0, 0.6, 301)
+    curve = pd.DataFrame({"k": k, "factor": np.exp(-80 * k**2 / 4)})
+    curve.to_csv(folder / "fall_off.csv", index=False)
+    by_curve = refine(folder, "curve.csv", template_envelope="fall_off.csv")
+    by_b = refine(folder, "added.csv", template_envelope=80)
+    plain = refine(folder, "plain.csv", template_envelope="none")
+    z, expected, before = (t.refined_scaled_mip for t in (by_curve, by_b, plain))
+    # Slices are interpolated with their curve or before it.
+    np.testing.assert_allclose(z, expected, rtol=5e-3)
+    assert np.abs(z - before).max() > 0.1
+    assert "template_envelope_b" not in by_curve
+    config = Config.load(folder / "refine.yaml")
+    named = dataclasses.replace(config, template_envelope="fall_off.csv")
+    inputs = load_inputs(named, folder / "unwritten.csv")
+    assert folder / "fall_off.csv" in inputs.inputs
+    assert "the curve of fall_off.csv" in envelope.find_envelope(inputs, never).text
+    first = fingerprint(inputs)
+    (folder / "fall_off.csv").write_text("0,1\n0.5,0.1\n")
+    again = fingerprint(load_inputs(named, folder / "unwritten.csv"))
+    assert list(differences(first, again)) == ["the template's envelope has other content"]
+
+
 def test_few_particles_are_refined_as_the_table_says(folder):
     inputs = inputs_of(folder)
     auto = refine(folder, "auto.csv")
@@ -72,6 +100,18 @@ def test_few_particles_are_refined_as_the_table_says(folder):
     found = envelope.find_envelope(inputs, never)
     assert found.extra_b_angstrom2 == 0
     assert "7 particles are too few to estimate it" in found.text
+
+
+def test_what_was_not_tested_is_said(folder):
+    inputs = inputs_of(folder)
+    for value in ("none", 80.0, "fall_off.csv"):
+        config = dataclasses.replace(inputs.config, template_envelope=value)
+        given = dataclasses.replace(
+            inputs, config=config, template_envelope=value, polish=Polish()
+        )
+        assert "standard errors are too small" in envelope.find_envelope(given, never).text
+        without = dataclasses.replace(given, polish=None)
+        assert "too small" not in envelope.find_envelope(without, never).text
 
 
 def test_the_best_are_taken(folder, monkeypatch):

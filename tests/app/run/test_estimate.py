@@ -79,7 +79,8 @@ def test_a_table_alone(folder, capsys):
 def test_steps_are_made_of_the_errors_to_expect(folder, capsys):
     """As the table's own z-scores, of 9 to 17, have them; no reach is below the match's."""
     assert initialise(folder) == 0
-    assert "standard errors to expect at z = " in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "standard errors to expect at z = " in said and "signal falls off faster" in said
     config, text = Config.load(folder / "new.yaml"), (folder / "new.yaml").read_text()
     orientation, defocus = (
         config.orientation_refinement_config,
@@ -92,6 +93,7 @@ def test_steps_are_made_of_the_errors_to_expect(folder, capsys):
     assert orientation.theta_step_coarse >= max(2.5, 2 * orientation.theta_step_fine)
     assert defocus.defocus_max == -defocus.defocus_min >= 100.0
     assert text.count("about one standard error; documented default: ") == 3
+    assert "if the table's B is right" in text
 
 
 def test_without_images_the_documented_steps_are_taken(folder, capsys):
