@@ -165,6 +165,15 @@ def test_rotation_vectors_along_the_axes_are_the_rotations_about_them():
         )
 
 
+@pytest.mark.parametrize("length", [0.0, 1e-5, 1.0, 60.0, 120.0, 179.0])
+def test_back_to_rotation_vectors(length):
+    rng = np.random.default_rng(3)
+    axis = rng.standard_normal((5, 3))
+    vector = length * axis / np.linalg.norm(axis, axis=1, keepdims=True)
+    back = rotations.matrix_to_rotation_vector(rotations.rotation_vector_to_matrix(vector))
+    np.testing.assert_allclose(back, vector, rtol=0, atol=1e-9)
+
+
 def test_gradient_of_the_rotation_vector_at_zero():
     jacobian = jax.jit(jax.jacfwd(rotations.rotation_vector_to_matrix))(jnp.zeros(3))
     for axis in range(3):
