@@ -27,7 +27,8 @@ from jaxrefine.data import (
 )
 from jaxrefine.refine.coordinates import count
 from jaxrefine.refine.differentiable import correlation_and_z, feature
-from jaxrefine.refine.polish import Polish, polish_particles, pose_information
+from jaxrefine.refine.information import pose_information
+from jaxrefine.refine.polish import Polish, polish_particles
 from jaxrefine.refine.scoring import Score
 
 

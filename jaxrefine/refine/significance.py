@@ -31,7 +31,7 @@ from scipy.special import ndtr
 
 from jaxrefine.data import Particles, SearchGrid, Template
 from jaxrefine.refine.coordinates import parameter_slices
-from jaxrefine.refine.polish import pose_information
+from jaxrefine.refine.information import pose_information
 from jaxrefine.refine.scoring import Score
 
 PARAMETERS = ("orientation", "shift", "defocus", "pixel_size")
