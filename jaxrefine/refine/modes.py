@@ -36,6 +36,9 @@ _FAR_SIGMAS = 3.0
 _APART_SIGMAS = 2.0
 # What others must hold of the posterior to be told, and to count one by one.
 _LEAST_SHARE = 0.05
+# By how much more of the posterior's logarithm another optimum is reported, not the first:
+# what is better by less is no nearer to the truth (docs/decisions.md).
+_CLEARLY = 2.0
 # z² that a start may lack of the grid's best. At equal starts a loss of 6 is a share of
 # 0.05; the grid's steps are unkind to one more than to the other.
 _MOST_LOST = 8.0
@@ -220,15 +223,20 @@ def _joined(found: Sequence[Polished], searched: Searched) -> Polished:
 
 
 def _mixture(optima: Sequence[Polished], own: _Own, searched: Searched) -> Polished:
-    """The best of one particle's optima, its covariance that of all of them around it.
+    """One particle's optimum, its covariance that of all of them around it.
+
+    The first, unless another is clearly better.
 
     An optimum's share of the posterior is by Laplace's approximation: its likelihood,
     times the volume of its covariance.
     """
     height = [_log_posterior(one, own, searched) for one in optima]
     first, best = optima[0], optima[int(np.argmax(height))]
-    if searched.precision is None and not best.refined.z_score > first.refined.z_score:
-        best = first  # by the maps' statistics, which differ between places
+    clearly = max(height) > height[0] + _CLEARLY
+    # By the maps' statistics, which differ between places, it may be lower all the same.
+    lower = searched.precision is None and best.refined.z_score < first.refined.z_score
+    if lower or not clearly:
+        best = first
     volume = [_log_volume(one, best) for one in optima]
     share = np.exp(np.add(height, volume) - np.max(np.add(height, volume)))
     apart = [one is not best and _apart(best, one, searched) for one in optima]
