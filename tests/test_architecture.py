@@ -63,6 +63,8 @@ GUARDED = {
     "matplotlib": {"app.report"},
     "jinja2": {"app.report"},
     "simpleeval": {"app.interchange"},
+    "bokeh": {"app.report"},
+    "PIL": {"app.report"},
 }
 CORE = [
     "jaxrefine",

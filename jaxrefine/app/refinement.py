@@ -11,7 +11,7 @@ from jaxtyping import Int
 
 from jaxrefine.app.config import Config
 from jaxrefine.app.run.envelope import use_envelope
-from jaxrefine.app.run.inputs import load_run
+from jaxrefine.app.run.inputs import describe, load_run
 from jaxrefine.app.run.output import check_output
 from jaxrefine.app.run.pipeline import (
     envelope_of,
@@ -21,6 +21,7 @@ from jaxrefine.app.run.pipeline import (
 )
 from jaxrefine.app.run.results import Results
 from jaxrefine.data import InputError, Particles, Polished, Refined, SearchGrid, Template
+from jaxrefine.data.html import html_table
 from jaxrefine.io.table.dataframe import DataFrame, results_to_dataframe, roundtrip_csv
 from jaxrefine.physics.rotations import matrix_to_euler
 from jaxrefine.refine.polish import Polish
@@ -87,6 +88,19 @@ class Refinement:
     def __len__(self) -> int:
         """Number of particles in the table."""
         return len(self._inputs.table)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: what is refined, how, and how much of it is done."""
+        done = int(self._results.done.sum())
+        rows = {
+            "particles": f"{len(self):,} in {len(self._inputs.groups):,} micrographs",
+            "stored": f"{done:,} of {len(self):,}",
+            "configuration": self.config.source,
+            "run": "; ".join(describe(self._inputs)),
+            "polish": "no" if self.polish is None else ", ".join(self.polish.parameters),
+            "output": str(self.output),
+        }
+        return html_table("Refinement", rows)
 
     def particles(
         self, at_once: int = 64

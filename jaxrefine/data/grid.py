@@ -3,7 +3,10 @@
 from typing import Literal
 
 import equinox as eqx
+import numpy as np
 from jaxtyping import Array, Bool, Float
+
+from jaxrefine.data.html import shown_in_notebooks
 
 
 class SearchGrid(eqx.Module):
@@ -32,3 +35,23 @@ class SearchGrid(eqx.Module):
             self.defocus_angstrom.shape[0],
             self.rotation.shape[0],
         )
+
+    def _repr_html_(self) -> str:
+        def rows() -> tuple[str, dict[str, object]]:
+            pixel_sizes, defoci, orientations = self.shape
+            cosine = (np.trace(np.asarray(self.rotation), axis1=-2, axis2=-1) - 1) / 2
+            farthest = np.rad2deg(np.arccos(np.clip(cosine, -1, 1))).max(initial=0)
+            return "SearchGrid", {
+                "orientations": f"{orientations:,}, up to {farthest:.2f}° away",
+                "defoci": _steps(self.defocus_angstrom, "Å"),
+                "pixel sizes": _steps(self.pixel_size_angstrom, "Å"),
+                "poses per particle": f"{orientations * defoci * pixel_sizes:,}",
+                "frame": self.frame,
+            }
+
+        return shown_in_notebooks(self, rows)
+
+
+def _steps(offsets: Float[Array, " s"], unit: str) -> str:
+    values = np.asarray(offsets)
+    return f"{len(values)}, {values.min():+g} … {values.max():+g} {unit}"

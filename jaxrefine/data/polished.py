@@ -1,8 +1,10 @@
 """What a polish returns."""
 
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxrefine.data.batch import Batch
+from jaxrefine.data.html import shown_in_notebooks, span
 from jaxrefine.data.refined import Refined
 
 # How a polish may end, and what that means.
@@ -69,3 +71,24 @@ class Polished(Batch):
     expected_z: Float[Array, "*n"]
     covariance: Float[Array, "*n p p"]
     optima: Int[Array, "*n"]
+
+    def _repr_html_(self) -> str:
+        return shown_in_notebooks(
+            self,
+            lambda: (
+                "Polished",
+                {
+                    **self.refined.html_rows(),
+                    "z-score to expect in other data": span(self.expected_z),
+                    "converged": int(np.sum(self.converged)),
+                    "at a limit": int(np.sum(self.at_limit)),
+                    "standard error, orientation": span(
+                        self.errors.largest_rotation_deg, "°"
+                    ),
+                    "standard error, position": span(self.errors.shift_px, "px", "{:.3f}"),
+                    "standard error, defocus": span(
+                        self.errors.defocus_angstrom, "Å", "{:.0f}"
+                    ),
+                },
+            ),
+        )

@@ -1,10 +1,13 @@
 """The result of a search."""
 
 import enum
+from collections import Counter
 
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxrefine.data.batch import Batch
+from jaxrefine.data.html import shown_in_notebooks, span
 from jaxrefine.data.particles import Alignment
 
 
@@ -65,3 +68,17 @@ class Refined(Batch):
     status: Int[Array, "*n"]
     approximation_error: Float[Array, "*n"]
     orientation_z: Float[Array, "*n k"] | None = None
+
+    def html_rows(self) -> dict[str, object]:
+        """What a notebook shows of them."""
+        statuses = Counter(np.asarray(self.status).ravel().tolist())
+        counts = (f"{n} {Status(status).name.lower()}" for status, n in statuses.items())
+        return {
+            "particles": np.asarray(self.z_score).size,
+            "status": ", ".join(counts),
+            "z-score": span(self.z_score),
+            "SNR": span(self.snr),
+        }
+
+    def _repr_html_(self) -> str:
+        return shown_in_notebooks(self, lambda: ("Refined", self.html_rows()))

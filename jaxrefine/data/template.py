@@ -6,6 +6,8 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Complex, Float
 
+from jaxrefine.data.html import shown_in_notebooks
+
 
 class Template(eqx.Module):
     """Fourier transform of the template volume.
@@ -31,3 +33,16 @@ class Template(eqx.Module):
     def volume_rfft(self) -> Complex[Array, "M M Mr"]:
         """The half transform."""
         return jax.lax.complex(self.real, self.imaginary)
+
+    def _repr_html_(self) -> str:
+        def rows() -> tuple[str, dict[str, object]]:
+            bytes_held = sum(leaf.nbytes for leaf in jax.tree.leaves(self))
+            words = {1: "trilinear", 3: "cubic"}
+            return "Template", {
+                "side": f"{self.side} voxels",
+                "transform": " × ".join(map(str, self.real.shape)),
+                "slices": words[self.order],
+                "memory": f"{bytes_held / 1e6:,.0f} MB",
+            }
+
+        return shown_in_notebooks(self, rows)

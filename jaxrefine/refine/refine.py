@@ -298,7 +298,7 @@ def _score_batch(
 ) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
 
     def one(particle: Particles) -> tuple[Float[Array, ""], Float[Array, ""]]:
-        z, correlation = _at_own_pose(particle, template, score)
+        z, correlation = scores_in_box(particle, template, score)
         y, x = score.margin
         return z[y, x], correlation[y, x]
 
@@ -315,14 +315,14 @@ def best_in_box(
     """
 
     def one(particle: Particles) -> tuple[Float[Array, ""], Int[Array, " 2"]]:
-        z = _at_own_pose(particle, template, score)[0]
+        z = scores_in_box(particle, template, score)[0]
         best = jnp.argmax(z)
         return z.ravel()[best], jnp.stack(jnp.unravel_index(best, z.shape))
 
     return jax.lax.map(one, particles)
 
 
-def _at_own_pose(
+def scores_in_box(
     particle: Particles, template: Template, score: Score
 ) -> tuple[Float[Array, "Y X"], Float[Array, "Y X"]]:
     """(z-score, correlation) of one particle at each position of its box."""

@@ -96,6 +96,8 @@ def test_rows_that_were_not_stored_are_empty(folder):
     z = run.to_pandas().refined_scaled_mip.to_numpy()
     np.testing.assert_allclose(z[rows], refined.z_score, rtol=1e-6)
     assert len(rows) < len(z) and np.isnan(np.delete(z, rows)).all()
+    shown = run._repr_html_()
+    assert f"{len(rows)} of {len(z)}" in shown and "2 micrographs" in shown
     with pytest.raises(jr.InputError, match=r"steps.yaml: polish.enabled: false"):
         run.store(rows, refined, polished)
 

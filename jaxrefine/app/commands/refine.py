@@ -14,7 +14,7 @@ from jaxrefine.app.console.exit_codes import (
     EXIT_WRITTEN,
 )
 from jaxrefine.app.console.interrupts import Stop, stop_on_signals
-from jaxrefine.app.console.logs import set_up_logging
+from jaxrefine.app.console.logs import keep_warnings, set_up_logging
 from jaxrefine.app.console.option_types import add_path_map
 from jaxrefine.app.console.output import say
 from jaxrefine.data import InputError
@@ -22,6 +22,8 @@ from jaxrefine.data import InputError
 if TYPE_CHECKING:
     from jaxrefine.app.cluster.process_group import ProcessGroup
     from jaxrefine.app.config import Config
+    from jaxrefine.app.run.checkpoint import Checkpoint
+    from jaxrefine.app.run.results import Results
 
 log = logging.getLogger("jaxrefine")
 
@@ -52,8 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--report",
         action="store_true",
-        help="write a report with figures, <stem>_report/report.html beside the "
-        "table; see `jaxrefine report --help`",
+        help="make an interactive page, <stem>_report/report.html beside the table, and "
+        "renew it while the run goes on; see `jaxrefine report --help`",
     )
     parser.add_argument(
         "--scores",
@@ -106,6 +108,7 @@ def run(
     )
     from jaxrefine.app.run.devices import use_compilation_cache, use_cpu_cores
     from jaxrefine.app.run.pipeline import run as refine
+    from jaxrefine.app.run.record import write_record
     from jaxrefine.app.run.scores import plan_scores, write_scores
 
     if options.report:
@@ -121,6 +124,7 @@ def run(
     use_cpu_cores()
     stop = Stop()
     with (
+        keep_warnings() as warnings,
         join_processes(process, stop) as processes,
         stop_on_signals(stop, quiet=options.json_progress or not processes.is_first),
     ):
@@ -139,7 +143,7 @@ def run(
                     f"--scores: {config.source} names several references; run the one "
                     "whose scores are wanted with its template alone"
                 )
-            return _refine_against_references(options, config, processes)
+            return _refine_against_references(options, config, processes, warnings)
         planned = None
         if options.scores is not None:
             planned = processes.on_all(
@@ -154,6 +158,7 @@ def run(
             json_progress=options.json_progress,
             fresh=options.fresh,
             processes=processes,
+            after_each=_live_page(processes.count) if options.report else None,
         )
         if planned is not None and summary is not None:
             write_scores(planned, summary.output, stop)
@@ -162,8 +167,9 @@ def run(
     print_summary(summary, quiet=options.quiet, json_progress=options.json_progress)
     if options.scores is not None and not options.quiet:
         say(f"scores: {options.scores}")
+    write_record(summary.output, config, format_summary(summary), warnings)
     if options.report:
-        _report(summary.output, config, format_summary(summary), quiet=options.quiet)
+        _report(summary.output, config, quiet=options.quiet)
     for line in (
         *format_fallen(summary.fallen),
         *format_noise_fitted(summary.expected),
@@ -179,7 +185,10 @@ def run(
 
 
 def _refine_against_references(
-    options: argparse.Namespace, config: "Config", processes: "ProcessGroup"
+    options: argparse.Namespace,
+    config: "Config",
+    processes: "ProcessGroup",
+    warnings: list[str],
 ) -> int:
     """A run for each reference, and what their comparison says."""
     from jaxrefine.app.console.reference_summary import format_references, print_references
@@ -190,6 +199,7 @@ def _refine_against_references(
         format_summary,
         print_summary,
     )
+    from jaxrefine.app.run.record import write_record
     from jaxrefine.app.run.several import refine_against_references
 
     said: list[str] = []
@@ -218,21 +228,27 @@ def _refine_against_references(
     if found is None:
         return EXIT_WRITTEN
     print_references(found, quiet=quiet, json_progress=json_progress)
+    lines = [*said, *format_references(found)]
+    write_record(found.output, config, lines, warnings)
     if options.report:
-        _report(found.output, config, [*said, *format_references(found)], quiet=quiet)
+        _report(found.output, config, quiet=quiet)
     if not (sum(found.sure) or found.undecided):
         return EXIT_NOTHING_REFINED
     return EXIT_NOT_ALL_REFINED if found.not_refined and options.strict else EXIT_WRITTEN
 
 
-def _report(table: Path, config: "Config", lines: list[str], *, quiet: bool) -> None:
+def _live_page(processes: int) -> "Callable[[Results, Checkpoint], None]":
+    """What makes the report of a run that goes on."""
+    from jaxrefine.app.report.live import LivePage
+
+    return LivePage(shared=processes > 1)
+
+
+def _report(table: Path, config: "Config", *, quiet: bool) -> None:
     """Make the report of a run that has ended, and say where it is."""
     from jaxrefine.app.report.page import ReportOptions, default_folder, write_report
 
-    page = write_report(
-        table,
-        default_folder(table),
-        ReportOptions(config=config, run=lines, path_map=config.path_map),
-    )
+    options = ReportOptions(config=config, path_map=config.path_map)
+    page = write_report(table, default_folder(table), options)
     if not quiet:
         say(f"report: {page}")

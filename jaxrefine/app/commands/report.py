@@ -36,11 +36,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_path_map(parser)
     parser.add_argument(
+        "--against",
+        type=Path,
+        metavar="OTHER.csv",
+        help="another refined table of the same particles, to be compared with",
+    )
+    parser.add_argument(
+        "--particles",
+        type=count,
+        default=16,
+        metavar="N",
+        help="show the box images of N particles beside their projections, half of them "
+        "with the highest z-scores and half with the lowest; needs --config and the "
+        "images, and computes (16)",
+    )
+    parser.add_argument(
+        "--indices",
+        type=Path,
+        metavar="FILE.csv",
+        help="show them of the particles that it lists instead, as a selection that was "
+        "saved in the page",
+    )
+    parser.add_argument(
+        "--thumbnails",
+        type=count,
+        default=100,
+        metavar="N",
+        help="show the images of N micrographs in the page, those of most particles (100)",
+    )
+    parser.add_argument(
         "--micrographs",
         type=count,
         default=12,
         metavar="N",
-        help="draw maps of so many micrographs, those of most particles (12)",
+        help="draw maps of N micrographs for print, those of most particles (12)",
     )
     parser.add_argument(
         "--landscape",
@@ -58,7 +87,7 @@ def need_packages() -> None:
     Raises:
         InputError: Something is not installed; says how to.
     """
-    require_packages("a report", "matplotlib", "jinja2", extra="report")
+    require_packages("a report", "matplotlib", "jinja2", "bokeh", extra="report")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -70,6 +99,8 @@ def run(options: argparse.Namespace) -> int:
     from jaxrefine.app.report.page import ReportOptions, default_folder, write_report
     from jaxrefine.app.run.devices import use_compilation_cache
 
+    if options.indices and options.config is None:
+        raise InputError("--indices needs the run's configuration: name it with --config")
     path_map = tuple(options.map_path)
     config = None
     if options.config is not None:
@@ -77,6 +108,10 @@ def run(options: argparse.Namespace) -> int:
     report_options = ReportOptions(
         threshold=options.threshold,
         micrographs=options.micrographs,
+        thumbnails=options.thumbnails,
+        particles=options.particles,
+        indices=options.indices,
+        against=options.against,
         config=config,
         landscape=options.landscape,
         path_map=path_map,

@@ -9,7 +9,8 @@ import logging
 import re
 import sys
 from collections import Counter
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from jaxrefine.data import InputError
@@ -18,6 +19,7 @@ from jaxrefine.data import InputError
 _LABELS = {logging.WARNING: "warning: ", logging.ERROR: "error: "}
 
 _MOST_ALIKE = 20
+_MOST_KEPT = 200
 # How a line of a log file begins.
 _STAMP = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ")
 # What a terminal obeys; a file's or a path's text may hold it.
@@ -86,6 +88,29 @@ def _refuse_what_is_no_log(path: Path) -> None:
 def event(name: str, **values: object) -> dict[str, dict[str, object]]:
     """What a message holds beyond its words, as its `extra`; JSON lines show it."""
     return {"event": {"event": name, **values}}
+
+
+@contextmanager
+def keep_warnings() -> Iterator[list[str]]:
+    """All that is warned of within, each warning once, as it comes."""
+    kept = _Kept()
+    logger = logging.getLogger("jaxrefine")
+    logger.addHandler(kept)
+    try:
+        yield kept.texts
+    finally:
+        logger.removeHandler(kept)
+
+
+class _Kept(logging.Handler):
+    def __init__(self):
+        super().__init__(logging.WARNING)
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = printable(record.getMessage())
+        if len(self.texts) < _MOST_KEPT and text not in self.texts:
+            self.texts.append(text)
 
 
 class _LogFile(logging.FileHandler):

@@ -1,4 +1,4 @@
-"""Progress of a run: a bar on a terminal, a log line now and then elsewhere, or JSON."""
+"""Progress of a run: a bar on a terminal or in a notebook, else log lines, or JSON."""
 
 import logging
 import sys
@@ -38,8 +38,7 @@ class Progress:
     ):
         self._poses = poses
         self._started = self._last_line = time.monotonic()
-        has_terminal = sys.stderr is not None and sys.stderr.isatty()
-        on_terminal = has_terminal and not quiet and not json_lines
+        on_terminal = _draws_bars() and not quiet and not json_lines
         self._logs = json_lines or not (on_terminal or quiet)
         self._least_s, self._least = _SECONDS_BETWEEN_LINES, total / _MAX_LINES
         if json_lines:
@@ -89,3 +88,11 @@ class Progress:
                     micrograph=micrograph,
                 ),
             )
+
+
+def _draws_bars() -> bool:
+    """Whether what is written over itself is seen so: on a terminal, or in a notebook."""
+    stream = sys.stderr
+    if stream is None:
+        return False
+    return stream.isatty() or type(stream).__module__.split(".")[0] == "ipykernel"

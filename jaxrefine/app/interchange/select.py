@@ -17,7 +17,7 @@ from jaxrefine.io.paths import rebase_relative_paths, resolve_path
 from jaxrefine.io.table import ParticleTable, read_particle_table, write_table
 from jaxrefine.io.table.dataframe import DataFrame
 from jaxrefine.io.table.hdf5 import hdf5_attributes, write_hdf5
-from jaxrefine.io.table.readers import read_cells
+from jaxrefine.io.table.indices import listed_rows
 
 _FALSE_POSITIVES = "refined_false_positives"
 _EDGES = ("edge_of_grid", "moved_to_edge")
@@ -164,7 +164,7 @@ def _steps(
     for text in criteria.where:
         add(f"--where {text!r}", rows_that_fulfil, text)
     if criteria.indices is not None:
-        add(f"--indices {criteria.indices}", _listed, criteria.indices)
+        add(f"--indices {criteria.indices}", listed_rows, criteria.indices)
     if (count := criteria.false_positives) is not None:
         add(f"--false-positives {count:g}", _significant, count)
     if criteria.drop_at_edge:
@@ -187,36 +187,6 @@ def _need(table: ParticleTable, option: str, *names: str) -> None:
             f"{option}: {table.path} has no column {', '.join(missing)}; name a refined "
             f"table, as `jaxrefine CONFIG.yaml` writes it{more}"
         )
-
-
-def _listed(table: ParticleTable, path: Path) -> _Rows:
-    """The particles that a file lists."""
-    content = read_cells(path)
-    word = next((name for name in ("particle_index", "row") if name in content.header), "")
-    if not word:
-        raise InputError(
-            f"--indices: {path}: has no column particle_index (or row, counted from 0)"
-        )
-    place = content.header.index(word)
-    wanted = [row[place].strip() for row in content.rows]
-    if word == "row":
-        there = [str(row) for row in range(len(table))]
-    else:
-        _need(table, "--indices", word)
-        there = table.raw[word].str.strip().tolist()
-        if len(set(there)) < len(there):
-            raise InputError(
-                f"--indices: {table.path}, column {word}: holds a value more than once, so "
-                "that particles cannot be told apart"
-            )
-    known = set(there)
-    absent = [text for text in wanted if text not in known]
-    if absent:
-        raise InputError(
-            f"--indices: {path}: {len(absent)} particles are not in {table.path}, such as "
-            f"{word} {absent[0]!r}"
-        )
-    return np.isin(there, wanted)
 
 
 def _significant(table: ParticleTable, false_positives: float) -> _Rows:

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from PIL import Image
 
 from jaxrefine.app.report.table_data import ReportData
 
@@ -76,9 +77,16 @@ def style() -> AbstractContextManager[None]:
 
 
 def png_of(figure: Figure) -> bytes:
-    """A figure as a file; the same figure gives the same bytes."""
+    """A figure as a file; the same figure gives the same bytes.
+
+    It has 256 colours: a third of the bytes, and colour bars of visible steps.
+    """
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=_DPI, pil_kwargs={"compress_level": 1})
     stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=_DPI, metadata={"Software": None})
+    image = Image.open(drawn).convert("RGB")
+    few = image.quantize(method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    few.save(stream, format="PNG")
     return stream.getvalue()
 
 
@@ -91,10 +99,10 @@ def scores(data: ReportData, threshold: float | None) -> RenderedFigure:
         if both.any():
             alternative = _before_and_after(left, data, both, threshold)
             gain = data.z_after[both] - data.z_before[both]
-            _histogram(right, gain, "gain in z (refined − match)", "Gain", "{:+.2f}")
+            histogram(right, gain, "gain in z (refined − match)", "Gain", "{:+.2f}")
         else:
             after = data.z_after[data.refined]
-            _histogram(left, after, "refined z-score", "Refined z-score", "{:.2f}")
+            histogram(left, after, "refined z-score", "Refined z-score", "{:.2f}")
             _mark_threshold(left, threshold, along="x")
             right.set_axis_off()
             alternative = "Histogram of refined z-scores; the match's are not in the table."
@@ -130,7 +138,7 @@ def _before_and_after(
     axes: Axes, data: ReportData, both: np.ndarray, threshold: float | None
 ) -> str:
     before, after = data.z_before[both], data.z_after[both]
-    _points(axes, before, after, hollow=~data.converged[both])
+    points(axes, before, after, hollow=~data.converged[both])
     values = np.concatenate([before, after, [] if threshold is None else [threshold]])
     low, high = values.min(), values.max()
     margin = 0.06 * (high - low) or 1.0
@@ -185,12 +193,12 @@ def changes(data: ReportData) -> RenderedFigure:
     with style():
         figure = Figure(figsize=(10, 7.2))
         (top_left, top_right), (low_left, low_right) = figure.subplots(2, 2)
-        _histogram(top_left, tilt, "tilt out of the plane (°)", "Tilt", "{:.2f}°")
-        _histogram(
+        histogram(top_left, tilt, "tilt out of the plane (°)", "Tilt", "{:.2f}°")
+        histogram(
             top_right, in_plane, "in-plane rotation (°)", "In-plane rotation", "{:+.2f}°"
         )
         _shifts(low_left, shift, ~data.converged[rows])
-        _histogram(low_right, defocus, "change of defocus (Å)", "Defocus", "{:+.0f} Å")
+        histogram(low_right, defocus, "change of defocus (Å)", "Defocus", "{:+.0f} Å")
         median = np.median(np.hypot(*shift.T)) if len(shift) else np.nan
         return RenderedFigure(
             "changes",
@@ -211,7 +219,7 @@ def _shifts(axes: Axes, shift: Float[np.ndarray, "n 2"], hollow: np.ndarray) -> 
     axes.axvline(0, color=GREY, linewidth=1, zorder=1)
     places, counts = np.unique(np.round(shift, 2), axis=0, return_counts=True)
     if len(places) == len(shift) or len(places) > 400:
-        _points(axes, *shift.T, hollow=hollow)
+        points(axes, *shift.T, hollow=hollow)
     else:
         sizes = 30 + 250 * counts / counts.max()
         axes.scatter(*places.T, s=sizes, color=BLUE, alpha=0.85, linewidths=0, zorder=2)
@@ -234,7 +242,7 @@ def errors(data: ReportData) -> RenderedFigure:
         columns = figure.subplots(1, len(data.sigma), squeeze=False)[0]
         for axes, (name, values) in zip(columns, data.sigma.items(), strict=True):
             there = np.isfinite(values) & data.refined
-            _points(
+            points(
                 axes,
                 data.z_after[there],
                 values[there],
@@ -318,7 +326,7 @@ def defocus_bars(data: ReportData) -> RenderedFigure:
         )
 
 
-def _points(
+def points(
     axes: Axes, x: np.ndarray, y: np.ndarray, hollow: np.ndarray, most: int = 2000
 ) -> None:
     """Marks; filled, or hollow for those that ended at a limit. Many are small and pale."""
@@ -330,7 +338,7 @@ def _points(
     )
 
 
-def _histogram(axes: Axes, values: np.ndarray, label: str, title: str, form: str) -> None:
+def histogram(axes: Axes, values: np.ndarray, label: str, title: str, form: str) -> None:
     """Counts, with the median marked and said."""
     values = values[np.isfinite(values)]
     axes.set(xlabel=label, ylabel="particles", title=title)

@@ -73,13 +73,20 @@ def micrograph_map(data: ReportData, text: str, path: Path, number: int) -> Rend
 
 
 def thumbnail(
-    image: Float[np.ndarray, "Y X"], pixel_size_angstrom: float
+    image: Float[np.ndarray, "Y X"],
+    pixel_size_angstrom: float,
+    side_px: int = _THUMBNAIL_PX,
 ) -> Float[np.ndarray, "y x"]:
     """A small image: means over square blocks of pixels, smoothed so that matter shows.
 
     What is not finite is left out of the means.
+
+    Args:
+        image: A micrograph.
+        pixel_size_angstrom: Of the micrograph.
+        side_px: How long the longer side is at most.
     """
-    factor = -(-max(image.shape) // _THUMBNAIL_PX)
+    factor = -(-max(image.shape) // side_px)
     height, width = (max(1, side // factor) for side in image.shape)
     rows, columns = (min(factor, side) for side in image.shape)
     blocks = image[: height * rows, : width * columns]

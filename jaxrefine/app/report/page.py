@@ -1,40 +1,60 @@
-"""A report of a refinement: one page with its pictures in it, made to be looked at.
+"""A report of a refinement: one page with all that it needs in it.
 
-The numbers come from `report_numbers`, the pictures from `report_figures` and
-`report_maps`, the words around them from `report.html`, a template.
+The numbers come from `table_data`, the figures for print from `figures` and
+`micrograph_maps`, what can be worked with from `interactive`, and the words around them
+from `report.html`, a template.
 """
 
 import base64
-import platform
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import numpy as np
 
-import jaxrefine
 from jaxrefine.app.config import Config
 from jaxrefine.app.console.summary import format_fallen, format_noise_fitted
 from jaxrefine.app.report import figures as figures
+from jaxrefine.app.report.compare import Comparison, compare
+from jaxrefine.app.report.comparison_figure import comparison_figure
 from jaxrefine.app.report.figures import RenderedFigure
+from jaxrefine.app.report.interactive import Script, page_script
+from jaxrefine.app.report.linked_plots import linked_plots, micrograph_plot
 from jaxrefine.app.report.micrograph_maps import micrograph_map
+from jaxrefine.app.report.page_data import page_data
+from jaxrefine.app.report.particle_images import (
+    best_and_worst,
+    no_images,
+    particle_images,
+)
 from jaxrefine.app.report.references import reference_figures, reference_rows
-from jaxrefine.app.report.table_data import REASONS, Concern, ReportData, load_report_data
+from jaxrefine.app.report.summary_tables import (
+    concern_row,
+    micrograph_rows,
+    statuses,
+    tiles,
+)
+from jaxrefine.app.report.table_data import ReportData, load_report_data
+from jaxrefine.app.report.thumbnails import thumbnails
+from jaxrefine.app.run.record import RunRecord, read_record, versions
 from jaxrefine.app.run.score_changes import compare_expected, fallen_micrographs
 from jaxrefine.data import InputError
 from jaxrefine.io.atomic import atomic_open
 from jaxrefine.io.paths import PathMap, resolve_paths
+from jaxrefine.io.table.indices import listed_rows
 
 PAGE, FIGURES = "report.html", "figures"
 # Names of all pictures that a report may have.
 _PICTURES = (
-    *("scores", "changes", "defocus", "errors", "landscape", "references"),
+    *("scores", "changes", "defocus", "errors", "landscape", "comparison"),
+    "references",
     "micrograph_[0-9][0-9][0-9]",
 )
+# A page of a run that goes on is looked for so often by the browser.
+_SECONDS_BETWEEN_LOOKS = 30
 _MOST_CONCERNS, _MOST_MICROGRAPHS, _MOST_LANDSCAPES = 200, 50, 12
 
 
@@ -44,20 +64,30 @@ class ReportOptions:
 
     Attributes:
         threshold: z-score above which the match counts a particle as found; None: unknown.
-        micrographs: How many are drawn at most; those of most particles are.
+        micrographs: How many are drawn for print; those of most particles are.
+        thumbnails: Of how many the page shows the image, those of most particles first.
+        particles: Of how many the page shows the box image beside the projection, half of
+            them those of highest z-score; needs the configuration.
+        indices: A file that lists the particles of which it shows them instead.
+        against: Another refined table of the same particles, to be compared with.
         config: The run's configuration; None: unknown.
         landscape: Around how many particles the score is drawn, 12 at most; needs the
             configuration.
-        run: What the run said, where the report is made at its end.
         path_map: Folders that have moved: (OLD, NEW).
+        going_on: Of a run that has not ended how many of how many particles it has
+            refined so far.
     """
 
     threshold: float | None = None
     micrographs: int = 12
+    thumbnails: int = 100
+    particles: int = 16
+    indices: Path | None = None
+    against: Path | None = None
     config: Config | None = None
     landscape: int = 0
-    run: Sequence[str] = ()
     path_map: PathMap = ()
+    going_on: tuple[int, int] | None = None
 
 
 def default_folder(table: Path) -> Path:
@@ -80,13 +110,23 @@ def write_report(table: Path, folder: Path, options: ReportOptions) -> Path:
     Raises:
         InputError: The table is invalid or not refined, or the folder cannot be written.
     """
-    data = load_report_data(table)
+    return write_page(load_report_data(table), folder, options)
+
+
+def write_page(data: ReportData, folder: Path, options: ReportOptions) -> Path:
+    """`write_report` of a table that has been read, or is not written yet."""
+    table = data.table.path
+    record = None if options.going_on else read_record(table)
+    comparison = None
+    if options.against is not None:
+        comparison = compare(data, load_report_data(options.against))
     _make(folder)
     sections = {
         "scores": _if_refined(data, figures.scores, data, options.threshold),
         "changes": _if_refined(data, figures.changes, data),
         "defocus": _if_refined(data, figures.defocus_bars, data),
         "errors": [figures.errors(data)] if data.sigma else [],
+        "comparison": [] if comparison is None else [comparison_figure(data, comparison)],
         "landscape": _landscape(data, options),
         "references": reference_figures(data),
         "micrographs": _maps(data, options),
@@ -95,12 +135,13 @@ def write_report(table: Path, folder: Path, options: ReportOptions) -> Path:
         title=table.name,
         table=str(table.absolute()),
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        tiles=_tiles(data, options.threshold),
-        statuses=_statuses(data),
+        going_on=options.going_on,
+        tiles=tiles(data, options.threshold, comparison),
+        statuses=statuses(data),
         references=reference_rows(data),
         sections=sections,
         embedded=_embedded,
-        micrographs=_micrograph_rows(data)[:_MOST_MICROGRAPHS],
+        micrographs=micrograph_rows(data)[:_MOST_MICROGRAPHS],
         n_micrographs=len(data.micrographs),
         fallen=[
             *format_fallen(
@@ -108,14 +149,55 @@ def write_report(table: Path, folder: Path, options: ReportOptions) -> Path:
             ),
             *format_noise_fitted(compare_expected(data.z_before, data.z_expected)),
         ],
-        concerns=[_concern_row(data, c) for c in data.concerns[:_MOST_CONCERNS]],
+        concerns=[concern_row(data, c) for c in data.concerns[:_MOST_CONCERNS]],
         n_concerns=len(data.concerns),
-        config=_config_text(options.config),
-        run=options.run,
-        versions=_versions(),
+        config=_config_text(options.config, record),
+        record=record,
+        versions=versions("jax", "numpy", "matplotlib", "bokeh"),
+        **_interactive(data, options, comparison),
     )
     _write(folder, page, [picture for found in sections.values() for picture in found])
     return folder / PAGE
+
+
+def _interactive(
+    data: ReportData, options: ReportOptions, comparison: Comparison | None
+) -> dict[str, Any]:
+    """The script of the page, and the headings of its plots."""
+    plots = linked_plots(
+        options.threshold, errors=list(data.sigma), compared=comparison is not None
+    )
+    texts = list(data.micrographs)
+    pixel_size = data.table.numbers("pixel_size")
+    script: Script = page_script(
+        {
+            "page-data": {
+                **page_data(data, options.threshold, comparison),
+                "renewed_s": 0 if options.going_on is None else _SECONDS_BETWEEN_LOOKS,
+            },
+            "plots": [*plots, micrograph_plot()],
+            "thumbnails": thumbnails(
+                texts,
+                _files(data, texts[: options.thumbnails], options),
+                [float(pixel_size[rows[0]]) for rows in data.micrographs.values()],
+                options.thumbnails,
+            ),
+            "particle-images": _particle_images(data, options),
+        }
+    )
+    headings = [(plot["id"], plot["title"], plot["kind"]) for plot in plots]
+    other = "" if comparison is None else comparison.name
+    return {"script": script, "plots": headings, "other": other}
+
+
+def _particle_images(data: ReportData, options: ReportOptions) -> dict[str, Any]:
+    if options.indices is not None:
+        rows = np.flatnonzero(listed_rows(data.table, options.indices)).tolist()
+    else:
+        rows = best_and_worst(data, options.particles)
+    if not rows or options.config is None:
+        return no_images()
+    return particle_images(data, options.config, rows)
 
 
 def _if_refined(data: ReportData, draw, *arguments) -> list[RenderedFigure]:
@@ -144,108 +226,28 @@ def _landscape(data: ReportData, options: ReportOptions) -> list[RenderedFigure]
 
 def _maps(data: ReportData, options: ReportOptions) -> list[RenderedFigure]:
     texts = list(data.micrographs)[: options.micrographs]
-    folder = data.table.path.absolute().parent
-    found = resolve_paths(texts, beside=folder, path_map=options.path_map)
+    found = _files(data, texts, options)
     return [
         micrograph_map(data, text, found[text], number) for number, text in enumerate(texts)
     ]
 
 
-def _tiles(data: ReportData, threshold: float | None) -> list[tuple[str, str, str]]:
-    """(label, value, note) of what is read first."""
-    good = data.refined
-    both = good & np.isfinite(data.z_before)
-    before, after = data.z_before[both], data.z_after[both]
-    tiles = [("refined", f"{good.sum():,}", f"of {len(data):,} particles")]
-    if both.any():
-        gained = int((after > before).sum())
-        tiles += [
-            ("mean z-score", f"{after.mean():.2f}", f"{before.mean():.2f} in the match"),
-            (
-                "median gain in z",
-                figures.signed("{:+.2f}", float(np.median(after - before))),
-                f"{gained:,} of {both.sum():,} gained",
-            ),
-        ]
-    told = good & np.isfinite(data.z_expected)
-    if told.any():
-        mean = f"{data.z_expected[told].mean():.2f}"
-        tiles.append(("z in other data", mean, "expected: less what fitting noise adds"))
-    if threshold is not None:
-        tiles.append(
-            (
-                f"z above {threshold:g}",
-                f"{int((data.z_after[good] > threshold).sum()):,}",
-                f"{int((data.z_before > threshold).sum()):,} in the match",
-            )
-        )
-    if good.any():
-        distance = np.hypot(*data.shift_px[good].T)
-        tiles += [
-            (
-                "median tilt",
-                f"{np.median(data.tilt_deg[good]):.2f}°",
-                "out of the plane",
-            ),
-            ("median shift", f"{np.median(distance):.2f} px", "of the position"),
-        ]
-    return tiles
+def _files(
+    data: ReportData, texts: list[str], options: ReportOptions
+) -> Mapping[str, Path]:
+    """Where the files are that the table names."""
+    folder = data.table.path.absolute().parent
+    return resolve_paths(texts, beside=folder, path_map=options.path_map)
 
 
-def _statuses(data: ReportData) -> list[tuple[str, int, str]]:
-    """(word, count, meaning), the most frequent first."""
-    counts = Counter(word for word in data.status if word).most_common()
-    return [(word, count, REASONS.get(word, "unknown status")) for word, count in counts]
-
-
-def _micrograph_rows(data: ReportData) -> list[tuple[str, ...]]:
-    """(name, particles, refined, mean z, mean relative defocus) of each."""
-    found = []
-    for text, rows in data.micrographs.items():
-        good = rows[data.refined[rows]]
-        means = ("—", "—")
-        if len(good):
-            z, defocus = data.z_after[good], data.relative_defocus_angstrom[good]
-            means = (f"{z.mean():.2f}", figures.signed("{:+.0f}", float(defocus.mean())))
-        found.append((text, f"{len(rows)}", f"{len(good)}", *means))
-    return found
-
-
-def _concern_row(data: ReportData, concern: Concern) -> tuple[str, ...]:
-    """(particle, line, micrograph, z before, z after, words, reasons)."""
-    row = concern.row
-    return (
-        data.labels[row],
-        str(data.table.row_numbers[row]),
-        data.table.micrograph_paths[row],
-        _score(data.z_before[row]),
-        _score(data.z_after[row]),
-        concern.words,
-        concern.reasons,
-    )
-
-
-def _score(z: float) -> str:
-    return f"{z:.2f}" if np.isfinite(z) else "—"
-
-
-def _config_text(config: Config | None) -> tuple[str, str] | None:
-    """File and text of a configuration."""
+def _config_text(config: Config | None, record: RunRecord | None) -> tuple[str, str] | None:
+    """File and text of the configuration that was named, else of the run's own."""
     if config is None:
-        return None
+        return (record.config_source, record.config_text) if record else None
     try:
         return config.source, Path(config.source).read_text(encoding="utf-8")
     except OSError as error:
         raise InputError(f"{config.source}: cannot be read: {error.strerror}") from error
-
-
-def _versions() -> list[tuple[str, str]]:
-    packages = [(name, version(name)) for name in ("jax", "numpy", "matplotlib")]
-    return [
-        ("jaxrefine", jaxrefine.__version__),
-        ("Python", platform.python_version()),
-        *packages,
-    ]
 
 
 def _template() -> jinja2.Template:
@@ -278,7 +280,8 @@ def _write(folder: Path, page: str, pictures: list[RenderedFigure]) -> None:
                 for path in (folder / FIGURES).glob(f"{name}.png"):
                     path.unlink()
         for picture in pictures:
-            (folder / FIGURES / f"{picture.name}.png").write_bytes(picture.png)
+            with atomic_open(folder / FIGURES / f"{picture.name}.png") as file:
+                file.write(picture.png)
     except OSError as error:
         raise _unwritable(folder, error) from error
     with atomic_open(folder / PAGE, encoding="utf-8") as file:

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from jaxrefine.app.console.logs import printable
 from jaxrefine.data import POLISH_MEANING, STATUS_MEANING, InputError
 from jaxrefine.io.table import ParticleTable, read_particle_table
+from jaxrefine.io.table.indices import INDEX
 from jaxrefine.io.table.schema import ANGLES
 from jaxrefine.physics.rotations import euler_to_matrix
 
@@ -83,8 +84,8 @@ class ReportData:
     @cached_property
     def labels(self) -> list[str]:
         """What each particle is called: its index, else its row, from 0; one short line."""
-        if "particle_index" in self.table.raw.columns:
-            texts = (printable(text).split() for text in self.table.raw["particle_index"])
+        if INDEX in self.table.raw.columns:
+            texts = (printable(text).split() for text in self.table.raw[INDEX])
             return [" ".join(words)[:_LONGEST_LABEL] for words in texts]
         return [str(row) for row in range(len(self))]
 
@@ -121,7 +122,17 @@ class ReportData:
     @cached_property
     def shift_px(self) -> Float[np.ndarray, "n 2"]:
         """How far the position moved, (x, y), sub-pixel rest included."""
-        return self._both("refined_pos_{}") + self.sub_pixel_px - self._both("pos_{}")
+        return self.corner_px - self._both("pos_{}")
+
+    @cached_property
+    def corner_px(self) -> Float[np.ndarray, "n 2"]:
+        """Refined position (x, y) of the template's corner, sub-pixel rest included."""
+        return self._both("refined_pos_{}") + self.sub_pixel_px
+
+    @cached_property
+    def rotation(self) -> Float[np.ndarray, "n 3 3"]:
+        """Refined orientation."""
+        return self._rotation("refined_")
 
     @cached_property
     def defocus_change_angstrom(self) -> Float[np.ndarray, " n"]:
@@ -137,8 +148,8 @@ class ReportData:
     @cached_property
     def centre_px(self) -> Float[np.ndarray, "n 2"]:
         """Where the particle is in its micrograph, (x, y): refined, else of the match."""
-        refined, match = self._both("refined_pos_{}"), self._both("pos_{}")
-        corner = np.where(np.isfinite(refined), refined + self.sub_pixel_px, match)
+        refined, match = self.corner_px, self._both("pos_{}")
+        corner = np.where(np.isfinite(refined), refined, match)
         return corner + self.template_side_px // 2
 
     @cached_property
@@ -204,11 +215,10 @@ class ReportData:
     @cached_property
     def _turn(self) -> Float[np.ndarray, "n 3 3"]:
         """Rotation of the image's frame from the match's orientation to the refined one."""
-        before, after = (
-            euler_to_matrix(self._stacked([f"{prefix}{name}" for name in ANGLES]))
-            for prefix in ("", "refined_")
-        )
-        return np.swapaxes(before, -1, -2) @ after
+        return np.swapaxes(self._rotation(""), -1, -2) @ self.rotation
+
+    def _rotation(self, prefix: str) -> Float[np.ndarray, "n 3 3"]:
+        return euler_to_matrix(self._stacked([f"{prefix}{name}" for name in ANGLES]))
 
     def _both(self, name: str) -> Float[np.ndarray, "n 2"]:
         """A column of x, and of y."""

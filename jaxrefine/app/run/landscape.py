@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from jaxrefine.app.config import Config
 from jaxrefine.app.run.devices import float32_only
 from jaxrefine.app.run.envelope import use_envelope
-from jaxrefine.app.run.inputs import load_inputs
+from jaxrefine.app.run.inputs import RunInputs, load_inputs
 from jaxrefine.app.run.pipeline import particles_of
 from jaxrefine.data import Offsets, Particles, Template
 from jaxrefine.refine.differentiable import z_score
@@ -61,18 +61,12 @@ def landscapes(
     Raises:
         InputError: With every error of the configuration's inputs or the table's images.
     """
-    stack = replace(config.particle_stack, df_path=str(table.absolute()))
-    inputs = load_inputs(replace(config, particle_stack=stack))
-    extra_b = np.nan_to_num(inputs.table.numbers("template_envelope_b"))
-    inputs = use_envelope(inputs, extra_b)
+    inputs = load_refined(config, table)
     reach = _reach(config)
     offsets = {name: np.linspace(-r, r, _POINTS) for name, r in reach.items()}
     # One particle after another: one device does.
     device = inputs.mesh.devices.flat[0]
-    scored_with = (
-        inputs.template if inputs.smooth_template is None else inputs.smooth_template
-    )
-    template = jax.device_put(scored_with, device)
+    template = jax.device_put(scored_with(inputs), device)
     found: dict[int, Landscape] = {}
     for files, members in inputs.groups.items():
         chosen = np.asarray([row for row in members if row in set(rows)], int)
@@ -85,6 +79,27 @@ def landscapes(
                 one, template, inputs.score, int(row), shift_px[row], offsets
             )
     return [found[row] for row in rows]
+
+
+def load_refined(config: Config, table: Path) -> RunInputs:
+    """The inputs of a run that starts where a refined table has ended, with its envelope.
+
+    Args:
+        config: Of the run that refined it; its own particle table is not read.
+        table: The refined table.
+
+    Raises:
+        InputError: With every error found.
+    """
+    stack = replace(config.particle_stack, df_path=str(table.absolute()))
+    inputs = load_inputs(replace(config, particle_stack=stack))
+    extra_b = np.nan_to_num(inputs.table.numbers("template_envelope_b"))
+    return use_envelope(inputs, extra_b)
+
+
+def scored_with(inputs: RunInputs) -> Template:
+    """The template that refined z-scores are of: the polish's, where there is one."""
+    return inputs.template if inputs.smooth_template is None else inputs.smooth_template
 
 
 def _reach(config: Config) -> dict[str, float]:

@@ -58,6 +58,7 @@ def run(
     fresh: bool = False,
     keep_parts: bool = False,
     processes: ProcessGroup | None = None,
+    after_each: Callable[[Results, Checkpoint], None] | None = None,
 ) -> Summary | None:
     """Refine the particles that a configuration names, and write the refined table.
 
@@ -73,6 +74,7 @@ def run(
         keep_parts: Keep them when the table is written, too: the same run is then done
             when it is started again.
         processes: The processes that share the work, from `join_processes`; None: alone.
+        after_each: Called after each micrograph of the first process but the last one.
 
     Returns:
         What was done; None in all processes but the first.
@@ -99,9 +101,8 @@ def run(
         log.info("%s", found["text"])
         results.inputs = use_envelope(inputs, found["extra_b_angstrom2"])
         progress = partial(Progress, quiet=quiet, json_lines=json_progress)
-        processes.on_all(
-            "refined", lambda: _refine_share(results, checkpoint, mine, processes, progress)
-        )
+        share = (results, checkpoint, mine, processes, progress, after_each)
+        processes.on_all("refined", lambda: _refine_share(*share))
         processes.first("written", lambda: _write(results, checkpoint, processes))
         if processes.is_first and not keep_parts:
             checkpoint.remove()
@@ -148,6 +149,7 @@ def _refine_share(
     numbers: list[int],
     processes: ProcessGroup,
     new_progress: Callable[..., Progress],
+    after_each: Callable[[Results, Checkpoint], None] | None,
 ) -> None:
     """Refine what is left of some micrographs, and save it as it comes."""
     inputs = results.inputs
@@ -169,6 +171,8 @@ def _refine_share(
     with progress, jax.default_device(inputs.mesh.devices.flat[0]):
         for number, micrograph in micrographs(inputs, left):
             processes.stop.check()
+            if after_each is not None and processes.is_first:
+                after_each(results, checkpoint)
             saved, name = time.monotonic(), files[number][0].name
             try:
                 if micrograph is None:

@@ -1,5 +1,6 @@
 """What a run says while it works: few lines, JSON for programs, and all into a file."""
 
+import io
 import itertools
 import json
 import logging
@@ -10,7 +11,7 @@ import pytest
 
 from jaxrefine.app.cli import main
 from jaxrefine.app.console import progress
-from jaxrefine.app.console.logs import set_up_logging
+from jaxrefine.app.console.logs import keep_warnings, set_up_logging
 from jaxrefine.app.console.progress import Progress
 from jaxrefine.app.console.summary import Summary, print_summary
 from jaxrefine.data import Status
@@ -166,3 +167,22 @@ def test_warnings_of_one_kind_do_not_fill_the_screen(tmp_path, capsys):
     assert len(lines) == 21 and lines[-1] == "warning: something else"
     assert "19.mrc: a dead pixel (further ones only in --log-file)" in lines[-2]
     assert path.read_text().count("a dead pixel") == 400
+
+
+def test_a_notebook_shows_the_bar(monkeypatch):
+    """Its stream is no terminal, but shows what is written over itself."""
+    notebook = type("OutStream", (io.StringIO,), {"__module__": "ipykernel.iostream"})()
+    for stream, bar in ((notebook, True), (io.StringIO(), False)):
+        monkeypatch.setattr("sys.stderr", stream)
+        with Progress(2, 7) as shown:
+            shown.update(2, "a.mrc")
+        assert ("2/2" in stream.getvalue()) == bar
+
+
+def test_warnings_are_kept_once_each():
+    with keep_warnings() as kept:
+        for word in ("one", "two", "one"):
+            log.warning("%s \x1b", word)
+        log.info("three")
+    log.warning("four")
+    assert kept == ["one \\x1b", "two \\x1b"]

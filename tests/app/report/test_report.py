@@ -1,6 +1,7 @@
 """The report: one page that needs no other file, of every kind of refined table."""
 
 import base64
+import json
 import re
 import shutil
 import sys
@@ -21,6 +22,7 @@ from jaxrefine.app.report.page import ReportOptions, write_report
 from jaxrefine.app.report.table_data import load_report_data
 from jaxrefine.app.run import landscape, pipeline
 from jaxrefine.app.run.landscape import LINES, Landscape, landscapes
+from jaxrefine.app.run.record import read_record, record_path, write_record
 from jaxrefine.data import InputError, Status
 from jaxrefine.io.mrc import write_image
 from jaxrefine.io.table import write_table
@@ -55,11 +57,12 @@ FAILED |= {"refined_status": "box_outside"}
 
 
 class Page(HTMLParser):
-    """What a browser would find: pictures, links to other files, and the words."""
+    """What a browser would find: pictures, links to other files, words, and its data."""
 
     def __init__(self, path):
         super().__init__()
         self.pictures, self.elsewhere, self.text = [], [], ""
+        self.scripts, self.data, self._within = [], {}, None
         self.source = path.read_text(encoding="utf-8")
         self.feed(self.source)
 
@@ -68,22 +71,48 @@ class Page(HTMLParser):
         if tag == "img":
             assert given["alt"]
             self.pictures.append(given["src"])
-        if tag in ("script", "link", "iframe", "object"):
+        if tag in ("link", "iframe", "object"):
             self.elsewhere.append(tag)
+        if tag == "script":
+            self._within = given.get("id", "code")
         self.elsewhere += [
             value
             for name, value in attributes
             if name in ("src", "href") and not value.startswith(("data:image/png", "#"))
         ]
 
+    def handle_endtag(self, tag):
+        if tag == "script":
+            self._within = None
+
     def handle_data(self, data):
-        self.text += data
+        if self._within == "code":
+            self.scripts.append(data)
+        elif self._within is not None:
+            self.data[self._within] = json.loads(data)
+        else:
+            self.text += data
+
+    def column(self, name):
+        """Numbers of a column as the script reads them, and their step."""
+        (packed,) = (c for c in self.data["page-data"]["columns"] if c["name"] == name)
+        kind = {2: np.int16, 4: np.int32}[packed["bytes"]]
+        whole = np.frombuffer(base64.b64decode(packed["data"]), kind)
+        values = (whole.astype(float) + packed["middle"]) * packed["step"]
+        return np.where(whole == np.iinfo(kind).min, np.nan, values), packed["step"]
 
 
-def report(tmp_path, *rows, **wanted):
-    """The report of a table of some rows, and its folder."""
+def report(tmp_path, *rows, said=None, **wanted):
+    """The report of a table of some rows, and its folder.
+
+    `said` is what its run said, and what it warned of.
+    """
     table = tmp_path / "refined.csv"
     write_table(pd.DataFrame(list(rows)), table)
+    if said:
+        write_record(
+            table, Config.load(reference_set("basic", tmp_path) / "refine.yaml"), *said
+        )
     folder = tmp_path / "shown"
     return Page(write_report(table, folder, ReportOptions(**wanted))), folder
 
@@ -209,9 +238,9 @@ def test_words_of_files_are_words_in_the_page(tmp_path):
         "particle_index": r"$\frac{1}</td>",
         "refined_status": '"><script>alert(2)</script>',
     }
-    page, _ = report(tmp_path, REFINED | trap, run=["<b>said</b>"])
+    page, _ = report(tmp_path, REFINED | trap, said=(["<b>said</b>"], ["<i>beware</i>"]))
     assert page.elsewhere == []
-    for word in (*trap.values(), "<b>said</b>"):
+    for word in (*trap.values(), "<b>said</b>", "<i>beware</i>"):
         assert word in page.text
 
 
@@ -285,7 +314,7 @@ def test_a_table_that_was_not_refined_is_refused(tmp_path):
         load_report_data(save(tmp_path / "match.csv"))
 
 
-@pytest.mark.parametrize("missing", ["matplotlib", "jinja2"])
+@pytest.mark.parametrize("missing", ["matplotlib", "jinja2", "bokeh"])
 @pytest.mark.parametrize("words", [["report", "x.csv"], ["x.yaml", "--report"]])
 def test_missing_packages_are_named_before_any_work(monkeypatch, capsys, missing, words):
     monkeypatch.setitem(sys.modules, missing, None)
@@ -316,7 +345,24 @@ def test_a_run_can_end_with_its_report(tmp_path, capsys, monkeypatch):
     page = Page(path)
     assert "refined 0 of 1 particles in 1.5 s" in page.text
     assert "original_template_size:" in page.text
-    assert "Versions that made this report" not in page.text
-    again = [str(table), "--output", str(folder / "again"), "-q"]
-    assert main(["report", *again, "--config", str(folder / "refine.yaml")]) == 0
-    assert "does not hold the configuration" in Page(folder / "again/report.html").text
+    # A later report knows it, too; of a table that was changed since nothing is known.
+    assert main(["report", str(table), "-q"]) == 0
+    for words in ("refined 0 of 1 particles in 1.5 s", "original_template_size:"):
+        assert words in Page(path).text
+    table.write_text(table.read_text().replace("box_outside", "not_finite"))
+    assert main(["report", str(table), "-q"]) == 0
+    assert "The configuration is not known" in Page(path).text
+    assert main(["report", str(table), "-q", "--config", str(folder / "refine.yaml")]) == 0
+    assert "As named when the report was made" in Page(path).text
+
+
+def test_a_record_that_was_damaged_is_left_out(tmp_path, caplog):
+    table = save(tmp_path / "refined.csv", REFINED)
+    config = Config.load(reference_set("basic", tmp_path) / "refine.yaml")
+    write_record(table, config, ["done"], ["beware"])
+    assert read_record(table).warnings == ["beware"]
+    whole = json.loads(record_path(table).read_text())
+    for damaged in ("{", "[]", json.dumps(whole | {"lines": [1]}), '{"ended": 1}'):
+        record_path(table).write_text(damaged)
+        caplog.clear()
+        assert read_record(table) is None and "damaged" in caplog.text, damaged

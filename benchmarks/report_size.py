@@ -1,0 +1,83 @@
+"""How large a report of many particles is, and how long it takes to write.
+
+    python benchmarks/report_size.py [PARTICLES MICROGRAPHS]
+
+Values are random, which is the worst for the size of a page; micrographs are noise.
+"""
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from jaxrefine.app.report.page import ReportOptions, write_report
+from jaxrefine.io.mrc import write_image
+
+_SIDE_PX = 1024
+
+
+def write_table(path: Path, particles: int, micrographs: int) -> None:
+    """A refined table of made-up particles, with standard errors."""
+    rng = np.random.default_rng(0)
+    n = particles
+
+    def moved(values: np.ndarray, by: float) -> np.ndarray:
+        return values + rng.normal(0, by, n)
+
+    x, y = rng.integers(0, _SIDE_PX - 64, (2, n))
+    phi, theta, psi = (rng.uniform(0, end, n) for end in (360, 180, 360))
+    defocus, z = rng.normal(0, 300, n), rng.gamma(6, 0.8, n) + 7
+    columns = {
+        "particle_index": np.arange(n),
+        "micrograph_path": [f"m{i % micrographs}.mrc" for i in range(n)],
+        **{"correlation_average_path": ["a"] * n, "correlation_variance_path": ["b"] * n},
+        **{"pos_x": x, "pos_y": y, "pos_x_img": x + 32, "pos_y_img": y + 32},
+        **{"phi": phi, "theta": theta, "psi": psi, "relative_defocus": defocus},
+        **{"defocus_u": [9000.0] * n, "defocus_v": [8800.0] * n},
+        **{
+            "astigmatism_angle": [20.0] * n,
+            "pixel_size": [1.0] * n,
+            "voltage": [300.0] * n,
+        },
+        **{"spherical_aberration": [2.7] * n, "amplitude_contrast_ratio": [0.07] * n},
+        **{"phase_shift": [0.0] * n, "ctf_B_factor": [60.0] * n, "scaled_mip": z},
+        **{"refined_scaled_mip": moved(z, 0.4), "refined_status": ["converged"] * n},
+        **{"refined_pos_x": x, "refined_pos_y": y},
+        **{"refined_shift_x": moved(0 * z, 0.3), "refined_shift_y": moved(0 * z, 0.3)},
+        **{"refined_phi": moved(phi, 0.6), "refined_theta": moved(theta, 0.6)},
+        **{"refined_psi": moved(psi, 0.6), "refined_relative_defocus": moved(defocus, 80)},
+        "refined_orientation_sigma": rng.gamma(4, 0.1, n),
+        "refined_pos_x_sigma": rng.gamma(4, 0.01, n),
+        "refined_pos_y_sigma": rng.gamma(4, 0.01, n),
+        "refined_relative_defocus_sigma": rng.gamma(4, 10, n),
+    }
+    with path.open("w") as file:
+        print(",".join(columns), file=file)
+        for row in zip(*columns.values(), strict=True):
+            cells = (f"{v:.3f}" if isinstance(v, float) else str(v) for v in row)
+            print(",".join(cells), file=file)
+
+
+def main() -> None:
+    particles, micrographs = map(int, sys.argv[1:3] or ("100000", "500"))
+    with tempfile.TemporaryDirectory() as name:
+        folder, rng = Path(name), np.random.default_rng(0)
+        for number in range(micrographs):
+            image = rng.standard_normal((_SIDE_PX, _SIDE_PX), dtype=np.float32)
+            write_image(folder / f"m{number}.mrc", image)
+        write_table(folder / "refined.csv", particles, micrographs)
+        for thumbnails in (0, micrographs):
+            started = time.monotonic()
+            options = ReportOptions(thumbnails=thumbnails)
+            page = write_report(folder / "refined.csv", folder / "shown", options)
+            took, size = time.monotonic() - started, page.stat().st_size
+            print(
+                f"{particles} particles, {micrographs} micrographs, {thumbnails} of them "
+                f"with image: {size / 1e6:.1f} MB, {took:.0f} s"
+            )
+
+
+if __name__ == "__main__":
+    main()

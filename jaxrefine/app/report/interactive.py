@@ -1,0 +1,66 @@
+"""The page's script, what it reads, and what the page may run: that script and no other."""
+
+import base64
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from jaxrefine.app.report.linked_plots import bokeh_script
+
+_FOLDER = Path(__file__).parent / "page_script"
+# In this order: a later one uses what an earlier one says.
+_FILES = ("store.js", "plots.js", "table.js", "detail.js", "micrographs.js", "main.js")
+
+
+@dataclass(frozen=True)
+class Script:
+    """What makes a page interactive.
+
+    Attributes:
+        texts: Scripts, in order.
+        data: Id -> JSON that they read; in the page it is no script.
+        policy: The Content-Security-Policy under which they run.
+    """
+
+    texts: list[Markup]
+    data: dict[str, Markup]
+    policy: str
+
+
+def page_script(data: dict[str, Any]) -> Script:
+    """The scripts, and what they read.
+
+    Args:
+        data: Id -> plain values.
+    """
+    parts = [(_FOLDER / name).read_text(encoding="utf-8") for name in _FILES]
+    own = "(() => {\n'use strict';\n" + "\n".join(parts) + "})();\n"
+    texts = [_in_a_script(bokeh_script()), _in_a_script(own)]
+    hashes = " ".join(f"'sha256-{_sha256(text)}'" for text in texts)
+    return Script(
+        texts=[Markup(text) for text in texts],
+        data={name: Markup(_json(values)) for name, values in data.items()},
+        policy=(
+            f"default-src 'none'; script-src {hashes}; img-src data:; "
+            "style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+        ),
+    )
+
+
+def _in_a_script(text: str) -> str:
+    """A script whose strings cannot end the element that it stands in."""
+    return text.replace("</script", r"<\/script").replace("<!--", r"<\!--")
+
+
+def _json(values: Any) -> str:
+    """JSON in which no text can end the element that it stands in."""
+    text = json.dumps(values, separators=(",", ":"), allow_nan=False)
+    return text.replace("&", r"\u0026").replace("<", r"\u003c").replace(">", r"\u003e")
+
+
+def _sha256(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

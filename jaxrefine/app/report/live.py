@@ -1,0 +1,74 @@
+"""The report of a run that goes on: renewed now and then, at a small share of its time."""
+
+import logging
+import time
+
+import numpy as np
+
+from jaxrefine.app.report.page import ReportOptions, default_folder, write_page
+from jaxrefine.app.report.table_data import ReportData
+from jaxrefine.app.run.checkpoint import Checkpoint
+from jaxrefine.app.run.results import Results
+from jaxrefine.data import InputError
+from jaxrefine.io.table import ParticleTable
+
+log = logging.getLogger("jaxrefine")
+
+_SECONDS_BETWEEN_PAGES = 30.0
+# Making a page takes seconds, in which no device is given work.
+_LARGEST_SHARE = 0.05
+
+
+class LivePage:
+    """Called after each micrograph, writes the report of what is refined so far.
+
+    No more often than each 30 s, and for at most a twentieth of the run's time. Micrographs
+    are not read for it: their images come with the report of the whole run.
+
+    Args:
+        shared: Other processes refine a share of the particles.
+    """
+
+    def __init__(self, *, shared: bool = False):
+        self._shared = shared
+        self._next, self._told, self._broken = 0.0, False, False
+
+    def __call__(self, results: Results, checkpoint: Checkpoint) -> None:
+        """Write the page, if it is time and something is refined."""
+        started = time.monotonic()
+        if self._broken or started < self._next:
+            return
+        try:
+            if self._shared:  # what the others have saved
+                results.load(checkpoint, range(len(results.inputs.groups)))
+            if not results.done.any():
+                return
+            self._write(results)
+        except InputError as error:  # the run is worth more than its page
+            log.warning("no report while the run goes on: %s", error)
+            self._broken = True
+        took = time.monotonic() - started
+        pause = max(_SECONDS_BETWEEN_PAGES, took / _LARGEST_SHARE)
+        self._next = time.monotonic() + pause
+
+    def _write(self, results: Results) -> None:
+        rows = np.flatnonzero(results.done)
+        inputs = results.inputs
+        so_far = ParticleTable(
+            path=inputs.output,
+            raw=results.table().iloc[rows].reset_index(drop=True),
+            row_numbers=tuple(inputs.table.row_numbers[row] for row in rows),
+            row_word=inputs.table.row_word,
+        )
+        options = ReportOptions(
+            micrographs=0,
+            thumbnails=0,
+            particles=0,
+            config=inputs.config,
+            path_map=inputs.config.path_map,
+            going_on=(len(rows), len(inputs.table)),
+        )
+        page = write_page(ReportData(so_far), default_folder(inputs.output), options)
+        if not self._told:
+            log.info("report so far, made anew while the run goes on: %s", page)
+            self._told = True

@@ -1,0 +1,69 @@
+"""Small images of the micrographs, for the page's browser."""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from PIL import Image
+
+from jaxrefine.app.report.micrograph_maps import thumbnail
+from jaxrefine.data import InputError
+from jaxrefine.io.mrc import read_image
+
+# Many are smaller, so that the page stays so.
+_SIDES_PX, _MANY = (256, 128), 100
+_QUALITY = 60
+_THREADS = 2
+_SMALLEST_RANGE = 1e-30
+
+
+def thumbnails(
+    texts: Sequence[str],
+    files: Mapping[str, Path],
+    pixel_sizes_angstrom: Sequence[float],
+    most: int,
+) -> dict[str, Any]:
+    """What the page's script shows of the micrographs, fit for JSON.
+
+    Args:
+        texts: All micrographs, as the table writes them.
+        files: Where each is.
+        pixel_sizes_angstrom: Of each.
+        most: How many are read; the first ones.
+    """
+    chosen = list(zip(texts, pixel_sizes_angstrom, strict=True))[:most]
+    side = _SIDES_PX[len(chosen) > _MANY]
+    with ThreadPoolExecutor(_THREADS) as pool:
+        images = pool.map(lambda each: _image(files[each[0]], each[1], side), chosen)
+        found = dict(enumerate(images))
+    return {
+        "images": found,
+        "advice": (
+            "Without its image: make the report with a larger --thumbnails N, which reads "
+            "the images of N micrographs."
+        ),
+    }
+
+
+def _image(path: Path, pixel_size_angstrom: float, side_px: int) -> dict[str, Any]:
+    try:
+        whole = read_image(path)
+    except InputError as error:
+        return {"error": f"Without its image: {'; '.join(error.errors)}."}
+    small = thumbnail(whole, pixel_size_angstrom, side_px)
+    stream = io.BytesIO()
+    Image.fromarray(grey(small)).save(stream, format="JPEG", quality=_QUALITY)
+    source = f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"
+    return {"source": source, "shape": [whole.shape[1], whole.shape[0]]}
+
+
+def grey(image: Float[np.ndarray, "y x"], percent: float = 0.5) -> np.ndarray:
+    """Grey values 0 … 255, all but the outermost values within."""
+    low, high = np.percentile(image, [percent, 100 - percent])
+    share = (image - low) / max(high - low, _SMALLEST_RANGE)
+    return np.rint(255 * np.clip(share, 0, 1)).astype(np.uint8)

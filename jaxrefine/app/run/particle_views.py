@@ -1,0 +1,136 @@
+"""What refined particles look like beside what the template is expected to look like."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxrefine.app.config import Config
+from jaxrefine.app.run.devices import float32_only
+from jaxrefine.app.run.landscape import load_refined, scored_with
+from jaxrefine.app.run.pipeline import particles_of
+from jaxrefine.data import InputError, Particles, Template
+from jaxrefine.physics.fourier import frequency_grid
+from jaxrefine.refine.refine import scores_in_box
+from jaxrefine.refine.scoring import Score
+
+# Where the Gaussian filter halves: finer, noise is all that one sees.
+LOW_PASS_ANGSTROM = 15.0
+_PIXELS_PER_LOW_PASS = 3
+_LARGEST_SIDE_PX = 128
+# Of the filter's largest value: below it the image holds nothing to be recovered.
+_LEAST_FILTER = 1e-4
+
+
+@dataclass(frozen=True, eq=False)
+class ParticleView:
+    """One particle at its refined pose; images of the template's side, low-passed.
+
+    Attributes:
+        row: Of the table.
+        image: The micrograph there, without its filters.
+        projection: The template's projection times the CTF, scaled to fit the image.
+        difference: The image less that.
+        z: z-score at each position of the box (y, x), the refined one in the middle.
+    """
+
+    row: int
+    image: Float[np.ndarray, "h w"]
+    projection: Float[np.ndarray, "h w"]
+    difference: Float[np.ndarray, "h w"]
+    z: Float[np.ndarray, "Y X"]
+
+
+@float32_only()
+def particle_views(
+    config: Config, table: Path, rows: Sequence[int], shift_px: Float[np.ndarray, "n 2"]
+) -> dict[int, ParticleView]:
+    """Row -> what is seen of it; without those whose images cannot be read.
+
+    Args:
+        config: Of the run that refined them; its own particle table is not read.
+        table: The refined table.
+        rows: Which of its particles.
+        shift_px: Sub-pixel rest (y, x) of all rows' positions.
+
+    Raises:
+        InputError: With every error of the configuration's inputs.
+    """
+    inputs = load_refined(config, table)
+    device = inputs.mesh.devices.flat[0]
+    template = jax.device_put(scored_with(inputs), device)
+    found: dict[int, ParticleView] = {}
+    for files, members in inputs.groups.items():
+        chosen = np.intersect1d(members, rows)
+        if not len(chosen):
+            continue
+        try:
+            particles = jax.device_put(particles_of(inputs, files, chosen), device)
+        except InputError:
+            continue
+        for i, row in enumerate(chosen.tolist()):
+            one = jax.tree.map(lambda leaf, i=i: leaf[i], particles)
+            shift = jnp.asarray(shift_px[row], jnp.float32)
+            seen = jax.tree.map(np.asarray, _seen(one, shift, template, inputs.score))
+            pixel_size = float(one.alignment.pixel_size_angstrom)
+            image, projection, difference = (_smaller(i, pixel_size) for i in seen[:3])
+            found[row] = ParticleView(row, image, projection, difference, seen[3])
+    return found
+
+
+@eqx.filter_jit
+def _seen(
+    particle: Particles, shift_px: Float[Array, " 2"], template: Template, score: Score
+) -> tuple[
+    Float[Array, "n n"], Float[Array, "n n"], Float[Array, "n n"], Float[Array, "Y X"]
+]:
+    """Image, projection and difference; and z-scores."""
+    pixel_size = particle.alignment.pixel_size_angstrom
+    expected, _ = score.matched_filter(particle, template, pixel_size)
+    # Both hold the micrograph's filter, which takes most of what an eye would see.
+    weight = particle.filter_image
+    there = weight > _LEAST_FILTER * jnp.max(weight)
+    ky, kx = frequency_grid(score.padded_box)
+    wave = (ky * ky + kx * kx) * (LOW_PASS_ANGSTROM / pixel_size) ** 2
+    undo = jnp.where(there, jnp.exp2(-wave) / jnp.where(there, weight, 1.0), 0.0)
+    phase = 2 * np.pi * (ky * shift_px[0] + kx * shift_px[1])
+    at_place = jnp.fft.rfft2(particle.image) * jax.lax.complex(
+        jnp.cos(phase), jnp.sin(phase)
+    )
+    moved = jnp.fft.irfft2(at_place, s=score.padded_box)
+    particle = eqx.tree_at(lambda p: p.image, particle, moved)
+
+    def shown(rfft: Array) -> Float[Array, "n n"]:
+        whole = jnp.fft.irfft2(rfft * undo, s=score.padded_box)
+        starts = [
+            (cut - box) // 2 + margin
+            for cut, box, margin in zip(
+                score.padded_box, score.box, score.margin, strict=True
+            )
+        ]
+        seen = jax.lax.dynamic_slice(whole, starts, (score.side, score.side))
+        return seen - jnp.mean(seen)
+
+    image, projection = shown(at_place), shown(expected)
+    scale = jnp.sum(image * projection) / jnp.sum(projection**2)
+    # A particle may not be there at all: its projection is shown nonetheless.
+    fitted = projection * jnp.where(jnp.isfinite(scale), scale, 0.0)
+    z, _ = scores_in_box(particle, template, score)
+    return image, projection * jnp.abs(scale), image - fitted, z
+
+
+def _smaller(
+    image: Float[np.ndarray, "n n"], pixel_size_angstrom: float
+) -> Float[np.ndarray, "h w"]:
+    """Means over blocks of pixels that are small beside what the low-pass has left."""
+    side = len(image)
+    wanted = int(LOW_PASS_ANGSTROM / _PIXELS_PER_LOW_PASS / pixel_size_angstrom)
+    factor = max(1, wanted, -(-side // _LARGEST_SIDE_PX))
+    kept = side // factor * factor
+    cut = image[:kept, :kept].reshape(kept // factor, factor, kept // factor, factor)
+    return cut.mean(axis=(1, 3))

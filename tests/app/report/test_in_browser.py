@@ -1,0 +1,260 @@
+"""The report's page in headless Chromium: clicked, brushed, filtered, exported, read."""
+
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from jaxrefine.app.report import page as report_page
+from jaxrefine.app.report.page import ReportOptions, write_report
+from jaxrefine.io.mrc import write_image
+from jaxrefine.io.table import write_table
+from tests.app.report.test_report import FAILED, POLISHED
+
+pytestmark = pytest.mark.browser
+
+_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+_TRAP = "<img src=x onerror=document.title=1>.mrc"
+_COUNT = 40
+
+
+@pytest.fixture(scope="module")
+def browser():
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        pytest.skip("no browser test: the package playwright is not installed")
+    program = next(filter(None, map(shutil.which, _NAMES)), None)
+    if program is None:
+        pytest.skip(f"no browser test: none of {', '.join(_NAMES)} is installed")
+    quiet = ("background-networking", "component-update", "quic", "sync", "gpu")
+    flags = ["--no-sandbox", *(f"--disable-{name}" for name in quiet)]
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=program, args=flags)
+        yield started
+        started.close()
+
+
+def rows_of(rng):
+    """Two micrographs, of which one is there and the other's name is a trap; z = 8 … 18."""
+    z = np.linspace(8, 18, _COUNT)
+    rows = []
+    for i in range(_COUNT):
+        row = POLISHED | {
+            "particle_index": str(100 + i),
+            "micrograph_path": "a b.mrc" if i % 2 else _TRAP,
+            "scaled_mip": f"{z[i] - 1:.3f}",
+            "refined_scaled_mip": f"{z[i]:.3f}",
+            "refined_theta": f"{20 + rng.normal():.2f}",
+            "refined_relative_defocus": f"{140 + 10 * i}",
+            "refined_pos_x": f"{21 + i % 8}",
+        }
+        rows.append(row | (FAILED if i == 3 else {}))
+    return rows
+
+
+@pytest.fixture(scope="module")
+def page_file(tmp_path_factory):
+    folder, rng = tmp_path_factory.mktemp("browser"), np.random.default_rng(0)
+    rows = rows_of(rng)
+    write_table(pd.DataFrame(rows), folder / "refined.csv")
+    other = [row | {"refined_scaled_mip": "9.0"} for row in rows if row["refined_phi"]]
+    write_table(pd.DataFrame(other), folder / "other.csv")
+    image = rng.standard_normal((96, 80)).astype(np.float32)
+    write_image(folder / "a b.mrc", image)
+    grey = {"width": 2, "height": 2, "data": "AECA/w=="}
+    names = ("image", "projection", "difference", "peak")
+    view = {**dict.fromkeys(names, grey), "low_pass": 15.0, "peak_range": [-3.0, 12.5]}
+    made = {"particles": {7: view}, "advice": "no images here"}
+    options = ReportOptions(micrographs=0, threshold=9.5, against=folder / "other.csv")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report_page, "_particle_images", lambda data, options: made)
+        return write_report(folder / "refined.csv", folder / "shown", options)
+
+
+@pytest.fixture(scope="module")
+def tab(browser, page_file):
+    """The page, opened; errors of its script and breaches of its policy are kept."""
+    opened = browser.new_page(viewport={"width": 1400, "height": 900})
+    opened.faults = []
+    opened.on("pageerror", lambda error: opened.faults.append(str(error)))
+    opened.on("request", lambda asked: opened.faults.append(asked.url))
+    opened.on(
+        "console",
+        lambda said: opened.faults.append(said.text) if said.type == "error" else None,
+    )
+    opened.goto(page_file.as_uri())
+    opened.wait_for_selector("html[data-ready=yes]")
+    return opened
+
+
+def text_of(tab, selector):
+    return tab.inner_text(selector)
+
+
+def settle(tab):
+    """Until what was asked for is painted."""
+    tab.evaluate(
+        "() => new Promise((then) => requestAnimationFrame(() => requestAnimationFrame("
+        "() => setTimeout(then, 30))))"
+    )
+
+
+def place_in(tab, plot, x, y):
+    """Where a plot shows a point of its data, in pixels of the window."""
+    tab.locator(f"#plot-{plot}").scroll_into_view_if_needed()
+    return tab.evaluate(
+        """([id, x, y]) => {
+          const host = document.getElementById(`plot-${id}`);
+          const view = Object.values(Bokeh.index).find((one) => host.contains(one.el));
+          const { frame } = view;
+          const box = view.el.getBoundingClientRect();
+          return [box.x + frame.x_scale.compute(x), box.y + frame.y_scale.compute(y)];
+        }""",
+        [plot, x, y],
+    )
+
+
+def drag(tab, plot, start, end):
+    """Once more where so slow a browser made it a long press (of 0.3 s) to Bokeh."""
+    before = text_of(tab, "#counts")
+    for _ in range(6):
+        tab.mouse.move(*place_in(tab, plot, *start))
+        tab.mouse.down()
+        tab.mouse.move(*place_in(tab, plot, *end), steps=2)
+        tab.mouse.up()
+        settle(tab)
+        if text_of(tab, "#counts") != before:
+            return
+
+
+def orange_in(tab, plot):
+    """How many pixels of a plot are of the colour of what is selected."""
+    return tab.evaluate(
+        """(id) => {
+          const host = document.getElementById(`plot-${id}`);
+          const view = Object.values(Bokeh.index).find((one) => host.contains(one.el));
+          const { canvas } = view.canvas_view.compose();
+          const { data } = canvas.getContext("2d").getImageData(
+            0, 0, canvas.width, canvas.height);
+          let count = 0;
+          for (let i = 0; i < data.length; i += 4) {
+            count += data[i] > 180 && data[i + 1] < 140 && data[i + 2] < 60;
+          }
+          return count;
+        }""",
+        plot,
+    )
+
+
+def test_page_is_worked_in(tab, tmp_path):
+    settle(tab)
+    assert text_of(tab, "#counts") == "0 selected · 40 of 40 shown"
+    linked = ("scores", "position", "defocus", "directions", "sigma_orientation", "z_other")
+    assert [orange_in(tab, name) for name in linked] == [0] * len(linked)
+
+    # Brushing in one plot selects in all: z of 13 to 15 are eight particles.
+    drag(tab, "scores", (11.9, 12.9), (14.1, 15.1))
+    selected = [row for row in range(_COUNT) if 12.9 < 8 + row * 10 / 39 < 15.1]
+    assert text_of(tab, "#counts") == f"{len(selected)} selected · 40 of 40 shown"
+    assert all(orange_in(tab, name) > 10 for name in linked)
+    tab.check("#only-selected")
+    settle(tab)
+    lines = tab.locator("#particle-table tbody tr[data-row]")
+    assert lines.count() == len(selected)
+    tab.uncheck("#only-selected")
+
+    # The selection as a file.
+    with tab.expect_download() as waiting:
+        tab.click("#export")
+    waiting.value.save_as(tmp_path / "selection.csv")
+    assert waiting.value.suggested_filename == "refined_selection.csv"
+    saved = (tmp_path / "selection.csv").read_text().split()
+    assert saved == ["particle_index", *(str(100 + row) for row in selected)]
+
+    # In the histogram, with Shift: added to what is selected.
+    tab.keyboard.down("Shift")
+    drag(tab, "histogram", (17.0, 0.5), (18.4, 1.0))
+    tab.keyboard.up("Shift")
+    more = [row for row in range(_COUNT) if 8 + row * 10 / 39 >= 17.0]
+    assert text_of(tab, "#counts").startswith(f"{len(selected) + len(more)} selected")
+
+    # A click on a particle: its row, its images and its micrograph.
+    x, y = 8 + 7 * 10 / 39 - 1, 8 + 7 * 10 / 39
+    tab.mouse.click(*place_in(tab, "scores", x, y))
+    settle(tab)
+    assert text_of(tab, "#detail h3") == "Particle 107"
+    assert f"{y:.3f}" in text_of(tab, "#detail dl")
+    assert tab.locator("#detail canvas").count() == 4
+    assert "z at each position: -3 … 12.5" in text_of(tab, "#detail")
+    assert text_of(tab, "#micrograph-name") == "a b.mrc"
+    assert tab.locator("#particle-table tr.picked").get_attribute("data-row") == "7"
+    tab.mouse.move(*place_in(tab, "defocus", 140.0, 40.0))
+    settle(tab)
+    assert text_of(tab, "#hint").startswith("particle 100 · z match 7.000")
+
+    # Filters and sorting; a wrong filter is marked, and lets all through.
+    field = tab.get_by_label("filter z refined")
+    field.fill(">= 17")
+    settle(tab)
+    assert text_of(tab, "#counts").endswith(f"{len(more)} of 40 shown")
+    tab.click("#select-shown")
+    settle(tab)
+    assert text_of(tab, "#counts").startswith(f"{len(more)} selected")
+    field.fill("many")
+    settle(tab)
+    assert field.get_attribute("aria-invalid") == "true"
+    assert text_of(tab, "#counts").endswith("40 of 40 shown")
+    tab.get_by_label("filter status").fill("outside")
+    settle(tab)
+    assert lines.count() == 1 and lines.first.get_attribute("data-row") == "3"
+    tab.click("#clear-filters")
+    for order, first in (("descending", "39"), ("ascending", "0"), ("none", "0")):
+        tab.locator("#particle-table thead button", has_text="z refined").click()
+        settle(tab)
+        heading = tab.locator("#particle-table th", has_text="z refined").first
+        assert heading.get_attribute("aria-sort") == order
+        tab.evaluate("document.querySelector('#particle-table .rows').scrollTop = 0")
+        settle(tab)
+        assert lines.first.get_attribute("data-row") == first
+
+    # The worst micrograph is the one with the failure; it is clicked, and its map.
+    tab.locator("#micrograph-table thead button", has_text="not refined").click()
+    worst = tab.locator("#micrograph-table tbody tr[data-row]").first
+    assert worst.inner_text().startswith("a b.mrc")
+    tab.locator("#micrograph-table tbody tr[data-row]").last.click()
+    settle(tab)
+    assert text_of(tab, "#micrograph-name") == _TRAP
+    assert "Without its image" in text_of(tab, "#micrograph-note")
+
+    # Words of the table never became code, and nothing was asked of a network.
+    assert tab.title() == "refined.csv: refinement report"
+    assert tab.locator("#particle-table img, #micrograph-table img").count() == 0
+    asked = [one for one in tab.faults if not one.startswith(("file:", "data:", "blob:"))]
+    assert asked == [] and sum(one.startswith("file:") for one in tab.faults) == 1
+
+
+def test_scripts_other_than_the_page_s_own_do_not_run(browser, page_file, tmp_path):
+    """The policy names the two scripts by their content: one that is put in is refused."""
+    source = page_file.read_text(encoding="utf-8")
+    planted = "<script>document.title = 'taken'</script></body>"
+    (tmp_path / "planted.html").write_text(source.replace("</body>", planted))
+    opened = browser.new_page()
+    opened.goto((tmp_path / "planted.html").as_uri())
+    opened.wait_for_selector("html[data-ready=yes]")
+    assert opened.title() == "refined.csv: refinement report"
+    assert "unsafe-eval" not in source.partition("</head>")[0]
+    opened.close()
+
+
+def test_nothing_is_wider_than_the_screen_and_figures_are_for_print(tab):
+    for width in (420, 1600):
+        tab.set_viewport_size({"width": width, "height": 900})
+        settle(tab)
+        assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    explore, figure = tab.locator("section.explore"), tab.locator("section.static img")
+    assert explore.is_visible() and not figure.first.is_visible()
+    tab.emulate_media(media="print")
+    assert figure.first.is_visible() and not explore.is_visible()
+    tab.emulate_media(media="screen")

@@ -1,0 +1,44 @@
+"""Box images beside projections: of the refined pose, on one scale, with its score."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from jaxrefine.app.config import Config
+from jaxrefine.app.report.table_data import load_report_data
+from jaxrefine.app.run.particle_views import particle_views
+from jaxrefine.data import InputError
+from tests.reference import ROOT, reference_set
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("compiled_in_less_time")
+def test_views_are_of_the_refined_pose(tmp_path):
+    folder = reference_set("basic", tmp_path)
+    kept = folder / "kept.csv"
+    shutil.copy(ROOT / "tests/data/peer/refined_by_jaxrefine.csv", kept)
+    config, data = Config.load(folder / "refine.yaml"), load_report_data(kept)
+    rows = [0, 2]
+    views = particle_views(config, kept, rows, data.sub_pixel_px[:, ::-1])
+    assert sorted(views) == rows
+    for row, view in views.items():
+        # The best position is the middle one, and its score the table's.
+        peak = np.unravel_index(np.nanargmax(view.z), view.z.shape)
+        assert peak == tuple(side // 2 for side in view.z.shape)
+        # As close as a cut elsewhere than in the search gives it: the report's landscape
+        # takes 0.05 for agreement, too (0.012 seen).
+        assert view.z[peak] == pytest.approx(data.z_after[row], abs=0.05)
+        # The projection is the image's least-squares part: with the same sign, and what
+        # is left has none of it. Blocks of pixels change that by a little.
+        assert np.sum(view.image * view.projection) > 0
+        left = np.corrcoef(view.difference.ravel(), view.projection.ravel())[0, 1]
+        assert abs(left) < 0.02
+        np.testing.assert_allclose(
+            view.image - view.difference, view.projection, atol=1e-3 * view.image.std()
+        )
+        assert view.image.shape == view.projection.shape and len(view.image) <= 128
+    # One whose micrograph has gone is left out where others are, or said.
+    (folder / "micrograph.mrc").unlink(missing_ok=True)
+    with pytest.raises(InputError):
+        particle_views(config, kept, rows, data.sub_pixel_px[:, ::-1])
