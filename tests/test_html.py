@@ -26,7 +26,10 @@ def test_results_show_counts_and_ranges():
     )
     ones = jnp.ones(3, bool)
     expected, evaluations = jnp.full(3, 8.5), jnp.ones(3, int)
-    polished = jr.Polished(refined(), errors, evaluations, ones, ~ones, expected)
+    covariance, optima = jnp.ones((3, 6, 6)), jnp.ones(3, int)
+    polished = jr.Polished(
+        refined(), errors, evaluations, ones, ~ones, expected, covariance, optima
+    )
     shown = polished._repr_html_()
     for words in ("mean 8.50", "mean 0.25, 0.25 … 0.25 °", "2 converged"):
         assert words in shown
