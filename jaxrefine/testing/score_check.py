@@ -1,7 +1,6 @@
 """Checks of a score: norm, product form, matched filter, gradient."""
 
 from collections.abc import Callable
-from dataclasses import fields
 from typing import Any
 
 import equinox as eqx
@@ -61,8 +60,8 @@ def check_score(
     `columns` times the central slice, over the norm, is `correlate`, at several pixel
     sizes, defoci and positions, and that it is linear in the image; that `matched_filter`
     gives `correlate` where the particle is, without reading its image; that z has the
-    gradient of its finite differences, in every `Offsets` field; and that all methods can
-    be mapped with `jax.vmap`. Keep box and side small: 40 and 24 px take some ten seconds.
+    gradient of its finite differences, in every field that `Offsets.zeros()` has; and that
+    all methods can be mapped with `jax.vmap`. Keep box and side small: 40 and 24 px take some ten seconds.
 
     Args:
         score: What to check.
@@ -328,10 +327,8 @@ def _slopes(
     zeros = Offsets.zeros()
     at = Offsets(
         **{
-            field.name: jnp.asarray(
-                _SIZES[field.name] * rng.uniform(0.3, 1, getattr(zeros, field.name).shape)
-            )
-            for field in fields(Offsets)
+            name: jnp.asarray(size * rng.uniform(0.3, 1, getattr(zeros, name).shape))
+            for name, size in _SIZES.items()
         }
     )
     z = eqx.filter_jit(lambda offsets, p, t: z_score(offsets, p, t, score))
@@ -339,8 +336,7 @@ def _slopes(
         at, particle, template
     )
     errors, worst = [], 0.0
-    for field in fields(Offsets):
-        name, step = field.name, _STEPS[field.name]
+    for name, step in _STEPS.items():
         value = getattr(at, name)
         way = jnp.asarray(rng.choice([-1.0, 1.0], value.shape))
 
