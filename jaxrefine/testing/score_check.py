@@ -60,8 +60,9 @@ def check_score(
     `columns` times the central slice, over the norm, is `correlate`, at several pixel
     sizes, defoci and positions, and that it is linear in the image; that `matched_filter`
     gives `correlate` where the particle is, without reading its image; that z has the
-    gradient of its finite differences, in every field that `Offsets.zeros()` has; and that
-    all methods can be mapped with `jax.vmap`. Keep box and side small: 40 and 24 px take some ten seconds.
+    gradient of its finite differences, in every field that `Offsets.zeros()` has; and
+    that all methods can be mapped with `jax.vmap`. Keep box and side small: 40 and 24
+    px take some ten seconds.
 
     Args:
         score: What to check.
