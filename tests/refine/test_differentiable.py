@@ -170,6 +170,10 @@ STEP = {
     "spherical_aberration_mm": 1e-4,
     "amplitude_contrast": 1e-5,
     "b_factor_angstrom2": 1e-3,
+    "beam_tilt_mrad": 1e-4,
+    "even_zernikes": 1e-3,
+    "odd_zernikes": 1e-3,
+    "mag_matrix": 1e-8,
 }
 
 
@@ -197,7 +201,13 @@ def test_slopes(kind, double):
         jnp.asarray([0.31, -0.17]),
         jnp.asarray([33.0, -21.0]),
         *(jnp.asarray(value) for value in (4.0, 0.011, 2.0, 0.1, 0.01, 7.0)),
+        jnp.asarray([0.3, -0.2]),
+        jnp.asarray([2.0, -1.0, 3.0]),
+        jnp.asarray([1.0, 2.0, -1.0, 0.5]),
+        jnp.asarray([[0.004, 0.001], [-0.002, -0.003]]),
     )
+    # With those that are left out of `zeros`.
+    nowhere = jax.tree.map(jnp.zeros_like, elsewhere)
     one, start = in_double(particle(kind)), jnp.asarray(volume(), jnp.float64)
     filtered = "filter_image" if kind == "image" else "filter_template"
     places = {
@@ -214,7 +224,7 @@ def test_slopes(kind, double):
     for name, step in STEP.items():
         places[name] = (lambda point, name=name: getattr(point[0], name), step)
     rng = np.random.default_rng(3)
-    for offsets in (in_double(Offsets.zeros()), elsewhere):
+    for offsets in (nowhere, elsewhere):
         point = (offsets, one, start)
         slopes = slope_of(point)
         for name, (where, step) in places.items():
