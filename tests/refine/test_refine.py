@@ -112,10 +112,15 @@ def assert_same(one, other, keep=slice(None)):
 
 
 def assert_same_best(one, other):
-    """But for the error of the products, of which different ones were seen."""
-    error = np.zeros(len(one.status), np.float32)
+    """But for the products: different ones were made, and other errors of them seen."""
+    # As far as interpolation between nodes is off in a world as small as this.
+    np.testing.assert_allclose(one.orientation_z, other.orientation_z, rtol=0, atol=1.0)
+    error = jnp.zeros(len(one.status))
     assert_same(
-        *(eqx.tree_at(lambda r: r.approximation_error, r, error) for r in (one, other))
+        *(
+            dataclasses.replace(r, approximation_error=error, orientation_z=None)
+            for r in (one, other)
+        )
     )
 
 
@@ -223,10 +228,13 @@ def test_fewer_particles_than_devices(particles, devices):
     text = compiled.compiled.as_text()
     for word in ("all-reduce", "all-to-all", "collective-permute"):
         assert word not in text
-    # Of a particle's best: z-score, correlation, index; not the scores of all poses.
+    # Of a particle's best: z-score, correlation, index; of each orientation its z-score,
+    # but not the scores of all poses.
+    share = -(-GRID.rotation.shape[0] // (devices // rows))
     gathers = re.findall(r"= (\w+)\[([\d,]*)\]\S* all-gather\(", text)
     assert gathers
-    assert all(np.prod([int(n) for n in s.split(",")]) <= 5 * devices for _, s in gathers)
+    sizes = sorted(np.prod([int(n) for n in s.split(",")]) for _, s in gathers)
+    assert sizes[-1] <= share * devices and all(n <= 5 * devices for n in sizes[:-1])
 
 
 @pytest.mark.slow
