@@ -198,23 +198,28 @@ def freeze_rotations():
     )
 
 
+def peer_ctf(s, **aberrations):
+    return calculate_ctf_2d(
+        defocus=(s["u"] + s["v"]) / 2 * 1e-4,
+        astigmatism=abs(s["u"] - s["v"]) / 2 * 1e-4,
+        astigmatism_angle=s["angle"],
+        voltage=s["kv"],
+        spherical_aberration=s["cs"],
+        amplitude_contrast=s["ac"],
+        phase_shift=s["phase"],
+        pixel_size=s["pixel_size"],
+        image_shape=s["shape"],
+        rfft=True,
+        fftshift=False,
+        **aberrations,
+    )
+
+
 def freeze_ctf():
     out = {}
     for index, setting in enumerate(CTF_SETTINGS):
         s = CTF_DEFAULTS | setting
-        ctf = calculate_ctf_2d(
-            defocus=(s["u"] + s["v"]) / 2 * 1e-4,
-            astigmatism=abs(s["u"] - s["v"]) / 2 * 1e-4,
-            astigmatism_angle=s["angle"],
-            voltage=s["kv"],
-            spherical_aberration=s["cs"],
-            amplitude_contrast=s["ac"],
-            phase_shift=s["phase"],
-            pixel_size=s["pixel_size"],
-            image_shape=s["shape"],
-            rfft=True,
-            fftshift=False,
-        )
+        ctf = peer_ctf(s)
         out[f"ctf_{index}"] = ctf.numpy()
         envelope = b_envelope(s["b"], s["shape"], s["pixel_size"])
         out[f"envelope_{index}"] = envelope.numpy()
@@ -228,18 +233,8 @@ def freeze_aberrations():
     for index, setting in enumerate(ABERRATIONS):
         s = CTF_DEFAULTS | CTF_SETTINGS[4] | setting
         tilt, matrix = s.get("beam_tilt_mrad"), s.get("mag_matrix")
-        ctf = calculate_ctf_2d(
-            defocus=(s["u"] + s["v"]) / 2 * 1e-4,
-            astigmatism=abs(s["u"] - s["v"]) / 2 * 1e-4,
-            astigmatism_angle=s["angle"],
-            voltage=s["kv"],
-            spherical_aberration=s["cs"],
-            amplitude_contrast=s["ac"],
-            phase_shift=s["phase"],
-            pixel_size=s["pixel_size"],
-            image_shape=s["shape"],
-            rfft=True,
-            fftshift=False,
+        ctf = peer_ctf(
+            s,
             beam_tilt_mrad=None if tilt is None else torch.tensor(tilt),
             even_zernike_coeffs=s.get("even_zernikes"),
             odd_zernike_coeffs=s.get("odd_zernikes"),

@@ -1,6 +1,6 @@
 """How the score falls off around refined particles, one thing changed at a time."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from jaxrefine.app.run.devices import float32_only
 from jaxrefine.app.run.envelope import use_envelope
 from jaxrefine.app.run.inputs import RunInputs, load_inputs
 from jaxrefine.app.run.pipeline import particles_of
-from jaxrefine.data import Offsets, Particles, Template
+from jaxrefine.data import InputError, Offsets, Particles, Template
 from jaxrefine.refine.differentiable import z_score
 from jaxrefine.refine.scoring import Score
 
@@ -64,20 +64,10 @@ def landscapes(
     inputs = load_refined(config, table)
     reach = _reach(config)
     offsets = {name: np.linspace(-r, r, _POINTS) for name, r in reach.items()}
-    # One particle after another: one device does.
-    device = inputs.mesh.devices.flat[0]
-    template = jax.device_put(scored_with(inputs), device)
-    found: dict[int, Landscape] = {}
-    for files, members in inputs.groups.items():
-        chosen = np.asarray([row for row in members if row in set(rows)], int)
-        if not len(chosen):
-            continue
-        particles = jax.device_put(particles_of(inputs, files, chosen), device)
-        for i, row in enumerate(chosen):
-            one = jax.tree.map(lambda leaf, i=i: leaf[i], particles)
-            found[row] = _landscape(
-                one, template, inputs.score, int(row), shift_px[row], offsets
-            )
+    found = {
+        row: _landscape(one, template, inputs.score, row, shift_px[row], offsets)
+        for row, one, template in each_particle(inputs, rows)
+    }
     return [found[row] for row in rows]
 
 
@@ -95,6 +85,35 @@ def load_refined(config: Config, table: Path) -> RunInputs:
     inputs = load_inputs(replace(config, particle_stack=stack))
     extra_b = np.nan_to_num(inputs.table.numbers("template_envelope_b"))
     return use_envelope(inputs, extra_b)
+
+
+def each_particle(
+    inputs: RunInputs, rows: Sequence[int], *, skip_unreadable: bool = False
+) -> Iterator[tuple[int, Particles, Template]]:
+    """Row, particle and template of some rows, one after another: one device does.
+
+    Args:
+        inputs: From `load_refined`.
+        rows: Which of its particles.
+        skip_unreadable: Leave out those whose images cannot be read.
+
+    Raises:
+        InputError: Images cannot be read, and are not to be skipped.
+    """
+    device = inputs.mesh.devices.flat[0]
+    template = jax.device_put(scored_with(inputs), device)
+    for files, members in inputs.groups.items():
+        chosen = np.intersect1d(members, rows)
+        if not len(chosen):
+            continue
+        try:
+            particles = jax.device_put(particles_of(inputs, files, chosen), device)
+        except InputError:
+            if skip_unreadable:
+                continue
+            raise
+        for row, one in zip(chosen.tolist(), particles, strict=True):
+            yield row, one, template
 
 
 def scored_with(inputs: RunInputs) -> Template:

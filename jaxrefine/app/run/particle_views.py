@@ -12,9 +12,8 @@ from jaxtyping import Array, Float
 
 from jaxrefine.app.config import Config
 from jaxrefine.app.run.devices import float32_only
-from jaxrefine.app.run.landscape import load_refined, scored_with
-from jaxrefine.app.run.pipeline import particles_of
-from jaxrefine.data import InputError, Particles, Template
+from jaxrefine.app.run.landscape import each_particle, load_refined
+from jaxrefine.data import Particles, Template
 from jaxrefine.physics.fourier import frequency_grid
 from jaxrefine.refine.refine import scores_in_box
 from jaxrefine.refine.scoring import Score
@@ -62,24 +61,13 @@ def particle_views(
         InputError: With every error of the configuration's inputs.
     """
     inputs = load_refined(config, table)
-    device = inputs.mesh.devices.flat[0]
-    template = jax.device_put(scored_with(inputs), device)
     found: dict[int, ParticleView] = {}
-    for files, members in inputs.groups.items():
-        chosen = np.intersect1d(members, rows)
-        if not len(chosen):
-            continue
-        try:
-            particles = jax.device_put(particles_of(inputs, files, chosen), device)
-        except InputError:
-            continue
-        for i, row in enumerate(chosen.tolist()):
-            one = jax.tree.map(lambda leaf, i=i: leaf[i], particles)
-            shift = jnp.asarray(shift_px[row], jnp.float32)
-            seen = jax.tree.map(np.asarray, _seen(one, shift, template, inputs.score))
-            pixel_size = float(one.alignment.pixel_size_angstrom)
-            image, projection, difference = (_smaller(i, pixel_size) for i in seen[:3])
-            found[row] = ParticleView(row, image, projection, difference, seen[3])
+    for row, one, template in each_particle(inputs, rows, skip_unreadable=True):
+        shift = jnp.asarray(shift_px[row], jnp.float32)
+        seen = jax.tree.map(np.asarray, _seen(one, shift, template, inputs.score))
+        pixel_size = float(one.alignment.pixel_size_angstrom)
+        image, projection, difference = (_smaller(i, pixel_size) for i in seen[:3])
+        found[row] = ParticleView(row, image, projection, difference, seen[3])
     return found
 
 
