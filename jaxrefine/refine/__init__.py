@@ -1,1 +1,1 @@
-"""Scores and the search over poses. Start reading at refine.py."""
+"""Scores, search and polish. Start reading at refine.py."""

@@ -1,7 +1,7 @@
-"""Checks of the arguments of a plain call, before anything is traced or compiled.
+"""Checks of the arguments of public functions, before anything is traced or compiled.
 
 Each function raises an `InputError` that says what was given and what is expected. Shapes
-are checked always; values only where they are known, that is outside `jit` and `vmap`.
+are always checked; values only where they are known, that is outside `jit` and `vmap`.
 """
 
 from typing import Any
@@ -31,21 +31,21 @@ _ALIGNMENT: dict[str, tuple[int, ...]] = {
     "astigmatism_deg": (),
     "pixel_size_angstrom": (),
 }
-# Beyond the largest defocus by so much, signal up to 4.4 Å is kept instead of 4.
+# Accepted factor on a score's largest defocus; there, signal up to 4.4 Å is kept, not 4 Å.
 _SLACK = 1.1
-_LISTED = 5  # particles that a message names
+_LISTED = 5  # number of particles that a message names
 
 
 def is_traced(tree: Any) -> bool:
-    """Whether any array of a tree has no value yet, as inside `jit`, `vmap` and `grad`."""
+    """Whether any array of a pytree is a tracer, as inside `jit`, `vmap` and `grad`."""
     return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(tree))
 
 
 def check_template(template: Template, score: Score) -> None:
-    """A template of the score's side.
+    """Check that the template is a `Template` with the side of the score.
 
     Raises:
-        InputError: It is another type (a volume, say), or of another side.
+        InputError: It has another type (for example a volume), or another side.
     """
     if not isinstance(template, Template):
         shape = getattr(template, "shape", None)
@@ -63,7 +63,7 @@ def check_template(template: Template, score: Score) -> None:
 
 
 def check_score(score: Score) -> None:
-    """A `Score`, not the class itself."""
+    """Check that it is an instance of `Score`, not the class itself."""
     if not isinstance(score, Score):
         given = score.__name__ if isinstance(score, type) else type(score).__name__
         raise InputError(
@@ -72,7 +72,7 @@ def check_score(score: Score) -> None:
 
 
 def check_grid(grid: SearchGrid) -> None:
-    """A grid that can be laid out."""
+    """Check that it is a `SearchGrid`."""
     if not isinstance(grid, SearchGrid):
         raise InputError(
             f"grid: {type(grid).__name__}; expected a SearchGrid: jr.local_grid(...)"
@@ -80,15 +80,15 @@ def check_grid(grid: SearchGrid) -> None:
 
 
 def check_batch(particles: Particles, score: Score, refined: Refined | None = None) -> None:
-    """A batch: one leading axis, and boxes as the score has them.
+    """Check that it is a batch, with one leading axis, extracted for this score.
 
     Args:
-        particles: What was given.
-        score: Whose boxes they should hold.
-        refined: Results of the same batch, if they were given, too.
+        particles: The argument to check.
+        score: The score whose box and padded box the particles should have.
+        refined: Results for the same batch, if they were given as well.
 
     Raises:
-        InputError: One particle, or arrays that do not fit together.
+        InputError: It is a single particle, or its arrays do not match.
     """
     _check_type(particles)
     if np.ndim(particles.valid) == 0:
@@ -114,10 +114,10 @@ def check_batch(particles: Particles, score: Score, refined: Refined | None = No
 
 
 def check_one(particle: Particles, score: Score, offsets: Offsets | None = None) -> None:
-    """One particle, without a leading axis, and offsets of one.
+    """Check that it is one particle, without a leading axis, as are the offsets.
 
     Raises:
-        InputError: A batch.
+        InputError: It is a batch.
     """
     _check_type(particle)
     if np.ndim(particle.valid):
@@ -135,7 +135,7 @@ def check_one(particle: Particles, score: Score, offsets: Offsets | None = None)
 
 
 def alignment_errors(alignment: Alignment, count: tuple[int, ...]) -> list[str]:
-    """Fields whose shapes are not those of so many particles."""
+    """Describe the fields whose shapes do not match `count` particles."""
     return [
         f"alignment.{name}: shape {np.shape(getattr(alignment, name))}; expected "
         f"{(*count, *shape)}"
@@ -145,10 +145,10 @@ def alignment_errors(alignment: Alignment, count: tuple[int, ...]) -> list[str]:
 
 
 def check_mesh(mesh: Mesh | None) -> None:
-    """A mesh with the axes that search and polish are split along.
+    """Check that a mesh has the axes along which search and polish are split.
 
     Raises:
-        InputError: It has others.
+        InputError: It has other axes.
     """
     if mesh is not None and set(mesh.axis_names) != {PARTICLES, ORIENTATIONS}:
         raise InputError(
@@ -158,10 +158,10 @@ def check_mesh(mesh: Mesh | None) -> None:
 
 
 def check_not_traced(name: str, *arguments: Any) -> None:
-    """Plain values, for a function that plans with them and compiles itself.
+    """Check that no argument is traced, for a function that needs their values.
 
     Raises:
-        InputError: It is called inside `jit`, `vmap` or `grad`.
+        InputError: The function `name` was called inside `jit`, `vmap` or `grad`.
     """
     if is_traced(arguments):
         raise InputError(
@@ -172,15 +172,15 @@ def check_not_traced(name: str, *arguments: Any) -> None:
 
 
 def check_defocus(particles: Particles, score: Score) -> None:
-    """Defoci in Å, and within what the score's grids hold.
+    """Check that defocus values are in Å and within the range of the score's grids.
 
     Args:
         particles: A batch.
-        score: Whose grids are chosen for a largest defocus.
+        score: The score, whose grids were chosen for a largest defocus.
 
     Raises:
-        InputError: All defoci are a few Å, as if in µm; or the CTF of some spreads beyond
-            the score's grids.
+        InputError: All defocus values are a few Å, as if given in µm; or the CTF of some
+            particles spreads the signal beyond the score's grids.
     """
     read = (particles.alignment, particles.optics, particles.valid)
     if is_traced(read):
@@ -193,7 +193,7 @@ def check_defocus(particles: Particles, score: Score) -> None:
     largest = defocus.max(axis=-1)
     optics, pixel_size = particles.optics, particles.alignment.pixel_size_angstrom
     given = (optics.voltage_kv, optics.spherical_aberration_mm, pixel_size)
-    with np.errstate(all="ignore"):  # a particle of 0 kV has its status
+    with np.errstate(all="ignore"):  # particles of 0 kV are reported in their status
         most = score.max_defocus_angstrom(*(np.asarray(each, np.float64) for each in given))
         beyond = np.flatnonzero(sound & (largest > _SLACK * most))
     if len(beyond):
@@ -215,7 +215,7 @@ def _check_type(particles: Particles) -> None:
 
 
 def _box_errors(particles: Particles, score: Score, count: tuple[int, ...]) -> list[str]:
-    """Arrays of particles that were cut for another score."""
+    """Describe the arrays of particles that were extracted for another score."""
     check_score(score)
 
     def half(shape: tuple[int, int]) -> tuple[int, int]:

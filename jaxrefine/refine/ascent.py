@@ -1,4 +1,4 @@
-"""Climbing from a grid's best to the continuous optimum, for one particle."""
+"""Optimisation from the best grid point to the continuous optimum, for one particle."""
 
 from collections.abc import Callable
 
@@ -8,31 +8,30 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
-# Damping at the start; its growth after a step that gained nothing, its fall after one
-# that did.
+# Initial damping; factors on it after a step without gain and after a step with gain.
 _DAMPING, _GROWTH, _FALL = 0.1, 8.0, 0.2
-# The climb ends when the next step promises less than this in z: 0.06 standard errors in
-# all at z = 10. Small damping, lest it be the damping that shortened the step.
+# The iteration ends when the predicted gain in z of the next step is below this (a total of
+# 0.06 standard errors at z = 10) while the damping, which also shortens steps, is small.
 _LEAST_GAIN, _SMALL_DAMPING = 2e-4, 0.2
-# The optimum has been reached where less than this is promised, however the climb ended.
+# Converged if the predicted gain is below this, for whatever reason the iteration ended.
 _CLOSE_ENOUGH = 1e-2
-# A secant changes the curvature only where it is clearly positive.
+# A secant updates the curvature only if the curvature along it is clearly positive.
 _LEAST_SECANT = 0.05
-# Adam's step, in standard errors of each coordinate at z = 1.
+# Adam's step size, in standard errors of each coordinate at z = 1.
 _LEARNING_RATE = 0.1
 
-# Score and gradient at some coordinates.
+# Returns the score and its gradient at the given coordinates.
 Evaluate = Callable[[Float[Array, " p"]], tuple[Float[Array, ""], Float[Array, " p"]]]
 
 
 class Summit(eqx.Module):
-    """Where an ascent ended.
+    """Result of an optimisation.
 
     Attributes:
-        coordinates: The best that was seen.
+        coordinates: The best coordinates found.
         value: The score there.
-        evaluations: How often score and gradient were computed.
-        converged: Little more was promised there.
+        evaluations: Number of evaluations of score and gradient.
+        converged: Whether the predicted gain of a further step is negligible.
     """
 
     coordinates: Float[Array, " p"]
@@ -53,18 +52,19 @@ def gauss_newton(
     limits: Float[Array, " p"],
     max_evaluations: int,
 ) -> Summit:
-    """Levenberg-Marquardt from coordinates of 0; never ends below where it began.
+    """Maximise by Levenberg-Marquardt from coordinates of 0.
 
-    The curvature begins as Gauss-Newton's, value · JᵀJ. What that leaves out, the second
-    derivatives of the feature times the noise, is a third of it and more at z = 10, so
-    every evaluation corrects it by its secant (BFGS). Such structured methods go back to
-    Dennis, Gay & Welsch, ACM TOMS 7 (1981) 348 (NL2SOL).
+    The result is never worse than the start. The initial curvature is Gauss-Newton's,
+    value · JᵀJ. It omits the second derivatives of the feature times the noise, which at
+    z = 10 amount to a third of it or more, so every evaluation corrects it by its secant
+    (BFGS). Such structured methods go back to Dennis, Gay & Welsch, ACM TOMS 7 (1981) 348
+    (NL2SOL).
 
     Args:
-        evaluate: What is to become largest.
+        evaluate: The function to maximise, with its gradient.
         information: JᵀJ at coordinates of 0.
-        limits: Coordinates stay within ± these.
-        max_evaluations: How often to evaluate at most.
+        limits: Bounds; each coordinate stays within ± its limit.
+        max_evaluations: Largest number of evaluations.
     """
     start = jnp.zeros_like(limits)
     scale = _reciprocal_root(jnp.diagonal(information))
@@ -104,10 +104,10 @@ def adam(
     limits: Float[Array, " p"],
     max_evaluations: int,
 ) -> Summit:
-    """optax's Adam, coordinates in units of their standard error; the best seen.
+    """Maximise with optax's Adam, with coordinates in units of their standard errors.
 
-    Takes several times as many evaluations as `gauss_newton`, all of them. For an
-    objective whose curvature is nothing like the score's.
+    Returns the best point visited. Always uses `max_evaluations`, and needs several times
+    as many as `gauss_newton`. For objectives whose curvature differs much from the score's.
     """
     start = jnp.zeros_like(limits)
     first = _State(start, *evaluate(start))
@@ -118,7 +118,7 @@ def adam(
     def optimise(_, state):
         here, best, inner = state
         update, inner = optimizer.update(-here.gradient * scale, inner)
-        # optax's type for an update is any tree.
+        # optax types an update as any pytree.
         at = jnp.clip(here.at + scale * jnp.asarray(update), -limits, limits)
         here = _State(at, *evaluate(at))
         better = here.value > best.value
@@ -134,7 +134,7 @@ def adam(
 
 
 def _reciprocal_root(values: Float[Array, " p"]) -> Float[Array, " p"]:
-    """1/√, and 0 where that is not finite."""
+    """1/√values, and 0 where that is not finite."""
     positive = values > 0
     return jnp.where(positive, 1 / jnp.sqrt(jnp.where(positive, values, 1)), 0)
 
@@ -146,10 +146,10 @@ def _step(
     scale: Float[Array, " p"],
     limits: Float[Array, " p"],
 ) -> tuple[Float[Array, " p"], Float[Array, ""]]:
-    """Where the damped Newton step leads within the limits, and the gain it promises.
+    """End point of the damped Newton step within the limits, and its predicted gain.
 
-    Marquardt's damping: relative to each coordinate's own curvature, so that units do not
-    matter. Coordinates that stand at their limit and would go on are held.
+    Marquardt's damping is relative to the curvature of each coordinate and hence
+    independent of units. Coordinates at their limit that would move beyond it are fixed.
     """
     held = (jnp.abs(here.at) >= limits) & (here.at * here.gradient > 0)
     free = jnp.where(held, 0, scale)
@@ -166,7 +166,7 @@ def _step(
 def _with_secant(
     curvature: Float[Array, "p p"], step: Float[Array, " p"], change: Float[Array, " p"]
 ) -> Float[Array, "p p"]:
-    """BFGS: the curvature that explains how the gradient fell along a step."""
+    """Update the curvature by BFGS from the change of the gradient along a step."""
     bent = _times(curvature, step)
     expected, seen = jnp.sum(step * bent), jnp.sum(step * change)
     good = (seen > _LEAST_SECANT * expected) & (expected > 0)
@@ -176,5 +176,5 @@ def _with_secant(
 
 
 def _times(matrix: Float[Array, "p p"], vector: Float[Array, " p"]) -> Float[Array, " p"]:
-    """Product with every digit, also on devices that round matrix products."""
+    """Matrix-vector product in full float32 precision, on all devices."""
     return jnp.sum(matrix * vector, axis=1)

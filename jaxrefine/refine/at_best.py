@@ -1,4 +1,4 @@
-"""A particle where search or polish found it, its sub-pixel position kept."""
+"""A particle at its refined alignment, including the sub-pixel position."""
 
 from dataclasses import replace
 
@@ -13,15 +13,15 @@ from jaxrefine.refine.scoring import Score
 def at_best(
     particle: Particles, found: Refined | Polished, score: Score
 ) -> tuple[Particles, Offsets]:
-    """One particle at what was found of it, and the offsets that hold its sub-pixel rest.
+    """Move one particle to its refined alignment, with the sub-pixel shift as offsets.
 
-    `z_score(offsets, particle, template, score)` is then the score that was found; with
-    `recentred` and offsets of zero the position would be rounded to a whole pixel.
+    For the returned pair, `z_score(offsets, particle, template, score)` is the refined
+    score. (`recentred` with offsets of zero would round the position to a whole pixel.)
 
     Args:
-        particle: As it was searched; `jax.vmap` takes a batch.
-        found: From the search or the polish.
-        score: The same score.
+        particle: The particle as it was searched; use `jax.vmap` for a batch.
+        found: Result of the search or the polish.
+        score: The score of the refinement.
     """
     refined = found.refined if isinstance(found, Polished) else found
     position = refined.alignment.position_px

@@ -1,4 +1,4 @@
-"""What a micrograph is before it is filtered: no defects, no step from edge to edge."""
+"""Cleaning of a micrograph before filtering: fill defects, make it periodic."""
 
 from typing import NamedTuple
 
@@ -10,13 +10,13 @@ from jaxrefine.physics.defects import Defects, fill_defects, find_defects
 
 
 class CleanMicrograph(NamedTuple):
-    """A micrograph to filter, and what its noise is to be measured on.
+    """A micrograph ready for filtering, and the image to measure its noise on.
 
     Attributes:
-        image: Defects filled, made periodic; its mean is 0.
-        defects: What was filled.
-        objects: Strong objects, such as contamination and gold, in squares.
-        noise: The image, strong objects filled, too.
+        image: The image with defects filled, made periodic, with mean 0.
+        defects: The defects that were filled.
+        objects: Strong objects such as contamination and gold, as squares.
+        noise: `image` with the strong objects filled as well.
     """
 
     image: Float[np.ndarray, "Ny Nx"]
@@ -26,22 +26,22 @@ class CleanMicrograph(NamedTuple):
 
     @property
     def filled(self) -> Bool[np.ndarray, "Ny Nx"]:
-        """Where the image is none."""
+        """Mask of the pixels that were filled."""
         return self.defects.mask
 
     @property
     def noise_share(self) -> float:
-        """Share of the pixels of `noise` that are not filled."""
+        """Fraction of the pixels of `noise` that are not filled."""
         return float(1 - (self.filled | self.objects).mean())
 
 
 def clean_micrograph(image: Float[np.ndarray, "Ny Nx"]) -> CleanMicrograph:
-    """Take from a micrograph what spoils its spectrum and its boxes.
+    """Remove from a micrograph what distorts its spectrum and its boxes.
 
-    Runs on the host. A micrograph without a sound pixel stays as it is.
+    Runs on the host. A micrograph without a usable pixel is returned unchanged.
 
     Args:
-        image: Raw micrograph, any gain and offset.
+        image: Raw micrograph, with any gain and offset.
     """
     defects = find_defects(image)
     filled = defects.mask

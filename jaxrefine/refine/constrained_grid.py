@@ -1,7 +1,7 @@
-"""Orientations of a constrained search: turns of a partner about an axis of the volume.
+"""Orientations of a constrained search: rotations of a partner about a volume axis.
 
-As Leopard-EM's constrained_search describes them: Euler angles about the volume's z axis,
-which `rotation_axis_euler_angles` then takes to the axis that is meant.
+They are described as in Leopard-EM's constrained_search: by Euler angles about the z axis
+of the volume, which `rotation_axis_euler_angles` then rotates to the actual axis.
 """
 
 import math
@@ -21,11 +21,11 @@ AngleRange = tuple[float, float, float]
 def about_axis(
     offset_euler_deg: Float[np.ndarray, "k 3"], axis_euler_deg: tuple[float, float, float]
 ) -> Float[np.ndarray, "k 3 3"]:
-    """Offsets about z as offsets about the axis A·z: A · R_offset · Aᵀ.
+    """Convert offsets about z to offsets about the axis A·z: A · R_offset · Aᵀ.
 
     Args:
-        offset_euler_deg: Offsets as Euler angles about z.
-        axis_euler_deg: Euler angles of A.
+        offset_euler_deg: Offsets about z as Euler angles (degrees).
+        axis_euler_deg: Euler angles of A (degrees).
     """
     axis = euler_to_matrix(np.asarray(axis_euler_deg, np.float64))
     return axis @ euler_to_matrix(offset_euler_deg) @ axis.T
@@ -41,25 +41,26 @@ def constrained_offsets(
     roll_step: float,
     as_leopard_em: bool = False,
 ) -> tuple[Float[np.ndarray, "k 3"], Bool[np.ndarray, " k"]]:
-    """Offsets as Euler angles (phi, theta, psi) about z.
+    """Compute the offsets as Euler angles (phi, theta, psi) about z, in degrees.
 
     Args:
         method: `uniform`: theta and psi in steps, phi as densely as theta. `cartesian`:
-            phi, theta and psi in steps. `roll`: a turn by theta about an axis in the plane
-            across z, then one by psi about z.
-        phi: Of `uniform` only the ends count.
-        theta: The tilt.
-        psi: The turn about z.
-        roll_axis: x, y of the axis of `roll`; None: axes every `roll_step` degrees over
-            half a turn, the untilted orientations once.
+            phi, theta and psi in steps. `roll`: a rotation by theta about an axis
+            perpendicular to z, then one by psi about z.
+        phi: Minimum, maximum and step; `uniform` ignores the step.
+        theta: Minimum, maximum and step of the tilt.
+        psi: Minimum, maximum and step of the rotation about z.
+        roll_axis: x, y of the axis of `roll`; None tries axes every `roll_step` degrees
+            over 180 degrees, and the untilted orientations once.
         roll_step: In degrees.
-        as_leopard_em: As Leopard-EM 1.2 has them: psi of `uniform` without its maximum,
-            theta past its own where the range is no multiple of the step, phi without its
-            maximum; the axis of `roll` a quarter turn from where `roll_axis` points, and
-            the untilted orientations once for each axis that is tried.
+        as_leopard_em: Use the grid of Leopard-EM 1.2: `uniform` omits the maximum of psi
+            and phi, and theta exceeds its maximum if the range is no multiple of the step;
+            the axis of `roll` is 90 degrees from the direction of `roll_axis`, and the
+            untilted orientations occur once for each axis.
 
     Returns:
-        Offsets, and which of them lie at an end of theta or psi (or phi, of `cartesian`).
+        The offsets, and a mask of those at an end of theta or psi (for `cartesian` also
+        phi).
     """
     if method == "roll":
         return _roll_offsets(theta, psi, roll_axis, roll_step, as_leopard_em)
@@ -94,7 +95,7 @@ def _roll_offsets(
     roll_step: float,
     as_leopard_em: bool,
 ) -> tuple[Float[np.ndarray, "k 3"], Bool[np.ndarray, " k"]]:
-    """Rz(psi) · (a turn by theta about Rz(roll)·y), as Euler angles."""
+    """Rz(psi) · (rotation by theta about Rz(roll)·y), as Euler angles in degrees."""
     if roll_axis is None:
         rolls = np.arange(0.0, 180.0, roll_step)
     else:
@@ -102,7 +103,7 @@ def _roll_offsets(
         if as_leopard_em:
             rolls = np.array([direction + 180.0 if direction < 0 else direction])
         else:
-            rolls = np.array([direction - 90.0])  # Rz(roll)·y points there
+            rolls = np.array([direction - 90.0])  # then Rz(roll)·y points along the axis
     thetas = search_offsets(*theta, skip_enforce_zero=True)
     grids = np.meshgrid(rolls, thetas, _steps(psi), indexing="ij")
     roll, tilt, turn = (grid.ravel() for grid in grids)
@@ -115,12 +116,12 @@ def _roll_offsets(
 def _phis_at(
     theta: float, phi: AngleRange, theta_step: float, as_leopard_em: bool
 ) -> Float[np.ndarray, " n"]:
-    """Values of phi at a tilt, about as far apart on the sphere as the tilts are."""
+    """Values of phi at a tilt, spaced on the sphere about as widely as the tilts."""
     low, high, _ = phi
     span = high - low
     if span <= 0:
         return np.array([low])
-    if abs(theta) < 1e-8:  # where phi and psi turn about one axis
+    if abs(theta) < 1e-8:  # there phi and psi rotate about the same axis
         return np.array([0.0 if low < 0 <= high else low])
     step = abs(theta_step / (math.sin(math.radians(theta)) + 1e-6))
     count = round(span / min(step, span))
@@ -129,19 +130,19 @@ def _phis_at(
 
 
 def _steps(limits: AngleRange) -> Float[np.ndarray, " n"]:
-    """Minimum to maximum, both included; of a full turn without its end."""
+    """Minimum to maximum, both included, but without the maximum for a full turn."""
     angles = search_offsets(*limits, skip_enforce_zero=True)
     full = len(angles) > 1 and angles[-1] - angles[0] >= 360.0
     return angles[:-1] if full else angles
 
 
 def _half_open(limits: AngleRange) -> Float[np.ndarray, " n"]:
-    """Minimum to maximum without the latter, which Leopard-EM leaves out."""
+    """Minimum to maximum without the maximum, as in Leopard-EM."""
     low, high, step = limits
     return np.array([low]) if low >= high else np.arange(low, high, step)
 
 
 def _at_end(angles: Float[np.ndarray, " k"]) -> Bool[np.ndarray, " k"]:
-    """Which are the first or the last of several."""
+    """Mask of the smallest and the largest angle, if there are several."""
     low, high = angles.min(), angles.max()
     return ((angles == low) | (angles == high)) & (high > low)

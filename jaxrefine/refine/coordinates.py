@@ -1,4 +1,4 @@
-"""The coordinates that the polish moves along, and how far it may go."""
+"""The coordinates of the polish, and their limits."""
 
 import math
 from dataclasses import replace
@@ -10,13 +10,13 @@ from jaxtyping import Array, Float
 from jaxrefine.data import COORDINATES, Alignment, Offsets, SearchGrid
 from jaxrefine.physics.rotations import angle_between_deg
 
-# Without any astigmatism its axis is nowhere. This much, in Å, changes no score, and is
-# many times the rounding of a defocus in float32.
+# Without astigmatism its axis is undefined. This value, in Å, changes no score, and is many
+# times the rounding error of a defocus in float32.
 _LEAST_ASTIGMATISM = 0.1
 
 
 def parameter_slices(parameters: tuple[str, ...]) -> dict[str, slice]:
-    """Where each parameter's coordinates stand in the vector of all."""
+    """The slice of the coordinate vector that belongs to each parameter."""
     ends = np.cumsum([COORDINATES[name] for name in parameters]).tolist()
     return {
         name: slice(end - COORDINATES[name], end)
@@ -32,7 +32,7 @@ def count(parameters: tuple[str, ...]) -> int:
 def offsets_from(
     coordinates: Float[Array, " p"], parameters: tuple[str, ...], start: Alignment
 ) -> Offsets:
-    """The offsets that some coordinates stand for, around an alignment."""
+    """Convert coordinates, relative to an alignment, to offsets."""
     part = {name: coordinates[at] for name, at in parameter_slices(parameters).items()}
     changed = {}
     if "orientation" in part:
@@ -51,10 +51,10 @@ def offsets_from(
 def _astigmatism(
     along_across: Float[Array, " 2"], start: Alignment
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Changes of (u - v) / 2 and of the angle in degrees.
+    """Changes of (u - v) / 2 in Å and of the angle in degrees.
 
-    Astigmatism is a vector of length (u - v)/2 at twice the angle: in its components,
-    unlike in length and angle, nothing special happens where it vanishes.
+    Astigmatism is a vector of length (u - v) / 2 at twice the angle. Its components, unlike
+    length and angle, are smooth where it vanishes.
     """
     half = (start.defocus_angstrom[0] - start.defocus_angstrom[1]) / 2
     sign = jnp.where(half < 0, -1.0, 1.0)
@@ -65,9 +65,10 @@ def _astigmatism(
 
 
 def cell_limits(grid: SearchGrid, parameters: tuple[str, ...]) -> Float[np.ndarray, " p"]:
-    """How far each coordinate may go from the grid's best: half a step, and one pixel.
+    """Largest distance of each coordinate from the best grid point.
 
-    What the grid does not search has no step, hence no limit.
+    It is half a step of the grid, and one pixel for the position. A parameter that the grid
+    does not search has no step and hence no limit.
     """
     rotations = np.asarray(grid.rotation, np.float64)
     tilt_deg = np.rad2deg(np.arccos(np.clip(rotations[:, 2, 2], -1, 1)))
@@ -86,7 +87,7 @@ def cell_limits(grid: SearchGrid, parameters: tuple[str, ...]) -> Float[np.ndarr
     return np.concatenate([limits[name] for name in parameters]).astype(np.float32)
 
 
-# Float32 matrices of equal tilt differ by less; no grid is that fine.
+# Float32 matrices of equal tilt differ by less than this; no grid is that fine.
 _SAME_DEG = 0.02
 
 

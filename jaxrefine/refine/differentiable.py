@@ -1,7 +1,8 @@
 """The score as a smooth function of the pose: continuous, sub-pixel, differentiable.
 
-At offsets of zero it is the score that the search gives to the particle's own alignment.
-Written for one particle; use `jax.vmap`, `jax.grad`, `jax.hessian` and `jax.jit` at will.
+At offsets of zero it equals the score that the search computes at the particle's own
+alignment. Functions take one particle; `jax.vmap`, `jax.grad`, `jax.hessian` and `jax.jit`
+can be applied to them.
 """
 
 from collections.abc import Iterable
@@ -21,9 +22,9 @@ from jaxrefine.refine.scoring import Score
 
 
 def moved(particle: Particles, offsets: Offsets) -> Particles:
-    """The particle with alignment and optics changed; shift and pixel size aside.
+    """Apply offsets to a particle's alignment and optics, except shift and pixel size.
 
-    These two say how the image is looked at: `matched_filter` and its caller apply them.
+    `matched_filter` and its caller apply these two.
     """
     turn = rotation_vector_to_matrix(offsets.rotation_deg)
     high = jax.lax.Precision.HIGHEST
@@ -36,7 +37,7 @@ def moved(particle: Particles, offsets: Offsets) -> Particles:
     return replace(particle, alignment=alignment, optics=optics)
 
 
-# Optics that may be changed: all that `Offsets` has.
+# Fields of `Optics` that offsets can change: all that `Offsets` has.
 _OF_OPTICS = tuple(f.name for f in fields(Optics) if f.name in Offsets.__dataclass_fields__)
 
 
@@ -48,7 +49,7 @@ def _sums(
         value, offset = getattr(values, name), getattr(offsets, name)
         if offset is None:
             continue
-        if value is None:  # as if there were none of it
+        if value is None:  # an absent parameter counts as 0
             value = jnp.eye(2) if name == "mag_matrix" else 0.0
         sums[name] = value + offset
     return sums
@@ -57,12 +58,13 @@ def _sums(
 def feature(
     offsets: Offsets, particle: Particles, template: Template, score: Score
 ) -> tuple[Complex[Array, "Qh Qr"], Float[Array, ""]]:
-    """What the image is multiplied by: the expected image, up to its strength.
+    """The feature: the expected image up to a factor, the strength.
 
-    The shift is a phase: trigonometric interpolation of the image on its cut.
+    The shift is applied as a phase ramp, which amounts to trigonometric interpolation of
+    the image in its padded box.
 
     Returns:
-        The feature in `spectrum`'s coordinates, and its norm: the correlation is
+        The feature in the coordinates of `spectrum`, and its norm. The correlation is
         Σ Re(conj(feature) · spectrum) / norm.
     """
     pixel_size = particle.alignment.pixel_size_angstrom + offsets.pixel_size_angstrom
@@ -76,12 +78,12 @@ def feature(
 
 
 def spectrum(particle: Particles, score: Score) -> Complex[Array, "Qh Qr"]:
-    """The particle's cut in coordinates in which Σ Re(conj(a) b) is Σ a b over pixels."""
+    """Spectrum of the padded box, scaled so that Σ Re(conj(a) b) is Σ a b over pixels."""
     return _orthonormal(jnp.fft.rfft2(particle.image), score.padded_box)
 
 
 def image_of(values: Complex[Array, "Qh Qr"], score: Score) -> Float[Array, "Qh Qw"]:
-    """The cut whose `spectrum` this is."""
+    """The image in the padded box that has this `spectrum`."""
     height, width = score.padded_box
     scale = jnp.sqrt(half_plane_weights((height, width)) / (height * width))
     return jnp.fft.irfft2(values / scale, s=(height, width))
@@ -96,7 +98,7 @@ def _orthonormal(
 def correlation_and_z(
     offsets: Offsets, particle: Particles, template: Template, score: Score
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """`z_score`, and the correlation that it is made of."""
+    """Correlation and `z_score` of one particle, `offsets` away from its alignment."""
     expected, norm = feature(offsets, particle, template, score)
     seen = spectrum(particle, score)
     correlation = jnp.sum((jnp.conj(expected) * seen).real) / norm
@@ -110,18 +112,18 @@ def z_score(
 ) -> Float[Array, ""]:
     """z-score of one particle, `offsets` away from its alignment.
 
-    (correlation - mean) / standard deviation, both statistics those of the particle's own
-    whole-pixel position, so that the score has no kinks where positions round.
+    It is (correlation - mean) / standard deviation, with mean and standard deviation at the
+    particle's own whole-pixel position, so that the score is smooth in the shift.
 
     Args:
-        offsets: Where to look. `Offsets.zeros()` is the particle's alignment.
-        particle: One particle; `recentred` puts a batch at its grid's best.
+        offsets: Offsets from the particle's alignment; `Offsets.zeros()` for none.
+        particle: One particle; `recentred` moves it to its best grid point.
         template: From `make_template`.
         score: `ImageCTF`, `TemplateCTF`, or another `Score`.
 
     Raises:
-        InputError: A batch in the place of one particle, or a template or a box that is
-            not the score's.
+        InputError: `particle` is a batch, or the template or the box does not match the
+            score.
     """
     check_template(template, score)
     check_one(particle, score, offsets)
@@ -129,10 +131,10 @@ def z_score(
 
 
 def at_position(particle: Particles, move_px: Int[Array, " 2"], score: Score) -> Particles:
-    """One particle, its position moved by whole pixels within its box.
+    """Move the position of one particle by whole pixels within its box.
 
-    The cut is rolled: what leaves it on one side comes back on the other, where no
-    correlation at a position of the box reads it.
+    The image is rolled in its padded box. Pixels that leave on one side reappear on the
+    other, where they do not affect the correlation at any position in the box.
     """
 
     def rolled(values: Float[Array, "h w"]) -> Float[Array, "h w"]:
