@@ -1,14 +1,15 @@
-"""How the particles' signal falls off against the template's, estimated without bias.
+"""Unbiased estimate of the particles' envelope relative to the template's.
 
-A pose that was fitted at a frequency correlates with the noise there, so that what is
-measured at it confirms the envelope that it was fitted with. Therefore the frequencies are
-dealt out in turn into folds of narrow rings: for each fold the pose is fitted to all other
-rings, and the signal is measured in those that were left out, whose noise knows nothing of
-the pose. What is left is that such a pose is not quite right, and that the expected image
-at it falls short of the true one, most where the image turns fastest. How much is seen in
-simulated particles, and divided out (`envelope_fit`).
+A pose that was fitted at some frequency correlates with the noise there, so that a
+measurement at this frequency confirms the envelope that was assumed in the fit. Therefore
+frequencies are divided into narrow rings, and the rings in turn into folds. For each fold
+the pose is fitted to all other rings, and the signal is measured in the rings left out,
+whose noise is independent of the pose. One bias remains: a fitted pose is not exact, so the
+expected image at this pose is weaker than the true one, most at the frequencies at which
+the image changes fastest with the pose. The size of this effect is measured on simulated
+particles and divided out (`envelope_fit`).
 
-The same sums are a cross-validated score: what z the fitted poses have in data to which
+The same sums give a cross-validated score: the z-score of the fitted poses in data to which
 they were not fitted.
 """
 
@@ -30,17 +31,16 @@ from jaxrefine.refine.scoring import Score
 
 
 class RingSums(eqx.Module):
-    """What each ring says of a particle, at a pose that the other rings have given.
+    """Sums over each ring for a particle, at a pose fitted to other rings.
 
-    With F the expected image (template, filter, CTF, the table's B; no further envelope)
-    and Y the image, whose noise has variance 1.
+    F is the expected image (template, filter, CTF and the table's B factor; no further
+    envelope), Y the image, whose noise has variance 1.
 
     Attributes:
         seen: Σ Re(conj(F) Y).
-        power: Σ |F|²: the variance of `seen`, and its mean where strength and envelope
-            are 1.
-        information: JᵀJ, J the derivative of F in the coordinates of the pose.
-        frequency: Middle of each ring in 1/Å.
+        power: Σ |F|²: the variance of `seen`, and its mean if strength and envelope are 1.
+        information: JᵀJ, with J the derivative of F with respect to the pose coordinates.
+        frequency: Centre of each ring in 1/Å.
     """
 
     seen: Float[Array, "*n b"]
@@ -50,7 +50,7 @@ class RingSums(eqx.Module):
 
 
 def with_extra_b(particles: Particles, extra_b_angstrom2: ScalarLike) -> Particles:
-    """Particles whose signal is taken to fall off by so much more than the table says."""
+    """Add `extra_b_angstrom2` to the B factors of the particles."""
     b = particles.optics.b_factor_angstrom2
     return eqx.tree_at(
         lambda p: p.optics.b_factor_angstrom2,
@@ -72,25 +72,25 @@ def cross_validated_sums(
     measured: Particles | None = None,
     mesh: Mesh | None = None,
 ) -> RingSums:
-    """Fit each particle's pose to all rings but some, and measure in these; for all.
+    """For each fold, fit poses to all other rings and measure in the rings left out.
 
     Args:
         particles: A batch, as it was searched.
-        refined: Where the fits start.
-        template: For the polish, with cubic slices.
+        refined: Starting values of the fits.
+        template: Template with cubic slices, for the polish.
         grid: The grid that was searched.
-        score: The same score.
-        extra_b_angstrom2: Envelope that poses are fitted with, beside the table's.
-        rings: Which rings; None takes the defaults.
+        score: The score of the search.
+        extra_b_angstrom2: B factor, in addition to the table's, assumed in the fits.
+        rings: The rings; None takes the defaults.
         polish: As for `polish_particles`.
-        measured: The images to measure in, where they are not those that poses are fitted
-            to: the same without noise, say.
+        measured: The images to measure in, if they differ from those that the poses are
+            fitted to: for example the same images without noise.
         mesh: From `device_mesh`.
     """
     measured = particles if measured is None else measured
     rings = rings or Rings()
     polish = replace(polish or Polish(), errors=False, prior="none")
-    # What the fit has to exceed is a score of all rings: any of some rings will do.
+    # The score in `refined` is over all rings, and a fit to fewer rings need not exceed it.
     start = eqx.tree_at(
         lambda r: r.z_score,
         refined,
@@ -120,16 +120,19 @@ def simulated_like(
     extra_b_angstrom2: float,
     seed: int,
 ) -> tuple[Particles, Particles]:
-    """The expected images of particles at their poses, in new noise and without any.
+    """Simulate particles at given poses, with new noise and without noise.
 
     Args:
         particles: A batch.
         refined: Their poses.
-        template: With cubic slices.
-        score: The same score.
-        strength: Of all.
-        extra_b_angstrom2: The envelope beside the table's.
-        seed: Of the noise.
+        template: Template with cubic slices.
+        score: The score of the search.
+        strength: Strength of all particles.
+        extra_b_angstrom2: B factor in addition to the table's.
+        seed: Seed of the noise.
+
+    Returns:
+        The particles with noise, and the same without noise.
     """
     blurred = with_extra_b(particles, extra_b_angstrom2)
     image = strength * _expected_images(blurred, refined, template, score)
@@ -144,7 +147,7 @@ def simulated_like(
 def _expected_images(
     particles: Particles, refined: Refined, template: Template, score: Score
 ) -> Float[Array, "n Qh Qw"]:
-    """At a strength of 1, where the particles' cuts are."""
+    """Expected images at a strength of 1, in the padded boxes of the particles."""
 
     def one(both: tuple[Particles, Refined]) -> Float[Array, "Qh Qw"]:
         particle, found = both
@@ -153,14 +156,14 @@ def _expected_images(
         offsets = eqx.tree_at(lambda o: o.shift_px, Offsets.zeros(), move - jnp.round(move))
         values, _ = feature(offsets, there, template, score)
         image = image_of(values, score)
-        # Back to where the cut was.
+        # Back to the original place of the padded box.
         return jnp.roll(image, jnp.round(move).astype(jnp.int32), axis=(0, 1))
 
     return jax.lax.map(one, (particles, refined))
 
 
 def _without(particles: Particles, rings: Rings, fold: int, score: Score) -> Particles:
-    """Particles to which the rings of a fold say nothing."""
+    """The particles without the signal in the rings of one fold."""
     return eqx.tree_at(
         lambda p: (p.filter_image, p.filter_template),
         particles,
@@ -180,7 +183,7 @@ def _sums(
     rings: Rings,
     parameters: tuple[str, ...],
 ) -> RingSums:
-    """Sums over every ring, at the poses of one fit."""
+    """Sums over every ring at the poses of one fit."""
     members = rings.members(score.padded_box)
 
     def one(both: tuple[Particles, Refined]) -> RingSums:
@@ -200,7 +203,7 @@ def _sums(
         image = spectrum(particle, score)
         image = jnp.stack([image.real.ravel(), image.imag.ravel()])
         rows = jnp.concatenate([image[None], values[None], slopes])
-        # One more coefficient, of 0, fills rings up to one size.
+        # An additional coefficient of 0 pads all rings to the same length.
         rows = jnp.pad(rows, ((0, 0), (0, 0), (0, 1)))[:, :, members]
         high = jax.lax.Precision.HIGHEST
         product = jnp.einsum("icbk,jcbk->bij", rows, rows, precision=high)

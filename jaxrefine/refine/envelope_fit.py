@@ -1,6 +1,6 @@
-"""An envelope from what the rings say: strength and extra B of all particles together.
+"""Fit of an envelope to the ring sums: strength and extra B of all particles together.
 
-Plain float64 numpy: a few numbers per particle.
+In float64 with numpy, since there are only a few numbers per particle.
 """
 
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ from jaxtyping import Float
 from jaxrefine.refine.coordinates import parameter_slices
 from jaxrefine.refine.envelope import Rings, RingSums
 
-# Where extra B is looked for, in Å², and in what steps; between them by a parabola.
+# Values of extra B that are tried, in Å²; a parabola interpolates between them.
 _B_ANGSTROM2 = np.arange(-200.0, 2001.0, 10.0)
-_GROUPS = 20  # of particles, left out in turn
+_GROUPS = 20  # groups of particles for the jackknife
 _ROUNDS = 8
 _INFLATIONS = np.linspace(0.5, 6.0, 111)
-# Where an image says nothing a pose is still known as well as this: what a match and a
-# search leave (degrees, px, Å, Å, Å).
+# Standard deviation of a pose after match and search, even if the image itself holds no
+# information (degrees, px, Å, Å, Å).
 _WIDEST = {
     "orientation": 6.0,
     "shift": 2.0,
@@ -29,12 +29,12 @@ _WIDEST = {
 
 @dataclass(frozen=True)
 class Fitting:
-    """How the poses of some sums were fitted.
+    """Conditions under which the poses of some ring sums were fitted.
 
     Attributes:
-        rings: Which rings.
-        parameters: What was free.
-        extra_b_angstrom2: The envelope that was taken.
+        rings: The rings.
+        parameters: The free parameters.
+        extra_b_angstrom2: The extra B that was assumed.
     """
 
     rings: Rings
@@ -44,12 +44,12 @@ class Fitting:
 
 @dataclass(frozen=True)
 class EnvelopeFit:
-    """The fall-off of the signal, strength · exp(-B k²/4) beside the table's B.
+    """Decay of the signal, strength · exp(-B k²/4), in addition to the table's B factor.
 
     Attributes:
-        extra_b_angstrom2: B beside the table's.
+        extra_b_angstrom2: B, in addition to the table's.
         sigma_angstrom2: Its standard error, by the jackknife over particles.
-        strength: The particles' mean amplitude on the template's own scale.
+        strength: Mean amplitude of the particles relative to the template.
     """
 
     extra_b_angstrom2: float
@@ -58,13 +58,13 @@ class EnvelopeFit:
 
 
 def fit_envelope(sums: RingSums, fitting: Fitting, inflation: float = 1.0) -> EnvelopeFit:
-    """Weighted least squares of `seen` on strength · envelope · attenuation · `power`.
+    """Fit strength · envelope · attenuation · `power` to `seen` by weighted least squares.
 
-    Every particle counts by its power alone, not by its score: those that are none dilute
-    the strength, and leave the shape.
+    Particles are weighted by their power only, not by their score: false positives lower
+    the strength but do not change the shape.
 
     Args:
-        sums: Of all particles, as numpy arrays.
+        sums: Sums of all particles, as numpy arrays.
         fitting: How their poses were fitted.
         inflation: As for `attenuation`, from `fit_inflation`.
     """
@@ -72,7 +72,7 @@ def fit_envelope(sums: RingSums, fitting: Fitting, inflation: float = 1.0) -> En
     group = np.arange(count) % min(_GROUPS, count)
     member = (group == np.arange(group.max() + 1)[:, None]).astype(float)
     factor = np.exp(-_B_ANGSTROM2[:, None, None] * sums.frequency**2 / 4)
-    # The strength decides how well poses are known: to begin with, as seen.
+    # The attenuation depends on the strength. It starts at the value without attenuation.
     b = fitting.extra_b_angstrom2
     strength = float(sums.seen.sum() / sums.power.sum())
     for _ in range(_ROUNDS):
@@ -94,7 +94,7 @@ def fit_envelope(sums: RingSums, fitting: Fitting, inflation: float = 1.0) -> En
 def _best(
     along: Float[np.ndarray, " B"], own: Float[np.ndarray, " B"]
 ) -> tuple[float, float]:
-    """B and strength at which along²/own is largest."""
+    """The B that maximises along²/own, and the strength there."""
     gain = np.maximum(along, 0) ** 2 / own
     at = int(np.clip(np.argmax(gain), 1, len(gain) - 2))
     before, here, after = gain[at - 1 : at + 2]
@@ -111,19 +111,20 @@ def attenuation(
     strength: float,
     inflation: float = 1.0,
 ) -> Float[np.ndarray, "n b"]:
-    """What a pose's error leaves of a ring's signal: exp(-tr(C JᵀJ) / (2 power)).
+    """Factor on a ring's signal due to pose errors: exp(-tr(C JᵀJ) / (2 power)).
 
-    C is the covariance of the pose that all other rings give. They were weighted by one
-    envelope and have another, so that it is H⁻¹ G H⁻¹ (White, Econometrica 50 (1982) 1):
-    H the curvature that the signal has, G the variance of the gradient's noise.
+    C is the covariance of the pose fitted to all other rings. These were weighted with an
+    envelope that differs from that of the signal, so that C = H⁻¹ G H⁻¹ (White,
+    Econometrica 50 (1982) 1), with H the curvature of the signal and G the variance of the
+    gradient due to noise.
 
     Args:
-        sums: Of all particles.
+        sums: Sums of all particles.
         fitting: How their poses were fitted.
-        true_b_angstrom2: The envelope that the signal has.
-        strength: Its strength.
-        inflation: Factor on C. Where the image says little, poses are further off than its
-            curvature says.
+        true_b_angstrom2: The extra B of the signal.
+        strength: The strength of the signal.
+        inflation: Factor on C. At low signal, pose errors exceed those that the curvature
+            predicts.
     """
     rings, at = fitting.rings, parameter_slices(fitting.parameters)
     fitted, true = (
@@ -151,18 +152,18 @@ def attenuation(
 
 
 def fit_inflation(sums: RingSums, fitting: Fitting, truth: EnvelopeFit) -> float:
-    """How much further off poses are than `attenuation` takes them to be.
+    """Fit the `inflation` of `attenuation` to simulated particles.
 
     Args:
-        sums: Of simulated particles, `seen` in their images without noise.
+        sums: Sums of simulated particles, with `seen` from their images without noise.
         fitting: How their poses were fitted.
-        truth: Their envelope and their strength.
+        truth: Their true envelope and strength.
     """
     b, strength = truth.extra_b_angstrom2, truth.strength
     whole = strength * np.exp(-b * sums.frequency**2 / 4) * sums.power
     rule = attenuation(sums, fitting, b, strength)
     expected = np.sum(rule ** _INFLATIONS[:, None, None] * whole, axis=1)
-    # As the fit weighs rings.
+    # Rings are weighted as in `fit_envelope`.
     variance = np.maximum(sums.power.sum(0), 1e-12)
     misfit = np.sum((expected - sums.seen.sum(0)) ** 2 / variance, axis=1)
     return float(_INFLATIONS[np.argmin(misfit)])
@@ -171,10 +172,10 @@ def fit_inflation(sums: RingSums, fitting: Fitting, truth: EnvelopeFit) -> float
 def expected_errors(
     sums: RingSums, fitting: Fitting, found: EnvelopeFit
 ) -> Float[np.ndarray, " p"]:
-    """Median standard error of each coordinate, from the signal in all rings.
+    """Median standard error of each coordinate, expected from the signal in all rings.
 
-    Of particles of the mean strength, by the Fisher information; their lengths, which have
-    to be found as well, aside.
+    From the Fisher information of particles of the mean strength, without the loss due to
+    each particle's own unknown strength.
     """
     signal = found.strength * np.exp(-found.extra_b_angstrom2 * sums.frequency**2 / 4)
     information = np.einsum("nb,nbpq->npq", signal**2, sums.information)
@@ -184,7 +185,7 @@ def expected_errors(
 
 
 def cross_validated_z(sums: RingSums, extra_b_angstrom2: float) -> Float[np.ndarray, " n"]:
-    """Score of each particle in data to which its pose was not fitted."""
+    """z-score of each particle in data to which its pose was not fitted."""
     factor = np.exp(-extra_b_angstrom2 * sums.frequency**2 / 4)
     power = np.sum(factor**2 * sums.power, axis=1)
     return np.sum(factor * sums.seen, axis=1) / np.sqrt(power)

@@ -1,4 +1,4 @@
-"""The estimate of an envelope, from particles and from simulated ones like them."""
+"""Estimate of an envelope from particles and from similar simulated ones."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -27,28 +27,28 @@ from jaxrefine.refine.envelope_fit import (
 from jaxrefine.refine.polish import Polish
 from jaxrefine.refine.scoring import Score
 
-# The B that poses are fitted with at first: a broad hill. From there a sharp one is found,
-# but not the other way round: among ripples a pose stays where the search has put it, and
-# that has seen the noise of all rings.
+# Extra B of the first fit. A large value gives a broad maximum, from which the fit finds a
+# sharp one, but not the reverse: on a rippled score a pose stays where the search put it,
+# and the search has used the noise of all rings.
 FIRST_B_ANGSTROM2 = 300.0
 _MOST_PASSES = 3
 
-# Particles, where they were found, and the images to measure in.
+# Particles, their refined poses, and the images to measure in.
 _Batch = tuple[Particles, Refined, Particles]
 
 
 @dataclass(frozen=True, eq=False)
 class EnvelopeStudy:
-    """Some particles, to be measured with any envelope.
+    """Particles for the estimate of an envelope.
 
     Attributes:
-        batches: Particles, and what a search with `FIRST_B_ANGSTROM2` found of them.
-        template: With cubic slices.
-        grid: What was searched.
-        score: How it was scored.
-        polish: How poses are fitted.
+        batches: Particles, and the results of a search with `FIRST_B_ANGSTROM2`.
+        template: Template with cubic slices.
+        grid: The grid that was searched.
+        score: The score of the search.
+        polish: Settings for the fits of poses.
         mesh: From `device_mesh`.
-        rings: Of the Fourier plane.
+        rings: Rings of the Fourier plane.
     """
 
     batches: Sequence[tuple[Particles, Refined]]
@@ -61,16 +61,21 @@ class EnvelopeStudy:
 
     @property
     def count(self) -> int:
-        """Number of particles that were scored."""
+        """Number of particles with a score."""
         return sum(int(_scored(*batch).sum()) for batch in self.batches)
 
     def fit(
         self,
     ) -> tuple[EnvelopeFit, Float[np.ndarray, " n"], Float[np.ndarray, " p"]]:
-        """The envelope; cross-validated scores and expected errors of poses with it.
+        """Estimate the envelope.
 
-        Each pass fits poses with what the one before has found, and then as many simulated
-        particles, to see how far off such poses are. It ends where B stands.
+        Each pass fits poses with the B of the pass before, and then the poses of as many
+        simulated particles, to measure the pose errors. It stops when B changes by less
+        than its standard error.
+
+        Returns:
+            The envelope, the cross-validated z-scores, and the expected standard errors of
+            the pose coordinates.
         """
         b, inflation = FIRST_B_ANGSTROM2, 1.0
         for _ in range(_MOST_PASSES):
@@ -88,7 +93,7 @@ class EnvelopeStudy:
         return found, cross_validated_z(sums, b), expected_errors(sums, fitting, found)
 
     def scores(self, extra_b_angstrom2: float) -> Float[np.ndarray, " n"]:
-        """Cross-validated scores of poses that were fitted with an envelope."""
+        """Cross-validated z-scores of poses that were fitted with this extra B."""
         sums = self._measure(self._with(extra_b_angstrom2))
         return cross_validated_z(sums, extra_b_angstrom2)
 
@@ -99,7 +104,7 @@ class EnvelopeStudy:
         return self._sums(fitting, ((p, r, p) for p, r in self.batches))
 
     def _simulate(self, fitting: Fitting, truth: EnvelopeFit) -> RingSums:
-        """Of particles in new noise, measured in their images without noise."""
+        """Ring sums of simulated particles, measured in their images without noise."""
         made: list[_Batch] = []
         for number, (particles, found) in enumerate(self.batches):
             noisy, clean = simulated_like(

@@ -1,6 +1,6 @@
 """Search grids: offsets of orientation, defocus and pixel size.
 
-Grids are small constants of a run, made once in float64 by numpy.
+Grids are small and constant during a run; numpy computes them once, in float64.
 """
 
 import math
@@ -24,21 +24,21 @@ def search_offsets(
     skip_enforce_zero: bool = False,
     past_maximum: bool = False,
 ) -> Float[np.ndarray, " n"]:
-    """Evenly spaced offsets, with 0 inserted in order where the spacing misses it.
+    """Evenly spaced offsets, in order, with 0 inserted if the spacing misses it.
 
     Args:
         minimum: First offset.
-        maximum: No offset is larger, up to rounding.
+        maximum: Upper limit of the offsets, up to rounding.
         step: Spacing, positive.
-        skip_enforce_zero: Leave 0 out where the spacing misses it.
-        past_maximum: Use Leopard-EM's `arange(min, max + step, step)`, which goes past
-            the maximum where the range is no multiple of the step.
+        skip_enforce_zero: Do not insert 0 if the spacing misses it.
+        past_maximum: Use Leopard-EM's `arange(min, max + step, step)`, which exceeds the
+            maximum if the range is no multiple of the step.
     """
     if step <= 0 or maximum < minimum:
         raise ValueError(
             f"offsets {minimum} … {maximum} step {step}: need min ≤ max, step > 0"
         )
-    # A millionth of a step forgives the rounding of decimal steps.
+    # A tolerance of a millionth of a step, for the rounding of decimal steps.
     reach = (maximum - minimum) / step
     count = math.ceil(reach + 1 - 1e-6) if past_maximum else math.floor(reach + 1e-6) + 1
     offsets = minimum + step * np.arange(count)
@@ -51,7 +51,7 @@ def search_offsets(
 
 
 def _symmetric_steps(coarse: float, fine: float) -> Float[np.ndarray, " n"]:
-    """-coarse … coarse in steps of fine, symmetric, always holding 0."""
+    """-coarse … coarse in steps of fine, symmetric and including 0."""
     count = math.floor(coarse / fine + 1e-6)
     return fine * np.arange(-count, count + 1)
 
@@ -61,7 +61,7 @@ def _with_in_plane(
     tilt_at_edge: Bool[np.ndarray, " t"],
     psi_deg: Float[np.ndarray, " p"],
 ) -> tuple[Float[np.ndarray, "k 3 3"], Bool[np.ndarray, " k"]]:
-    """Every tilt with every in-plane rotation; psi runs fastest."""
+    """Combine every tilt with every in-plane rotation; psi varies fastest."""
     spins = rotations.rotation_z(psi_deg)
     combined = (tilts[:, None] @ spins[None]).reshape(-1, 3, 3)
     spin_at_edge = (np.abs(psi_deg) == np.abs(psi_deg).max()) & (len(psi_deg) > 1)
@@ -72,15 +72,15 @@ def _with_in_plane(
 def uniform_orientations(
     *, psi_coarse: float, psi_fine: float, theta_coarse: float, theta_fine: float
 ) -> tuple[Float[np.ndarray, "k 3 3"], Bool[np.ndarray, " k"]]:
-    """The local ball of SO(3): a disk of tilts, each with every in-plane rotation.
+    """Local grid on SO(3): a disk of tilts, each with every in-plane rotation.
 
-    Rings of tilt every `theta_fine` up to `theta_coarse`, round(2π·ring) directions on
-    ring number `ring`, the untilted pole once; in-plane rotations -psi_coarse …
-    psi_coarse in steps of `psi_fine`. R = Rz(α) Ry(θ) Rz(-α) Rz(ψ), so that a tilt
-    brings no in-plane rotation along. All in degrees.
+    The tilts are on rings every `theta_fine` up to `theta_coarse`, with round(2π·ring)
+    directions on ring number `ring` and the untilted orientation once. In-plane rotations
+    are -psi_coarse … psi_coarse in steps of `psi_fine`. R = Rz(α) Ry(θ) Rz(-α) Rz(ψ), which
+    is a tilt without in-plane rotation, after Rz(ψ). All angles are in degrees.
 
     Returns:
-        Offset rotations, and which of them lie on the grid's border.
+        Offset rotations, and a mask of those on the border of the grid.
     """
     directions, tilts = [0.0], [0.0]
     rings = math.floor(theta_coarse / theta_fine + 1e-6)
@@ -107,10 +107,10 @@ def cartesian_orientations(
     psi_coarse: float,
     psi_fine: float,
 ) -> tuple[Float[np.ndarray, "k 3 3"], Bool[np.ndarray, " k"]]:
-    """Three independent axes: tilt about the image's x (phi steps) and y (theta steps).
+    """Grid of independent tilts about the image's x axis (phi) and y axis (theta), and psi.
 
-    The two tilts are the components of one rotation vector (x, y, 0), a square instead
-    of a disk; the in-plane rotation (psi steps) follows as in `uniform_orientations`.
+    The two tilts are the components of one rotation vector (x, y, 0) and cover a square
+    instead of a disk; in-plane rotations (psi) are as in `uniform_orientations`.
     """
     about_x = _symmetric_steps(phi_coarse, phi_fine)
     about_y = _symmetric_steps(theta_coarse, theta_fine)
@@ -127,9 +127,9 @@ def leopard_em_orientations(
 ) -> tuple[Float[np.ndarray, "k 3 3"], Bool[np.ndarray, " k"]]:
     """Leopard-EM 1.2's grid (torch-so3 0.6 `get_local_high_resolution_angles`, "uniform").
 
-    phi is limited to ±psi_coarse, so that one of the two tilt axes is hardly searched:
-    it is here for comparison only. Order and count are the peer's: 441 orientations at
-    psi 1.5/0.15, theta 2.5/0.25.
+    phi is limited to ±psi_coarse, which leaves one of the two tilt axes almost unsearched;
+    the grid exists for comparison only. Order and number of orientations are Leopard-EM's:
+    441 at psi 1.5/0.15, theta 2.5/0.25.
     """
     thetas = np.arange(-theta_coarse, theta_coarse + theta_fine, theta_fine)
     span = math.radians(2 * psi_coarse)
@@ -156,7 +156,7 @@ def leopard_em_orientations(
 
 
 def identity_orientation() -> tuple[Float[np.ndarray, "1 3 3"], Bool[np.ndarray, " 1"]]:
-    """The single orientation of a search that is switched off."""
+    """The single orientation used when the orientation is not searched."""
     return np.eye(3)[None], np.zeros(1, bool)
 
 
@@ -166,7 +166,7 @@ def local_grid(
     pixel_size_angstrom: Float[np.ndarray, " m"] | None = None,
     frame: Literal["image", "volume"] = "image",
 ) -> SearchGrid:
-    """Put a grid together; None leaves a quantity unsearched (the single offset 0)."""
+    """Build a search grid; None leaves a quantity unsearched (the single offset 0)."""
     rotation, at_edge = orientations if orientations is not None else identity_orientation()
     zero = np.zeros(1)
     defocus = zero if defocus_angstrom is None else defocus_angstrom

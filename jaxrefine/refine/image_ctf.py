@@ -1,4 +1,4 @@
-"""The default score: filter and CTF on the image."""
+"""The default score: filter and CTF applied to the image."""
 
 import math
 from dataclasses import replace
@@ -29,13 +29,13 @@ from jaxrefine.refine.scoring import (
     window_columns,
 )
 
-# The cut keeps all signal up to this resolution; finer signal may spread beyond it.
+# The padded box holds all signal up to this resolution; finer signal may spread beyond it.
 _KEPT_RESOLUTION_ANGSTROM = 4.0
 _WIDEST_SPREAD_PX = 2000
 
 
 class PreparedImageCTF(eqx.Module):
-    """Per pixel size (m) and defocus (l): image with CTF, and the norm's weights."""
+    """Image with CTF and weights of the norm, per pixel size (m) and defocus (l)."""
 
     scale: Float[Array, " m"]
     image_rfft: Complex[Array, "m l H Wr"]
@@ -43,19 +43,21 @@ class PreparedImageCTF(eqx.Module):
 
 
 class ImageCTF(Score):
-    """CTF and filter on the image; nothing of the signal lost.
+    """Score that applies CTF and filter to the image, without loss of signal.
 
-    With y the filtered image, t the projection of the template (border mean subtracted),
-    h the point spread of F·CTF: the correlation Σ t (y ∗ h) / ‖t ∗ h‖. The convolution
-    of y is done on a cut larger than the box by the CTF's spread at 4 Å; ‖t ∗ h‖² is the
-    sum over lags of the autocorrelations of t and h, exact at any defocus, since h's is
-    sampled on a grid wide enough for its oscillation.
+    With y the filtered image, t the projection of the template (border mean subtracted)
+    and h the point spread function of filter times CTF, the correlation is
+    Σ t (y ∗ h) / ‖t ∗ h‖. The convolution of y is computed in the padded box, which exceeds
+    the box by the spread of the CTF at 4 Å. ‖t ∗ h‖² is the sum over lags of the product of
+    the autocorrelations of t and h. It is exact at any defocus, because the transform of
+    the latter is sampled finely enough for its oscillations.
 
     Attributes:
         box: (H, W) of the box.
         side: Side of the template.
         padded_shape: (Qh, Qw) of the padded box, from `for_particles`.
-        norm_side: Side of the grid on which |F·CTF|² is sampled; odd is more accurate.
+        norm_side: Side of the grid on which |F·CTF|² is sampled; odd sides are more
+            accurate.
     """
 
     box: tuple[int, int] = eqx.field(static=True)
@@ -74,7 +76,7 @@ class ImageCTF(Score):
         spherical_aberration_mm: float,
         pixel_size_angstrom: float,
     ) -> "ImageCTF":
-        """Choose the grids for the widest CTF that a run will meet.
+        """Choose the grids for the widest CTF that occurs in a run.
 
         Args:
             box: (H, W).
@@ -85,9 +87,9 @@ class ImageCTF(Score):
             pixel_size_angstrom: Smallest pixel size, offsets included.
 
         Raises:
-            InputError: A box that is odd or smaller than the template; a defocus in µm;
-                or a CTF that would spread a particle over thousands of pixels, as it does
-                where a number is in the wrong unit.
+            InputError: The box is odd or smaller than the template; the defocus seems to be
+                in µm; or the CTF would spread a particle over thousands of pixels, which
+                indicates a number in the wrong unit.
         """
         box = (int(box[0]), int(box[1]))
         if box[0] % 2 or box[1] % 2:
@@ -96,7 +98,7 @@ class ImageCTF(Score):
         optics = (max_defocus_angstrom, voltage_kv, spherical_aberration_mm)
         kept = max(_KEPT_RESOLUTION_ANGSTROM, 2 * pixel_size_angstrom)
         margin = math.ceil(ctf_spread_px(*optics, pixel_size_angstrom, kept))
-        # |CTF|² holds twice the CTF's phase, up to the corner of the Fourier plane.
+        # |CTF|² has twice the phase of the CTF, and extends to the corner of the plane.
         corner = math.sqrt(2) * pixel_size_angstrom
         widest = ctf_spread_px(*optics, pixel_size_angstrom, corner)
         if not widest <= _WIDEST_SPREAD_PX:
@@ -123,7 +125,7 @@ class ImageCTF(Score):
         spherical_aberration_mm: Float[np.ndarray, " n"],
         pixel_size_angstrom: Float[np.ndarray, " n"],
     ) -> Float[np.ndarray, " n"]:
-        """`for_particles` the other way round, for each of n particles."""
+        """Largest |defocus| for which the grids suffice: the inverse of `for_particles`."""
         wavelength = electron_wavelength_angstrom(voltage_kv)
         kept = np.maximum(_KEPT_RESOLUTION_ANGSTROM, 2 * pixel_size_angstrom)
         most = []
@@ -140,13 +142,13 @@ class ImageCTF(Score):
         return np.minimum(*most)
 
     def of_middle(self, side: int) -> "ImageCTF":
-        """The same score of the middle of its template, at the same positions.
+        """The same score for the middle of its template, at the same positions.
 
-        The CTF's spread depends on the grids, which stay: as finely resolved signal as
-        leaves the cut would otherwise make z-scores differ by some hundredths.
+        Padded box and norm grid are kept. With smaller ones, high-resolution signal that
+        leaves the padded box would change z-scores by some hundredths.
 
         Args:
-            side: Side of what `jaxrefine.physics.support.middle` gives.
+            side: Side of the trimmed template from `jaxrefine.physics.support.middle`.
         """
         height, width = (length - (self.side - side) for length in self.box)
         return replace(self, box=(height, width), side=side)
@@ -170,11 +172,11 @@ class ImageCTF(Score):
     def _seen(
         self, particle: Particles, pixel_size: ScalarLike, defocus: ScalarLike
     ) -> Float[Array, "H W"]:
-        """The box of the image, filtered and CTF-multiplied a second time."""
+        """The box of the image, with filter and CTF applied (the filter a second time)."""
         transfer = particle.filter_image * particle_ctf(
             particle, self.padded_box, pixel_size, defocus
         )
-        # Correlating with what a complex CTF makes of the projection: its conjugate here.
+        # A complex CTF on the projection is its conjugate on the image.
         turn = particle_phase_factor(particle, self.padded_box, pixel_size)
         transfer = transfer * jnp.conj(turn)
         seen = jnp.fft.irfft2(jnp.fft.rfft2(particle.image) * transfer, s=self.padded_box)
@@ -183,7 +185,7 @@ class ImageCTF(Score):
     def _norm_weights(
         self, particle: Particles, pixel_size: ScalarLike, defocus: ScalarLike
     ) -> Float[Array, "N Nr"]:
-        """What |T|² on twice the template's grid is weighed by in the norm's square."""
+        """Weights of |T|², on twice the template's grid, in the square of the norm."""
         doubled = (2 * self.side, 2 * self.side)
         ctf = particle_ctf(particle, self.filter_grid, pixel_size, defocus)
         spread = jnp.fft.irfft2((particle.filter_template * ctf) ** 2, s=self.filter_grid)

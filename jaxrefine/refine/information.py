@@ -1,4 +1,4 @@
-"""What an image says of a pose: the Fisher information, whole and in rings."""
+"""Fisher information that an image holds on a pose, in total and in rings."""
 
 import jax
 import jax.numpy as jnp
@@ -19,9 +19,9 @@ def _unit_feature_and_slopes(
     score: Score,
     parameters: tuple[str, ...],
 ) -> Float[Array, "q 2 k"]:
-    """The feature of unit length, and after it its slope along each coordinate.
+    """The unit feature, followed by its derivative with respect to each coordinate.
 
-    Changes of the feature's length are projected out: the particle's strength is unknown.
+    Changes of length are projected out, since the particle's strength is unknown.
     """
 
     def expected(coordinates: Float[Array, " p"]) -> Float[Array, "2 k"]:
@@ -29,7 +29,7 @@ def _unit_feature_and_slopes(
         values, _ = feature(offsets, particle, template, score)
         return jnp.stack([values.real, values.imag]).reshape(2, -1)
 
-    # One tangent after the other: less memory, and on a CPU twice as fast as together.
+    # One tangent at a time: less memory, and on a CPU twice as fast as all together.
     values, along = jax.linearize(expected, coordinates)
     slopes = jax.lax.map(along, jnp.eye(coordinates.shape[0]))
     length2 = jnp.sum(values**2)
@@ -45,7 +45,7 @@ def pose_information(
     score: Score,
     parameters: tuple[str, ...],
 ) -> Float[Array, "p p"]:
-    """JᵀJ of the feature of unit length: the Fisher information at a strength of 1."""
+    """JᵀJ of the unit feature: the Fisher information at a strength of 1."""
     rows = _unit_feature_and_slopes(coordinates, particle, template, score, parameters)
     high = jax.lax.Precision.HIGHEST
     return jnp.einsum("ick,jck->ij", rows[1:], rows[1:], precision=high)
@@ -58,11 +58,11 @@ def ring_information(
     score: Score,
     parameters: tuple[str, ...],
 ) -> RingInformation:
-    """`pose_information`, in rings of the Fourier plane."""
+    """`pose_information` for each ring of the Fourier plane."""
     rows = _unit_feature_and_slopes(coordinates, particle, template, score, parameters)
     high = jax.lax.Precision.HIGHEST
     total = jnp.einsum("ick,jck->ij", rows[1:], rows[1:], precision=high)
-    # One more coefficient, of 0, fills rings up to one size.
+    # An additional coefficient of 0 pads all rings to the same length.
     members = Rings().members(score.padded_box)
     rows = jnp.pad(rows, ((0, 0), (0, 0), (0, 1)))[:, :, members]
     product = jnp.einsum("icbk,jcbk->bij", rows, rows, precision=high)

@@ -1,4 +1,4 @@
-"""How a search is laid out: what it computes, how much at once, and how thoroughly."""
+"""Layout of a search: what it computes, how much at once, and how exhaustively."""
 
 import math
 from dataclasses import dataclass, replace
@@ -14,49 +14,53 @@ from jaxrefine.refine.scoring import Score
 
 Precision = Literal["float32", "float16", "bfloat16"]
 
-# Interpolation in defocus may be off by this share of a correlation's highest frequencies.
+# Largest error of interpolation in defocus, relative to the highest frequencies.
 _DEFOCUS_TOLERANCE = 5e-3
-# Nodes and candidates are worth their trouble up to this share of all orientations.
+# Nodes are used if nodes and candidates are at most this fraction of all orientations.
 _WORTHWHILE = 0.7
-# Rotations are counted by sines, which go no further than 90 degrees.
+# Rotations are measured by sines, which are monotonic only up to 90 degrees.
 _LARGEST_SINE = 0.8
-# Nodes of orientation: so many per radian of the fastest phase's turn, and at least.
+# Orientation nodes: number per radian of the fastest phase change, plus a constant.
 _NODES, _FEW_NODES = (1 / 2, 3), (1 / 4, 2)
-# Orientations that get a product of their own, at a time.
+# Number of orientations in one round of products without interpolation.
 _CANDIDATES, _FEW_CANDIDATES = 1024, 128
-# Where the template's signal ends, as a share of its side.
+# Radius of the template's signal, as a fraction of its side.
 _RADIUS = 0.4
-# Frequencies and orientations of one product. On a CPU the slices between gathering and
-# multiplying stay in its cache; an accelerator wants large products.
+# Frequencies and orientations of one matrix product. On a CPU the slices should fit in the
+# cache; accelerators need large products.
 _CPU_PRODUCT, _ACCELERATOR_PRODUCT = (1056, 512), (4096, 4096)
-# An accelerator searches small particles together, as many as have so many pixels.
+# An accelerator searches small particles together, up to this total number of pixels.
 _ACCELERATOR_PIXELS = 16 * 64**2
-# Memory of the columns: more brings no speed.
+# Largest memory for columns; more is not faster.
 _MOST_COLUMN_BYTES = 1 << 30
-# Of the free memory, what a search may plan with. XLA's own copies are the rest.
+# Fraction of the free memory that a layout uses. The rest is for XLA's own copies.
 _USABLE = 0.5
-# Smaller than this a search will not do, out of memory or not.
+# Lower limits, even when a device is out of memory.
 _LEAST_ORIENTATIONS, _LEAST_COLUMN_BYTES = 8, 1 << 20
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Sizes of the search's pieces. While it is thorough, results depend on none of them.
+    """Sizes of the parts of a search.
+
+    The results of an exhaustive search (`thorough`) do not depend on the other sizes.
 
     Attributes:
-        defocus_nodes: Chebyshev nodes that stand for all defoci, at most one for each.
-        orientation_nodes: Chebyshev nodes along each axis of rotation that stand for all
-            orientations at first; None leaves this step out.
-        particles: How many one device searches at a time. Each step then goes on until it
-            has gone far enough for all of them.
-        candidates: How many orientations at a time get a product of their own after it.
-        rescored: How many orientations are scored exactly, at least.
-        orientations: How many one matrix product takes.
-        frequencies: How many one matrix product takes.
-        column_bytes: Memory that the columns of one product may take.
-        precision: Of the products' inputs; sums are float32 always.
-        thorough: Go on until nothing that is left can win. Otherwise each step is done
-            once: the best is nearly always found, with far less work.
+        defocus_nodes: Number of Chebyshev nodes from which all defocus values are
+            interpolated, at most one for each.
+        orientation_nodes: Number of Chebyshev nodes along each axis of rotation, from which
+            all orientations are first interpolated; None omits this step.
+        particles: Number of particles that a device searches together. Each step then
+            continues until it is complete for all of them.
+        candidates: Number of orientations in each round of products after this step.
+        rescored: Smallest number of orientations that are scored exactly.
+        orientations: Number of orientations in one matrix product.
+        frequencies: Number of frequencies in one matrix product.
+        column_bytes: Largest memory of the columns of one product.
+        precision: Precision of the inputs of products; sums are always float32.
+        thorough: Search exhaustively: continue until no remaining orientation can exceed
+            the best. Otherwise each step is done once (the adaptive search), which nearly
+            always finds the best, with much less work.
     """
 
     defocus_nodes: int
@@ -71,13 +75,13 @@ class Layout:
     thorough: bool = True
 
     def nodes_pay(self, count: int) -> bool:
-        """Whether interpolating among orientations is less work than a product of all."""
+        """Whether interpolation is less work than products for all `count` orientations."""
         if self.orientation_nodes is None:
             return False
         return math.prod(self.orientation_nodes) + self.candidates <= _WORTHWHILE * count
 
     def halved(self) -> "Layout | None":
-        """The same with half the memory, or None where there is nothing to halve."""
+        """The layout with half the memory, or None if it cannot be reduced further."""
         if self.particles > 1:
             return replace(self, particles=self.particles // 2)
         orientations = max(self.orientations // 2, _LEAST_ORIENTATIONS)
@@ -94,10 +98,10 @@ class Layout:
 def count_defocus_nodes(
     half_range_angstrom: float, voltage_kv: float, pixel_size_angstrom: float
 ) -> int:
-    """Chebyshev nodes that interpolate the CTF over a range of defocus.
+    """Number of Chebyshev nodes for interpolating the CTF over a range of defocus.
 
-    At Nyquist, k = 1/(2p), the CTF's phase turns by Ω = πλk²·(half range) to either side;
-    r nodes leave at most 2 (Ω/2)^r / r! of exp(iΩx) on [-1, 1].
+    At Nyquist, k = 1/(2p), the phase of the CTF changes by ±Ω, Ω = πλk²·(half range). The
+    error of interpolating exp(iΩx) on [-1, 1] from r nodes is at most 2 (Ω/2)^r / r!.
     """
     k2 = (0.5 / pixel_size_angstrom) ** 2
     phase = math.pi * electron_wavelength_angstrom(voltage_kv) * half_range_angstrom * k2
@@ -110,21 +114,22 @@ def count_defocus_nodes(
 def count_orientation_nodes(
     rotation: Float[np.ndarray, "k 3 3"], side: int, scale: float, *, thorough: bool = True
 ) -> tuple[int, int, int] | None:
-    """Chebyshev nodes along each axis that interpolate correlations over orientations.
+    """Number of Chebyshev nodes along each axis for interpolation over orientations.
 
-    The phase at Nyquist and the particle's rim turns by Ω = π·radius·angle to either side.
-    Ω/2 + 3 nodes leave no more than what trilinear slices are off by themselves, 0.01
-    (side 64) to 0.04 (side 256) of a z-score of 13; more nodes gain nothing. Ω/4 + 2 tell
-    the promising from the others (`benchmarks/adaptive.py`); Ω/4 + 1 do not.
+    The phase at Nyquist and at the rim of the particle changes by ±Ω, Ω = π·radius·angle.
+    With Ω/2 + 3 nodes the error does not exceed that of trilinear slices, 0.01 (side 64) to
+    0.04 (side 256) of a z-score of 13; more nodes gain nothing. Ω/4 + 2 nodes suffice to
+    rank orientations (`benchmarks/adaptive.py`); Ω/4 + 1 do not.
 
     Args:
-        rotation: Offsets of a grid.
-        side: Of the template.
+        rotation: Offset rotations of a grid.
+        side: Side of the template.
         scale: Template voxel size / image pixel size.
-        thorough: Otherwise as few as will do to find where the best may be.
+        thorough: True for an exhaustive search; False uses only as many nodes as the
+            ranking needs.
 
     Returns:
-        Along x, y and z; None where the offsets turn too far to be interpolated.
+        The number along x, y and z; None if the offsets are too large for interpolation.
     """
     half = np.max(np.abs(np.asarray(turn(rotation))), axis=0) / 2
     if np.linalg.norm(half) > _LARGEST_SINE:
@@ -150,30 +155,30 @@ def plan_layout(
     precision: Precision | None = None,
     thorough: bool = True,
 ) -> Layout:
-    """A layout that serves every particle of a run and fits into a device's memory.
+    """Plan a layout that suits all particles of a run and fits into a device's memory.
 
     Args:
-        grid: The offsets.
-        score: How to correlate.
+        grid: The search grid.
+        score: The score.
         voltage_kv: The lowest voltage.
-        pixel_size_angstrom: The smallest pixel size to start from.
-        free_bytes: The device's memory that is free once the template is on it.
-        accelerator: Whether the device is one; not a CPU.
-        orientations: How many one product takes; None chooses by memory.
-        precision: Of the products' inputs; None takes float16 on accelerators, whose
-            matrix units are made for it, and float32 on CPUs.
+        pixel_size_angstrom: The smallest pixel size among the starting values.
+        free_bytes: Memory of the device that is free with the template on it.
+        accelerator: Whether the device is an accelerator and not a CPU.
+        orientations: Number of orientations in one product; None chooses by memory.
+        precision: Precision of the inputs of products; None takes float16 on accelerators,
+            which have matrix units for it, and float32 on CPUs.
         thorough: False plans an adaptive search.
     """
     _, defoci, count = grid.shape
     offsets = np.asarray(grid.defocus_angstrom)
     half_range = float(offsets.max() - offsets.min()) / 2
     smallest = pixel_size_angstrom + float(np.min(grid.pixel_size_angstrom))
-    # Without an end: no more nodes than offsets are ever used.
+    # The range may be infinite; no more nodes than offsets are used.
     nodes = min(count_defocus_nodes(half_range, voltage_kv, smallest), defoci)
 
     frequencies, most = _ACCELERATOR_PRODUCT if accelerator else _CPU_PRODUCT
     together = max(_ACCELERATOR_PIXELS // score.side**2, 1) if accelerator else 1
-    particles = 1 << (together.bit_length() - 1)  # so that halves divide a batch
+    particles = 1 << (together.bit_length() - 1)  # a power of 2, which can be halved
     others = _other_bytes(grid, score)
     while particles > 1 and _USABLE * free_bytes / particles < 2 * others:
         particles //= 2
@@ -181,11 +186,11 @@ def plan_layout(
     positions = math.prod(score.positions)
     column = 8 * nodes * score.side * (score.side // 2 + 1)
     wanted = min(_MOST_COLUMN_BYTES, positions * column)
-    # Columns exist twice, as they come and cut into chunks: half of what is usable.
+    # Columns exist twice, as computed and in chunks: a quarter each of the usable memory.
     column_bytes = int(max(min(wanted, usable / 4), _LEAST_COLUMN_BYTES))
     if orientations is None:
         together = min(positions, max(column_bytes // column, 1))
-        # A sample's place, weights and values; what a product holds, and its z-scores.
+        # Coordinates, weights and values of samples; a product and its z-scores.
         each = 4 * (20 * frequencies + (nodes + 3 * defoci) * together)
         fits = int(min(most, usable / 2 / each))
         orientations = max(min(fits, count), min(_LEAST_ORIENTATIONS, count))
@@ -205,7 +210,7 @@ def plan_layout(
 
 
 def _other_bytes(grid: SearchGrid, score: Score) -> int:
-    """What does not depend on the layout: a particle, and scoring its best exactly."""
+    """Memory that does not depend on the layout: a particle, and its exact scores."""
     pixel_sizes, defoci, _ = grid.shape
     box, filtered = math.prod(score.box), math.prod(score.filter_grid)
     optics = pixel_sizes * defoci

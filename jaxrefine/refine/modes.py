@@ -1,13 +1,13 @@
-"""Other optima of a particle's score, beside the one that a polish has climbed to.
+"""Other optima of a particle's score, in addition to the one that the polish has found.
 
-A structure that looks nearly the same from two sides, or an image that says little, has
-several poses that are nearly as good, and the curvature at one of them knows nothing of
-the others. The search has scored every orientation. Of those that are too far away for the
-first optimum to account for them, the best is climbed from as well, by the same program;
-and where its optimum holds a share of the posterior, the covariance is that of the mixture
-around the pose that is reported.
+A structure that looks almost the same from two directions, or an image with little signal,
+has several poses that fit almost equally well. The curvature at one of them contains no
+information on the others. The search has scored every orientation. The best of those that
+are too far from the first optimum to belong to it is polished as well, by the same program.
+If its optimum holds a share of the posterior, the reported covariance is that of the
+mixture, around the reported pose.
 
-Optima that differ in position or defocus alone are not looked for: a search keeps the
+Optima that differ only in position or defocus are not considered: the search keeps only the
 best of these for each orientation.
 """
 
@@ -30,39 +30,40 @@ from jaxrefine.refine.refine import best_in_box
 from jaxrefine.refine.scoring import Score
 from jaxrefine.refine.search import ranked_by_background
 
-# A start further off than this is not the first optimum's: of its own posterior e^(-9/2).
+# A start further away does not belong to an optimum, whose posterior is e^(-9/2) there.
 _FAR_SIGMAS = 3.0
-# Optima closer than this are one: its covariance holds both.
+# Optima closer than this count as one, whose covariance includes both.
 _APART_SIGMAS = 2.0
-# What others must hold of the posterior to be told, and to count one by one.
+# Smallest share of the posterior for an optimum to be counted separately.
 _LEAST_SHARE = 0.05
-# By how much more of the posterior's logarithm another optimum is reported, not the first:
-# what is better by less is no nearer to the truth (docs/decisions.md).
+# Gain in log posterior from which another optimum is reported instead of the first. At
+# smaller gains the other is not closer to the truth (docs/decisions.md).
 _CLEARLY = 2.0
-# z² that a start may lack of the grid's best. At equal starts a loss of 6 is a share of
-# 0.05; the grid's steps are unkind to one more than to the other.
+# Largest loss of z² of a start relative to the best grid point. Without a grid, a loss of 6
+# would be a share of 0.05; the steps of the grid lower some optima more than others.
 _MOST_LOST = 8.0
-# Climbs of one particle, the first included.
+# Largest number of polishes of one particle, including the first.
 _MOST_CLIMBS = 3
 
 Climb = Callable[[Refined], Polished]
 _Tree = TypeVar("_Tree")
-# A particle's start, and mean and deviation of the noise.
+# Starting alignment of a particle, and mean and standard deviation of its noise.
 _Own = tuple[Alignment, float, float]
 
 
 @dataclass(frozen=True, eq=False)
 class Searched:
-    """A batch that was searched, and is being polished.
+    """A batch that was searched and is being polished.
 
     Attributes:
         particles: The batch.
-        refined: What the search found of it, with `orientation_z`.
-        template: For the polish.
-        grid: What was searched.
-        score: How it was scored.
-        parameters: What is free, orientation included.
-        precision: Of the prior around the start, from `cell_precision`; None: none.
+        refined: Results of the search, with `orientation_z`.
+        template: Template for the polish.
+        grid: The grid that was searched.
+        score: The score of the search.
+        parameters: The free parameters, including the orientation.
+        precision: Precision of the prior around the starting values, from
+            `cell_precision`; None for no prior.
     """
 
     particles: Particles
@@ -75,16 +76,16 @@ class Searched:
 
     @property
     def orientation(self) -> slice:
-        """Where a covariance has the rotation."""
+        """Rows and columns of the orientation in a covariance matrix."""
         return parameter_slices(self.parameters)["orientation"]
 
 
 def with_other_optima(first: Polished, climb: Climb, searched: Searched) -> Polished:
-    """What a polish has found, other optima taken into account; not inside `jit`.
+    """Extend the result of a polish by other optima. Not for use inside `jit`.
 
     Args:
-        first: From each particle's grid best.
-        climb: Polishes the batch from other starts, but where z is NaN.
+        first: Result of the polish from each particle's best grid point.
+        climb: Polishes the batch from other starting values, except where z is NaN.
         searched: The batch.
     """
     if searched.refined.orientation_z is None or "orientation" not in searched.parameters:
@@ -106,7 +107,7 @@ def _on_host(tree: _Tree) -> _Tree:
 def _next_start(
     found: Sequence[Polished], tried: Sequence[np.ndarray], searched: Searched
 ) -> Refined | None:
-    """Where to climb from next; z is NaN where nowhere, None where no particle has one."""
+    """Starting values of the next polish; z is NaN for particles without any."""
     particles, refined, grid = searched.particles, searched.refined, searched.grid
     z_of_each = np.maximum(np.asarray(refined.orientation_z), 0)
     lost = z_of_each.max(axis=1, keepdims=True) ** 2 - z_of_each**2
@@ -114,7 +115,7 @@ def _next_start(
     rotation = np.array(particles.alignment.rotation, float)
     wanted = np.zeros(len(rotation), bool)
     at = searched.orientation
-    # Where the last climb came to nothing new there is none after it.
+    # Particles whose last polish found nothing new are not polished again.
     for i in np.flatnonzero(_climbed(found[-1])).tolist():
         near, start = lost[i] < _MOST_LOST, rotation[i]
         if len(found) > 1 and not _apart(_of(found[0], i), _of(found[-1], i), searched):
@@ -152,14 +153,15 @@ def _far_from_all(
     poses: Float[np.ndarray, "k 3 3"],
     known: Sequence[tuple[Float[np.ndarray, "3 3"], Float[np.ndarray, "3 3"]]],
 ) -> Float[np.ndarray, "3 3"] | None:
-    """The best orientation of a particle that no optimum or start so far accounts for.
+    """The best orientation of a particle that belongs to no known optimum or start.
 
-    It is the highest around: what is higher close by has a summit of its own.
+    It is a local maximum: no orientation near it has a higher z-score.
 
     Args:
-        z: Of orientations that are good enough to begin with.
-        poses: These.
-        known: Orientation and covariance of each optimum and start; the first's first.
+        z: z-scores of the orientations that are good enough as a start.
+        poses: These orientations.
+        known: Orientation and covariance of each optimum and start; first that of the
+            first optimum.
     """
     far = [_sigmas_apart(there, poses, c) > _FAR_SIGMAS for there, c in known]
     open_ = np.flatnonzero(np.all(far, axis=0))
@@ -174,7 +176,7 @@ def _far_from_all(
 def _best_place(
     particles: Particles, template: Template, score: Score
 ) -> tuple[Float[Array, " n"], Int[Array, "n 2"]]:
-    """`best_in_box`, placed as the search places particles."""
+    """`best_in_box`, with the statistics by which the search chooses positions."""
     return best_in_box(jax.vmap(ranked_by_background)(particles), template, score)
 
 
@@ -199,7 +201,7 @@ def _sigmas_apart(
     others: Float[np.ndarray, "*k 3 3"],
     covariance: Float[np.ndarray, "3 3"],
 ) -> Float[np.ndarray, "*k"]:
-    """How many standard errors lie between an orientation and others."""
+    """Distances between one orientation and others, in standard errors."""
     turn = matrix_to_rotation_vector(one.T @ others)
     inverse = np.linalg.inv(covariance.astype(float))
     return np.asarray(np.sqrt(np.einsum("...i,ij,...j->...", turn, inverse, turn)))
@@ -223,17 +225,16 @@ def _joined(found: Sequence[Polished], searched: Searched) -> Polished:
 
 
 def _mixture(optima: Sequence[Polished], own: _Own, searched: Searched) -> Polished:
-    """One particle's optimum, its covariance that of all of them around it.
+    """The optimum to report for one particle, with the covariance of the mixture around it.
 
-    The first, unless another is clearly better.
-
-    An optimum's share of the posterior is by Laplace's approximation: its likelihood,
-    times the volume of its covariance.
+    It is the first optimum, unless another is clearly better. The share of an optimum in
+    the posterior is computed by Laplace's approximation: its likelihood times the volume of
+    its covariance.
     """
     height = [_log_posterior(one, own, searched) for one in optima]
     first, best = optima[0], optima[int(np.argmax(height))]
     clearly = max(height) > height[0] + _CLEARLY
-    # By the maps' statistics, which differ between places, it may be lower all the same.
+    # The statistic maps vary with position, so its z-score may nevertheless be lower.
     lower = searched.precision is None and best.refined.z_score < first.refined.z_score
     if lower or not clearly:
         best = first
@@ -259,13 +260,13 @@ def _mixture(optima: Sequence[Polished], own: _Own, searched: Searched) -> Polis
 def _between(
     one: Polished, other: Alignment, searched: Searched
 ) -> Float[np.ndarray, " p"]:
-    """Where another alignment lies in the coordinates around an optimum."""
+    """Coordinates of another alignment relative to an optimum."""
     there, here = jax.tree.map(jnp.asarray, (other, one.refined.alignment))
     return np.asarray(offset_of(there, here, searched.parameters), float)
 
 
 def _log_posterior(one: Polished, own: _Own, searched: Searched) -> float:
-    """At an optimum: z²/2 in units of the noise, and what the prior takes off."""
+    """Log posterior at an optimum: z²/2, in units of the noise, plus the log prior."""
     start, background, noise = own
     above = (one.refined.correlation - background) / noise
     likelihood = max(float(above), 0.0) ** 2 / 2
@@ -276,13 +277,13 @@ def _log_posterior(one: Polished, own: _Own, searched: Searched) -> float:
 
 
 def _log_volume(one: Polished, unit: Polished) -> float:
-    """Half the logarithm of a covariance's determinant, in units of another's errors."""
+    """Half the log determinant of a covariance, in units of another's standard errors."""
     sigma = np.sqrt(np.diagonal(unit.covariance).astype(float))
     return np.linalg.slogdet(one.covariance / sigma[:, None] / sigma)[1] / 2
 
 
 def _apart(one: Polished, other: Polished, searched: Searched) -> bool:
-    """Whether neither's covariance holds the other's orientation."""
+    """Whether each orientation is outside the covariance of the other."""
     at = searched.orientation
     turn, there = _rotation(one), _rotation(other)
     return all(

@@ -1,4 +1,4 @@
-"""Chebyshev nodes: few values of defocus and orientation that stand for many."""
+"""Chebyshev nodes of defocus and orientation, from which other values are interpolated."""
 
 import math
 
@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 
 def turn(rotation: Float[Array | np.ndarray, "b 3 3"]) -> Float[Array, "b 3"]:
-    """Axis times twice the sine of the angle: a rotation vector, nearly, and smooth."""
+    """Rotation axis times twice the sine of the angle: smooth, unlike a rotation vector."""
     r = rotation
     return jnp.stack(
         [r[:, 2, 1] - r[:, 1, 2], r[:, 0, 2] - r[:, 2, 0], r[:, 1, 0] - r[:, 0, 1]], axis=-1
@@ -17,7 +17,7 @@ def turn(rotation: Float[Array | np.ndarray, "b 3 3"]) -> Float[Array, "b 3"]:
 
 
 def _turned(vector: Float[Array, "b 3"]) -> Float[Array, "b 3 3"]:
-    """The rotation of a `turn`, by up to 90 degrees (Rodrigues' formula)."""
+    """The inverse of `turn`, up to 90 degrees (Rodrigues' formula)."""
     x, y, z = (vector / 2).T
     zero = jnp.zeros_like(x)
     rows = [[zero, -z, y], [z, zero, -x], [-y, x, zero]]
@@ -46,7 +46,7 @@ def _weights(x: Float[Array, " b"], count: int) -> Float[Array, "b r"]:
 def defocus_nodes(
     offsets: Float[Array, " l"], count: int
 ) -> tuple[Float[Array, " r"], Float[Array, "l r"]]:
-    """Nodes over the range of some offsets, and the weights that lead back to these."""
+    """Nodes over the range of the offsets, and weights that interpolate to the offsets."""
     if count >= offsets.shape[0]:
         return offsets, jnp.eye(offsets.shape[0])
     centre = (jnp.max(offsets) + jnp.min(offsets)) / 2
@@ -56,11 +56,11 @@ def defocus_nodes(
 
 
 class OrientationNodes(eqx.Module):
-    """Nodes on a box of rotation vectors, as many along each axis as `counts` says.
+    """Nodes on a cuboid of rotations, `counts` along each axis.
 
     Attributes:
-        half: Half the box's sides, as `turn` measures.
-        counts: Nodes along x, y and z; 1 along an axis about which nothing turns.
+        half: Half the sides of the cuboid, in the units of `turn`.
+        counts: Number of nodes along x, y and z; 1 for an axis without rotation.
     """
 
     half: Float[Array, " 3"]
@@ -70,18 +70,18 @@ class OrientationNodes(eqx.Module):
     def around(
         cls, rotation: Float[Array, "k 3 3"], counts: tuple[int, int, int]
     ) -> "OrientationNodes":
-        """Nodes that span offset rotations."""
+        """Nodes that span the given offset rotations."""
         return cls(jnp.max(jnp.abs(turn(rotation)), axis=0), counts)
 
     @property
     def rotation(self) -> Float[Array, "n 3 3"]:
-        """Offset rotations of the nodes."""
+        """Offset rotations at the nodes."""
         axes = np.meshgrid(*(_chebyshev(count) for count in self.counts), indexing="ij")
         unit = np.stack([axis.ravel() for axis in axes], axis=-1).astype(np.float32)
         return _turned(self.half * unit)
 
     def weights(self, rotation: Float[Array, "b 3 3"]) -> Float[Array, "b n"]:
-        """Lagrange weights that lead from the nodes to offset rotations."""
+        """Lagrange weights that interpolate from the nodes to offset rotations."""
         unit = turn(rotation) / jnp.where(self.half > 0, self.half, 1)
         x, y, z = (_weights(unit[:, i], self.counts[i]) for i in range(3))
         products = x[:, :, None, None] * y[:, None, :, None] * z[:, None, None, :]

@@ -1,6 +1,6 @@
-"""Norms of all orientations from a few exact ones.
+"""Norms of all orientations, fitted to a few exact ones.
 
-Norms turn slowly with orientation: a cubic in the rotation vector serves a local grid.
+Norms vary slowly with orientation: on a local grid a cubic in the rotation vector suffices.
 """
 
 from typing import Any
@@ -15,12 +15,12 @@ from jaxrefine.data import SearchGrid, Template
 from jaxrefine.refine.nodes import turn
 from jaxrefine.refine.scoring import Score
 
-# Orientations whose norms are exact. A cubic has 20 coefficients.
+# Number of orientations whose norms are computed. A cubic has 20 coefficients.
 _NORM_SAMPLES = 96
 
 
 class NormFit(eqx.Module):
-    """log of the norm as a cubic in the offset's rotation vector."""
+    """Logarithm of the norm as a cubic in the rotation vector of the offset."""
 
     coefficients: Float[Array, "m l c"]
     width: Float[Array, ""]
@@ -46,9 +46,9 @@ def fit_norms(
     poses: Float[Array, "k 3 3"],
     grid: SearchGrid,
 ) -> tuple[NormFit, Float[Array, ""]]:
-    """The fit, and its largest relative error at the samples."""
+    """Fit the norms; also returns the largest relative error at the samples."""
     count = poses.shape[0]
-    # At random: evenly spaced ones may all have the same in-plane rotation.
+    # A random sample: evenly spaced ones may all have the same in-plane rotation.
     drawn = np.random.default_rng(0).permutation(count)[:_NORM_SAMPLES]
     sample = np.sort(drawn)
     exact = jax.lax.map(

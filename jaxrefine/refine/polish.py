@@ -1,6 +1,6 @@
-"""Polish: from the grid's best to the continuous optimum, with standard errors.
+"""Polish: from the best grid point to the continuous optimum, with standard errors.
 
-Maximises the same z-score that the search does, over all coordinates of the pose together.
+It maximises the z-score of the search over all coordinates of the pose together.
 """
 
 from collections.abc import Callable
@@ -61,25 +61,29 @@ Objective = Callable[[Offsets, Particles, Template, Score], Float[Array, ""]]
 
 
 class Polish(eqx.Module):
-    """What to polish, and how. Plain settings, no arrays.
+    """Settings of the polish; plain values, no arrays.
 
     Attributes:
-        parameters: Which of orientation, shift, defocus, astigmatism, pixel_size are
-            free.
-        bound_to_cell: Stay within half a step of the grid's best, and one pixel. Steps are
-            commonly finer than standard errors: then most particles end at a limit.
+        parameters: The free parameters, out of orientation, shift, defocus, astigmatism
+            and pixel_size.
+        bound_to_cell: Stay within half a step of the best grid point, and within one pixel.
+            Steps are usually finer than standard errors; then most particles end at a
+            limit.
         method: "gauss_newton" (Levenberg-Marquardt), or "adam".
-        max_evaluations: Of the score and its derivatives, per particle.
-        objective: What to maximise instead of the z-score, same arguments, in units of
-            z; steps use the z-score's curvature, and reported scores are the z-score's.
-        prior: "none", or "match": the start as a prior, whose width is the search's reach
-            (`prior`). Poses are then posterior means, where the score is no maximum.
-        errors: Whether the errors at hand are wanted; else they are the expected ones at
-            the start, which take no time.
-        other_optima: Look for others beside the first, among the orientations that the
-            search has scored, and let the errors reach them (`modes`).
-        at_once: Particles that are polished together on a device; None: one on a CPU,
-            where the next transform is then still in cache, and 16 elsewhere.
+        max_evaluations: Largest number of evaluations of the score and its derivatives,
+            per particle.
+        objective: Function to maximise instead of the z-score, with the same arguments, in
+            units of z. Steps use the curvature of the z-score, and the reported scores are
+            z-scores.
+        prior: "none", or "match": a Gaussian prior around the starting values, whose width
+            is the search range (`prior`). Poses are then posterior means, at which the
+            score has no maximum.
+        errors: Compute standard errors at the refined pose; otherwise they are the expected
+            ones at the start, which cost no time.
+        other_optima: Look for further optima among the orientations that the search has
+            scored, and include them in the standard errors (`modes`).
+        at_once: Number of particles that a device polishes together; None means one on a
+            CPU, where data then stay in the cache, and 16 on other devices.
     """
 
     parameters: tuple[str, ...] = eqx.field(
@@ -124,20 +128,20 @@ def polish_particles(
     *,
     mesh: Mesh | None = None,
 ) -> Polished:
-    """Climb from each particle's grid best to the continuous optimum.
+    """Optimise each particle from its best grid point to the continuous optimum.
 
     Args:
-        particles: The batch that was searched, as it was.
-        refined: What `refine_particles` returned for it.
+        particles: The batch that was searched, unchanged.
+        refined: The result of `refine_particles` for this batch.
         template: From `make_template`.
-        grid: The grid that was searched, which says how large its cell is.
-        score: The same score.
+        grid: The grid that was searched; its steps define the cell around a grid point.
+        score: The score of the search.
         polish: Settings; None takes the defaults.
         mesh: From `device_mesh`, as for the search.
 
     Returns:
-        Without a prior never a lower z-score than `refined` has. Particles that were not
-        refined come back as they were.
+        The polished batch. Without a prior, no z-score is lower than in `refined`.
+        Particles that were not refined are returned unchanged.
     """
     polish = Polish() if polish is None else polish
     limits = jnp.asarray(cell_limits(grid, polish.parameters), jnp.float32)
@@ -148,7 +152,7 @@ def polish_particles(
     if at_once is None:
         device = mesh.devices.flat[0] if mesh is not None else jax.devices()[0]
         at_once = 1 if device.platform == "cpu" else _AT_ONCE_ON_ACCELERATORS
-    # Whether it is bound, the limits say: one compilation serves both.
+    # The limits express `bound_to_cell`, so that both cases share one compilation.
     bound, polish = (
         polish.bound_to_cell,
         replace(polish, at_once=at_once, bound_to_cell=False),
@@ -182,7 +186,7 @@ def polish_batch(
     polish: Polish,
     mesh: Mesh | None,
 ) -> Polished:
-    """`polish_particles` with limits and prior given; this is what is compiled."""
+    """The compiled part of `polish_particles`, with limits and prior as arguments."""
 
     def shard(particles, refined, template, cell) -> Polished:
         def one(both: tuple[Particles, Refined]) -> Polished:
@@ -212,7 +216,7 @@ def polish_batch(
 
 
 def recentred(particle: Particles, refined: Refined, score: Score) -> Particles:
-    """One particle moved to its grid's best: offsets of 0 are then that grid point."""
+    """Move one particle to its best grid point, so that offsets of 0 are this point."""
     move = refined.alignment.position_px - particle.alignment.position_px
     there = at_position(particle, jnp.round(move).astype(jnp.int32), score)
     return eqx.tree_at(lambda p: p.alignment, there, refined.alignment)
@@ -296,7 +300,7 @@ def _scored(
     score: Score,
     parameters: tuple[str, ...],
 ) -> Refined:
-    """What is found at some coordinates around the grid's best."""
+    """Alignment and scores at coordinates relative to the best grid point."""
     offsets = offsets_from(coordinates, parameters, particle.alignment)
     correlation, z = correlation_and_z(offsets, particle, template, score)
     snr = (correlation - particle.background_mean) / particle.background_std
@@ -315,10 +319,10 @@ def _scored(
 def _z_by_own_length(
     particle: Particles, template: Template, score: Score, parameters: tuple[str, ...]
 ) -> Callable[[Float[Array, " p"]], Float[Array, ""]]:
-    """z-score of a pose, the feature's length taken on the cut; the same at the start.
+    """z-score with the length of the feature in the padded box; equal at the start.
 
-    The norm counts all of the signal, also what the CTF carries beyond the cut, and takes
-    most of an evaluation's time. What is beyond is little, and hardly changes.
+    The exact norm includes the signal that the CTF carries beyond the padded box, and takes
+    most of the time of an evaluation. That signal is weak and almost constant.
     """
     seen = spectrum(particle, score)
     y, x = score.margin

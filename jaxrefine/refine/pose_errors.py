@@ -1,11 +1,11 @@
-"""Standard errors of a pose, from what the image says of it.
+"""Standard errors of a pose, from the information that the image holds on it.
 
-The score is the product of the image with a feature of unit length, z = f(θ)·x, so that
-near the optimum, where the image is z·f and noise, minus its curvature is z·JᵀJ with
-J = ∂f/∂θ: Gauss-Newton's choice, known from first derivatives. The same matrix times z is
-the Fisher information of the pose, whose inverse is the covariance; or, nearer to the
-errors of the particle at hand, the curvature itself takes its place, the observed
-information (Efron & Hinkley, Biometrika 65 (1978) 457), but only where it is not sharper.
+The score is the product of the image with the unit feature, z = f(θ)·x. Near the optimum
+the image is z·f plus noise, and the negative curvature of the score is z·JᵀJ with
+J = ∂f/∂θ (the Gauss-Newton approximation, which needs first derivatives only). This matrix
+times z is the Fisher information of the pose; its inverse is the covariance. The actual
+curvature, the observed information, describes the errors of the individual particle more
+closely (Efron & Hinkley, Biometrika 65 (1978) 457) and replaces it where it is not sharper.
 """
 
 from collections.abc import Callable
@@ -18,10 +18,10 @@ from jaxtyping import Array, Float
 from jaxrefine.data import PoseErrors
 from jaxrefine.refine.coordinates import parameter_slices
 
-# The observed information counts where it is at least this share of the expected in every
-# direction; elsewhere the climb has not ended on a summit.
+# The observed information is used if it is at least this fraction of the expected in every
+# direction; otherwise the optimisation has not ended at a maximum.
 _LEAST_OBSERVED = 0.2
-# Enough where a pose is known at all; where none is, the covariance would grow for ever.
+# Sufficient if the pose is determined at all; otherwise the covariance would not converge.
 _ITERATIONS = 5
 
 
@@ -30,15 +30,15 @@ def observed_or_expected(
     coordinates: Float[Array, " p"],
     expected: Float[Array, "p p"],
 ) -> Float[Array, "p p"]:
-    """Minus the curvature of log z at a summit, unless noise has made it.
+    """Minus the curvature of log z at a maximum, unless noise dominates it.
 
-    `expected` where there is no summit, and where the summit is the sharper of the two: the
-    highest of many ripples of noise on a broad hill is sharper than the signal's own.
+    Returns `expected` if there is no maximum, or if the maximum is sharper than expected:
+    the highest ripple of noise on a broad maximum is sharper than the signal itself.
     """
     _, along = jax.linearize(jax.grad(z), coordinates)  # the gradient itself is about 0
     curvature = -jax.lax.map(along, jnp.eye(coordinates.shape[0]))
     observed = (curvature + curvature.T) / 2 / z(coordinates)
-    # Eigenvalues of the observed in units of the expected, both in handy numbers.
+    # Eigenvalues of the observed relative to the expected information, both rescaled.
     scale = 1 / jnp.sqrt(jnp.diagonal(expected))
     half = jnp.linalg.cholesky(expected * scale[:, None] * scale)
     part = jax.scipy.linalg.solve_triangular(
@@ -51,13 +51,12 @@ def observed_or_expected(
 
 
 class RingInformation(eqx.Module):
-    """What each ring of the Fourier plane says of a pose.
+    """Information on a pose in each ring of the Fourier plane.
 
     Attributes:
-        power: Share of the expected image's power.
-        information: JᵀJ of the expected image of unit length, changes of its length
-            projected out.
-        total: The same of the whole plane, what lies beyond the rings included.
+        power: Fraction of the power of the expected image.
+        information: JᵀJ of the unit feature, with changes of its length projected out.
+        total: The same for the whole plane, including frequencies beyond the rings.
     """
 
     power: Float[Array, " b"]
@@ -71,24 +70,24 @@ def uncertain(
     strength2: Float[Array, ""],
     precision: Float[Array, " p"],
 ) -> Float[Array, "p p"]:
-    """Information on a pose that is itself not known exactly.
+    """Information on a pose, reduced where the pose is too uncertain for the curvature.
 
-    A ring's share w of the score falls off with the pose as w exp(-δᵀMδ/2), M being its
-    information over w, and beyond a radian or so of its phase it says nothing more. The
-    curvature at the optimum counts it as if it went on for ever, and promises too much
-    where poses are known no better than that. Of all Gaussians the one nearest to the
-    posterior has the inverse of the score's mean curvature, taken over that Gaussian, as
-    its covariance C (Opper & Archambeau, Neural Comput. 21 (2009) 786): of a ring
-    w M (1 + C M)⁻¹ / √det(1 + C M). C is found by iteration, held by the search's reach.
+    The contribution w of a ring to the score decays with the pose error δ as
+    w exp(-δᵀMδ/2), with M its information divided by w; beyond about a radian of phase it
+    vanishes. The curvature at the optimum assumes a parabola at all distances, and is too
+    optimistic if pose errors reach that far. The Gaussian closest to the posterior has as
+    covariance C the inverse of the mean curvature of the score over that Gaussian (Opper &
+    Archambeau, Neural Comput. 21 (2009) 786); a ring contributes
+    w M (1 + C M)⁻¹ / √det(1 + C M). C is found by iteration, limited by the search range.
 
     Args:
         known: Information at a strength of 1, at the optimum.
-        rings: The same, as expected, in rings.
+        rings: The expected information, in rings.
         strength2: Square of the strength.
-        precision: 1/σ² of the search's cell around the start.
+        precision: 1/σ² of the search range around the starting values.
 
     Returns:
-        The inverse of the covariance that `known` gives, and of what C has more than the
+        The inverse of a covariance: that of `known`, plus the excess of C over that of the
         expected information.
     """
     # In units in which each coordinate's expected information is 1.
@@ -127,19 +126,19 @@ def standard_errors(
     """Standard errors from the covariance (strength² · JᵀJ)⁻¹.
 
     Args:
-        information: JᵀJ, or what was observed of it, in the coordinates of `parameters`.
+        information: JᵀJ or the observed information, in the coordinates of `parameters`.
         snr: Score of the particle in units of the noise.
-        parameters: Which coordinates these are.
+        parameters: The free parameters.
     """
     strength2 = strength_squared(snr, information.shape[0])
     return errors_at_strength(information, strength2, parameters)
 
 
 def strength_squared(snr: Float[Array, ""], free: int) -> Float[Array, ""]:
-    """Of a particle, from its score at the maximum over so many coordinates.
+    """Square of a particle's strength, from its score maximised over `free` coordinates.
 
-    Noise has added `free` + 1 to the score's square on average: one for each coordinate,
-    one for the strength.
+    On average, noise adds `free` + 1 to the square of the score: one for each coordinate
+    and one for the strength.
     """
     return jnp.maximum(snr**2 - (free + 1), 1.0)
 
@@ -150,19 +149,20 @@ def z_in_other_data(
     strength2: Float[Array, ""],
     fitted: Float[Array, ""],
 ) -> Float[Array, ""]:
-    """z-score to expect of a fitted pose in data with other noise.
+    """Expected z-score of a fitted pose in data with independent noise.
 
-    Each fitted coordinate adds 1/2 to the logarithm of the likelihood, z²/2, where it was
-    fitted, and takes as much elsewhere, since the pose is not quite right: the two differ
-    by the number of coordinates (Akaike, IEEE Trans. Autom. Control 19 (1974) 716), which
-    in z is one over the strength for each.
+    Each fitted coordinate adds 1/2 to the log likelihood, z²/2, in the data of the fit, and
+    subtracts as much in other data, because the pose is not exact. The two differ by the
+    number of coordinates (Akaike, IEEE Trans. Autom. Control 19 (1974) 716), that is in z
+    by 1/strength for each coordinate.
 
     Args:
-        z_score: Where it was fitted.
+        z_score: z-score in the data of the fit.
         noise: Standard deviation of the noise in units of z.
         strength2: Square of the strength, from `strength_squared`.
-        fitted: Number of coordinates; where a prior holds them, the trace of H (H + Λ)⁻¹,
-            H the information and Λ the prior's (Ye, J. Am. Stat. Assoc. 93 (1998) 120).
+        fitted: Number of coordinates; with a prior, the trace of H (H + Λ)⁻¹, with H the
+            information and Λ the precision of the prior (Ye, J. Am. Stat. Assoc. 93 (1998)
+            120).
     """
     return jnp.maximum(z_score - noise * fitted / jnp.sqrt(strength2), 0.0)
 
@@ -172,7 +172,7 @@ def errors_at_strength(
     strength2: Float[Array, ""],
     parameters: tuple[str, ...],
 ) -> PoseErrors:
-    """`standard_errors` where the square of the strength is known: the Cramér-Rao bound."""
+    """`standard_errors` for a given square of the strength: the Cramér-Rao bound."""
     return errors_of_covariance(covariance_at_strength(information, strength2), parameters)
 
 

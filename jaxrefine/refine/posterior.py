@@ -1,14 +1,14 @@
-"""What the scores of a grid say of a pose: mean, spread and modes of its posterior.
+"""Posterior of a pose from the scores of a grid: mean, spread and modes.
 
-The filtered image x is white noise of variance 1 and A times the pose's feature f of unit
-length. With the strength A unknown the likelihood of a pose is that at its best A, which is
-the correlation s = f·x where that is positive:
+The filtered image x is white noise of variance 1 plus A times the unit feature f of the
+pose. With the strength A unknown, the likelihood of a pose is that at its best A, which is
+the correlation s = f·x if it is positive:
 
     log L(pose) = max(s, 0)² / 2,
 
-less a constant; the generalised likelihood ratio of a matched filter (Kay, Fundamentals of
-Statistical Signal Processing II: Detection Theory (1998), chapter 6). Positions count by
-their best, and all poses of the grid are equally likely beforehand.
+up to a constant: the generalised likelihood ratio of a matched filter (Kay, Fundamentals of
+Statistical Signal Processing II: Detection Theory (1998), chapter 6). Each pose is
+represented by its best position, and the prior is uniform over the grid.
 """
 
 from dataclasses import dataclass
@@ -21,16 +21,16 @@ from jaxrefine.physics.rotations import matrix_to_rotation_vector
 from jaxrefine.refine.score_grid import GridScores
 
 COORDINATES = ("tilt_x_deg", "tilt_y_deg", "in_plane_deg", "defocus", "pixel_size")
-# Poses that are less likely than the best by more than this say nothing: e^-14 = 1e-6.
+# Poses below the best by more than this log likelihood are ignored: e^-14 = 1e-6.
 _DEEPEST = 14.0
-# Modes are searched for among the likeliest, at most so many.
+# Largest number of poses, the most likely ones, among which modes are searched.
 _MOST_POSES = 4000
-# A hill counts as one of its own where its summit is this far above the pass that leads to
-# a higher one, in log likelihood. The grid's steps and noise make lower ones.
+# Smallest height of a mode, in log likelihood, above the saddle to a higher mode. Steps of
+# the grid and noise cause smaller maxima.
 _LEAST_RISE = 2.0
-# And where it holds so much of the posterior.
+# Smallest share of the posterior of a mode.
 _LEAST_SHARE = 0.05
-# Poses are neighbours up to this many of the grid's steps, diagonals included.
+# Poses are neighbours up to this many steps of the grid, so that diagonals are included.
 _REACH = 1.6
 
 
@@ -42,15 +42,15 @@ class GridPosterior:
     about x and y, in-plane angle), defocus in Å, pixel size in Å.
 
     Attributes:
-        probability: Of each pose of the grid; they sum to 1.
+        probability: Probability of each pose of the grid; the sum is 1.
         mean: Mean of the coordinates.
-        covariance: Their covariance, the other modes included. Within one mode it is no
-            finer than the grid's steps.
-        entropy: In nats. exp(entropy) is the number of poses that are about as likely.
-        modes: Grid index (pixel size, defocus, orientation) of each mode's best, the one
-            that holds most first. A mode is a hill of log likelihood at least 2 above the
-            pass to a higher one, which holds at least 5 % of the posterior.
-        shares: What each of them holds of the posterior.
+        covariance: Covariance of the coordinates over all modes. Its resolution within one
+            mode is limited by the steps of the grid.
+        entropy: In nats. exp(entropy) is the effective number of likely poses.
+        modes: Grid index (pixel size, defocus, orientation) of the maximum of each mode, in
+            order of decreasing share. A mode is a local maximum of the log likelihood, at
+            least 2 above the saddle to a higher one, with at least 5 % of the posterior.
+        shares: Share of each mode in the posterior.
     """
 
     probability: Float[np.ndarray, "m l k"]
@@ -62,12 +62,12 @@ class GridPosterior:
 
 
 def grid_posterior(scores: GridScores, grid: SearchGrid) -> GridPosterior | None:
-    """The posterior over the grid of one particle.
+    """Compute the posterior of one particle over the grid.
 
     Computed on the host, in float64.
 
     Args:
-        scores: From `score_grid`, of one particle: without a leading axis.
+        scores: From `score_grid`, for one particle: without a leading axis.
         grid: The grid that was scored.
 
     Returns:
@@ -106,18 +106,18 @@ def _modes(
     probability: Float[np.ndarray, "m l k"],
     rotation: Float[np.ndarray, "k 3 3"],
 ) -> tuple[Int[np.ndarray, "c 3"], Float[np.ndarray, " c"]]:
-    """Hills that are high enough above the passes between them, from the highest down."""
+    """Local maxima that are high enough above the saddles between them, highest first."""
     flat = log_likelihood.ravel()
     order = np.argsort(-flat, kind="stable")[:_MOST_POSES]
     order = order[flat[order] > flat[order[0]] - _DEEPEST]
     m, l, k = np.unravel_index(order, log_likelihood.shape)
     turned, reach = rotation[k].reshape(-1, 9), _reach(rotation)
-    hill = np.empty(len(order), int)  # of each pose, the place in `order` of its summit
+    hill = np.empty(len(order), int)  # for each pose, the index in `order` of its maximum
     for i in range(len(order)):
         higher = hill[:i]
         near = (abs(m[:i] - m[i]) <= 1) & (abs(l[:i] - l[i]) <= 1)
         near &= np.linalg.norm(turned[:i] - turned[i], axis=-1) <= reach
-        summits = np.unique(higher[near])  # the highest first
+        summits = np.unique(higher[near])  # highest first
         if not len(summits):
             hill[i] = i
             continue
@@ -134,10 +134,10 @@ def _modes(
 
 
 def _reach(rotation: Float[np.ndarray, "k 3 3"]) -> float:
-    """Frobenius norm of the difference up to which two rotations are neighbours.
+    """Largest Frobenius norm of the difference of two neighbouring rotations.
 
-    Such that every tilt and every in-plane rotation of the grid can be reached, step by
-    step: the coarser of the two steps counts for both.
+    It is chosen such that all tilts and in-plane rotations of the grid are connected; the
+    coarser of the two steps is used for both.
     """
     direction, group = np.unique(rotation[:, :, 2].round(5), axis=0, return_inverse=True)
     angle = np.rad2deg(
@@ -147,7 +147,7 @@ def _reach(rotation: Float[np.ndarray, "k 3 3"]) -> float:
     )
     fullest = group.ravel() == np.bincount(group.ravel()).argmax()
     gaps = np.diff(np.sort(angle[fullest]))
-    # Prim's spanning tree of the directions: its longest edge.
+    # The longest edge of the minimum spanning tree of the directions (Prim's algorithm).
     longest, left = 0.0, np.linalg.norm(direction - direction[0], axis=-1)
     left[0] = np.inf
     for _ in range(len(direction) - 1):

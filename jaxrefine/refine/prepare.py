@@ -21,13 +21,13 @@ from jaxrefine.physics.filters import (
 from jaxrefine.refine.arguments import alignment_errors, check_score
 from jaxrefine.refine.scoring import Score, box_error
 
-# Outside the statistic maps, where no whole template fits into the micrograph, the
-# deviation is infinite: scores there are 0, and no map has it within.
+# Standard deviation outside the statistic maps, where no whole template fits into the
+# micrograph. Scores there are 0. The value does not occur within maps.
 OUTSIDE_STD = float("inf")
-# Of normal numbers: standard deviation over median absolute deviation.
+# Standard deviation / median absolute deviation of a normal distribution.
 _MAD_TO_STD = 1.4826
-# In the background's standard deviations. Of particles without symmetry the mean over all
-# orientations stays below 1 (simulated ones) or 1.7 (a real one of D2).
+# Threshold for peaks of the mean map, in standard deviations of the background. Peaks stay
+# below 1 for simulated particles without symmetry, and below 1.7 for a real one with D2.
 _PEAK = 2.0
 
 
@@ -36,15 +36,15 @@ class Micrograph(eqx.Module):
 
     Attributes:
         image: Filtered to unit noise (global filtering), or raw (local filtering).
-        filter: The filter that was applied; None when boxes are to be filtered each.
-        corr_mean: Mean of the correlation per position of the template's corner.
-        corr_std: What z-scores divide by: its standard deviation.
+        filter: The filter that was applied; None if each box is filtered separately.
+        corr_mean: Mean of the correlation, per position of the template's top-left corner.
+        corr_std: Its standard deviation, by which z-scores divide.
         background_mean: Median of the mean map.
         background_std: Median of the standard deviation map.
-        noise_std: Standard deviation of the correlation of noise at one pose: over
-            orientations, as the maps have it, and over positions together.
-        filters: What to filter boxes by.
-        filled: Where the image is none, but was filled; None: nowhere.
+        noise_std: Standard deviation of the correlation of noise at one pose, over both
+            orientations (as in the maps) and positions.
+        filters: The filters to apply to boxes.
+        filled: Mask of the pixels that were filled; None for none.
     """
 
     image: Float[Array, "Ny Nx"]
@@ -59,23 +59,23 @@ class Micrograph(eqx.Module):
 
     @property
     def template_side(self) -> int:
-        """Side of the template that the maps were made with."""
+        """Side of the template with which the maps were computed."""
         return self.image.shape[0] - self.corr_mean.shape[0] + 1
 
 
 def _rfft_without_mean(image: Float[Array, "Ny Nx"]) -> Complex[Array, "Ny r"]:
-    """Subtracting the mean first keeps float32's digits for the signal."""
+    """Transform of the image minus its mean, which avoids loss of digits in float32."""
     return jnp.fft.rfft2(image - jnp.mean(image)).at[0, 0].set(0)
 
 
 def _gain_to_one(image: Float[Array, "Ny Nx"]) -> Float[Array, ""]:
-    """The power of two that takes an image's largest value to 0.5 … 1.
+    """The power of two that scales an image's largest value to 0.5 … 1.
 
-    The filters undo any gain; but the squares of a spectrum leave float32's range where
-    pixels are beyond 1e12 or so. A power of two changes no digit.
+    Filtering undoes any gain, but squares of the spectrum overflow float32 for pixel values
+    above about 1e12. Scaling by a power of two causes no rounding.
     """
     _, exponent = jnp.frexp(jnp.max(jnp.abs(image)))
-    # Within float32's normal numbers; 4 is as near as the largest of all can come.
+    # Within the normal numbers of float32; the largest numbers are scaled to at most 4.
     return jnp.ldexp(jnp.float32(1), -jnp.clip(exponent, -126, 126))
 
 
@@ -87,8 +87,8 @@ def _filter(
 ) -> tuple[Float[Array, "Ny Nx"], RadialFilter]:
     """Filter an image to unit noise power per coefficient in the band.
 
-    Filter and scale are those of `noise`, of whose pixels only a share holds any; None:
-    of the image itself.
+    Filter and scale are measured on `noise`, in which only the fraction `noise_share` of
+    the pixels holds noise, or on the image itself if it is None.
     """
     shape = image.shape[0], image.shape[1]
     gain = _gain_to_one(image)
@@ -116,22 +116,23 @@ def prepare_micrograph(
 ) -> Micrograph:
     """Filter a micrograph, once for all its particles.
 
-    Not compiled as a whole: a program would hold frequency grids of the micrograph's size.
+    It is not compiled as a whole, since the program would contain frequency grids of the
+    size of the micrograph.
 
     Args:
-        image: Raw micrograph, any gain and offset.
+        image: Raw micrograph, with any gain and offset.
         corr_mean: `correlation_average` map, shape (Ny - n + 1, Nx - n + 1).
         corr_std: Standard deviation of the correlation, same shape.
-        filters: What to apply.
-        global_filtering: False leaves the image raw; each box is filtered by itself.
-        second_square_root: Divide z-scores by the root of `corr_std`, as Leopard-EM 1.2
-            does by mistake; only to reproduce it. The background is left right.
-        filled: Where the image is none (`clean_micrograph` finds it); None: nowhere.
-        noise: What the noise is measured on with global filtering; None: the image.
-        noise_share: Share of its pixels that hold noise.
+        filters: The filters to apply.
+        global_filtering: False leaves the image raw, and each box is filtered separately.
+        second_square_root: Divide z-scores by the square root of `corr_std`, to reproduce
+            an error of Leopard-EM 1.2. The background statistics are not affected.
+        filled: Mask of filled pixels, from `clean_micrograph`; None for none.
+        noise: The image to measure the noise on with global filtering; None: `image`.
+        noise_share: Fraction of the pixels of `noise` that hold noise.
 
     Raises:
-        InputError: The maps' shapes are those of no template in this image.
+        InputError: No template could have maps of these shapes in an image of this shape.
     """
     shape, of_maps = np.shape(image), np.shape(corr_mean)
     lost = [a - b for a, b in zip(shape, of_maps, strict=False)]
@@ -168,10 +169,10 @@ def prepare_micrograph(
 def filled_fraction(
     filled: Bool[Array, "Ny Nx"], position_px: Float[Array, "n 2"], side: int
 ) -> Float[Array, " n"]:
-    """The share of each particle's template that lies on filled pixels.
+    """The fraction of each particle's template that covers filled pixels.
 
     Args:
-        filled: Where the image is none.
+        filled: Mask of the filled pixels.
         position_px: (y, x) of the template's top-left corner.
         side: Side of the template.
     """
@@ -192,24 +193,24 @@ def cut_particles(
     place_by_z: bool = False,
     valid: Bool[Array, " n"] | None = None,
 ) -> Particles:
-    """Cut the boxes of a batch of particles out of their micrograph.
+    """Extract the padded boxes of a batch of particles from their micrograph.
 
     Args:
         micrograph: From `prepare_micrograph`.
         alignment: Starting values; positions are rounded to whole pixels.
-        optics: Per particle.
+        optics: Optics, per particle.
         template_pixel_size_angstrom: Voxel size of the template, per particle.
-        score: Says how large a cut it wants and on which grids the filter. Its template
-            may be the middle of the one that the maps were made with; positions are
-            that one's all the same.
-        image_scale: Factor on the images, for another program's normalisation.
-        place_by_z: Choose places by z alone, also where the mean map peaks at the particle.
+        score: The score; it determines the padded box and the grids of the filter. Its
+            template may be the middle of the one with which the maps were computed;
+            positions always refer to the latter.
+        image_scale: Factor on the images, for the normalisation of another program.
+        place_by_z: Choose positions by z only, even if the mean map peaks at the particle.
         valid: False marks padding of a batch.
 
     Raises:
-        InputError: The maps are not of a template of the score's side, nor of a larger one
-            of which that may be the middle; or an alignment, optics or pixel sizes of
-            other shapes than those of n particles.
+        InputError: The maps do not belong to a template with the side of the score, or to a
+            larger one of which it can be the middle; or the shapes of alignment, optics or
+            pixel sizes are not those of n particles.
     """
     check_score(score)
     if score.box[0] % 2 or score.box[1] % 2:
@@ -261,7 +262,7 @@ def _cut(
     place_by_z: bool,
     valid: Bool[Array, " n"] | None,
 ) -> Particles:
-    """`cut_particles`, its arguments checked."""
+    """`cut_particles` after the checks of its arguments."""
     corner = jnp.round(alignment.position_px).astype(jnp.int32)
     cut = jax.vmap(partial(_extract_one, micrograph, score))
     image, filter_image, filter_template, corr_mean, corr_std = cut(corner)
@@ -290,10 +291,10 @@ def _cut(
 def _noise_std(
     corr_mean: Float[Array, "Y X"], corr_std: Float[Array, "Y X"]
 ) -> Float[Array, ""]:
-    """Of a correlation at one pose: the law of total variance.
+    """Standard deviation of the correlation at one pose, by the law of total variance.
 
-    What all orientations have in common, the low frequencies, is in the mean map and not in
-    the deviations. Its spread, by the median, leaves the particles out.
+    The part that all orientations share, the low frequencies, is in the mean map and not in
+    the standard deviations. Its spread is estimated by medians, which ignore particles.
     """
     apart = jnp.abs(corr_mean - jnp.nanmedian(corr_mean))
     spread = _MAD_TO_STD * jnp.nanmedian(apart)
@@ -305,10 +306,10 @@ def mean_map_peaks(
     background_mean: Float[Array, ""],
     background_std: Float[Array, ""],
 ) -> Bool[Array, "*n"]:
-    """Whether the mean over all orientations peaks in each of some parts of its map.
+    """Whether each of the given parts of the mean map contains a peak.
 
-    Most orientations of a template of high symmetry correlate with a particle. Where it
-    lies the mean is then high, and z, which subtracts it, is higher beside it.
+    Most orientations of a template of high symmetry correlate with a particle. The mean map
+    is then high at the particle, and z, which subtracts it, is higher beside the particle.
     """
     return jnp.nanmax(corr_mean, axis=(-2, -1)) > background_mean + _PEAK * background_std
 
@@ -318,8 +319,8 @@ def _extract_one(
 ) -> tuple[Array, Array, Array, Array, Array]:
     """(image, filter on its grid, filter on the score's, mean, std) of one particle.
 
-    A position is the corner of the template that the maps were made with, of which the
-    score's may be the middle.
+    A position is the corner of the template with which the maps were computed. The template
+    of the score may be its middle.
     """
     box_corner = corner - jnp.asarray([(b - score.side) // 2 for b in score.box])
     trimmed = micrograph.template_side - score.side
@@ -337,7 +338,7 @@ def _extract_one(
         image, radial = _filter_box(image, score.box, micrograph.filters, share)
     std = crop_filled(micrograph.corr_std, box_corner, score.positions, OUTSIDE_STD)
     outside = jnp.isinf(std)
-    # The score of 0 outside must not be the best for want of any other.
+    # The score of 0 outside the maps must not win over negative scores inside.
     scored = jnp.any((std > 0) & ~outside) | jnp.all(outside)
     return (
         image,
@@ -354,7 +355,7 @@ def _filter_box(
     filters: Filters,
     noise_share: Float[Array, ""],
 ) -> tuple[Float[Array, "Qh Qw"], RadialFilter]:
-    """Local filtering: filter and scale are measured in the box, and applied to the cut."""
+    """Local filtering: measured in the box, and applied to the padded box."""
     inner = centre_crop(image, box)
     filtered, radial = _filter(inner, filters, noise_share=noise_share)
     if image.shape == inner.shape:
@@ -365,5 +366,5 @@ def _filter_box(
     shape = image.shape[0], image.shape[1]
     if filters.randomize_phases_from is not None:
         rfft = randomize_phases(rfft, shape, filters.randomize_phases_from)
-    # The scale holds the box's pixel count, sqrt(N), which cancels in the transforms.
+    # The scale includes sqrt(N) of the box's N pixels, which cancels in the transforms.
     return jnp.fft.irfft2(rfft * radial.on_grid(shape) * scale, s=shape), radial

@@ -1,10 +1,11 @@
-"""The start as a prior: what a match knew of a pose before it was refined.
+"""Prior of the polish: what is known about a pose from the match, before refinement.
 
-A match has looked everywhere, so that a particle lies within a cell around its best, and
-the search covers that cell. Where the image says less than that, the optimum wanders
-through the cell, and is further off than the start was. Of two Gaussians, the score's
-around its optimum and the cell's around the start, the posterior is one, its mean weighted
-by what each knows (Lindley & Smith, J. R. Stat. Soc. B 34 (1972) 1).
+The match has searched all poses, so a particle is in a cell around its best grid point, and
+the search of the refinement covers this cell. If the image holds less information than
+that, the optimum of the score scatters over the cell and has a larger error than the
+starting values. With the score as a Gaussian around its optimum, and the cell as a Gaussian
+around the starting values, the posterior is a Gaussian whose mean weights the two by their
+information (Lindley & Smith, J. R. Stat. Soc. B 34 (1972) 1).
 """
 
 import jax
@@ -16,16 +17,16 @@ from jaxrefine.data import Alignment, SearchGrid
 from jaxrefine.physics.rotations import matrix_to_rotation_vector
 from jaxrefine.refine.coordinates import parameter_slices
 
-# Of a position, which a match knows to a pixel or so.
+# Standard deviation of a position from the match, which is known to about a pixel.
 _POSITION_SIGMA_PX = 1.0
-# A cell's standard deviation, where the search reaches to its corners.
+# Standard deviation of the cell, relative to the search range, which reaches its corners.
 _OF_REACH = 0.5
 
 
 def cell_precision(
     grid: SearchGrid, parameters: tuple[str, ...]
 ) -> Float[np.ndarray, " p"]:
-    """1/σ² of each coordinate around the start; 0 for what the grid does not search."""
+    """1/σ² of each coordinate around the start; 0 if the grid does not search it."""
     rotations = np.asarray(grid.rotation, np.float64)
     tilt = np.rad2deg(np.arccos(np.clip(rotations[:, 2, 2], -1, 1))).max()
     upright = rotations[rotations[:, 2, 2] >= rotations[:, 2, 2].max() - 1e-9]
@@ -45,7 +46,7 @@ def cell_precision(
 def offset_of(
     start: Alignment, here: Alignment, parameters: tuple[str, ...]
 ) -> Float[Array, " p"]:
-    """Where the start lies in the coordinates around an alignment, of one particle."""
+    """Coordinates of the starting values relative to an alignment, for one particle."""
     at = parameter_slices(parameters)
     high = jax.lax.Precision.HIGHEST
     between = jnp.matmul(here.rotation.T, start.rotation, precision=high)
@@ -63,7 +64,7 @@ def offset_of(
 def fitted_count(
     information: Float[Array, "p p"], precision: Float[Array, " p"]
 ) -> Float[Array, ""]:
-    """tr (H + Λ)⁻¹ H: of how many coordinates the score decides, and not the prior."""
+    """tr (H + Λ)⁻¹ H: the number of coordinates determined by the score, not the prior."""
     scale, total = _scaled_total(information, precision)
     return jnp.trace(jnp.linalg.solve(total, information * scale[:, None] * scale))
 
@@ -74,7 +75,7 @@ def posterior_mean(
     start: Float[Array, " p"],
     precision: Float[Array, " p"],
 ) -> Float[Array, " p"]:
-    """(H + Λ)⁻¹ (H optimum + Λ start), H the score's information, Λ the prior's."""
+    """(H + Λ)⁻¹ (H optimum + Λ start), H the information and Λ the prior's precision."""
     scale, total = _scaled_total(information, precision)
     pull = jnp.linalg.solve(total, scale * precision * (start - optimum))
     return optimum + scale * pull
@@ -83,6 +84,6 @@ def posterior_mean(
 def _scaled_total(
     information: Float[Array, "p p"], precision: Float[Array, " p"]
 ) -> tuple[Float[Array, " p"], Float[Array, "p p"]]:
-    """H + Λ in units in which its diagonal is 1, and these units."""
+    """The units in which the diagonal of H + Λ is 1, and H + Λ in these units."""
     scale = 1 / jnp.sqrt(jnp.diagonal(information) + precision)
     return scale, (information + jnp.diag(precision)) * scale[:, None] * scale

@@ -1,9 +1,9 @@
 """Correlations of many orientations at once, as a matrix product.
 
-Only a small corner of positions is wanted of each cross-correlation. There it is a product
-of central slices (rows) with the box's windows (columns), far cheaper than transforms.
-Correlations turn slowly with defocus and orientation, and norms do, so that a few of each
-serve all. What comes out is therefore approximate; `search` scores the best again, exactly.
+Each cross-correlation is needed at a few positions only. There it is a product of central
+slices (rows) with windows of the box (columns), which costs far less than transforms.
+Correlations and norms vary slowly with defocus and orientation and are interpolated from
+few of them. The results are therefore approximate; `search` scores the best again, exactly.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,8 @@ from jaxrefine.refine.nodes import OrientationNodes, defocus_nodes
 from jaxrefine.refine.norms import NormFit
 from jaxrefine.refine.scoring import Score
 
-# Half precision's inputs are scaled to this: far from its largest, and small ones last.
+# Inputs in half precision are scaled to this maximum: safe from overflow, and small values
+# remain representable.
 _HALF_SCALE = 2.0**14
 
 
@@ -35,22 +36,22 @@ def approximate_best_z(
     rows: Float[Array, "n 3 3"],
     nodes: OrientationNodes | None = None,
 ) -> Float[Array, " k"]:
-    """Best z-score of each orientation, over pixel sizes, defoci and positions.
+    """Best z-score of each orientation, over pixel sizes, defocus values and positions.
 
     Args:
-        score: How to correlate.
+        score: The score.
         particle: One particle.
-        template: What to look for.
-        grid: Offsets of pixel size and defocus around the particle's start.
-        fit: Of the norms.
+        template: From `make_template`.
+        grid: Offsets of pixel size and defocus around the particle's starting values.
+        fit: Fit of the norms.
         layout: From `plan_layout`.
-        offsets: Orientations, as offsets in the grid's frame.
+        offsets: Orientations, as offsets in the frame of the grid.
         rows: Rotations of the slices that are multiplied: the particle's rotation at each
-            of the offsets, or at each of the nodes.
-        nodes: Interpolate from these to the offsets; None where rows are the offsets'.
+            of the offsets or, if given, at each of the nodes.
+        nodes: Nodes from which to interpolate to the offsets, or None.
 
     Returns:
-        The z-scores; -inf where no score is finite.
+        The z-scores; -inf if no score is finite.
     """
     defoci, weights = defocus_nodes(grid.defocus_angstrom, layout.defocus_nodes)
     scales = score.scale(particle, grid)
@@ -103,31 +104,31 @@ def approximate_best_z(
 def _in_blocks(
     function: Callable[..., Array], block: int, *arrays: Float[Array, "k 3 3"]
 ) -> Float[Array, "k *q"]:
-    """A function of some rotations, applied to all of them a block at a time."""
+    """Apply a function of rotations to all of them, one block at a time."""
     count = arrays[0].shape[0]
     blocks = -(-count // block)
-    # The last block is filled up with the last rotation, which is left out again.
+    # The last block is padded with the last rotation; the padding is removed again.
     order = np.minimum(np.arange(blocks * block), count - 1).reshape(blocks, block)
     out = jax.lax.map(lambda n: function(*(a[n] for a in arrays)), jnp.asarray(order))
     return out.reshape(blocks * block, *out.shape[2:])[:count]
 
 
 def _corner_chunks(score: Score, nodes: int, most_bytes: int) -> Int[Array, "c p 2"]:
-    """All positions, as many at once as their columns' memory allows."""
+    """All positions, in chunks whose columns fit into `most_bytes`."""
     rows, columns = score.positions
     total = rows * columns
     bytes_each = 8 * nodes * score.side * (score.side // 2 + 1)
     count = -(-total * bytes_each // most_bytes)
     count = min(count, total)
     length = -(-total // count)
-    # The last chunk is filled up with the last position, which changes no maximum.
+    # The last chunk is padded with the last position, which does not change the maximum.
     index = np.minimum(np.arange(count * length), total - 1)
     corners = np.stack(np.unravel_index(index, (rows, columns)), axis=-1)
     return jnp.asarray(corners.reshape(count, length, 2), jnp.int32)
 
 
 def _input_scale(layout: Layout, real: Array, imaginary: Array) -> Float[Array, ""]:
-    """One factor for all of a product's inputs, that half precision may hold them."""
+    """A common factor for the inputs of a product, to fit the range of half precision."""
     if layout.precision == "float32":
         return jnp.float32(1)
     largest = jnp.maximum(jnp.max(jnp.abs(real)), jnp.max(jnp.abs(imaginary)))
@@ -139,7 +140,7 @@ def _frequency_chunks(
 ) -> tuple[tuple[Array, Array, Array, Array], Float[Array, ""]]:
     """(kx, ky, real, imaginary) in chunks (c, f) and (c, f, r·P), padded with zeros.
 
-    And what the columns were multiplied by.
+    Also returns the factor by which the columns were multiplied.
     """
     side = columns.shape[2]
     ky, kx = np.meshgrid(np.fft.fftfreq(side), np.fft.rfftfreq(side), indexing="ij")
@@ -167,7 +168,7 @@ def _products(
     rows_scale: Float[Array, ""],
     chunks: tuple[Array, Array, Array, Array],
 ) -> Float[Array, "b q"]:
-    """Scaled slices times columns, summed in float32 over chunks of frequencies."""
+    """Multiply scaled slices and columns; sum in float32 over chunks of frequencies."""
 
     def multiply(rows: Array, columns: Array) -> Float[Array, "b q"]:
         return jax.lax.dot_general(
@@ -181,7 +182,7 @@ def _products(
     def add(total: Array, chunk: tuple[Array, Array, Array, Array]):
         kx, ky, real, imaginary = chunk
         slices = sample_slice(template, rotation, kx, ky)
-        # A wall between gathering and multiplying, or the gathers are done over again.
+        # The barrier keeps XLA from repeating the gathers for each product.
         slice_real, slice_imaginary = jax.lax.optimization_barrier(slices)
         total += multiply(slice_real, real)
         return total + multiply(slice_imaginary, imaginary), None

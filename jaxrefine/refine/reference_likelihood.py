@@ -1,29 +1,30 @@
-"""Which of several references a particle is of, and how sure that is.
+"""Posterior probability that a particle is of each of several references.
 
-A whitened image is x = s u + n: u the expected image of unit length, at some pose, s the
-particle's strength, n noise of variance 1. Against noise alone its log likelihood is
-s c - s²/2, c = u·x being the matched filter's score: an image says of a reference only
-what is in c. Neither pose nor strength is known.
+A whitened image is x = s u + n, with u the unit feature of the particle at some pose, s its
+strength, and n noise of variance 1. Its log likelihood relative to noise alone is
+s c - s²/2, with c = u·x the score of the matched filter: all information on a reference is
+in c. Neither pose nor strength is known.
 
-Pose. Each reference's c is the highest over poses, and with it noise is fitted. Integrated
-over the pose instead, by Laplace's method, a reference has
-exp(s c - s²/2) (2π)^(p/2) / √det(s c J): c at the optimum, J the information that an image
-of unit strength holds on the p coordinates (MacKay, Neural Comput. 4 (1992) 415; over
-poses as in Sigworth, J. Struct. Biol. 122 (1998) 328). The prior of the poses, the reach of
-the search, is the same for all references.
+Pose. The c of each reference is the maximum over poses, which also fits noise. Integrating
+over the pose instead, by Laplace's method, gives
+exp(s c - s²/2) (2π)^(p/2) / √det(s c J), with c at the optimum and J the information of an
+image of unit strength on the p coordinates (MacKay, Neural Comput. 4 (1992) 415; over poses
+as in Sigworth, J. Struct. Biol. 122 (1998) 328). The prior of the poses, which the search
+range determines, is the same for all references.
 
-Strength. With it free the likelihood would be at its highest at s = c, the generalised
-likelihood ratio's c²/2 (Kay, Fundamentals of Statistical Signal Processing II (1998),
-ch. 6). Particles of one data set are of similar strengths, so that a normal distribution of
-strengths, its mean and width from all of them, is integrated over instead. It is the same
-for all references: a weak image says that the ice is thick, not which reference it is.
+Strength. A free strength would maximise the likelihood at s = c, giving c²/2 as in the
+generalised likelihood ratio (Kay, Fundamentals of Statistical Signal Processing II (1998),
+ch. 6). Since particles of one data set have similar strengths, the likelihood is instead
+integrated over a normal distribution of strengths, whose mean and width are estimated from
+all particles. It is the same for all references: a weak image indicates thick ice, not a
+particular reference.
 
-The difference. Of two references at one strength s, the log likelihood ratio is
-s (c₁ - c₂): what both share drops out. c₁ - c₂ is √(2 (1 - ρ)) times the score of the unit
-vector along u₁ - u₂, which is orthogonal to u₁ + u₂, with ρ = u₁·u₂; of noise alone that
-score has variance 1, and of a particle of either reference the mean ±s √((1 - ρ)/2). How
-surely two references can be told apart is thereby known before: s² (1 - ρ) is the mean log
-likelihood ratio.
+Difference. For two references at the same strength s, the log likelihood ratio is
+s (c₁ - c₂); what both have in common cancels. c₁ - c₂ is √(2 (1 - ρ)) times the score of
+the unit vector along u₁ - u₂, which is orthogonal to u₁ + u₂, with ρ = u₁·u₂. For noise
+alone this score has variance 1; for a particle of either reference its mean is
+±s √((1 - ρ)/2). This predicts how well two references can be distinguished: the mean log
+likelihood ratio is s² (1 - ρ).
 """
 
 from typing import NamedTuple
@@ -31,32 +32,32 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-# Strengths of a data set hardly differ by less, and a few particles cannot tell.
+# Lower limit of the spread of strengths, which few particles cannot determine.
 _LEAST_SPREAD = 0.5
-# Of a few particles the spread is not known.
+# The spread that is assumed for fewer than this many particles.
 _FEW, _SPREAD_OF_FEW = 5, 3.0
 _ITERATIONS = 200
 
 
 class Strengths(NamedTuple):
-    """Mean and standard deviation of a data set's strengths, in units of noise."""
+    """Mean and standard deviation of the strengths of a data set, in units of noise."""
 
     mean: float
     spread: float
 
 
 class Decision(NamedTuple):
-    """Which reference each particle is of.
+    """Assignment of particles to references.
 
     Attributes:
-        best: Its number; -1 where no reference was refined.
-        probability: Posterior probability of each; NaN in rows without any, 0 for a
-            reference that was not refined where another was.
-        log_ratio: Logarithm of the likelihood ratio of the best to the next, without
-            priors; NaN where there is no next.
-        log_likelihood: Of each reference, up to a constant per particle.
-        priors: Of each reference.
-        strengths: As estimated.
+        best: Index of the most probable reference; -1 if none was refined.
+        probability: Posterior probability of each reference. NaN if none was refined; 0 for
+            a reference that was not refined if another was.
+        log_ratio: Logarithm of the likelihood ratio of the best to the second best
+            reference, without priors; NaN if there is no second.
+        log_likelihood: Log likelihood of each reference, up to a constant per particle.
+        priors: Prior probability of each reference.
+        strengths: Estimated distribution of strengths.
     """
 
     best: np.ndarray
@@ -68,12 +69,13 @@ class Decision(NamedTuple):
 
 
 def strengths_of(signal: Float[np.ndarray, "n r"], free: int) -> Strengths:
-    """Mean and spread of the strengths of a data set.
+    """Estimate mean and spread of the strengths of a data set.
 
     Args:
-        signal: Score of each particle with each reference in units of noise, NaN: unknown.
-        free: Number of coordinates that were fitted: with the strength itself each has
-            added 1 to the square of the score.
+        signal: Score of each particle with each reference, in units of noise; NaN if
+            unknown.
+        free: Number of fitted coordinates. Each of them, and the strength, adds 1 to the
+            mean square of the score.
     """
     known = signal[np.isfinite(signal).any(axis=1)]
     if not len(known):
@@ -91,20 +93,20 @@ def log_likelihoods(
     strengths: Strengths,
     free: int,
 ) -> Float[np.ndarray, "n r"]:
-    """Of each reference, integrated over pose and strength, up to a constant per particle.
+    """Log likelihoods, integrated over pose and strength, up to a constant per particle.
 
     Args:
-        signal: Score in units of noise, at the best pose.
+        signal: Scores in units of noise, at the best pose.
         log_determinant: log det J.
         strengths: From `strengths_of`.
-        free: Number of coordinates.
+        free: Number of fitted coordinates.
 
     Returns:
-        NaN where the signal is.
+        Log likelihood of each reference; NaN where `signal` is.
     """
     mean, variance = strengths.mean, strengths.spread**2
     c = np.asarray(signal, np.float64)
-    # The strength to expect of a score: between the score itself and the mean.
+    # The expected strength given a score lies between the score itself and the mean.
     strength = np.maximum((variance * c + mean) / (variance + 1), 1.0)
     of_score = (variance * c**2 + 2 * mean * c) / (2 * (variance + 1))
     poses = free / 2 * np.log(strength * np.maximum(c, 1.0))
@@ -117,16 +119,16 @@ def decide(
     free: int,
     priors: Float[np.ndarray, " r"] | None,
 ) -> Decision:
-    """Posterior probabilities of the references.
+    """Compute posterior probabilities of the references.
 
     Args:
-        signal: Score of each particle with each reference in units of noise, NaN where it
-            was not refined.
+        signal: Score of each particle with each reference, in units of noise; NaN if it was
+            not refined.
         log_determinant: From `fit_references`.
-        free: Number of coordinates of the pose that were fitted.
-        priors: Probability of each reference, of sum 1; None: the shares of the data set
-            under which it is most likely, found by expectation maximisation (Dempster et
-            al., J. R. Stat. Soc. B 39 (1977) 1).
+        free: Number of fitted coordinates of the pose.
+        priors: Prior probability of each reference, with sum 1; None takes the shares that
+            maximise the likelihood of the data set, by expectation maximisation (Dempster
+            et al., J. R. Stat. Soc. B 39 (1977) 1).
     """
     strengths = strengths_of(signal, free)
     found = log_likelihoods(signal, log_determinant, strengths, free)
@@ -158,13 +160,13 @@ def _posterior(
 
 
 def _estimated_priors(log_likelihood: Float[np.ndarray, "n r"]) -> np.ndarray:
-    """Shares of a mixture of known distributions."""
+    """Estimate the shares of a mixture of known distributions."""
     count = log_likelihood.shape[1]
     shares = np.full(count, 1 / count)
     if not len(log_likelihood):
         return shares
     for _ in range(_ITERATIONS):
-        # Half a particle more of each: none is excluded for ever.
+        # Half a particle is added to each share, so that none can become 0.
         found = _posterior(log_likelihood, shares).sum(axis=0) + 0.5
         shares = found / found.sum()
     return shares

@@ -1,9 +1,9 @@
-"""Several references for the same particles: how well each fits, at its own best pose.
+"""Fits of several references to the same particles, each at its own best pose.
 
-Similar references differ by less than what a search's steps, or an optimum that was missed,
-change a score by. Each is therefore polished from its own best and from the pose of the
-reference that fits best, and the better of the two counts. What the numbers mean is in
-`reference_likelihood`.
+The scores of similar references differ by less than the effect of grid steps or of a missed
+optimum. Each reference is therefore polished both from its own best pose and from the pose
+of the reference that fits best, and the better result is used. `reference_likelihood`
+explains how to interpret the scores.
 """
 
 import functools
@@ -33,13 +33,13 @@ from jaxrefine.refine.scoring import Score
 
 
 class Reference(eqx.Module):
-    """One of the structures that particles may be of.
+    """One of several structures to compare particles with.
 
     Attributes:
         template: From `make_template` with cubic slices.
-        pixel_size_angstrom: Voxel size that it is taken to have, per particle.
-        alignment: Where its comparison starts: refined against it, per particle. NaN in an
-            angle where it was not refined.
+        pixel_size_angstrom: Voxel size of the template, per particle.
+        alignment: Alignment refined against this reference, per particle: the start of the
+            comparison. NaN in an angle marks particles that were not refined.
     """
 
     template: Template
@@ -48,18 +48,18 @@ class Reference(eqx.Module):
 
 
 class ReferenceFits(eqx.Module):
-    """How r references fit n particles.
+    """Fits of r references to n particles.
 
     Attributes:
-        alignment: The optimum of each.
-        z_score: Its z-score; NaN where a reference was not refined.
-        correlation: Its correlation.
-        snr: As in `Refined`.
+        alignment: Alignment at the optimum of each.
+        z_score: z-score there; NaN if a reference was not refined.
+        correlation: Correlation there.
+        snr: 2DTM SNR, as in `Refined`.
         signal: Correlation above the background in standard deviations of the noise.
-        log_determinant: Of the information that an image of unit strength holds on the
-            pose: the larger, the fewer poses fit.
-        overlap: Correlation coefficient of the images expected of each two references, at
-            the optimum of each.
+        log_determinant: Log determinant of the information that an image of unit strength
+            holds on the pose: the larger, the fewer poses fit.
+        overlap: Correlation coefficients between the expected images of the references,
+            each at its optimum.
     """
 
     alignment: Alignment
@@ -80,15 +80,15 @@ def fit_references(
     *,
     mesh: Mesh | None = None,
 ) -> ReferenceFits:
-    """Fit each reference to each particle, as closely as the others are fitted.
+    """Fit all references to each particle with equal effort.
 
     Args:
-        particles: The batch as it was searched; their template's pixel size is not read.
-        references: At least two.
-        grid: What was searched.
+        particles: The batch as it was searched; the pixel size of its template is ignored.
+        references: At least two references.
+        grid: The grid that was searched.
         score: The score of all references.
-        polish: What is free; its prior is not used, nor the errors that it may ask for.
-            None takes the defaults.
+        polish: Settings of the polish, of which `prior` and `errors` are ignored. None
+            takes the defaults.
         mesh: From `device_mesh`, as for the search.
     """
     polish = replace(polish or Polish(errors=False), prior="none")
@@ -107,7 +107,7 @@ def fit_references(
         _higher(one, climb(reference, best.alignment))
         for one, reference in zip(own, references, strict=True)
     ]
-    # One that was not refined, as its box lies outside, stays so.
+    # Particles that were not refined, for example with a box outside, stay unrefined.
     found = [
         replace(one, z_score=jnp.where(jnp.isfinite(first.z_score), one.z_score, jnp.nan))
         for one, first in zip(found, own, strict=True)
@@ -141,7 +141,7 @@ def _scored_with(particles: Particles, reference: Reference) -> Particles:
 
 
 def _higher(a: Refined, b: Refined) -> Refined:
-    """Of each particle the one of the higher z-score."""
+    """For each particle, the result with the higher z-score."""
     better = (b.z_score > a.z_score) | ~jnp.isfinite(a.z_score)
 
     def chosen(new: Array, old: Array) -> Array:
@@ -154,7 +154,7 @@ def _higher(a: Refined, b: Refined) -> Refined:
 def _start(
     particles: Particles, starts: Alignment, template: Template, score: Score
 ) -> Refined:
-    """Where a climb starts, at whole pixels, with its score there."""
+    """Starting values of a polish, at whole pixels, with the score there."""
 
     def one(both: tuple[Particles, Alignment]) -> Refined:
         particle, start = both
@@ -176,7 +176,7 @@ def _start(
 
 
 def _placed(particle: Particles, there: Alignment) -> tuple[Particles, Offsets]:
-    """The particle at an alignment, its position as an offset, so that its cut stays."""
+    """The particle at an alignment, with the position as an offset from the padded box."""
     start = particle.alignment
     shift = there.position_px - start.position_px
     at = replace(there, position_px=start.position_px)
@@ -187,7 +187,7 @@ def _placed(particle: Particles, there: Alignment) -> tuple[Particles, Offsets]:
 def _score_at(
     particle: Particles, there: Alignment, template: Template, score: Score
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """(correlation, z-score), the statistics those of the position there."""
+    """(correlation, z-score) at an alignment, with the statistics at its position."""
     placed, offsets = _placed(particle, there)
     correlation, _ = correlation_and_z(offsets, placed, template, score)
     limits = jnp.asarray(score.positions) - 1
@@ -204,7 +204,7 @@ def _expected(
     score: Score,
     polish: Polish,
 ) -> tuple[Complex[Array, "n Qh Qr"], Float[Array, " n"]]:
-    """The expected image of unit length, and log det of the information on its pose."""
+    """The unit feature, and the log determinant of the information on its pose."""
 
     def one(both: tuple[Particles, Alignment]) -> tuple[Array, Array]:
         placed, offsets = _placed(*both)

@@ -1,7 +1,7 @@
 """Refine a batch of particles: start reading here.
 
-`refine_particles` splits a batch over devices, searches the whole grid for each
-particle, and returns where its best lies, in the same types that went in.
+`refine_particles` splits a batch over devices, searches the grid for each particle, and
+returns the best alignment in the same types as the input.
 """
 
 import functools
@@ -57,33 +57,33 @@ def refine_particles(
     layout: Layout | None = None,
     adaptive: bool = False,
 ) -> Refined:
-    """Search every pose of the grid for every particle; the best of each.
+    """Search the grid for the best pose of each particle.
 
-    Compiled once for given shapes. Not to be called inside `jit`: how the search is laid
-    out depends on the values of grid and optics.
+    Compiled once for given shapes. It cannot be called inside `jit`, because the layout of
+    the search depends on the values of grid and optics.
 
     Args:
-        particles: A batch, one leading axis. With a mesh it is filled up to a multiple of
-            the mesh's "particles"; batches of one length share one compilation, and those
-            that are short can be filled up with `valid=False`, which costs nothing.
+        particles: A batch, with one leading axis. With a mesh it is padded to a multiple of
+            the mesh's "particles". Batches of equal length share one compilation; shorter
+            ones can be padded with `valid=False`, which costs no time.
         template: From `make_template`.
         grid: From `local_grid`.
         score: `ImageCTF` or `TemplateCTF`.
         mesh: From `device_mesh`; None runs on the default device. Results do not depend
             on it.
-        layout: From `plan_layout`, so that all batches of a run share one compilation;
-            None plans for this batch. Results do not depend on it while it is thorough.
-        adaptive: Look closely at the most promising orientations alone: nearly always
-            the same best, for less work. A layout that is given says so itself.
+        layout: From `plan_layout`, for all batches of a run to share one compilation; None
+            plans for this batch. The results of an exhaustive search do not depend on it.
+        adaptive: Evaluate only the most promising orientations: nearly always the same
+            best, with less work. Ignored if a layout is given (`Layout.thorough`).
 
     Returns:
-        The best of each particle. New position = old + (y, x) index - (H - n + 1) // 2.
-        Where the status says that a particle was not refined, its alignment is the
-        start and its scores are NaN.
+        The best grid point of each particle. New position = old + (y, x) index -
+        (H - n + 1) // 2. If a particle was not refined according to its status, its
+        alignment is the start and its scores are NaN.
 
     Raises:
-        InputError: Arguments that do not fit together: one particle, boxes or a template
-            of another score, a defocus beyond the score's grids, a mesh with other axes,
+        InputError: The arguments do not match: a single particle, boxes or a template of
+            another score, a defocus beyond the range of the score, a mesh with other axes,
             or a call inside `jit`.
     """
     check_grid(grid)
@@ -108,14 +108,13 @@ def refine_within_memory(
     mesh: Mesh | None,
     layout: Layout,
 ) -> tuple[Refined, Layout]:
-    """`refine_particles`, with half the memory as often as a device runs out of it.
+    """`refine_particles`, repeated with half the memory if a device runs out of memory.
 
     Returns:
-        The results, computed, and the layout that they were computed with, for the next
-        batch to begin with.
+        The computed results, and the layout that was used, for the next batch.
 
     Raises:
-        JaxRuntimeError: RESOURCE_EXHAUSTED, where nothing is left to halve.
+        JaxRuntimeError: RESOURCE_EXHAUSTED, if the layout cannot be halved further.
     """
     while True:
         try:
@@ -134,7 +133,7 @@ def layout_for(
     """The layout that `refine_particles` plans for a batch."""
     voltages = np.asarray(particles.optics.voltage_kv)
     pixel_sizes = np.asarray(particles.alignment.pixel_size_angstrom)
-    # Padding, and particles with invalid numbers, have no say.
+    # Ignore padding, and particles with invalid numbers.
     smallest = pixel_sizes + np.min(grid.pixel_size_angstrom)
     sound = np.asarray(particles.valid) & (voltages > 0) & (smallest > 0)
     if not sound.any():
@@ -157,11 +156,11 @@ def search_batch(
     mesh: Mesh | None,
     layout: Layout,
 ) -> Refined:
-    """`refine_particles` with its layout given; this is what is compiled.
+    """The compiled part of `refine_particles`, with the layout as an argument.
 
-    Each device searches its share of the particles and, where there are fewer particles
-    than devices, of the orientations. Only then do devices speak to each other, once: to
-    agree on the best of the shares.
+    Each device searches its share of the particles and, if there are fewer particles than
+    devices, of the orientations. Only in the latter case do devices communicate, once, to
+    find the best of all shares.
     """
     parts = 1 if mesh is None else mesh.shape[ORIENTATIONS]
     layout = replace(layout, candidates=max(layout.candidates // parts, 1))
@@ -169,7 +168,7 @@ def search_batch(
 
     def shard(particles: Particles, template: Template, grid: SearchGrid) -> Refined:
         part = jax.lax.axis_index(ORIENTATIONS) if parts > 1 else 0
-        # The last part is filled up with the last orientation, which changes nothing.
+        # The last part is padded with the last orientation, which does not affect results.
         number = jnp.minimum(part * length + jnp.arange(length), grid.rotation.shape[0] - 1)
         share = eqx.tree_at(lambda g: g.rotation, grid, grid.rotation[number])
 
@@ -183,7 +182,7 @@ def search_batch(
             nothing = NOTHING_FOUND, np.float32(0), jnp.full(length, -jnp.inf, jnp.float32)
             return jax.lax.cond(particle.valid, search, lambda _: nothing, particle)
 
-        # One at a time, a particle that is not valid costs nothing.
+        # If searched one at a time, a particle that is not valid costs no time.
         at_once = layout.particles if layout.particles > 1 else None
         best, error, of_each = jax.lax.map(one, particles, batch_size=at_once)
         if parts > 1:
@@ -207,7 +206,7 @@ def search_batch(
 def _refined(
     score: Score, grid: SearchGrid, particle: Particles, best: Best, error: Array
 ) -> Refined:
-    """What was found of one particle, at its place in the grid."""
+    """Result for one particle, from its best grid point."""
     z, correlation, index = best
     m, l, k, y, x = (index[i] for i in range(5))
     by_maps = (correlation - particle.corr_mean[y, x]) / particle.corr_std[y, x]
@@ -247,11 +246,11 @@ def _refined(
 def at_edges(
     grid: SearchGrid, score: Score, grid_index: Int[Array, "*n 5"]
 ) -> dict[str, Bool[Array, "*n"]]:
-    """Of each searched quantity, whether its best is the outermost.
+    """Whether the best value of each searched quantity is at the edge of its range.
 
     Args:
-        grid: What was searched.
-        score: Whose box was.
+        grid: The grid that was searched.
+        score: The score, whose box was searched.
         grid_index: As in `Refined`.
     """
     m, l, k, y, x = (grid_index[..., i] for i in range(5))
@@ -274,13 +273,13 @@ def score_particles(
 ) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
     """(z-score, correlation) of each particle at its own alignment.
 
-    What `refine_particles` gives on a grid of one pose, without the search over
-    positions. Differentiable in the template and in every field of `particles` but the
-    position: that says where the boxes were cut, and its gradient is 0. The gradient with
-    respect to a shift is that of `z_score` with respect to `Offsets.shift_px`.
+    It equals `refine_particles` on a grid of one pose, without the search over positions.
+    It is differentiable in the template and in every field of `particles` except the
+    position, which only states where the boxes were extracted and whose gradient is 0. For
+    the gradient with respect to a shift, use `z_score` and `Offsets.shift_px`.
 
     Raises:
-        InputError: Arguments that do not fit together, as for `refine_particles`.
+        InputError: The arguments do not match, as for `refine_particles`.
     """
     _check(particles, template, score)
     return _score_batch(particles, template, score)
@@ -309,9 +308,9 @@ def _score_batch(
 def best_in_box(
     particles: Particles, template: Template, score: Score
 ) -> tuple[Float[Array, " n"], Int[Array, "n 2"]]:
-    """Highest z-score of each particle at its own pose, and where in the box (y, x).
+    """Highest z-score in the box at each particle's own orientation, and its index (y, x).
 
-    -inf where no score is finite.
+    The z-score is -inf if no score is finite.
     """
 
     def one(particle: Particles) -> tuple[Float[Array, ""], Int[Array, " 2"]]:

@@ -1,4 +1,4 @@
-"""Narrow rings of the Fourier plane, in which sums are kept apart."""
+"""Narrow rings of the Fourier plane, for sums over each ring."""
 
 import equinox as eqx
 import numpy as np
@@ -10,11 +10,11 @@ _NYQUIST = 0.5
 
 
 class Rings(eqx.Module):
-    """Narrow rings of the Fourier plane, dealt out in turn into folds.
+    """Narrow rings of the Fourier plane, assigned in turn to folds.
 
     Attributes:
-        number: Of rings, up to Nyquist.
-        folds: Of folds; ring r is left out of fold r modulo `folds`.
+        number: Number of rings, up to Nyquist.
+        folds: Number of folds; ring r is left out of the fits of fold r modulo `folds`.
     """
 
     number: int = eqx.field(static=True, default=20)
@@ -27,7 +27,7 @@ class Rings(eqx.Module):
         return np.where(k < _NYQUIST, ring, -1)
 
     def members(self, shape: tuple[int, int]) -> Int[np.ndarray, "b k"]:
-        """Where a ring's coefficients stand; filled up with one beyond the last."""
+        """Flat indices of each ring's coefficients, padded with one beyond the last."""
         ring = self.of(shape).ravel()
         each = [np.flatnonzero(ring == number) for number in range(self.number)]
         longest = max(map(len, each))
@@ -36,12 +36,12 @@ class Rings(eqx.Module):
         )
 
     def kept(self, shape: tuple[int, int], fold: int) -> Float[np.ndarray, "h r"]:
-        """1 where a fold fits poses, 0 where it measures."""
+        """1 for coefficients to which a fold fits poses, 0 for those left out."""
         ring = self.of(shape)
         left_out = (ring >= 0) & (ring % self.folds == fold)
         return np.where(left_out, 0.0, 1.0).astype(np.float32)
 
     @property
     def middle(self) -> Float[np.ndarray, " b"]:
-        """Frequency of each ring in cycles per pixel."""
+        """Central frequency of each ring in cycles per pixel."""
         return (np.arange(self.number) + 0.5) * (_NYQUIST / self.number)

@@ -1,4 +1,4 @@
-"""Scores of every pose of a grid, not of the best alone."""
+"""Scores of every pose of a grid, not only of the best."""
 
 import equinox as eqx
 import jax
@@ -10,7 +10,7 @@ from jaxrefine.refine.prepare import OUTSIDE_STD
 from jaxrefine.refine.scoring import Score, slice_rotation
 from jaxrefine.refine.search import pose_rotations, ranked_by_background, z_scores
 
-# Orientations scored at once, as in the search.
+# Number of orientations that are scored together, as in the search.
 _AT_ONCE = 8
 
 
@@ -18,10 +18,10 @@ class GridScores(eqx.Module):
     """The best position of every pose of a grid, and its scores.
 
     Attributes:
-        z_score: z-score there; -inf where no position has a finite one.
-        strength: The correlation there above the background's mean, in deviations of the
-            noise: what the likelihood of a pose is made of.
-        offset_px: Of the position (y, x), from where the particle starts.
+        z_score: z-score there; -inf if no position has a finite one.
+        strength: Correlation there above the mean of the background, in standard
+            deviations of the noise; it determines the likelihood of the pose.
+        offset_px: Offset (y, x) of the position from the particle's starting position.
     """
 
     z_score: Float[Array, "*n m l k"]
@@ -33,20 +33,21 @@ class GridScores(eqx.Module):
 def score_grid(
     particles: Particles, template: Template, grid: SearchGrid, score: Score
 ) -> GridScores:
-    """Score every pixel size, defocus and orientation of a grid, by transforms.
+    """Score every pixel size, defocus and orientation of a grid with Fourier transforms.
 
-    Exact, as the search's best is: the highest z-score of a particle is that of
-    `refine_particles` on the same grid. It takes a transform for every pose, which is many
-    times what a search costs, and 16 bytes for each.
+    All scores are exact: the highest z-score of a particle is that of `refine_particles` on
+    the same grid. This needs a transform for every pose, which costs many times as much as
+    a search, and 16 bytes for each pose.
 
     Args:
-        particles: A batch, one leading axis; one after another is scored.
+        particles: A batch, with one leading axis; particles are scored one by one.
         template: From `make_template`.
         grid: From `local_grid`.
         score: `ImageCTF` or `TemplateCTF`.
 
     Returns:
-        Of each particle, arrays of shape `grid.shape`: (pixel sizes, defoci, orientations).
+        For each particle, arrays of shape `grid.shape`: (pixel sizes, defocus values,
+        orientations).
     """
 
     def one(particle: Particles) -> GridScores:
@@ -58,7 +59,7 @@ def score_grid(
             correlation = score.correlate(prepared, template, rotation)
             shape = correlation.shape[:2]
             z = z_scores(correlation, ranked).reshape(*shape, -1)
-            flat = jnp.argmax(z, axis=-1)  # the first of equals, as in the search
+            flat = jnp.argmax(z, axis=-1)  # the first of equal scores, as in the search
             there = jnp.stack(jnp.unravel_index(flat, score.positions), axis=-1)
 
             def at_best(values: Float[Array, "m l Y X"]) -> Float[Array, "m l"]:

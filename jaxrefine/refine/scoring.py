@@ -1,11 +1,11 @@
-"""Scores: how well a pose of the template explains a particle's box.
+"""Scores: how well a pose of the template matches a particle.
 
-A score turns one particle and one orientation into cross-correlations at every searched
-pixel size, defocus and whole-pixel position. It is written for one particle; batching
-is the caller's (`vmap`, `lax.map`). Two exist:
+A score computes, for one particle and one orientation, the cross-correlation at every pixel
+size, defocus and whole-pixel position of the search. It is written for one particle; the
+caller applies it to batches (`vmap`, `lax.map`). Two scores exist:
 
-- `ImageCTF` (the default): filter and CTF are applied to the image, on a cut wide enough
-  that no signal is lost, and the plain template projection is correlated with that.
+- `ImageCTF` (the default): filter and CTF are applied to the image, in a padded box that is
+  wide enough to keep all signal, and the result is correlated with the plain projection.
 - `TemplateCTF`: filter and CTF are applied to the central slice on the template's own
   grid, as Leopard-EM does. The CTF's spread wraps around the template's box.
 
@@ -29,12 +29,12 @@ from jaxrefine.physics.ctf import (
 )
 from jaxrefine.physics.fourier import half_plane_weights
 
-# No microscope is set as close to focus, and no micrograph in µm is as far from it.
+# No micrograph is this close to focus, and no defocus in µm is this large.
 _LEAST_DEFOCUS_ANGSTROM = 10.0
 
 
 class Score(eqx.Module):
-    """What a search needs of a score. Shapes are static, so that one compilation serves.
+    """The interface of a score. Shapes are static, so that a run compiles once.
 
     Attributes:
         box: (H, W) of the box in which positions are searched.
@@ -52,7 +52,7 @@ class Score(eqx.Module):
     @property
     @abc.abstractmethod
     def padded_box(self) -> tuple[int, int]:
-        """Shape of `Particles.image`: the box and the margin that the score wants."""
+        """Shape of `Particles.image`: the box plus the margin that the score needs."""
 
     @property
     @abc.abstractmethod
@@ -61,7 +61,7 @@ class Score(eqx.Module):
 
     @abc.abstractmethod
     def prepare(self, particle: Particles, grid: SearchGrid) -> Any:
-        """All that does not depend on the orientation, as a pytree of arrays."""
+        """Compute everything that is independent of orientation, as a pytree of arrays."""
 
     @abc.abstractmethod
     def correlate(
@@ -73,7 +73,7 @@ class Score(eqx.Module):
     def norms(
         self, prepared: Any, template: Template, rotation: Float[Array, "3 3"]
     ) -> Float[Array, "m l"]:
-        """What `correlate` divides by."""
+        """The norms by which `correlate` divides."""
 
     @abc.abstractmethod
     def columns(
@@ -83,30 +83,30 @@ class Score(eqx.Module):
         defocus: ScalarLike,
         corners: Int[Array, "p 2"],
     ) -> Complex[Array, "p n nr"]:
-        """The same correlation as a product with the central slice.
+        """Columns whose product with the central slice is the correlation.
 
-        Before the norm it is Σ Re(slice) Re(column) + Im(slice) Im(column) over the half
-        plane, for each of some positions (y, x), at an absolute pixel size and a defocus
-        offset. Linear in the particle's image.
+        The correlation times the norm is Σ Re(slice) Re(column) + Im(slice) Im(column) over
+        the half plane, for each of the positions (y, x), at an absolute pixel size and a
+        defocus offset. Columns are linear in the particle's image.
         """
 
     @abc.abstractmethod
     def matched_filter(
         self, particle: Particles, template: Template, pixel_size: ScalarLike
     ) -> tuple[Complex[Array, "Qh Qr"], Float[Array, ""]]:
-        """The same correlation, at the particle's own alignment, as a product with the cut.
+        """The feature and its norm at the particle's own alignment.
 
-        Differentiable: continuous scores and the polish are made of it.
+        Differentiable; continuous scores and the polish are based on it.
 
         Args:
-            particle: One particle; its image is not read.
+            particle: One particle; its image is not used.
             template: From `make_template`.
-            pixel_size: Absolute pixel size; the alignment's is where the search started.
+            pixel_size: Absolute pixel size; that of the alignment is the starting value.
 
         Returns:
-            rfft2 of an image f of the cut's shape, and the norm ν: the correlation at the
-            middle position is Σ f · image / ν, which white noise of variance 1 gives the
-            variance 1.
+            rfft2 of an image f with the shape of the padded box, and the norm ν. The
+            correlation at the central position is Σ f · image / ν. Its variance is 1 for
+            white noise of variance 1.
         """
 
     def scale(self, particle: Particles, grid: SearchGrid) -> Float[Array, " m"]:
@@ -120,7 +120,7 @@ class Score(eqx.Module):
         spherical_aberration_mm: Float[np.ndarray, " n"],
         pixel_size_angstrom: Float[np.ndarray, " n"],
     ) -> Float[np.ndarray, " n"]:
-        """Largest |defocus| whose spread of signal the score's grids hold; inf: any."""
+        """Largest |defocus| whose signal spread fits into the score's grids; inf: any."""
         return np.full(voltage_kv.shape, np.inf)
 
     @property
@@ -130,12 +130,12 @@ class Score(eqx.Module):
 
     @property
     def margin(self) -> tuple[int, int]:
-        """Position offset (y, x) that leaves a particle where it was."""
+        """Index (y, x) of the starting position among the positions."""
         return (self.positions[0]) // 2, (self.positions[1]) // 2
 
 
 def box_error(box: tuple[int, int], side: int) -> str:
-    """What is said of a box and a template that do not go together."""
+    """Describe why a box does not suit a template."""
     return (
         f"a score of box {box} and template side {side}: expected an even side, and a box "
         f"(height, width) of even lengths that are not smaller, such as {(side + 16,) * 2}"
@@ -143,7 +143,7 @@ def box_error(box: tuple[int, int], side: int) -> str:
 
 
 def check_defocus_unit(largest_angstrom: float) -> None:
-    """Raise an `InputError` where a largest defocus is so small that it must be in µm."""
+    """Raise an `InputError` if the largest defocus is so small that it must be in µm."""
     if 0 < abs(largest_angstrom) < _LEAST_DEFOCUS_ANGSTROM:
         raise InputError(
             f"a largest defocus of {largest_angstrom:g} Å: expected Å, and this looks like "
@@ -167,7 +167,7 @@ def over_optics(function: Any, particle: Particles, grid: SearchGrid) -> Any:
 def place_in_padded_box(
     projection: Float[Array, "n n"], score: Score
 ) -> Float[Array, "Qh Qw"]:
-    """A projection in the middle of the score's cut, zero around it."""
+    """A projection in the middle of the score's padded box, surrounded by zeros."""
     pads = []
     for cut, box, margin in zip(score.padded_box, score.box, score.margin, strict=True):
         before = (cut - box) // 2 + margin
@@ -191,7 +191,7 @@ def particle_ctf(
 def particle_phase_factor(
     particle: Particles, shape: tuple[int, int], pixel_size: ScalarLike
 ) -> Complex[Array, "h r"] | float:
-    """What the real CTF of a particle is multiplied by: 1 without odd aberrations."""
+    """Phase factor on the real CTF of a particle: 1 without odd aberrations."""
     factor = antisymmetric_phase_factor(shape, pixel_size, particle.optics)
     return 1.0 if factor is None else factor
 
@@ -199,10 +199,10 @@ def particle_phase_factor(
 def slice_rotation(
     particle: Particles, rotation: Float[Array, "*k 3 3"]
 ) -> Float[Array, "*k 3 3"]:
-    """Where a slice at some rotation is sampled: with the magnification's distortion.
+    """Rotation for sampling a central slice, including anisotropic magnification.
 
-    A central slice is sampled at rotation @ (kx, ky, 0), so that the distortion of (kx, ky)
-    can be taken into the matrix, which then is no rotation.
+    A central slice is sampled at rotation @ (kx, ky, 0). The distortion of (kx, ky) is
+    included in the matrix, which is then no longer a rotation.
     """
     if particle.optics.mag_matrix is None:
         return rotation
@@ -214,7 +214,7 @@ def slice_rotation(
 def valid_corner(
     product: Complex[Array, "*l H Wr"], width: int, positions: tuple[int, int]
 ) -> Float[Array, "*l Y X"]:
-    """The first positions of irfft2, rows cut before the columns are transformed."""
+    """The first positions of irfft2; unneeded rows are dropped after the first axis."""
     rows = jnp.fft.ifft(product, axis=-2)[..., : positions[0], :]
     return jnp.fft.irfft(rows, n=width, axis=-1)[..., : positions[1]]
 
@@ -224,8 +224,8 @@ def window_columns(
 ) -> Complex[Array, "p n nr"]:
     """Columns for the correlation of minus a projection with windows of an image.
 
-    The projection's border mean is subtracted, which as it is linear in the projection
-    is taken into the windows: I - M (ΣI - kept), M the mean over border pixels.
+    The border mean of the projection is subtracted. As this is linear in the projection, it
+    is applied to the windows: I - M (ΣI - kept), with M the mean over border pixels.
     """
     border = np.ones((side, side), np.float32)
     border[1:-1, 1:-1] = 0

@@ -1,11 +1,11 @@
 """Search of a local grid for one particle.
 
-Every orientation gets a promise, by interpolation between nodes: cheap, and the roughest.
-The most promising get a better one, by a product of their own; and the best of these are
-scored by transforms. Each step goes on, in order of promise, until nothing that is left
-can win by what the step before was seen to be off by: what is returned is exact, and the
-same as the plain search's, which scores every pose by transforms. A search that is not
-thorough (`search: adaptive`) goes as far as each step's first round.
+Every orientation first gets an approximate score by interpolation between nodes, which is
+fast and the least accurate. The best get a more accurate one from a matrix product, and the
+best of these are scored exactly, with Fourier transforms. Each step proceeds in order of
+approximate score, until no remaining orientation can exceed the best one, given the largest
+approximation error seen so far. The result is that of a search that scores every pose
+exactly. An adaptive search (`search: adaptive`) ends each step after its first round.
 """
 
 from dataclasses import replace
@@ -24,9 +24,9 @@ from jaxrefine.refine.norms import fit_norms
 from jaxrefine.refine.product import approximate_best_z
 from jaxrefine.refine.scoring import Score, slice_rotation
 
-# Orientations scored again at once.
+# Number of orientations that are scored exactly together.
 _AT_ONCE = 8
-# How many times the largest error seen an unseen orientation may be off by.
+# Approximation margin, in units of the largest approximation error seen so far.
 _SAFETY = 2.0
 
 # z-score, correlation, and index in (pixel size, defocus, orientation, y, x).
@@ -37,16 +37,16 @@ NOTHING_FOUND = (np.float32(-np.inf), np.float32(np.nan), np.zeros(5, np.int32))
 def z_scores(
     correlation: Float[Array, "*b Y X"], particle: Particles
 ) -> Float[Array, "*b Y X"]:
-    """(correlation - mean) / standard deviation; -inf where that makes no sense."""
+    """(correlation - mean) / standard deviation; -inf where this is not defined."""
     z = (correlation - particle.corr_mean) / particle.corr_std
     return jnp.where(jnp.isfinite(z) & (particle.corr_std > 0), z, -jnp.inf)
 
 
 def ranked_by_background(particle: Particles) -> Particles:
-    """The particle with statistics that choose its place, in the place of the maps'.
+    """Replace a particle's statistics by those that choose its position.
 
-    Where its own signal fills the mean map (`mean_peaks`) these are the background's, at
-    every position that the maps allow; elsewhere nothing changes.
+    If the particle's own signal dominates the mean map (`mean_peaks`), these are the
+    background statistics, at every valid position of the maps; otherwise nothing changes.
     """
     scored = jnp.isfinite(particle.corr_mean) & (particle.corr_std > 0)
     flat = scored & jnp.isfinite(particle.corr_std) & particle.mean_peaks
@@ -58,7 +58,7 @@ def ranked_by_background(particle: Particles) -> Particles:
 def pose_rotations(
     particle: Particles, offsets: Float[Array, "*k 3 3"], grid: SearchGrid
 ) -> Float[Array, "*k 3 3"]:
-    """The particle's rotation turned by offsets, in the grid's frame."""
+    """The particle's rotation combined with offsets, in the frame of the grid."""
     start = particle.alignment.rotation
     high = jax.lax.Precision.HIGHEST
     if grid.frame == "image":
@@ -73,22 +73,22 @@ def search_particle(
     grid: SearchGrid,
     layout: Layout,
 ) -> tuple[Best, Float[Array, ""], Float[Array, " k"]]:
-    """Best of every pixel size, defocus, orientation and position.
+    """Find the best combination of pixel size, defocus, orientation and position.
 
     Ties go to the lowest flat index in (pixel size, defocus, orientation, y, x).
 
     Args:
-        score: How to correlate.
+        score: The score.
         particle: One particle.
-        template: What to look for.
-        grid: Offsets around the particle's start.
+        template: From `make_template`.
+        grid: Offsets around the particle's starting values.
         layout: From `plan_layout`.
 
     Returns:
-        z-score and correlation at the best, and its five indices. Without any finite
-        score the z-score is -inf. And by how much the products' z was off, at most, of
-        the orientations that were scored again; and the products' z of each orientation,
-        those between nodes where it got none of its own.
+        z-score, correlation and the five indices of the best; the z-score is -inf if no
+        score is finite. Also the largest approximation error among the orientations that
+        were scored exactly, and the approximate z-score of each orientation (interpolated
+        between nodes if it was not refined by a product).
     """
     prepared = score.prepare(particle, grid)
     poses = slice_rotation(particle, pose_rotations(particle, grid.rotation, grid))
@@ -96,7 +96,7 @@ def search_particle(
     approximate, rough, norm_error = _approximate_scores(
         score, particle, template, grid, prepared, poses, layout
     )
-    # The next orientations by promise; filled up with the last, which changes nothing.
+    # Orientations by approximate score, padded with the last, which changes no result.
     order = jnp.argsort(-approximate, stable=True)
     rounds = -(-orientations // _AT_ONCE)
     filled = jnp.minimum(jnp.arange(rounds * _AT_ONCE), orientations - 1)
@@ -106,7 +106,7 @@ def search_particle(
         number, (best_z, _, _), error = state
         approximate_z = approximate[order[jnp.minimum(number, rounds - 1), 0]]
         error = jnp.maximum(error, norm_error * (jnp.abs(best_z) + 1))
-        # The first ones also where nothing is promised: the products may have failed.
+        # The first ones in any case: the products may have failed.
         open_ = number * _AT_ONCE < layout.rescored
         if layout.thorough:
             open_ |= jnp.isfinite(approximate_z) & (
@@ -139,10 +139,10 @@ def _approximate_scores(
     poses: Float[Array, "k 3 3"],
     layout: Layout,
 ) -> tuple[Float[Array, " k"], Float[Array, " k"], Float[Array, ""]]:
-    """z of each orientation by products, between nodes, and the norms' error.
+    """Approximate z-scores of each orientation: by product, and interpolated from nodes.
 
-    The first is -inf where an orientation cannot be the best; the last is the largest
-    relative error seen.
+    The former is -inf for orientations that cannot be the best. The third value is the
+    largest relative error of the norms.
     """
     fit, norm_error = fit_norms(score, prepared, template, poses, grid)
     by_product = partial(approximate_best_z, score, particle, template, grid, fit, layout)
@@ -151,7 +151,7 @@ def _approximate_scores(
         by_own = by_product(grid.rotation, poses)
         return by_own, by_own, norm_error
 
-    # Where nodes pay the layout has counts of them.
+    # If `nodes_pay`, the counts are not None.
     counts = layout.orientation_nodes
     nodes = OrientationNodes.around(grid.rotation, counts)  # pyright: ignore[reportArgumentType]
     at_nodes = slice_rotation(particle, pose_rotations(particle, nodes.rotation, grid))
@@ -191,12 +191,12 @@ def _exact_best(
     poses: Float[Array, "k 3 3"],
     which: Int[Array, " b"],
 ) -> tuple[Best, Float[Array, " b"]]:
-    """The best of some orientations, in rising order, and the best z of each."""
+    """The best of some orientations, given in rising order, and the best z of each."""
     correlation = jax.vmap(score.correlate, in_axes=(None, None, 0), out_axes=2)(
         prepared, template, poses[which]
     )
     z = z_scores(correlation, particle)
-    flat = jnp.argmax(z)  # the first of equals, hence the lowest index
+    flat = jnp.argmax(z)  # the first of equal scores, hence the lowest index
     m, l, k, y, x = jnp.unravel_index(flat, z.shape)
     index = jnp.stack([m, l, which[k], y, x]).astype(jnp.int32)
     best = (z.reshape(-1)[flat], correlation.reshape(-1)[flat], index)
@@ -204,7 +204,7 @@ def _exact_best(
 
 
 def better(one: Best, other: Best) -> Best:
-    """The higher z-score, or of equals the lower index."""
+    """The one with the higher z-score or, if equal, the lower index."""
     differs = one[2] != other[2]
     first = jnp.argmax(differs)
     lower = (one[2] < other[2])[first] & jnp.any(differs)

@@ -1,4 +1,4 @@
-"""Which devices run a search, and how it is split across them."""
+"""Selection of devices, and the distribution of a search over them."""
 
 import os
 from collections.abc import Sequence
@@ -13,20 +13,21 @@ from jaxrefine.data import InputError
 _Tree = TypeVar("_Tree")
 
 PARTICLES, ORIENTATIONS = "particles", "orientations"
-# jaxlib's compiled part has no types, so that a checker does not know this for a class.
+# jaxlib's compiled part has no types, and type checkers do not recognise this as a class.
 Device: TypeAlias = jax.Device  # pyright: ignore[reportInvalidTypeForm]
 
 
 def select_devices(wanted: str | int | Sequence[int | str]) -> list[Device]:
-    """Devices of this process, by the config's words.
+    """Select devices of this process, as named in the configuration.
 
     Args:
-        wanted: "auto": every accelerator, else the CPU. "all": every accelerator.
-            "cpu": the CPU (all its simulated devices). An index, or "cuda:N" or
-            "gpu:N", or a list of these: those accelerators.
+        wanted: "auto": all accelerators, or the CPU if there are none. "all": all
+            accelerators. "cpu": the CPU (all its simulated devices). An index, "cuda:N",
+            "gpu:N", or a list of these: the accelerators with these numbers.
 
     Raises:
-        InputError: If a device is not there; says what is, and how to use the CPU.
+        InputError: A device does not exist; the message lists those that do, and says how
+            to use the CPU.
     """
     accelerators = [d for d in _local_devices() if d.platform != "cpu"]
     if wanted == "cpu":
@@ -59,7 +60,7 @@ def select_devices(wanted: str | int | Sequence[int | str]) -> list[Device]:
 
 
 def _local_devices(backend: str | None = None) -> list[Device]:
-    """This process's devices; that JAX cannot start is for the user to mend."""
+    """This process's devices; raises an `InputError` if JAX cannot start the backend."""
     try:
         return jax.local_devices(backend=backend)
     except RuntimeError as error:
@@ -86,16 +87,18 @@ def _absent(name: str, accelerators: list[Device]) -> str:
 
 
 def device_mesh(devices: Sequence[Device], most_particles: int | None = None) -> Mesh:
-    """Devices in rows for particles; the devices of a row share a particle's orientations.
+    """Arrange devices in rows; each row searches its own particles.
+
+    The devices of one row share the orientations of each particle.
 
     Args:
         devices: From `select_devices`.
-        most_particles: How many particles there are at once; where fewer than devices,
-            orientations are split too.
+        most_particles: Number of particles that are refined together. If it is smaller than
+            the number of devices, orientations are split as well.
 
     Returns:
-        A mesh with axes "particles" and "orientations". They are Auto: `jax.make_mesh`
-        defaults to Explicit ones, which `shard_map` does not need.
+        A mesh with the axes "particles" and "orientations" of type Auto (the default of
+        `jax.make_mesh`, Explicit, is not needed for `shard_map`).
     """
     count = len(devices)
     most = count if most_particles is None else max(most_particles, 1)
@@ -109,13 +112,15 @@ def device_mesh(devices: Sequence[Device], most_particles: int | None = None) ->
 
 
 def replicate(tree: _Tree, mesh: Mesh) -> _Tree:
-    """Put a whole copy of every array on each device of the mesh."""
+    """Put a full copy of every array on each device of the mesh."""
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
 
 def filled_up(tree: _Tree, count: int, mesh: Mesh | None, at_once: int = 1) -> _Tree:
-    """A batch of `count`, its last one repeated until the mesh's rows, each of which takes
-    `at_once` at a time, divide it."""
+    """Pad a batch of `count` by repeating its last element.
+
+    The result has a length that the rows of the mesh, times `at_once`, divide.
+    """
     rows = 1 if mesh is None else mesh.shape[PARTICLES]
     missing = -count % (rows * at_once)
     if not missing:

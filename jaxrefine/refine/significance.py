@@ -1,22 +1,23 @@
-"""How often noise alone scores as high: p-values of a local search.
+"""p-values of a local search: the probability that noise alone scores as high.
 
-The null: the box holds noise only, and was not chosen by its score. Over the search space
-(tilts, in-plane rotation, position, defocus, pixel size) the z-score is then a smooth
-Gaussian field of mean 0 and variance 1, whose metric, the covariance of its gradient,
-follows from the score's own feature f of unit length: Λ = JᵀJ with J = ∂f/∂(pose). The
-expected Euler characteristic of the region where it exceeds u,
+Null hypothesis: the box holds only noise, and was not selected by its score. Over the
+search space (tilts, in-plane rotation, position, defocus, pixel size) the z-score is then a
+smooth Gaussian field of mean 0 and variance 1. Its metric, the covariance of its gradient,
+follows from the unit feature f of the score: Λ = JᵀJ with J = ∂f/∂(pose). The expected
+Euler characteristic of the region where it exceeds u,
 
     E(u) = Σ_j L_j ρ_j(u),  ρ_0 = Q(u),  ρ_j = (2π)^(-(j+1)/2) He_{j-1}(u) exp(-u²/2),
 
 is the expected number of noise peaks above u (Adler & Taylor, Random Fields and Geometry
 (2007), theorem 12.4.1; Worsley et al., Human Brain Mapping 4 (1996) 58). L_j are the
-intrinsic volumes of the search space in units of Λ, of which it is taken as a product of
-axes and a disk of tilts. A grid visits points only: each length is lowered by the share of
-upcrossings that steps of its size see, from the bivariate normal distribution. Whole pixels
-may be further apart than the correlation reaches: y and x multiply E by 1 + (n - 1) κ, κ
-being the probability that the next pixel is below u where one is above, which makes
-independent trials of distant ones (as Worsley, NeuroImage 28 (2005) 1056, does for voxels).
-E(u) / Q(u) is the number of independent trials N, and p = 1 - (1 - Q)^N.
+intrinsic volumes of the search space in units of Λ, with the space approximated by a
+product of axes and a disk of tilts. Since a grid samples the field only at points, each
+length is multiplied by the fraction of upcrossings that its steps detect, from the
+bivariate normal distribution. Pixels may be further apart than the correlation length: y
+and x multiply E by 1 + (n - 1) κ, with κ the probability that the next pixel is below u if
+one is above; distant pixels thus become independent trials (as voxels do in Worsley,
+NeuroImage 28 (2005) 1056). E(u) / Q(u) is the number N of independent trials, and
+p = 1 - (1 - Q)^N.
 """
 
 import math
@@ -36,11 +37,12 @@ from jaxrefine.refine.scoring import Score
 
 PARAMETERS = ("orientation", "shift", "defocus", "pixel_size")
 _AT = parameter_slices(PARAMETERS)
-# Below it the trials are those at it: the Euler characteristic of low regions counts holes.
+# Below this z the number of trials is kept constant: the Euler characteristic of regions
+# above a low threshold counts holes.
 _LOWEST_Z = 2.5
-# Places in `SearchSpace.lengths`: axes that are searched finely, and whole pixels.
+# Indices in `SearchSpace.lengths`: axes that are searched finely, and whole pixels.
 _FINE, _PIXELS = (0, 3, 4), (1, 2)
-# Of the integral over the normal distribution's tail.
+# Quadrature over the tail of the normal distribution.
 _NODES, _WEIGHTS = np.polynomial.laguerre.laggauss(40)
 
 
@@ -48,11 +50,11 @@ _NODES, _WEIGHTS = np.polynomial.laguerre.laggauss(40)
 def score_metric(
     particles: Particles, template: Template, score: Score
 ) -> Float[Array, "n 7 7"]:
-    """Metric of the score at each particle's own pose: minus its correlation's curvature.
+    """Metric Λ of the score at each particle's own pose.
 
-    Of tilts about x and y and the in-plane angle (deg), position (y, x, px), defocus and
-    pixel size (Å): the correlation of the scores of two poses that are apart by δ is about
-    exp(-δᵀΛδ/2).
+    The correlation coefficient of the scores of two poses that differ by δ is about
+    exp(-δᵀΛδ/2). The coordinates are tilts about x and y and the in-plane angle (deg),
+    position (y, x, px), defocus and pixel size (Å).
     """
 
     def one(particle: Particles) -> Float[Array, "7 7"]:
@@ -63,13 +65,13 @@ def score_metric(
 
 @dataclass(frozen=True, eq=False)
 class SearchSpace:
-    """How far a search goes, and by which steps.
+    """Extent and steps of a search.
 
     Attributes:
-        tilt_deg: Rotation vectors (x, y) of the grid's tilts.
-        tilt_step_deg: Their distance.
-        lengths: Of in-plane rotation (deg), y, x (px), defocus and pixel size (Å).
-        steps: On each of these.
+        tilt_deg: Rotation vectors (x, y) of the tilts of the grid.
+        tilt_step_deg: Step between tilts.
+        lengths: Ranges of in-plane rotation (deg), y, x (px), defocus and pixel size (Å).
+        steps: Steps of each of these.
     """
 
     tilt_deg: Float[np.ndarray, "t 2"]
@@ -79,7 +81,7 @@ class SearchSpace:
 
     @classmethod
     def of(cls, grid: SearchGrid, score: Score) -> "SearchSpace":
-        """Of a search of this grid with this score."""
+        """The search space of a search of this grid with this score."""
         rotation = np.asarray(grid.rotation, np.float64)
         towards, group = np.unique(rotation[:, :, 2].round(5), axis=0, return_inverse=True)
         angle = np.rad2deg(np.arctan2(np.hypot(*towards[:, :2].T), towards[:, 2]))
@@ -107,14 +109,14 @@ def expected_peaks(
     metric: Float[np.ndarray, "n 7 7"],
     space: SearchSpace,
 ) -> Float[np.ndarray, " n"]:
-    """Number of peaks that a search of noise has above z, as expected; E of the module.
+    """Expected number of peaks above z in a search of noise: E of the module docstring.
 
-    Below a z of 2.5 it is that at 2.5: regions above so low a z are no peaks.
+    For z below 2.5 it is the value at 2.5, since regions above so low a z are not peaks.
 
     Args:
-        z_score: Of each particle.
+        z_score: z-score of each particle.
         metric: From `score_metric`.
-        space: What was searched.
+        space: The search space.
     """
     u = np.maximum(np.asarray(z_score, np.float64), _LOWEST_Z)
     metric = np.asarray(metric, np.float64)
@@ -132,8 +134,8 @@ def expected_peaks(
         axes += bool(space.lengths[i])
     peaks = sum(v * _density(j, u) for j, v in enumerate(volumes))
     for i in _PIXELS:
-        # Steps that are far beyond the correlation are trials of their own; among fine ones
-        # an axis adds what it adds to the Euler characteristic's highest term.
+        # Steps far beyond the correlation length are independent trials; fine ones contribute
+        # as to the highest term of the Euler characteristic.
         together = 1.0
         if axes:
             smooth = _density(axes + 1, u) / _density(axes, u) * ndtr(-u) / _density(1, u)
@@ -149,8 +151,8 @@ def _tilts(
     """Half perimeter and area of the disk of tilts."""
     if len(space.tilt_deg) < 2:
         return np.zeros_like(u), np.zeros_like(u)
-    # Semi-axes of an ellipse with the tilts' second moments, in units of the metric; less
-    # half a step, by which the outermost tilts' own cells reach beyond them.
+    # Semi-axes of an ellipse with the second moments of the tilts, in units of the metric,
+    # minus half a step, by which the cells of the outermost tilts extend beyond them.
     product = np.linalg.eigvals(metric @ np.cov(space.tilt_deg.T, bias=True)).real
     axes = np.sort(2 * np.sqrt(np.maximum(product, 0)), axis=-1).T
     unit = np.sqrt(np.maximum(np.linalg.eigvalsh(metric), 0)).T * space.tilt_step_deg
@@ -164,7 +166,7 @@ def _tilts(
 
 
 def _density(order: int, u: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-    """ρ_j of a Gaussian field."""
+    """ρ_j of the module docstring, with j = `order`."""
     if order == 0:
         return ndtr(-u)
     hermite = np.polynomial.hermite_e.hermeval(u, [0.0] * (order - 1) + [1.0])
@@ -174,7 +176,7 @@ def _density(order: int, u: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
 def _seen(
     step: Float[np.ndarray, " n"], u: Float[np.ndarray, " n"]
 ) -> Float[np.ndarray, " n"]:
-    """Share of the upcrossings of u that steps, measured by the metric, see."""
+    """Fraction of the upcrossings of u that steps, in units of the metric, detect."""
     step = np.maximum(step, 1e-3)
     correlation = np.exp(-(step**2) / 2)
     # P(z > u, z' < u), z = u + t / u with the tail's weight exp(-t).
@@ -194,7 +196,7 @@ def p_values(
     metric: Float[np.ndarray, "n 7 7"],
     space: SearchSpace,
 ) -> Float[np.ndarray, " n"]:
-    """Probability that a search of noise scores as high; see the module."""
+    """Probability that a search of noise scores as high; see the module docstring."""
     u = np.asarray(z_score, np.float64)
     trials = expected_peaks(u, metric, space) / ndtr(-np.maximum(u, _LOWEST_Z))
     return -np.expm1(trials * np.log1p(-ndtr(-u)))

@@ -1,4 +1,4 @@
-"""Leopard-EM's score: filter and CTF on the central slice."""
+"""Leopard-EM's score: filter and CTF applied to the central slice."""
 
 import math
 from typing import Any
@@ -28,7 +28,7 @@ from jaxrefine.refine.scoring import (
 
 
 class PreparedTemplateCTF(eqx.Module):
-    """The box's transform, and filter times CTF per pixel size (m) and defocus (l)."""
+    """Transform of the box, and filter times CTF per pixel size (m) and defocus (l)."""
 
     scale: Float[Array, " m"]
     image_rfft: Complex[Array, "H Wr"]
@@ -36,13 +36,13 @@ class PreparedTemplateCTF(eqx.Module):
 
 
 class TemplateCTF(Score):
-    """CTF and filter on the central slice, on the template's own grid: Leopard-EM's score.
+    """Score of Leopard-EM: CTF and filter on the central slice, on the template's grid.
 
     Attributes:
         box: (H, W) of the box.
         side: Side of the template.
-        pixel_size_changes_cs: Leopard-EM's pixel-size search, which leaves template and
-            frequencies alone and divides Cs by (1 + offset / pixel size)⁴.
+        pixel_size_changes_cs: Search the pixel size as Leopard-EM does, which leaves
+            template and frequencies unchanged and divides Cs by (1 + offset / pixel size)⁴.
     """
 
     box: tuple[int, int] = eqx.field(static=True)
@@ -88,7 +88,7 @@ class TemplateCTF(Score):
     def _projection(
         self, central: Complex[Array, "n nr"], filter_ctf: Inexact[Array, "n nr"]
     ) -> tuple[Float[Array, "n n"], Float[Array, ""]]:
-        """The projection before its norm, and the norm."""
+        """The projection before normalisation, and its norm."""
         projection = subtract_border_mean(slice_to_projection(central * filter_ctf))
         variance = padded_variance_sum(projection, self.box)
         return projection, jnp.sqrt(jnp.maximum(variance, 1e-8))
@@ -132,7 +132,8 @@ class TemplateCTF(Score):
         defocus: ScalarLike,
         corners: Int[Array, "p 2"],
     ) -> Complex[Array, "p n nr"]:
-        # The padded projection's mean is taken off as well: of the border's, n²/HW is left.
+        # The mean of the padded projection is subtracted as well, which leaves n²/HW of the
+        # border mean.
         kept = jnp.sum(particle.image) * self.side**2 / math.prod(self.box)
         windows = window_columns(particle.image, self.side, corners, kept)
         filter_ctf = self._filter_ctf(particle, pixel_size, defocus)
@@ -148,5 +149,5 @@ class TemplateCTF(Score):
         central = -central_slice(template, rotation, scale).at[0, 0].set(0)
         filter_ctf = self._filter_ctf(particle, pixel_size, 0.0)
         projection, norm = self._projection(central, filter_ctf)
-        # The box's mean has no say.
+        # The mean of the box does not contribute.
         return jnp.fft.rfft2(place_in_padded_box(projection, self)).at[0, 0].set(0), norm
