@@ -134,8 +134,8 @@ def expected_peaks(
         axes += bool(space.lengths[i])
     peaks = sum(v * _density(j, u) for j, v in enumerate(volumes))
     for i in _PIXELS:
-        # Steps far beyond the correlation length are independent trials; fine ones contribute
-        # as to the highest term of the Euler characteristic.
+        # Steps far beyond the correlation length are independent trials. An axis with fine
+        # steps contributes as it does to the highest term of the Euler characteristic.
         together = 1.0
         if axes:
             smooth = _density(axes + 1, u) / _density(axes, u) * ndtr(-u) / _density(1, u)
