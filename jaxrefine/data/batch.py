@@ -1,4 +1,4 @@
-"""One particle, or a batch of them: what all classes with a value per particle share."""
+"""Base class of everything that has a value per particle: one particle, or a batch."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
@@ -12,7 +12,7 @@ _Tree = TypeVar("_Tree", bound="Batch")
 
 
 class Batch(eqx.Module):
-    """A tree of arrays that has no leading axis (one particle) or one (a batch).
+    """A pytree of arrays without leading axis (one particle) or with one (a batch).
 
     `len(batch)`, `batch[3]` (one particle), `batch[2:5]`, `batch[[0, 7]]`, `batch[mask]`
     with a mask of booleans, and iteration over the particles work as for an array.
@@ -21,7 +21,7 @@ class Batch(eqx.Module):
     @property
     def batch_shape(self) -> tuple[int, ...]:
         """() for one particle, (n,) for a batch."""
-        # A value per particle is the leaf with the fewest axes.
+        # The leaf with the fewest axes has one value per particle.
         return min((np.shape(leaf) for leaf in jax.tree.leaves(self)), key=len)
 
     def __len__(self) -> int:
@@ -42,7 +42,7 @@ class Batch(eqx.Module):
 
     @classmethod
     def stack(cls: type[_Tree], each: Iterable[_Tree]) -> _Tree:
-        """A batch of single ones, or of batches where these have a leading axis."""
+        """Stack single particles to a batch, or concatenate batches."""
         together = list(each)
         if together and together[0].batch_shape:
             return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *together)

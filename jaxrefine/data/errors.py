@@ -61,7 +61,7 @@ class ErrorCollector:
 
 @contextmanager
 def add_error_context(*, before: str = "", after: str = "") -> Iterator[None]:
-    """Add to each error where the invalid value is named."""
+    """Add text before or after the messages of errors raised in this context."""
     try:
         yield
     except InputError as error:

@@ -29,7 +29,7 @@ class SearchGrid(eqx.Module):
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Numbers of (pixel sizes, defoci, orientations)."""
+        """Numbers of (pixel sizes, defocus values, orientations)."""
         return (
             self.pixel_size_angstrom.shape[0],
             self.defocus_angstrom.shape[0],

@@ -1,4 +1,4 @@
-"""How results show themselves in a notebook: small tables of HTML, of text alone."""
+"""Representation of results in notebooks: small HTML tables, of text only."""
 
 from collections.abc import Callable, Mapping
 from html import escape
@@ -10,7 +10,7 @@ from jax.core import Tracer
 
 
 def html_table(title: str, rows: Mapping[str, object]) -> str:
-    """A heading and a row for each entry; both are shown as the text that they are."""
+    """A heading and a row for each entry; everything is escaped as text."""
     lines = "".join(
         f'<tr><th style="text-align: left">{escape(name)}</th>'
         f'<td style="text-align: left">{escape(str(value))}</td></tr>'
@@ -22,7 +22,7 @@ def html_table(title: str, rows: Mapping[str, object]) -> str:
 def shown_in_notebooks(
     of: Any, rows: Callable[[], tuple[str, Mapping[str, object]]]
 ) -> str:
-    """`html_table` of values that are known; else, as inside of `jit`, the usual text."""
+    """`html_table` of known values; for traced ones, as inside `jit`, the usual text."""
     leaves = jax.tree.leaves(of)
     if not all(isinstance(x, np.ndarray | jax.Array | float | int) for x in leaves):
         return f"<pre>{escape(repr(of))}</pre>"
@@ -32,7 +32,7 @@ def shown_in_notebooks(
 
 
 def span(values: Any, unit: str = "", form: str = "{:.2f}") -> str:
-    """Mean and range of those that are finite."""
+    """Mean and range of the finite values."""
     known = np.asarray(values, np.float64)
     known = known[np.isfinite(known)]
     if not known.size:

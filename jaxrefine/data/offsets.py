@@ -1,4 +1,4 @@
-"""Continuous departures from where a particle is."""
+"""Continuous offsets from a particle's alignment and optics."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -7,9 +7,9 @@ from jaxtyping import Array, Float
 from jaxrefine.data.batch import Batch
 from jaxrefine.data.errors import InputError
 
-# What a polish may free, and its number of coordinates: a rotation vector (deg); y and x of
-# the position (px); defocus, of u and v alike (Å); half of u - v, along its present axis
-# and at 45° to it (Å); the pixel size (Å).
+# The parameters that a polish may vary, and their numbers of coordinates: a rotation vector
+# (deg); y and x of the position (px); defocus, added to both u and v (Å); half of u - v,
+# along its axis and at 45° to it (Å); the pixel size (Å).
 COORDINATES: dict[str, int] = {
     "orientation": 3,
     "shift": 2,
@@ -21,21 +21,24 @@ PARAMETERS = tuple(COORDINATES)
 
 
 class Offsets(Batch):
-    """What may be added to a particle's alignment and optics; all zero changes nothing.
+    """Offsets of a particle's alignment and optics; all zero changes nothing.
+
+    Each value is added to the quantity of the same name.
 
     Attributes:
         rotation_deg: Rotation vector w in the image frame (xyz), R = R_particle · exp([w]).
-            x and y tilt the particle out of the plane, z turns it in the plane.
-        shift_px: (y, x) to be added to the position.
-        defocus_angstrom: To be added to (u, v).
-        astigmatism_deg: To be added to the direction of u.
-        pixel_size_angstrom: To be added to the micrograph's pixel size, for template and
-            CTF alike.
-        phase_shift_deg: To be added to the optics, as are the last three.
-        spherical_aberration_mm: Cs.
-        amplitude_contrast: The fraction.
-        b_factor_angstrom2: B.
-        beam_tilt_mrad: Of x and y; None, the default of this and what follows, leaves the
+            x and y tilt the particle out of the plane, z rotates it in the plane.
+        shift_px: Offset (y, x) of the position.
+        defocus_angstrom: Offset of (u, v).
+        astigmatism_deg: Offset of the direction of u.
+        pixel_size_angstrom: Offset of the micrograph's pixel size, for both template and
+            CTF.
+        phase_shift_deg: Offset of the phase shift.
+        spherical_aberration_mm: Offset of Cs.
+        amplitude_contrast: Offset of the amplitude contrast, a fraction.
+        b_factor_angstrom2: Offset of the B factor.
+        beam_tilt_mrad: Offset of (x, y). With None, the default of this and the following
+            ones, the optics are unchanged at no cost.
             optics as they are and costs nothing.
         even_zernikes: As in `Optics`.
         odd_zernikes: As in `Optics`.
@@ -58,10 +61,10 @@ class Offsets(Batch):
 
     @classmethod
     def zeros(cls, *batch: int) -> "Offsets":
-        """No departure, for one particle (`zeros()`) or for a batch of n (`zeros(n)`).
+        """Offsets of zero, for one particle (`zeros()`) or a batch of n (`zeros(n)`).
 
         Raises:
-            InputError: What is given is no number of particles.
+            InputError: The argument is not a number of particles.
         """
         if not all(isinstance(n, int | np.integer) for n in batch):
             given = ", ".join(map(repr, batch))

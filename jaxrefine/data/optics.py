@@ -1,4 +1,4 @@
-"""What the microscope does to an image."""
+"""Optical parameters of the microscope."""
 
 import numpy as np
 from jaxtyping import Array, Float
@@ -9,14 +9,14 @@ from jaxrefine.data.batch import Batch
 class Optics(Batch):
     """Optical parameters, one set per particle.
 
-    As a table has them the leaves are numpy's, in float64; on the device JAX's, in float32.
-    A further parameter has the default None, which is that of tables without its column.
+    In a table the leaves are numpy arrays in float64, on a device JAX arrays in float32. An
+    optional parameter has the default None, as for tables without its column.
 
     Attributes:
         voltage_kv: Acceleration voltage.
         spherical_aberration_mm: Cs.
         amplitude_contrast: Fraction of amplitude contrast, between 0 and 1.
-        phase_shift_deg: Extra phase, from a phase plate for instance.
+        phase_shift_deg: Additional phase shift, for example of a phase plate.
         b_factor_angstrom2: B of the envelope exp(-B k²/4), k in 1/Å.
         beam_tilt_mrad: (x, y), which causes axial coma.
         even_zernikes: Symmetric aberrations Z44c, Z44s (rad Å⁴) and Z60 (rad Å⁶); with k in

@@ -1,4 +1,4 @@
-"""Particles: what refinement may change, and what it compares with."""
+"""Particles: alignment, which refinement may change, and the images to compare with."""
 
 from dataclasses import replace
 
@@ -11,7 +11,7 @@ from jaxrefine.data.optics import Optics
 
 
 class Alignment(Batch):
-    """All that refinement may change, per particle.
+    """Everything that refinement may change, per particle.
 
     Attributes:
         rotation: Matrix that takes xyz column vectors of the image frame into the
@@ -30,26 +30,27 @@ class Alignment(Batch):
 
 
 class Particles(Batch):
-    """A batch of particles, ready to score. `*n` is nothing or one batch axis.
+    """A batch of particles, ready to score. `*n` is no axis or one batch axis.
 
     Attributes:
-        alignment: Where the search starts.
-        optics: The microscope, per particle.
-        template_pixel_size_angstrom: Voxel size that the template is taken to have.
-        image: Cut of the filtered micrograph, the box in its centre. Noise has power 1
-            per Fourier coefficient inside the band (pixel variance 1 without a
-            bandpass). Size Q ≥ H is a margin for the CTF's spread; Q = H if there
-            is none.
-        filter_image: The projective filter on the cut's half-plane Fourier grid.
-        filter_template: The same filter on the scorer's second grid: the template's
-            own (CTF on the template) or the fine one of its norm (CTF on the image).
+        alignment: Starting values of the search.
+        optics: The optics, per particle.
+        template_pixel_size_angstrom: Voxel size of the template, per particle.
+        image: The padded box, extracted from the filtered micrograph, with the box in its
+            centre. Noise has power 1 per Fourier coefficient inside the band (pixel
+            variance 1 without a bandpass). Its size is Q ≥ H; the margin holds the spread
+            of the CTF.
+        filter_image: The projective filter on the half-plane Fourier grid of the padded
+            box.
+        filter_template: The same filter on the second grid of the score: that of the
+            template (`TemplateCTF`) or the fine one of the norm (`ImageCTF`).
         corr_mean: Mean of the correlation at each searched position, (H-h+1, W-w+1).
         corr_std: Its standard deviation.
         background_mean: Median of the whole mean map.
         background_std: Median of the whole standard deviation map.
         noise_std: Standard deviation of the correlation of noise at one pose.
-        mean_peaks: Whether the mean map peaks at the particle, as it does for templates of
-            high symmetry; its place is then found by the correlation over the background.
+        mean_peaks: Whether the mean map peaks at the particle, as for templates of high
+            symmetry; the position is then found by the correlation over the background.
         valid: False for padding of a batch.
     """
 
@@ -68,12 +69,12 @@ class Particles(Batch):
     valid: Bool[Array, "*n"]
 
     def padded(self, count: int) -> "Particles":
-        """The batch, filled up to `count` with copies of its last that are not valid.
+        """Pad the batch to `count` with invalid copies of its last particle.
 
-        Batches of one length share one compilation, and what is not valid costs no time.
+        Batches of equal length share one compilation, and invalid particles cost no time.
 
         Raises:
-            InputError: `count` is less than there are, or there are none.
+            InputError: `count` is less than the number of particles, or there are none.
         """
         there = len(self)
         if not 0 < there <= count:

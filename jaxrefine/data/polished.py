@@ -1,4 +1,4 @@
-"""What a polish returns."""
+"""The result of a polish."""
 
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
@@ -7,7 +7,7 @@ from jaxrefine.data.batch import Batch
 from jaxrefine.data.html import shown_in_notebooks, span
 from jaxrefine.data.refined import Refined
 
-# How a polish may end, and what that means.
+# The possible outcomes of a polish, and their meaning.
 POLISH_MEANING = {
     "converged": "an optimum: no further step would have improved the score",
     "multimodal": "an optimum, but other poses, more than two standard errors away, are "
@@ -19,21 +19,21 @@ POLISH_MEANING = {
 
 
 class PoseErrors(Batch):
-    """Standard errors; each allows for the uncertainty of all other free parameters.
+    """Standard errors; each includes the uncertainty of all other free parameters.
 
     From the curvature of the score at the optimum, or the Fisher information of the
     expected image in white noise. NaN for parameters that were not free, and for particles
     that were not refined.
 
     Attributes:
-        rotation_deg: Of the rotation vector in the image frame: tilts about x and about
-            y, and the in-plane angle.
-        largest_rotation_deg: About the least certain axis of rotation.
-        defocus_angstrom: Of the mean of u and v. If astigmatism is not free, u and v
-            change together, and it is the standard error of either.
-        astigmatism_angstrom: Of (u - v)/2 along the astigmatism's axis, and at 45° to it.
-        shift_px: Of the position, (y, x).
-        pixel_size_angstrom: Of the pixel size.
+        rotation_deg: Rotation vector in the image frame: tilts about x and y, and the
+            in-plane angle.
+        largest_rotation_deg: Rotation about the least certain axis.
+        defocus_angstrom: Mean of u and v. If astigmatism is not free, u and v change
+            together, and it is the standard error of either.
+        astigmatism_angstrom: (u - v)/2 along the axis of astigmatism, and at 45° to it.
+        shift_px: Position (y, x).
+        pixel_size_angstrom: Pixel size.
     """
 
     rotation_deg: Float[Array, "*n 3"]
@@ -57,10 +57,10 @@ class Polished(Batch):
             outside, and the errors are not those of an optimum.
         expected_z: Expected z-score: that at this alignment in independent data of the same
             particle, which is the z-score minus the contribution of fitting noise.
-        covariance: Of the free coordinates, in the order of `Polish.parameters`; `errors`
-            are the square roots of its diagonal.
-        optima: Number of optima at which the pose may be. If there are several, the errors
-            reach from the best to the others.
+        covariance: Covariance of the free coordinates, in the order of `Polish.parameters`;
+            `errors` are the square roots of its diagonal.
+        optima: Number of possible optima of the pose. If there are several, the errors
+            include the distances from the best to the others.
     """
 
     refined: Refined

@@ -57,7 +57,7 @@ class Refined(Batch):
             product) and exact ones, over the orientations that were scored both ways.
             Which orientations these are depends on the layout and the devices.
         orientation_z: Approximate z-score of each orientation of the grid, at its best
-            defocus, pixel size and position. A polish looks for other optima in it.
+            defocus, pixel size and position. The polish uses it to look for other optima.
     """
 
     alignment: Alignment
@@ -70,7 +70,7 @@ class Refined(Batch):
     orientation_z: Float[Array, "*n k"] | None = None
 
     def html_rows(self) -> dict[str, object]:
-        """What a notebook shows of them."""
+        """The rows that a notebook shows."""
         statuses = Counter(np.asarray(self.status).ravel().tolist())
         counts = (f"{n} {Status(status).name.lower()}" for status, n in statuses.items())
         return {

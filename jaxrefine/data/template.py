@@ -1,4 +1,4 @@
-"""The reference structure, ready to be sliced."""
+"""The template, ready for slicing."""
 
 from typing import Literal
 
@@ -12,15 +12,15 @@ from jaxrefine.data.html import shown_in_notebooks
 class Template(eqx.Module):
     """Fourier transform of the template volume.
 
-    Real and imaginary parts are kept apart: interpolation is several times faster on real
-    numbers.
+    Real and imaginary parts are stored separately, because interpolation is several times
+    faster on real numbers.
 
     Attributes:
         real: Real part of the half transform, z and y shifted so that zero frequency is
             at index M//2, and x from 0 to M/2. M is `side` times the padding.
         imaginary: Its imaginary part.
         side: Side of the template in voxels, even.
-        order: Of the splines that interpolate: 1 (trilinear) or 3. With 3 each axis of
+        order: Order of the interpolating splines: 1 (trilinear) or 3. With 3 each axis of
             the arrays is longer by one sample before its first and two after its last.
     """
 

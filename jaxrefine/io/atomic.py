@@ -12,7 +12,7 @@ from jaxrefine.data.errors import InputError
 
 PARTIAL_SUFFIX = ".partial"
 
-# Said by file systems that cannot be told to write at once, such as some FUSE mounts.
+# Errors of file systems that do not support syncing, such as some FUSE mounts.
 _NO_SYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 
 
@@ -20,7 +20,7 @@ def refuse_no_file(path: Path) -> None:
     """Refuse to replace something that is not a regular file.
 
     Raises:
-        InputError: If so.
+        InputError: It is not a regular file.
     """
     if os.path.lexists(path) and not os.path.isfile(path):
         raise InputError(

@@ -1,4 +1,4 @@
-"""A template's envelope as a file has it: a curve over spatial frequency."""
+"""Files of a template's envelope: a curve over spatial frequency."""
 
 import csv
 import math
@@ -12,18 +12,18 @@ from jaxrefine.data import ErrorCollector, InputError
 _WANTED = "spatial frequency in 1/Å and amplitude factor"
 _MOST_LINES = 500
 
-# Spatial frequency in 1/Å, rising, and amplitude factor.
+# Spatial frequency in 1/Å, increasing, and amplitude factor.
 EnvelopeCurve = tuple[Float[np.ndarray, " f"], Float[np.ndarray, " f"]]
 
 
 def read_envelope(path: Path) -> EnvelopeCurve:
-    """Reads a CSV of two columns: spatial frequency in 1/Å and amplitude factor.
+    """Read a CSV file of two columns: spatial frequency in 1/Å and amplitude factor.
 
-    A first line that holds no number is a header; empty lines and lines that begin with #
-    are left out.
+    A first line without numbers is a header. Empty lines, and lines that begin with #, are
+    skipped.
 
     Raises:
-        InputError: With every error of the file.
+        InputError: With all errors of the file.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -69,7 +69,7 @@ def _number(cell: str) -> float | None:
 def _point(
     path: Path, number: int, cells: list[str], before: tuple[float, float] | None
 ) -> tuple[float, float]:
-    """One line, checked."""
+    """Read and check one line."""
     where = f"{path}: line {number}: {','.join(cells)}"
     values = [_number(cell) for cell in cells]
     if len(values) != 2 or values[0] is None or values[1] is None:

@@ -50,7 +50,7 @@ def opened_hdf5(path: Path) -> Iterator["h5py.File"]:
 
 
 def hdf5_map_shape(path: Path, name: str) -> tuple[int, int]:
-    """Sides (y, x) of a map, without reading its values; errors as of `read_hdf5_map`."""
+    """Sides (y, x) of a map, without reading its values; errors as in `read_hdf5_map`."""
     with opened_hdf5(path) as file:
         return _map(file, path, name).shape
 

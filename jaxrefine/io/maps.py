@@ -1,4 +1,4 @@
-"""Maps of a match, in one MRC file each, or all in one HDF5 file."""
+"""Maps of a match: each in an MRC file, or all in one HDF5 file."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from jaxtyping import Float
 from jaxrefine.io.hdf5 import hdf5_map_shape, is_hdf5, read_hdf5_map
 from jaxrefine.io.mrc import image_shape, read_image
 
-# The two that a refinement reads, as the columns of the table name them, less "_path".
+# The two maps that a refinement reads, named as the table's columns without "_path".
 MEAN, SPREAD = "correlation_average", "correlation_variance"
 
 
@@ -16,7 +16,7 @@ def read_map(path: Path, name: str) -> Float[np.ndarray, "My Mx"]:
     """Reads a map as float32.
 
     Args:
-        path: An MRC file, or a match's results in HDF5.
+        path: An MRC file, or an HDF5 file of a match's results.
         name: Name of the map in an HDF5 file.
 
     Raises:

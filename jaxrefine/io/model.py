@@ -1,4 +1,4 @@
-"""Atomic models, from PDB and mmCIF files; gemmi reads them."""
+"""Atomic models from PDB and mmCIF files, read with gemmi."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +19,10 @@ class Model:
 
     Attributes:
         positions_angstrom: xyz.
-        elements: Symbols, as "C" or "Mg".
-        b_factor_angstrom2: Isotropic B.
-        occupancy: Share; of alternative places each has its own.
-        waters: How many atoms of water were left out.
+        elements: Symbols such as "C" or "Mg".
+        b_factor_angstrom2: Isotropic B factors.
+        occupancy: Occupancies; each alternative location has its own.
+        waters: Number of water atoms that were omitted.
     """
 
     positions_angstrom: Float[np.ndarray, "a 3"]
@@ -33,10 +33,10 @@ class Model:
 
 
 def read_model(path: Path) -> Model:
-    """Read a file's first model, without waters, as it is: no symmetry is applied.
+    """Read the first model of a file, without waters; no symmetry is applied.
 
     Args:
-        path: PDB or mmCIF, perhaps compressed (.gz).
+        path: PDB or mmCIF file, optionally compressed (.gz).
 
     Raises:
         InputError: The file is missing, cannot be read, or holds no atoms.

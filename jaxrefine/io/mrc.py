@@ -30,8 +30,8 @@ log = logging.getLogger("jaxrefine")
 PathLike = str | os.PathLike[str]
 
 _CHUNK_BYTES = 1 << 24
-# A small compressed file can hold any number of zeros. Images, noise as they are, shrink to
-# no less than a tenth; files that unpack to less than a GiB are read in any case.
+# A small compressed file can expand to any number of zeros. Images of noise compress to no
+# less than a tenth; files that unpack to less than a GiB are always read.
 _UNPACKED_BYTES = 1 << 30
 _UNPACKED_RATIO = 100
 _MOST_BYTES_AFTER_DATA = 1 << 26
@@ -155,7 +155,7 @@ def _opened(path: PathLike) -> Iterator[tuple[BufferedIOBase, Header]]:
     try:
         if Path(path).is_dir():
             raise InputError(f"{path}: is a folder; it should be an MRC file")
-        if Path(path).exists() and not Path(path).is_file():  # it may never end
+        if Path(path).exists() and not Path(path).is_file():  # reading might never end
             raise InputError(f"{path}: is a device or a pipe; it should be an MRC file")
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
@@ -219,12 +219,12 @@ def _read_values(path: PathLike, stream: BufferedIOBase, header: Header) -> np.n
     stream.seek(header.offset)
     if isinstance(stream, BufferedReader):
         values = np.fromfile(stream, header.dtype, math.prod(header.shape))
-    else:  # By pieces: a header that asks too much shall not take memory for it.
+    else:  # In pieces, so that a wrong header does not allocate too much memory.
         data = bytearray()
         while piece := stream.read(min(_CHUNK_BYTES, header.n_bytes - len(data))):
             data += piece
         after = 0
-        while piece := stream.read(_CHUNK_BYTES):  # at the end, the checksum is compared
+        while piece := stream.read(_CHUNK_BYTES):  # the end verifies the checksum
             after += len(piece)
             if after > _MOST_BYTES_AFTER_DATA:
                 raise InputError(

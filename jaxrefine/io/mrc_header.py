@@ -24,10 +24,10 @@ _REAL_MODES = {
     6: "uint16",
     12: "float16",
 }
-_COMPLEX_MODES = {3: 4, 4: 8}  # bytes of a value
+_COMPLEX_MODES = {3: 4, 4: 8}  # bytes per value
 # Cell lengths are float32 and some programs round them; real differences are larger.
 _VOXEL_TOLERANCE = 1e-3
-# No image or volume is larger, and no extended header longer.
+# Upper limits of a side of an image or volume, and of an extended header.
 _MOST_PIXELS = 1 << 20
 _MOST_EXTENDED_BYTES = 1 << 28
 
@@ -88,9 +88,9 @@ def read_header(path: PathLike, stream: BufferedIOBase, size: int | None) -> Hea
         raise InputError(
             f"{path}: its header says {sides} (z, y, x); all should be 1 or more"
         )
-    # Numbers of the axes x, y, z (1, 2, 3) that sections, rows and columns lie along.
+    # Numbers of the axes x, y, z (1, 2, 3) along sections, rows and columns.
     named = [int(header[name]) for name in ("maps", "mapr", "mapc")]
-    if sorted(named) != [1, 2, 3]:  # left empty by old programs
+    if sorted(named) != [1, 2, 3]:  # not set by old programs
         named = [3, 2, 1]
     axes = named.index(3), named.index(2), named.index(1)
     if axes != (0, 1, 2):
@@ -132,7 +132,7 @@ def _byte_order(
     stamped: ByteOrder | None = None
     with suppress(ValueError):
         stamped = "<" if byte_order_from_machine_stamp(stamp) == "<" else ">"
-    # A sound mark and stamp: what is wrong with the rest is told by the checks of it.
+    # Mark and stamp are valid; other errors are reported by the checks of the header.
     if has_mark and stamped is not None and (stamped in sane or not sane):
         return stamped, []
     if len(sane) != 1:
@@ -187,4 +187,4 @@ def _voxel_size(header: np.void) -> float | None:
     x, y, z = (np.float32(side / n) for side, n in zip(cell, samples, strict=True))
     if max(abs(y - x), abs(z - x)) > _VOXEL_TOLERANCE * x:
         return None
-    return float(str(x))  # 1.06, where the header's float32 would read 1.0599999427795
+    return float(str(x))  # 1.06 instead of the 1.0599999427795 of float32

@@ -13,10 +13,10 @@ from jaxrefine.data.errors import InputError
 
 log = logging.getLogger("jaxrefine")
 
-# (OLD, NEW): paths that begin with the folder OLD are looked for in the folder NEW.
+# (OLD, NEW): paths in the folder OLD are looked for in the folder NEW.
 PathMap = tuple[tuple[str, str], ...]
 
-_SEPARATORS = re.compile(r"[\\/]+")  # of Windows, too, where a table may come from
+_SEPARATORS = re.compile(r"[\\/]+")  # tables may come from Windows
 
 
 def rebase_relative_paths(table: pd.DataFrame, source: Path, target: Path) -> pd.DataFrame:

@@ -1,9 +1,9 @@
-"""From an atomic model to a template volume, differentiable in the model.
+"""Template volume from an atomic model, differentiable in the model.
 
-Each atom scatters like a free neutral one (independent-atom model). Its electron
+Each atom scatters like a free neutral atom (independent-atom model). Its electron
 scattering factor f(k) = Σ aᵢ exp(-bᵢ k²/4) is tabulated by Peng, Ren, Dudarev & Whelan,
-Acta Cryst. A52 (1996) 257, also in International Tables for Crystallography C, table
-4.3.2.2: here in `electron_scattering_factors.csv`.
+Acta Cryst. A52 (1996) 257, and in International Tables for Crystallography C, table
+4.3.2.2. The values are in `electron_scattering_factors.csv`.
 """
 
 import functools
@@ -19,12 +19,12 @@ from jaxtyping import Array, Complex, Float, ScalarLike
 
 from jaxrefine.data import InputError
 
-# h²/(2π m e): a scattering factor of 1 Å is a potential of this much in V Å³.
+# h²/(2π m e): potential in V Å³ that corresponds to a scattering factor of 1 Å.
 _VOLT_ANGSTROM2 = 47.87801
-# Of protein and the hydrogens that a model leaves out, per atom that is no hydrogen:
+# Volume of protein, with hydrogens that the model omits, per non-hydrogen atom:
 # 1.21 Å³/Da (a partial specific volume of 0.73 cm³/g) times 13.8 Da.
 _VOLUME_PER_ATOM_ANGSTROM3 = 16.7
-# Planes of one step, as complex numbers.
+# Complex numbers in the planes that are computed in one step.
 _PLANE_VALUES = 1 << 22
 
 
@@ -42,29 +42,30 @@ def template_from_atoms(
     voltage_kv: float = 300.0,
     mtf: tuple[Sequence[float], Sequence[float]] | None = None,
 ) -> Float[Array, "n n n"]:
-    """Electrostatic potential of atoms on a cubic grid, in volts: a volume to slice.
+    """Electrostatic potential of atoms on a cubic grid, in volts, for `make_template`.
 
-    Computed in Fourier space, by the exact sum over atoms at every frequency that the grid
-    holds: band-limited, without voxel averaging or truncated atoms. Differentiable in
-    positions, B factors, occupancies and pixel size; it may be called inside `jit` where
+    It is computed in Fourier space, as the exact sum over atoms at every frequency of the
+    grid: band-limited, without voxel averaging or truncation of atoms. It is differentiable
+    in positions, B factors, occupancies and pixel size, and can be called inside `jit` if
     elements and options are constants.
 
     Args:
         positions_angstrom: xyz of each atom.
-        elements: Symbol of each atom: "C", "Mg", ....
-        b_factor_angstrom2: B of each atom's exp(-B k²/4), k in 1/Å.
+        elements: Symbol of each atom: "C", "Mg", ….
+        b_factor_angstrom2: B factor of each atom: exp(-B k²/4), with k in 1/Å.
         pixel_size_angstrom: Voxel size.
         side: Side of the cube in voxels, even.
-        occupancy: Share of each atom; None: 1.
-        centre_angstrom: What lies at voxel side // 2; None: the mean position.
-        solvent_potential_volt: Mean inner potential of what the atoms displace: some 3.6 V
-            for vitreous ice (Harscher & Lichte, 1998), 0 for vacuum. Every atom but
-            hydrogen displaces a Gaussian of 16.7 Å³ (after Fraser, MacRae & Suzuki,
-            J. Appl. Cryst. 11 (1978) 693, with one volume for all).
-        exposure_e_per_angstrom2: Exposure before the first frame and after the last: the
-            mean loss of signal between them (Grant & Grigorieff, eLife 4 (2015) e06980).
-        voltage_kv: For the exposure; at 200 kV a specimen bears 0.8 of what it does at 300.
-        mtf: Detector envelope: frequencies in cycles per pixel, rising, and amplitudes,
+        occupancy: Occupancy of each atom; None: 1.
+        centre_angstrom: Coordinates of voxel side // 2; None: the mean position.
+        solvent_potential_volt: Mean inner potential of the solvent that atoms displace:
+            about 3.6 V for vitreous ice (Harscher & Lichte, 1998), 0 for vacuum. Every atom
+            except hydrogen displaces a Gaussian of 16.7 Å³ (after Fraser, MacRae & Suzuki,
+            J. Appl. Cryst. 11 (1978) 693, with the same volume for all atoms).
+        exposure_e_per_angstrom2: Exposure before the first and after the last frame; the
+            mean loss of signal between them is applied (Grant & Grigorieff, eLife 4 (2015)
+            e06980).
+        voltage_kv: For the exposure; critical exposures at 200 kV are 0.8 of those at 300.
+        mtf: Detector envelope: increasing frequencies in cycles per pixel, and amplitudes,
             interpolated linearly.
 
     Returns:
@@ -135,7 +136,7 @@ def _structure_factor(
     weight: Float[Array, " c"],
     side: int,
 ) -> Complex[Array, "n n nr"]:
-    """Σ weight · exp(-2πi k·x - B k²/4) of some atoms, at all frequencies of a cube."""
+    """Σ weight · exp(-2πi k·x - B k²/4) over a chunk of atoms, at all frequencies."""
     full, half = np.fft.fftfreq(side), np.fft.rfftfreq(side)
 
     def waves(x: Float[Array, " c"], k: np.ndarray) -> Complex[Array, "c k"]:
@@ -153,7 +154,7 @@ def _structure_factor(
 def _chunks(
     elements: Sequence[str], side: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Atoms in chunks of one element each: indices, its factors, 1 (0 for filling)."""
+    """Atoms in chunks of one element: indices, the element's factors, 1 (0 for padding)."""
     size = int(np.clip(_PLANE_VALUES // side**2, 16, 512))
     names = np.char.upper(np.asarray(elements, dtype=str))
     order, tables, share = [], [], []
@@ -187,9 +188,9 @@ def _kept_by_exposure(
         raise InputError(
             f"exposure {exposure}: expected (before, after) in e/Å², the second larger"
         )
-    # 200 kV: 0.8 (Grant & Grigorieff); linear in between and beyond.
+    # Factor 0.8 at 200 kV (Grant & Grigorieff); linear in between and beyond.
     relative = 1 + 0.2 * (voltage_kv - 300) / 100
-    # At k = 0 nothing is lost; any small k has the same limit, and a derivative.
+    # No loss at k = 0. A small k has the same limit and a finite derivative.
     k = jnp.sqrt(jnp.maximum(k2, 1e-12))
     twice = 2 * relative * (0.245 * k**-1.665 + 2.81)
     between = (after - before) / twice
@@ -232,7 +233,7 @@ def _check(
 
 
 def _check_inside(at_px: Float[Array, "a 3"], side: int) -> None:
-    """Atoms outside would come in again on the other side."""
+    """Check that all atoms are inside the cube; others would wrap to the opposite side."""
     if isinstance(at_px, Tracer):
         return
     furthest = float(jnp.max(jnp.abs(at_px)))

@@ -1,27 +1,27 @@
-"""What is image, but neither particles nor noise: slopes across it, and strong objects.
+"""Background of a micrograph: slopes across it, and strong objects.
 
-On the host, in plain numpy, like `defects`.
+Runs on the host, in numpy, like `defects`.
 """
 
 import numpy as np
 from jaxtyping import Bool, Float
 
-# Objects are looked for in means of squares of this side, in px, ...
+# Objects are searched in the means of squares with this side, in px, ...
 _SQUARE = 8
-# ... so many standard deviations (by quartiles) from the median of all squares.
+# ... as deviations from the median of all squares by this many standard deviations.
 _STRONG = 6.0
 _QUARTILE = 0.6745
-# Above this share it is no object but a part of the image, such as carbon.
+# Above this fraction it is not an object but a part of the image, such as carbon.
 _LARGEST_SHARE = 0.3
 
 
 def periodic_part(image: Float[np.ndarray, "Ny Nx"]) -> Float[np.ndarray, "Ny Nx"]:
-    """An image less the smoothest one that has the same steps from edge to opposite edge.
+    """Subtract the smoothest image with the same steps between opposite edges.
 
-    A Fourier transform takes an image for periodic, and sees a step where its edges differ:
-    of a slope across it above all. What is left has none, and mean 0; inside it differs
-    from the image by something smooth. (Moisan, Periodic plus smooth image decomposition,
-    J. Math. Imaging Vis. 39, 161, 2011.)
+    A Fourier transform treats an image as periodic and has a step where opposite edges
+    differ, above all due to a slope across the image. The result has no such steps and
+    mean 0; inside, it differs from the image by a smooth function. (Moisan, Periodic plus
+    smooth image decomposition, J. Math. Imaging Vis. 39, 161, 2011.)
     """
     image = image - image.mean(dtype=np.float64).astype(image.dtype)
     height, width = image.shape
@@ -40,10 +40,10 @@ def periodic_part(image: Float[np.ndarray, "Ny Nx"]) -> Float[np.ndarray, "Ny Nx
 
 
 def find_objects(image: Float[np.ndarray, "Ny Nx"]) -> Bool[np.ndarray, "Ny Nx"]:
-    """Where something is far brighter or darker than particles: contamination, gold.
+    """Find objects far brighter or darker than particles, such as contamination and gold.
 
     Args:
-        image: Without defects and slopes: from `fill_defects` and `periodic_part`.
+        image: Image without defects and slopes, from `fill_defects` and `periodic_part`.
     """
     mask = np.zeros(image.shape, bool)
     rows, columns = (length // _SQUARE for length in image.shape)
@@ -53,7 +53,7 @@ def find_objects(image: Float[np.ndarray, "Ny Nx"]) -> Bool[np.ndarray, "Ny Nx"]
     means = inner.reshape(rows, _SQUARE, columns, _SQUARE).mean(axis=(1, 3))
     low, middle, high = np.quantile(means, (0.25, 0.5, 0.75))
     strong = np.abs(means - middle) > _STRONG * (high - low) / (2 * _QUARTILE)
-    wider = np.pad(strong, 1)  # the squares around, into which its edge reaches
+    wider = np.pad(strong, 1)  # include the adjacent squares, which contain the edge
     wider = wider[:-2] | wider[1:-1] | wider[2:]
     wider = wider[:, :-2] | wider[:, 1:-1] | wider[:, 2:]
     if wider.mean() > _LARGEST_SHARE:

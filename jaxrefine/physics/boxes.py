@@ -1,4 +1,4 @@
-"""Cutting boxes out of images."""
+"""Extraction of boxes from images."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ from jaxtyping import Array, Float, Int
 
 
 def _reflected(index: Int[Array, " n"], size: int) -> Int[Array, " n"]:
-    """Index into an image mirrored about its edge pixels, as often as needed."""
+    """Index into an image that is mirrored about its edge pixels, repeatedly if needed."""
     if size == 1:
         return jnp.zeros_like(index)
     period = 2 * (size - 1)
@@ -17,7 +17,7 @@ def _reflected(index: Int[Array, " n"], size: int) -> Int[Array, " n"]:
 def crop_reflected(
     image: Float[Array, "Ny Nx"], corner: Int[Array, " 2"], shape: tuple[int, int]
 ) -> Float[Array, "h w"]:
-    """Cut `shape` with its top-left at (y, x) `corner`; reflect padding beyond the edge.
+    """Extract `shape` with its top-left at (y, x) `corner`; reflect beyond the edge.
 
     The edge pixel itself is not repeated (numpy's `reflect`).
     """
@@ -32,7 +32,7 @@ def crop_filled(
     shape: tuple[int, int],
     fill: float,
 ) -> Float[Array, "h w"]:
-    """Cut `shape` with its top-left at (y, x) `corner`; `fill` beyond the edge."""
+    """Extract `shape` with its top-left at (y, x) `corner`; `fill` beyond the edge."""
     rows = corner[0] + jnp.arange(shape[0])
     columns = corner[1] + jnp.arange(shape[1])
     inside_rows = (rows >= 0) & (rows < image.shape[0])

@@ -1,4 +1,4 @@
-"""The contrast transfer function, and how far it spreads a particle's signal."""
+"""The contrast transfer function, and the distance over which it spreads signal."""
 
 import math
 from typing import Any
@@ -41,14 +41,14 @@ def contrast_transfer(
     the even Zernike terms of `Optics`, and
     Δ = (u+v)/2 + (u-v)/2 · cos 2(φ - α), φ and α from x towards y; the envelope is
     exp(-B k²/4), k in 1/Å. Sign and axis are those of torch-ctf 0.6. Antisymmetric
-    aberrations are a factor of their own, `antisymmetric_phase_factor`.
+    aberrations are a separate factor, `antisymmetric_phase_factor`.
 
     Args:
         shape: Real-space shape of the image, any parity.
         pixel_size_angstrom: Å per pixel.
         defocus_angstrom: (u, v) in Å, underfocus positive.
         astigmatism_deg: α in degrees.
-        optics: Of one particle.
+        optics: Optics of one particle.
     """
     ky, kx = _object_frequencies(shape, pixel_size_angstrom, optics)
     k2 = ky**2 + kx**2
@@ -112,7 +112,7 @@ def frequency_matrix(mag_matrix: Float[Array | np.ndarray, "2 2"]) -> Float[Arra
 def _object_frequencies(
     shape: tuple[int, int], pixel_size_angstrom: ScalarLike, optics: Optics
 ) -> tuple[Float[Array, "#h #r"], Float[Array, "#h #r"]]:
-    """(ky, kx) in 1/Å at which the object is seen: distorted, if the magnification is."""
+    """(ky, kx) in 1/Å in the frame of the object, after anisotropic magnification."""
     ky, kx = frequency_grid(shape)
     ky, kx = ky / pixel_size_angstrom, kx / pixel_size_angstrom
     if optics.mag_matrix is None:
@@ -128,10 +128,10 @@ def ctf_spread_px(
     pixel_size_angstrom: float,
     resolution_angstrom: float,
 ) -> float:
-    """Radius in pixels to which the CTF spreads signal at a resolution, bounded above.
+    """Upper bound of the radius in pixels to which the CTF spreads signal at a resolution.
 
-    The local shift of frequency k is |dχ/dk| / 2π = |λΔk - Cs λ³ k³|; the two terms are
-    added in magnitude, so that the bound holds for either sign of defocus and below k.
+    The local shift of frequency k is |dχ/dk| / 2π = |λΔk - Cs λ³ k³|. The magnitudes of the
+    two terms are added, so that the bound holds for either sign of defocus and below k.
     """
     wavelength = electron_wavelength_angstrom(voltage_kv)
     k = 1 / resolution_angstrom

@@ -1,7 +1,7 @@
-"""Pixels of a micrograph that are no image: found, and filled without a step.
+"""Defective pixels of a micrograph: detected, and filled smoothly.
 
-On the host, in plain numpy: what is found decides what a run says of a micrograph. What
-is bright or dark but smooth (carbon, contamination, fiducials) is image, and stays.
+Runs on the host, in numpy, because messages of a run depend on what is found. Objects that
+are bright or dark but smooth (carbon, contamination, fiducials) are image and are kept.
 """
 
 import itertools
@@ -12,44 +12,44 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-# Equal pixels in a row or column. A run is no image where it is this long and longer, twice
-# over, than chance makes a run of that value anywhere in the image once in a thousand.
+# Runs of equal pixels in a row or column. A run is a defect if it is at least this long and
+# at least twice as long as chance produces anywhere in the image with probability 1e-3.
 _SHORTEST_RUN = 8
 _CHANCE = 1e-3
-# Values this frequent spread by themselves; rarer ones that touch a run belong to it.
+# Values this frequent may spread by themselves; rarer ones that touch a run belong to it.
 _RARE = 0.01
 _ROUNDS_OF_SPREADING = 16
-# Hot and dead pixels differ by so many standard deviations both from the median of their
+# Hot and dead pixels deviate by this many standard deviations from the median of their
 # block and from that of their neighbourhood. Counting noise reaches 6 or 7.
 FAR = 20.0
 _BLOCK = 64
 _NEIGHBOURHOOD = 7
-# Quartiles of normal noise are so far from its median.
+# Distance of the quartiles of normal noise from its median, in standard deviations.
 _QUARTILE = 0.6745
-# Of sparse counts, most of them 0: so many times the 99.9 % quantile.
+# For sparse counts, mostly 0: limit as a multiple of the 99.9 % quantile.
 _SPARSE = 5.0
-# Rows and columns whose pixels differ from their neighbours by so small a share of what is
-# usual are no image, and those that touch them and stay below the other. Fourier cropping
-# smears noise into a band of one value, as 1/√distance.
+# Rows and columns are defective if differences between neighbouring pixels are below the
+# first fraction of the usual; adjacent ones also below the second. Fourier cropping smears
+# noise into a band of one value, decaying as 1/√distance.
 _FLAT, _FLATTENED = 0.25, 0.5
-# Lines in which a step may ring; their level is off by so much of what neighbours usually
-# differ by, and so many times more than lines further in are: at an edge, and where a band
-# was found.
+# Number of lines into which a step may ring; lines are removed if their level deviates by
+# the first factor times the usual difference of neighbours and by the second times the
+# deviation of lines further inside. At an edge, and where a band was found.
 _RINGING = ((4, 1.0, 20.0), (16, 0.3, 8.0))
-_PAIRS = 1024  # neighbours on a line, by which it is judged
-_SURE = 100  # pixels of a line that differ, by which that is told
-_LINES = 128  # rows and columns on which a value's frequency is measured
-_ENOUGH = 1_000_000  # pixels for quantiles
+_PAIRS = 1024  # pairs of neighbours by which a line is judged
+_SURE = 100  # differing pixels of a line that are sufficient to judge it
+_LINES = 128  # rows and columns on which the frequency of a value is measured
+_ENOUGH = 1_000_000  # number of pixels for quantiles
 
 
 class Defects(NamedTuple):
-    """Where an image is none, by kind; a pixel is of one kind.
+    """Defective pixels by kind; each pixel has at most one kind.
 
     Attributes:
         not_finite: NaN or infinite.
-        constant: In rows, columns or blocks of one value; or in whole rows and columns
-            of nearly one.
-        far: Single pixels, or a few together, far from all around them.
+        constant: In rows, columns or blocks of one value; or in whole rows and columns of
+            almost one value.
+        far: Single pixels, or a few together, that deviate strongly from all around them.
     """
 
     not_finite: Bool[np.ndarray, "Ny Nx"]
@@ -58,15 +58,15 @@ class Defects(NamedTuple):
 
     @property
     def mask(self) -> Bool[np.ndarray, "Ny Nx"]:
-        """All of them."""
+        """Mask of all defective pixels."""
         return self.not_finite | self.constant | self.far
 
 
 def find_defects(image: Float[np.ndarray, "Ny Nx"]) -> Defects:
-    """Find what no electron made: dead and hot pixels, bands and blocks of one value.
+    """Find dead and hot pixels, and bands and blocks of one value.
 
     Args:
-        image: Raw micrograph, any gain and offset; counts, however sparse, too.
+        image: Raw micrograph with any gain and offset, including sparse counts.
     """
     not_finite = ~np.isfinite(image)
     constant = _constant(image) & ~not_finite
@@ -80,16 +80,16 @@ def find_defects(image: Float[np.ndarray, "Ny Nx"]) -> Defects:
 def fill_defects(
     image: Float[np.ndarray, "Ny Nx"], mask: Bool[np.ndarray, "Ny Nx"]
 ) -> Float[np.ndarray, "Ny Nx"]:
-    """Continue an image smoothly into the pixels of a mask, which are not looked at.
+    """Continue an image smoothly into the pixels of a mask, whose values are ignored.
 
-    Each takes the mean of what is around it, over a distance that grows with that to the
-    nearest sound pixel: averages over ever larger squares are pulled together, then pushed
-    back by linear interpolation (Gortler et al., The Lumigraph, SIGGRAPH 1996). No noise is
-    made up: the filled part holds no power but that of the surroundings' slow changes.
+    Each filled pixel is a mean of its surroundings over a distance that grows with that to
+    the nearest valid pixel: averages over increasingly large squares are computed, then
+    interpolated back linearly (Gortler et al., The Lumigraph, SIGGRAPH 1996). No noise is
+    added, so the filled part contains only slow variations of the surroundings.
 
     Args:
         image: The image.
-        mask: What to fill; if it is everything, the image stays as it is.
+        mask: Pixels to fill; if it covers everything, the image is returned unchanged.
     """
     if not mask.any() or mask.all():
         return image
@@ -100,13 +100,13 @@ def fill_defects(
 def _pull_push(
     values: Float[np.ndarray, "h w"], weights: Float[np.ndarray, "h w"]
 ) -> Float[np.ndarray, "h w"]:
-    """Values where the weight is 1, continued where it is 0, a blend between."""
+    """Keep values of weight 1, continue into weight 0, and blend in between."""
     y, x = np.nonzero(weights < 1)
     if not len(y) or max(values.shape) == 1:
         return values
     total = _pairs_added(weights)
     mean = _pairs_added(weights * values) / np.where(total > 0, total, 1)
-    # Half of a square's pixels are enough to stand for it.
+    # Half of the pixels of a square are sufficient for its mean.
     coarse = _pull_push(mean, np.minimum(1.0, total / 2))
     weight, filled = weights[y, x], values.copy()
     filled[y, x] = weight * values[y, x] + (1 - weight) * _between(coarse, y, x)
@@ -116,7 +116,7 @@ def _pull_push(
 def _between(
     coarse: Float[np.ndarray, "h w"], y: Int[np.ndarray, " n"], x: Int[np.ndarray, " n"]
 ) -> Float[np.ndarray, " n"]:
-    """Values at finer pixels, linear between the centres of the coarse ones."""
+    """Interpolate linearly between the centres of coarse pixels, at finer ones."""
     (y, beside_y), (x, beside_x) = (
         (at // 2, np.clip(at // 2 + 2 * (at % 2) - 1, 0, n - 1))
         for at, n in zip((y, x), coarse.shape, strict=True)
@@ -127,14 +127,14 @@ def _between(
 
 
 def _pairs_added(values: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "H W"]:
-    """Sums of 2 x 2 pixels; beyond an odd edge is nothing."""
+    """Sums of 2 x 2 pixels; an odd edge is padded with 0."""
     height, width = values.shape
     even = np.pad(values, ((0, int(height % 2)), (0, int(width % 2))))  # pyright: ignore[reportCallIssue, reportArgumentType]
     return even.reshape(even.shape[0] // 2, 2, even.shape[1] // 2, 2).sum(axis=(1, 3))
 
 
 def _constant(image: Float[np.ndarray, "Ny Nx"]) -> Bool[np.ndarray, "Ny Nx"]:
-    """Runs of one value, along rows and columns, that are longer than chance allows."""
+    """Runs of one value, along rows and columns, that are longer than chance explains."""
     mask = np.zeros(image.shape, bool)
     rare: set[float] = set()
     pairs = _share_of_pairs(image)
@@ -154,9 +154,9 @@ def _constant(image: Float[np.ndarray, "Ny Nx"]) -> Bool[np.ndarray, "Ny Nx"]:
 def _flat_lines(
     image: Float[np.ndarray, "Ny Nx"], spoilt: Bool[np.ndarray, "Ny Nx"]
 ) -> Bool[np.ndarray, "Ny Nx"]:
-    """Whole rows and columns of nearly one value, as ringing leaves of a constant band.
+    """Whole rows and columns of almost one value, as ringing leaves of a constant band.
 
-    And the outermost ones, whose level is far off: noise rings into them from beyond.
+    Also the outermost ones whose level deviates strongly, because noise beyond rings in.
     """
     mask = np.zeros(image.shape, bool)
     values = np.where(spoilt, 0, image).astype(np.float32)
@@ -179,7 +179,7 @@ def _flat_lines(
             for first, last in _true_runs(share < _FLATTENED)
             if share[first:last].min() < _FLAT
         ]
-        lenient = bool(bands)  # what rings into one end rings into the other
+        lenient = bool(bands)  # ringing at one end also occurs at the other
         for first, last in bands:
             marked[max(0, first - 1) : last + 1] = True
             before, after = level[:first][::-1], level[last:]
@@ -196,12 +196,12 @@ def _true_runs(values: Bool[np.ndarray, " n"]) -> Iterator[tuple[int, int]]:
 
 
 def _lines_off(level: Float[np.ndarray, " n"], usual: float, lenient: bool) -> int:
-    """How many of the first lines are, or lie before, one whose level is far off.
+    """Number of first lines up to the last one whose level deviates strongly.
 
     Args:
-        level: Of lines, those near to an edge or a band first.
-        usual: Difference of neighbouring pixels.
-        lenient: Whether a band was found, so that ringing is to be expected.
+        level: Level of each line, starting at an edge or a band.
+        usual: Usual difference of neighbouring pixels.
+        lenient: Whether a band was found, so that ringing is expected.
     """
     reach, far, many = _RINGING[lenient]
     if len(level) < 3 * reach:
@@ -216,7 +216,7 @@ def _lines_off(level: Float[np.ndarray, " n"], usual: float, lenient: bool) -> i
 def _runs(
     image: Float[np.ndarray, "Ny Nx"],
 ) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
-    """Row, first column and column after the last of runs of equal pixels, if not short."""
+    """Row, first column and column after the last, of runs of equal pixels."""
     equal = np.zeros((image.shape[0], image.shape[1] + 1), np.int8)
     equal[:, 1:-1] = image[:, 1:] == image[:, :-1]
     change = np.diff(equal.ravel())
@@ -227,9 +227,9 @@ def _runs(
 
 
 def _in_mixed_lines(equal: Bool[np.ndarray, "Ny Nx"]) -> float:
-    """The share of what is true in the median row, of those that are not true throughout.
+    """Fraction of true pixels in the median row, without rows that are true throughout.
 
-    A band fills rows, which do not count, or little of each.
+    A band fills whole rows, which are excluded, or a small part of each.
     """
     shares = equal[:: max(1, len(equal) // _LINES)].mean(axis=1)
     mixed = shares[shares < 1]
@@ -237,21 +237,21 @@ def _in_mixed_lines(equal: Bool[np.ndarray, "Ny Nx"]) -> float:
 
 
 def _share(value: float, image: Float[np.ndarray, "Ny Nx"]) -> float:
-    """How frequent a value is where it is not all there is, along rows or columns."""
+    """Frequency of a value in rows or columns that hold other values as well."""
     some, columns = image[:: max(1, len(image) // _LINES)], image.T
     some_columns = columns[:: max(1, len(columns) // _LINES)]
     return min(_in_mixed_lines(some == value), _in_mixed_lines(some_columns == value))
 
 
 def _share_of_pairs(image: Float[np.ndarray, "Ny Nx"]) -> float:
-    """How often neighbours are equal: smooth or binned counts have texture."""
+    """Fraction of equal neighbours: smooth or binned counts have texture."""
     return min(
         _in_mixed_lines(turned[:, 1:] == turned[:, :-1]) for turned in (image, image.T)
     )
 
 
 def _needed_runs(shares: Float[np.ndarray, " v"], pixels: int) -> Float[np.ndarray, " v"]:
-    """From which length on runs of values so frequent are no chance, and no texture."""
+    """Length above which runs of values this frequent are neither chance nor texture."""
     shares = np.clip(shares, 1 / pixels, 1 - 1e-9)
     by_chance = np.log(_CHANCE / pixels) / np.log(shares)
     return np.maximum(_SHORTEST_RUN, 2 * by_chance)
@@ -262,9 +262,9 @@ def _spread(
     candidates: Bool[np.ndarray, "Ny Nx"],
     image: Float[np.ndarray, "Ny Nx"],
 ) -> Bool[np.ndarray, "Ny Nx"]:
-    """The mask, with candidates that touch it and have the value of what they touch.
+    """Extend the mask by candidates that touch it and have the same value.
 
-    The tips of an oblique block are shorter than any run that chance would not make.
+    The tips of an oblique block are shorter than runs that could not occur by chance.
     """
     for _ in range(_ROUNDS_OF_SPREADING):
         grown = mask.copy()
@@ -284,7 +284,7 @@ def _spread(
 def _far(
     image: Float[np.ndarray, "Ny Nx"], filled: Bool[np.ndarray, "Ny Nx"]
 ) -> Bool[np.ndarray, "Ny Nx"]:
-    """Pixels, no more than a few together, far from their block and from all around."""
+    """Pixels, at most a few together, that deviate from their block and surroundings."""
     low, middle, high = _block_quartiles(image)
     away = image - _of_pixels(middle, image.shape)
     sound = away[~filled]
@@ -309,19 +309,19 @@ def _far(
 
 
 def _limit_of_sparse_counts(away: Float[np.ndarray, " n"]) -> float:
-    """Counts that are 0 in most pixels have no quartiles, and reach far by chance."""
+    """Limit for counts that are 0 in most pixels, which have no usable quartiles."""
     most = float(np.quantile(away, 0.999))
     limit = max(FAR * float(away[away <= most].std()), _SPARSE * most)
     return limit if limit > 0 else float("inf")
 
 
 def _edges(length: int) -> Int[np.ndarray, " b"]:
-    """Where blocks begin and end along an axis."""
+    """Boundaries of the blocks along an axis."""
     return np.linspace(0, length, max(1, round(length / _BLOCK)) + 1).astype(int)
 
 
 def _block_quartiles(image: Float[np.ndarray, "Ny Nx"]) -> Float[np.ndarray, "3 by bx"]:
-    """The three quartiles of each block, by every other row and column."""
+    """The three quartiles of each block, from every other row and column."""
     rows, columns = (_edges(length) for length in image.shape)
     quartiles = [
         [
@@ -336,6 +336,6 @@ def _block_quartiles(image: Float[np.ndarray, "Ny Nx"]) -> Float[np.ndarray, "3 
 def _of_pixels(
     blocks: Float[np.ndarray, "by bx"], shape: tuple[int, ...]
 ) -> Float[np.ndarray, "Ny Nx"]:
-    """Of each pixel the value of its block."""
+    """For each pixel, the value of its block."""
     rows, columns = (np.diff(_edges(length)) for length in shape)
     return np.repeat(np.repeat(blocks, rows, axis=0), columns, axis=1)

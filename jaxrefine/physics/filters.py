@@ -47,12 +47,12 @@ class Curve(eqx.Module):
 
 
 class Filters(eqx.Module):
-    """Which filters apply; None leaves one out. Plain numbers, no arrays.
+    """The filters to apply; None omits one. Plain numbers, no arrays.
 
     Attributes:
-        randomize_phases_from: The image's phases at and above this frequency are
-            replaced by random ones, a control that shows how much of a score comes
-            from there. The template is left alone.
+        randomize_phases_from: Phases of the image at and above this frequency are replaced
+            by random ones: a control that shows how much of a score comes from these
+            frequencies. The template is not changed.
     """
 
     whitening: Whitening | None = Whitening()
@@ -66,7 +66,7 @@ class RadialFilter(eqx.Module):
 
     Attributes:
         whitening_values: Whitening amplitudes, evenly spaced over [0, √2/2].
-        filters: The choice that it was made by.
+        filters: The settings from which it was made.
     """
 
     whitening_values: Float[Array, " f"] | None
@@ -89,7 +89,7 @@ class RadialFilter(eqx.Module):
 
 
 def default_num_freq_bins(shape: tuple[int, int]) -> int:
-    """Number of whitening bins for an image of `shape`: torch-fourier-filter's choice."""
+    """Number of whitening bins for an image of `shape`, as in torch-fourier-filter."""
     return int((max(shape[0], shape[1] // 2 + 1) // 2 + 1) * math.sqrt(2) + 1)
 
 
@@ -104,7 +104,7 @@ def whitening_frequencies(
 def whitening_values(
     image_rfft: Complex[Array, "h r"], shape: tuple[int, int], settings: Whitening
 ) -> Float[Array, " f"]:
-    """Reciprocal amplitude spectrum of an image, its largest value up to max_freq being 1.
+    """Reciprocal amplitude spectrum of an image; its maximum up to max_freq is 1.
 
     Each half-plane coefficient is split linearly between its two nearest bins. Empty
     bins and bins without power stay 0.
@@ -112,14 +112,14 @@ def whitening_values(
     Args:
         image_rfft: rfft2 of the image.
         shape: The image's real-space shape.
-        settings: Bins, cut-off, and what is averaged.
+        settings: Bins, cut-off, and the quantity that is averaged.
     """
     frequencies = whitening_frequencies(shape, settings)
     bins = len(frequencies)
     power = jnp.abs(image_rfft)
     if settings.do_power_spectrum:
         power = power**2
-    # Where each coefficient falls is known beforehand; only its power is measured.
+    # The bin of each coefficient is known beforehand; only the power is measured.
     place = radial_frequency(shape).ravel() * ((bins - 1) / _CORNER)
     low = np.clip(place.astype(np.int32), 0, bins - 2)
     upper = (place - low).astype(np.float32)
@@ -151,7 +151,7 @@ def bandpass_on_grid(bandpass: Bandpass, shape: tuple[int, int]) -> Float[Array,
 def measure_filter(
     image_rfft: Complex[Array, "h r"], shape: tuple[int, int], filters: Filters
 ) -> RadialFilter:
-    """The filters for one image: its whitening measured, the others as given.
+    """The filters for one image, with whitening measured on it.
 
     Args:
         image_rfft: rfft2 of the image, its DC set to 0.

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 def frequency_grid(
     shape: tuple[int, int],
 ) -> tuple[Float[Array, "h 1"], Float[Array, "1 r"]]:
-    """(ky, kx) in cycles per pixel of rfft2 of an image of `shape`, to be broadcast.
+    """(ky, kx) in cycles per pixel of rfft2 of an image of `shape`, broadcastable.
 
     Rows run in fft order (row h/2 is -1/2), columns from 0 to 1/2.
     """
@@ -27,7 +27,7 @@ def radial_frequency(shape: tuple[int, int]) -> Float[np.ndarray, "h r"]:
 
 
 def half_plane_weights(shape: tuple[int, int]) -> Float[Array, " r"]:
-    """How often each column of the half plane stands in the full plane: 1 or 2."""
+    """Multiplicity of each column of the half plane in the full plane: 1 or 2."""
     width = shape[1]
     weights = np.full(width // 2 + 1, 2.0, np.float32)
     weights[0] = 1.0
@@ -44,8 +44,8 @@ def next_fast_even(length: int) -> int:
 def next_fast_odd(length: int) -> int:
     """Smallest odd number >= length whose only prime factors are 3, 5 and 7.
 
-    An odd grid has no Nyquist lines, on which a function without mirror symmetry, such as
-    an astigmatic CTF, would not be that of a real image.
+    An odd grid has no Nyquist lines. On these, a function without mirror symmetry, such as
+    an astigmatic CTF, would not be the transform of a real image.
     """
     return _next_with_factors(max(1, length + 1 - length % 2), (3, 5, 7))
 

@@ -26,9 +26,9 @@ def subtract_border_mean(projection: Float[Array, "n n"]) -> Float[Array, "n n"]
 def padded_variance_sum(
     projection: Float[Array, "n n"], box: tuple[int, int]
 ) -> Float[Array, ""]:
-    """Sum of squares about the mean that Leopard-EM 1.2 divides a projection by.
+    """The sum of squares by which Leopard-EM 1.2 divides a projection.
 
-    With m = mean · (n²/HW)², its own factor: Σ(p - m)² + (H - n)(W - n) m².
+    With m = mean · (n²/HW)², a factor of its own: Σ(p - m)² + (H - n)(W - n) m².
     """
     side = projection.shape[0]
     relative = side**2 / (box[0] * box[1])

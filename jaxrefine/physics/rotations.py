@@ -1,9 +1,9 @@
-"""Rotations: ZYZ Euler angles at the border, matrices inside.
+"""Rotations: ZYZ Euler angles in interfaces, matrices in computations.
 
-Every function accepts numpy arrays (and then keeps float64, for grids and tables) or
-JAX arrays (and is then differentiable), through the array API's namespace.
+Every function accepts numpy arrays (and keeps float64, for grids and tables) or JAX arrays
+(and is then differentiable), through the namespace of the array API.
 
-Euler angles are intrinsic ZYZ: (phi, theta, psi) stands for Rz(phi) Ry(theta) Rz(psi),
+Euler angles are intrinsic ZYZ: (phi, theta, psi) is the matrix Rz(phi) Ry(theta) Rz(psi),
 which left-multiplies xyz column vectors.
 """
 
@@ -13,13 +13,13 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-# What comes in is what goes out.
+# Functions return the array type that they are given.
 AnyArray = TypeVar("AnyArray", jax.Array, np.ndarray)
 
-# Below this sine of theta, phi and psi turn about one axis: phi is then called 0.
+# Below this sine of theta, phi and psi rotate about the same axis, and phi is set to 0.
 _POLE = 1e-6
 
-# Of rotations about x, y and z: the matrix [w] of w × v is their sum, weighted by w.
+# Generators of rotations about x, y and z: Σ wᵢ Gᵢ is the matrix [w] of w × v.
 _GENERATORS = np.array(
     [
         [[0, 0, 0], [0, 0, -1], [0, 1, 0]],
@@ -34,7 +34,7 @@ def _stack_matrix(xp: Any, rows: list[list[Any]]) -> Any:
 
 
 def _product(xp: Any, first: Any, second: Any) -> Any:
-    """Matrix product with every digit, also on devices that round matrix products."""
+    """Matrix product in full precision, also on devices that round its inputs."""
     return xp.sum(first[..., :, :, None] * second[..., None, :, :], axis=-2)
 
 
@@ -55,7 +55,7 @@ def rotation_y(angle_deg: Float[AnyArray, "*n"]) -> Float[AnyArray, "*n 3 3"]:
 
 
 def rotation_z(angle_deg: Float[AnyArray, "*n"]) -> Float[AnyArray, "*n 3 3"]:
-    """Rotation about z, right-handed: x turns towards y."""
+    """Rotation about z, right-handed: x rotates towards y."""
     xp = angle_deg.__array_namespace__()
     c, s = xp.cos(xp.deg2rad(angle_deg)), xp.sin(xp.deg2rad(angle_deg))
     zero, one = xp.zeros_like(c), xp.ones_like(c)
@@ -80,8 +80,8 @@ def matrix_to_euler(rotation: Float[AnyArray, "*n 3 3"]) -> Float[AnyArray, "*n 
     theta = xp.atan2(sine, rotation[..., 2, 2])
     phi = xp.atan2(rotation[..., 1, 2], rotation[..., 0, 2])
     phi = xp.where(at_pole, xp.zeros_like(phi), phi)
-    # Near a pole phi is mostly rounding. Psi is what remains once that phi is undone, so
-    # that the two together stand for the rotation all the same.
+    # Near a pole, phi is mostly rounding error. Psi is computed after undoing this phi, so
+    # that the two together still describe the rotation.
     c, s = xp.cos(phi), xp.sin(phi)
     psi = xp.atan2(
         c * rotation[..., 1, 0] - s * rotation[..., 0, 0],
@@ -94,7 +94,7 @@ def matrix_to_euler(rotation: Float[AnyArray, "*n 3 3"]) -> Float[AnyArray, "*n 
 def rotation_vector_to_matrix(
     vector_deg: Float[AnyArray, "*n 3"],
 ) -> Float[AnyArray, "*n 3 3"]:
-    """Matrix of a rotation vector: its direction the axis (xyz), its length the angle.
+    """Matrix of a rotation vector: direction = axis (xyz), length = angle in degrees.
 
     Rodrigues' formula, with series at small angles so that gradients stay finite at 0.
     """
@@ -103,7 +103,7 @@ def rotation_vector_to_matrix(
     generators = xp.asarray(_GENERATORS, dtype=vector.dtype)
     cross = xp.sum(vector[..., :, None, None] * generators, axis=-3)
     squared = xp.sum(vector * vector, axis=-1)[..., None, None]
-    # Truncation at angle² = 1e-4 rad² is below 1e-13, and the branch not taken is finite.
+    # The truncation error at angle² = 1e-4 rad² is below 1e-13; both branches are finite.
     small = squared < 1e-4
     safe = xp.where(small, xp.ones_like(squared), squared)
     angle = xp.sqrt(safe)
@@ -119,7 +119,7 @@ def matrix_to_rotation_vector(
 ) -> Float[AnyArray, "*n 3"]:
     """Rotation vector in degrees of a matrix: the inverse of `rotation_vector_to_matrix`.
 
-    At half a turn, whose axis has no sign, it is 0.
+    For a rotation by 180 degrees, whose axis has no sign, it is 0.
     """
     xp = rotation.__array_namespace__()
     pairs = ((2, 1), (0, 2), (1, 0))
@@ -135,10 +135,10 @@ def matrix_to_rotation_vector(
 def angle_between_deg(
     first: Float[AnyArray, "*n 3 3"], second: Float[AnyArray, "*n 3 3"]
 ) -> Float[AnyArray, "*n"]:
-    """Angle in degrees of the rotation that takes one into the other.
+    """Angle in degrees of the rotation between two orientations.
 
-    From the Frobenius norm of the difference, |A - B| = 2√2 sin(angle/2), which keeps
-    its digits at small angles where the trace formula loses them.
+    From the Frobenius norm of the difference, |A - B| = 2√2 sin(angle/2), which is accurate
+    at small angles, unlike the formula with the trace.
     """
     xp = first.__array_namespace__()
     norm = xp.sqrt(xp.sum((first - second) ** 2, axis=(-2, -1)))

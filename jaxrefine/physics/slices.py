@@ -15,25 +15,24 @@ from jaxrefine.physics.splines import tricubic, trilinear
 
 Sampling = Literal["padded", "trilinear", "cubic"]
 
-# The padded sampling's slices correlate with exact projections at 0.9997 and better (0.9995
-# along the volume's own axes), where unpadded trilinear ones lose up to 1 %
-# (docs/decisions.md).
+# Slices with padded sampling correlate with exact projections at 0.9997 or better (0.9995
+# along the axes of the volume); unpadded trilinear ones lose up to 1 % (docs/decisions.md).
 _PADDING: dict[str, int] = {"padded": 2, "trilinear": 1, "cubic": 2}
 
-# Samples this close to a face of the stored cube, in voxels, lie on it: a rotation by 90
-# degrees puts whole lines there, and rounding some of them outside.
+# Samples this close to a face of the stored cube, in voxels, count as on it: rotations by
+# 90 degrees place whole lines there, and rounding would move some of them outside.
 _ON_FACE = 1e-4
 
-# In cube sides, a few times float32's rounding of a position. Whole positions, which a
-# rotation by 90 degrees makes many of, must not fall to either side as rounding has it: a
-# compiler may compute a position twice, once for the voxel and once for the share beyond.
+# In cube sides, a few times the float32 rounding of a position. Whole positions, which are
+# frequent at rotations by 90 degrees, must not depend on rounding: a compiler may compute a
+# position twice, once for the voxel and once for the fraction beyond it.
 _NUDGE = 5e-7
 
 
 def make_template(
     volume: Float[Array | np.ndarray, "..."], sampling: Sampling = "padded"
 ) -> Template:
-    """Transform a volume so that it can be sliced.
+    """Transform a volume for slicing.
 
     Args:
         volume: Real-space template (n, n, n), axes z, y, x, its centre at voxel n // 2.

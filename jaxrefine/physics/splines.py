@@ -1,4 +1,4 @@
-"""Interpolation in a volume by cubic B-splines, as smooth as its derivatives are cheap."""
+"""Interpolation in a volume by cubic B-splines, with derivatives of any order."""
 
 from functools import partial
 
@@ -8,8 +8,8 @@ import numpy as np
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float, Int
 
-# Of a spline's four pieces, at the samples -1, 0, 1 and 2, the coefficients of the cubes,
-# squares, ... of a position's share; and of their derivatives, the fourth of which is 0.
+# Polynomial coefficients (cubic, quadratic, …) of the four pieces of a spline, at samples -1,
+# 0, 1 and 2, and factors for their derivatives, the fourth of which is 0.
 _SPLINE = np.array([[-1, 3, -3, 1], [3, -6, 0, 4], [-3, 3, 3, 1], [1, 0, 0, 0]]) / 6
 _TIMES = [np.diag(values) for values in ([1, 1, 1, 1], [3, 2, 1], [6, 2], [6])]
 _PIECES = np.stack(
@@ -17,7 +17,7 @@ _PIECES = np.stack(
     + [np.zeros((4, 4))]
 ).astype(np.float32)
 
-# How often to differentiate along z, y and x.
+# Orders of differentiation along z, y and x.
 Orders = tuple[int, int, int]
 _Arrays = tuple[Float[Array, "..."], ...]
 
@@ -28,7 +28,7 @@ def trilinear(
     base: Int[Array, "..."],
     shares: _Arrays,
 ) -> _Arrays:
-    """As `tricubic`, between the 8 corners of a voxel, of which `base` is the first."""
+    """Like `tricubic`, between the 8 corners of a voxel, of which `base` is the first."""
 
     def along(volume: Float[Array, " v"], base: Int[Array, "..."], axis: int) -> Array:
         if axis == len(strides):
@@ -46,16 +46,16 @@ def tricubic(
     base: Int[Array, "..."],
     shares: _Arrays,
 ) -> _Arrays:
-    """Cubic B-splines, four samples along each axis from the one before the voxel on.
+    """Interpolate by cubic B-splines from four samples along each axis.
 
     Args:
-        volumes: Flat volumes, of one shape.
-        strides: How far apart neighbours along z, y and x are in them.
-        base: Of the 64 samples the first.
-        shares: Along z, y and x: how far a position is beyond its voxel, from 0 to 1.
+        volumes: Flat volumes of equal shape.
+        strides: Distance between neighbours along z, y and x in the flat volumes.
+        base: Index of the first of the 64 samples, one before the voxel along each axis.
+        shares: Fraction of the voxel along z, y and x, from 0 to 1.
 
     Returns:
-        Of each volume its values. Differentiable in volumes and shares, as often as wanted.
+        Values of each volume. Differentiable in volumes and shares, to any order.
     """
     return _derivatives(strides, ((0, 0, 0),), volumes, base, shares)[0]
 
@@ -68,7 +68,7 @@ def _derivatives(
     base: Int[Array, "..."],
     shares: _Arrays,
 ) -> tuple[_Arrays, ...]:
-    """Some derivatives of each volume: all in one pass over the samples."""
+    """Derivatives of each volume, of several orders, in one pass over the samples."""
     plane, row, column = strides
     of_z, of_y, of_x = (
         jnp.asarray(_PIECES[np.array(each)]) for each in zip(*orders, strict=True)
@@ -106,7 +106,7 @@ def _derivatives(
 
 @partial(_derivatives.defjvp, symbolic_zeros=True)
 def _slopes(strides, orders, primals, tangents):
-    """A slope along an axis is one order more there: in the same pass as the values."""
+    """JVP rule: the derivative along an axis has the next order, in the same pass."""
     volumes, base, shares = primals
     of_volumes, _, of_shares = tangents
     moving = [axis for axis in range(3) if not isinstance(of_shares[axis], SymbolicZero)]

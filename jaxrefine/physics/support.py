@@ -1,4 +1,4 @@
-"""The part of a template's volume that holds its signal."""
+"""The part of a template volume that contains its signal."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -6,61 +6,61 @@ from jaxtyping import Float
 
 from jaxrefine.physics.fourier import next_fast_even
 
-# What is cut off makes a correlation differ by up to the root of this share of the signal,
-# in units of the noise.
+# Fraction of the signal's energy that may be removed. It changes a correlation by up to the
+# square root of this fraction of the signal, in units of the noise.
 _LOST = 1e-4
-# Of what is coarser the CTF passes little: its first maximum at a defocus of 1 µm.
+# Coarser detail is attenuated by the CTF: its first maximum at a defocus of 1 µm.
 _COARSE_ANGSTROM = 20.0
-# Slices are interpolated, worst towards the faces of the cube.
+# Additional space, since the interpolation of slices is worst near the faces of the cube.
 _ROOM = 1.08
 
 
 def trim_template(
     volume: Float[np.ndarray, "n n n"], voxel_size_angstrom: float, lost: float = _LOST
 ) -> Float[np.ndarray, "m m m"]:
-    """The smallest cube about a template's centre that holds nearly all of its signal.
+    """The smallest cube around the centre of a template that holds nearly all its signal.
 
-    A search of it, with `ImageCTF.of_middle`, takes less time the smaller it is.
+    The smaller the cube, the faster is a search with it (with `ImageCTF.of_middle`).
 
-    Signal is what remains of the volume's difference from its background, the mean over
-    its faces, when frequencies are weighted as the CTF weights them up to its first
-    maximum. What lies outside the cube counts unweighted: rather a voxel too many.
+    The signal is the difference of the volume from its background, the mean over its faces,
+    with frequencies weighted as by the CTF up to its first maximum. What lies outside the
+    cube counts unweighted, so that the cube is rather too large than too small.
 
     Args:
         volume: Template, n even, its centre at voxel n // 2.
         voxel_size_angstrom: Å per voxel.
-        lost: Share of the signal's energy that may lie outside.
+        lost: Fraction of the energy of the signal that may be outside.
 
     Returns:
-        The middle of the volume, of an even side whose Fourier transforms are fast, its
-        centre at voxel m // 2; the volume itself where nothing can be left out.
+        The middle of the volume, with an even side that transforms fast and its centre at
+        voxel m // 2; the volume itself if nothing can be removed.
     """
     side = volume.shape[0]
     faces = [volume[i] for i in (0, -1)] + [volume[:, i] for i in (0, -1)]
     faces += [volume[:, :, i] for i in (0, -1)]
     background = np.mean([face.mean(dtype=np.float64) for face in faces])
     contrast = np.asarray(volume - background)
-    # Of no unit, so that squares stay within float32's range.
+    # Scaled to 1, so that squares are within the range of float32.
     contrast = (contrast / (np.abs(contrast).max() or 1)).astype(np.float32)
     outside = _energy_outside(contrast)
     allowed = lost * _signal_energy(contrast, voxel_size_angstrom)
-    if not allowed > 0:  # constant, or not finite: not for this to judge
+    if not allowed > 0:  # constant or not finite; reported elsewhere
         return volume
     needed = 2 * int(np.argmax(outside <= allowed))
     return middle(volume, min(side, next_fast_even(int(np.ceil(_ROOM * needed)))))
 
 
 def middle(volume: Float[np.ndarray, "n n n"], side: int) -> Float[np.ndarray, "m m m"]:
-    """The cube of an even side about the volume's centre."""
+    """The cube of an even side around the centre of the volume."""
     first = (volume.shape[0] - side) // 2
     kept = slice(first, first + side)
     return volume[kept, kept, kept]
 
 
 def _energy_outside(contrast: Float[np.ndarray, "n n n"]) -> Float[np.ndarray, " h"]:
-    """Sum of squares outside cubes about the centre, by half their side."""
+    """Sum of squares outside cubes around the centre, for each half side."""
     side = contrast.shape[0]
-    # Half the side of the cube that reaches a voxel along one axis: n/2 … 1, 1 … n/2.
+    # Half side of the smallest cube that holds a voxel, along one axis: n/2 … 1, 1 … n/2.
     reach = np.arange(side) - side // 2
     reach = np.where(reach < 0, -reach, reach + 1)
     in_plane = np.maximum(reach[:, None], reach)
@@ -74,7 +74,7 @@ def _energy_outside(contrast: Float[np.ndarray, "n n n"]) -> Float[np.ndarray, "
 def _signal_energy(
     contrast: Float[np.ndarray, "n n n"], voxel_size_angstrom: float
 ) -> float:
-    """Sum of squares with coarse detail weighted down."""
+    """Sum of squares, with coarse detail attenuated."""
     side = contrast.shape[0]
     power = jnp.abs(jnp.fft.rfftn(jnp.asarray(contrast))) ** 2
     k2 = np.fft.fftfreq(side).astype(np.float32) ** 2

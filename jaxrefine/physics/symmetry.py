@@ -1,14 +1,14 @@
-"""Point groups: the rotations that leave a template as it is.
+"""Point groups: the rotations that leave a template unchanged.
 
-Axes are as in RELION (and XMIPP), through the middle of the volume, in its x, y, z:
+Axes are as in RELION (and XMIPP), through the centre of the volume, along its x, y, z:
 
 - Cn: n-fold along z. Dn: the same, and 2-fold along x.
 - T: 3-fold along z, 2-fold along (0, √2, 1). O: 4-fold along z, 3-fold along (1, 1, 1).
 - I or I2: 2-fold along z, 5-fold along (1, 0, φ), φ the golden ratio, and so 3-fold along
-  (0, 1, φ²). I1: the same turned by 90° about y, 5-fold along (φ, 0, -1).
+  (0, 1, φ²). I1: the same rotated by 90° about y, 5-fold along (φ, 0, -1).
 
-A rotation R takes the image's frame into the volume's, so that the copies of a pose are
-S R for all S of the group.
+A rotation R maps the image frame to the volume frame, so the equivalent poses are S R for
+all S of the group.
 """
 
 import math
@@ -35,13 +35,13 @@ def point_group(name: str) -> Float[np.ndarray, "g 3 3"]:
         name: Cn, Dn, T, O, I, I1 or I2; capitals.
 
     Raises:
-        ValueError: There is no such group.
+        ValueError: The group is unknown.
     """
     if not GROUPS.fullmatch(name):
         raise ValueError(f"no point group {name!r}")
     found = [np.eye(3)]
     generators = [_turn(axis, order) for order, axis in _axes(name)]
-    for rotation in found:  # which grows meanwhile
+    for rotation in found:  # the list grows during the loop
         for generator in generators:
             product = generator @ rotation
             if _angles_deg(np.stack(found), product).min() > _SAME_DEG:
@@ -77,7 +77,7 @@ def _angles_deg(
 
 
 def smallest_turn_deg(group: Float[np.ndarray, "g 3 3"]) -> float:
-    """Angle of the smallest rotation of a group but the identity; 360 without any."""
+    """Angle of the smallest rotation except the identity; 360 if there is no other."""
     if len(group) == 1:
         return 360.0
     return float(_angles_deg(group[1:], np.eye(3)).min())
@@ -86,11 +86,11 @@ def smallest_turn_deg(group: Float[np.ndarray, "g 3 3"]) -> float:
 def in_asymmetric_unit(
     rotation: Float[np.ndarray, "*n 3 3"], group: Float[np.ndarray, "g 3 3"]
 ) -> Float[np.ndarray, "*n 3 3"]:
-    """Of all copies of each pose the one that is nearest the identity.
+    """For each pose, the equivalent pose nearest to the identity.
 
-    It has the largest trace, 1 + 2 cos(angle); of equals the first of the group counts.
+    It has the largest trace, 1 + 2 cos(angle); of equal ones the first of the group.
     """
     traces = np.einsum("gij,...ji->...g", group, rotation)
-    # Equals are to be equals whatever their rounding.
+    # Rounding makes traces equal that differ by rounding errors only.
     best = np.argmax(np.round(traces, 9), axis=-1)
     return group[best] @ rotation

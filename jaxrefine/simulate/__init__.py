@@ -1,13 +1,13 @@
 """Simulated micrographs with known truth, in plain float64 numpy.
 
-Made to check the rest of the package, so it shares no formula with it: every projection
-is the exact Fourier sum over rotated atoms, never a slice of a sampled volume, and CTF,
-rotations and noise are written out here a second time.
+It serves to test the rest of the package and therefore shares no code with it: projections
+are exact Fourier sums over rotated atoms, never slices of a sampled volume, and CTF,
+rotations and noise are implemented independently.
 
-Conventions: a rotation takes xyz column vectors of the image frame into the volume frame,
-so that an atom at p in the volume appears at rotation.T @ p in the image, x along the
+Conventions: a rotation maps xyz column vectors of the image frame to the volume frame, so
+that an atom at p in the volume appears at rotation.T @ p in the image, with x along the
 columns and y along the rows. Volumes have axes z, y, x and their centre at voxel
-side // 2. Images are what a detector counts: in underfocus, matter is dark.
+side // 2. Images are detector counts: in underfocus, matter is dark.
 """
 
 from jaxrefine.simulate.arrays import ComplexArray as ComplexArray

@@ -1,23 +1,26 @@
-"""What spoils real micrographs, to be laid into any: each returns a changed copy.
+"""Artefacts of real micrographs, added to any image; each function returns a changed copy.
 
-Heights are in the image's own standard deviations, by its quartiles; values are as given.
+Heights are in standard deviations of the image, from its quartiles; values are absolute.
 """
 
 import numpy as np
 
 from jaxrefine.simulate.arrays import FloatArray
 
-_QUARTILES_OF_NORMAL_NOISE = 1.349  # their distance, in standard deviations
+_QUARTILES_OF_NORMAL_NOISE = 1.349  # interquartile range, in standard deviations
 
 
 def noise_deviation(image: FloatArray) -> float:
-    """Standard deviation of the image's pixels, whatever a few of them hold."""
+    """Standard deviation of the image's pixels, insensitive to a few outliers."""
     low, high = np.quantile(image, (0.25, 0.75))
     return float(high - low) / _QUARTILES_OF_NORMAL_NOISE
 
 
 def with_band(image: FloatArray, edge: str, width_px: int, value: float) -> FloatArray:
-    """One value along the `top`, `bottom`, `left` or `right` edge: motion correction."""
+    """Set a band along the `top`, `bottom`, `left` or `right` edge to one value.
+
+    Motion correction leaves such bands.
+    """
     spoilt = image.copy()
     spoilt[
         {
@@ -33,14 +36,14 @@ def with_band(image: FloatArray, edge: str, width_px: int, value: float) -> Floa
 def with_smeared_band(
     image: FloatArray, edge: str, width_px: float, value: float, factor: int = 3
 ) -> FloatArray:
-    """As `with_band`, but Fourier-cropped afterwards, which smears and rings.
+    """As `with_band`, followed by Fourier cropping, which smears the band and rings.
 
     Args:
-        image: Of even sides.
-        edge: As there.
-        width_px: Of the band after cropping.
-        value: Of the band.
-        factor: By which the sides become smaller.
+        image: Image with even sides.
+        edge: As for `with_band`.
+        width_px: Width of the band after cropping.
+        value: Value of the band.
+        factor: Factor of the cropping.
     """
     height, width = image.shape
     large = factor * height, factor * width
@@ -58,7 +61,7 @@ def with_smeared_band(
 def with_block(
     image: FloatArray, corner_px: tuple[int, int], side_px: int, value: float
 ) -> FloatArray:
-    """A square of one value, its top-left at (y, x)."""
+    """Set a square to one value; its top-left corner is at (y, x)."""
     spoilt = image.copy()
     y, x = corner_px
     spoilt[y : y + side_px, x : x + side_px] = value
@@ -68,14 +71,14 @@ def with_block(
 def with_single_pixels(
     image: FloatArray, share: float, height: float, rng: np.random.Generator
 ) -> FloatArray:
-    """Hot pixels, or dead ones where the height is negative."""
+    """Add hot pixels, or dead ones if the height is negative."""
     spoilt = image.copy()
     spoilt[rng.random(image.shape) < share] += height * noise_deviation(image)
     return spoilt
 
 
 def with_slope(image: FloatArray, height: float) -> FloatArray:
-    """A gradient: a rise by so much from left to right, and by half of it downwards."""
+    """Add a gradient: `height` from left to right, and half of it from top to bottom."""
     y, x = np.ogrid[: image.shape[0], : image.shape[1]]
     slope = x / image.shape[1] + 0.5 * y / image.shape[0]
     return (image + height * noise_deviation(image) * slope).astype(image.dtype)
@@ -88,7 +91,7 @@ def with_spots(
     height: float,
     edge_px: float = 2.0,
 ) -> FloatArray:
-    """Round spots with soft edges at (n, 2) centres: contamination, or gold where dark."""
+    """Add round spots with soft edges at (n, 2) centres: contamination, or gold if dark."""
     y, x = np.ogrid[: image.shape[0], : image.shape[1]]
     spots = np.zeros(image.shape)
     for centre_y, centre_x in centres_px:
@@ -105,14 +108,14 @@ def with_carbon(
     rng: np.random.Generator,
     edge_px: float = 4.0,
 ) -> FloatArray:
-    """An oblique edge, left of which the image is darker and its noise stronger.
+    """Add an oblique edge, to the left of which the image is darker and noisier.
 
     Args:
         image: The image.
-        share: Of the image's width, left of the edge.
-        height: By how much the left is darker.
-        noise: Standard deviation of the noise that it has in addition.
-        rng: Source of that noise.
+        share: Fraction of the image's width to the left of the edge.
+        height: Difference in brightness.
+        noise: Standard deviation of the additional noise.
+        rng: Random generator for this noise.
         edge_px: Width of the edge.
     """
     y, x = np.ogrid[: image.shape[0], : image.shape[1]]

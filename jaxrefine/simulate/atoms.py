@@ -1,4 +1,4 @@
-"""What the simulator draws: point scatterers, real and invented."""
+"""Objects to simulate: point scatterers, from a structure or random."""
 
 import gzip
 from dataclasses import dataclass, replace
@@ -16,8 +16,8 @@ class Atoms:
     """Point scatterers, each blurred by its own Gaussian.
 
     Attributes:
-        positions_angstrom: (n, 3), xyz from the centroid.
-        weights: (n,), scattering weights, about the atomic numbers.
+        positions_angstrom: (n, 3), xyz relative to the centroid.
+        weights: (n,), scattering weights, approximately the atomic numbers.
         b_factor_angstrom2: (n,), B of exp(-B k²/4), k in 1/Å.
     """
 
@@ -26,7 +26,7 @@ class Atoms:
     b_factor_angstrom2: FloatArray
 
     def blurred(self, b_factor_angstrom2: float) -> "Atoms":
-        """The same atoms with this much added to every B factor."""
+        """The same atoms with this value added to every B factor."""
         return replace(
             self, b_factor_angstrom2=self.b_factor_angstrom2 + b_factor_angstrom2
         )
@@ -47,12 +47,12 @@ def load_antibody() -> Atoms:
 
 
 def random_globule(n_atoms: int, radius_angstrom: float, rng: np.random.Generator) -> Atoms:
-    """A small protein that never was: seven unequal lobes, no symmetry.
+    """A random object of the size of a small protein: seven unequal lobes, no symmetry.
 
     Args:
         n_atoms: Number of atoms.
         radius_angstrom: Distance of the outermost atom from the centroid.
-        rng: Source of randomness.
+        rng: Random generator.
     """
     directions = rng.standard_normal((7, 3))
     directions /= np.linalg.norm(directions, axis=1)[:, None]

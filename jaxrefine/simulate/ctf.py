@@ -1,4 +1,4 @@
-"""The microscope, and its contrast transfer function, written out a second time."""
+"""The microscope and its contrast transfer function, implemented independently."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,17 +11,17 @@ from jaxrefine.simulate.frequencies import half_plane_frequencies
 
 @dataclass(frozen=True)
 class Microscope:
-    """What all particles of a micrograph share.
+    """Optics that all particles of a micrograph share.
 
     Attributes:
         voltage_kv: Acceleration voltage.
         spherical_aberration_mm: Cs.
         amplitude_contrast: Fraction of amplitude contrast.
-        phase_shift_deg: Extra phase, from a phase plate for instance.
+        phase_shift_deg: Additional phase shift, for example of a phase plate.
         b_factor_angstrom2: B of the envelope exp(-B k²/4).
         beam_tilt_mrad: (x, y), which causes axial coma.
-        zernikes: Further phases by their names, with k in 1/Å: Z44c, Z44s, Z60 (symmetric);
-            Z31c, Z31s, Z33c, Z33s (antisymmetric). torch-ctf's.
+        zernikes: Further phases by name, with k in 1/Å, as in torch-ctf: Z44c, Z44s, Z60
+            (symmetric); Z31c, Z31s, Z33c, Z33s (antisymmetric).
         mag_matrix: A, acting on (y, x): the image at x shows the object at A x.
     """
 
@@ -44,7 +44,7 @@ def ctf_rfft(
 ) -> FloatArray:
     """Contrast transfer function and envelope on the half plane, without odd phases.
 
-    Positive at low frequencies in underfocus: the image is minus the projection times it.
+    Positive at low frequencies in underfocus: the image is minus the projection times CTF.
 
     Args:
         shape: (height, width) of the image.
@@ -92,7 +92,7 @@ def odd_phase_factor_rfft(
 def _seen_frequencies(
     shape: tuple[int, int], pixel_size_angstrom: float, microscope: Microscope
 ) -> FloatArray:
-    """(ky, kx) in 1/Å at which the object is seen: A⁻ᵀ k."""
+    """(ky, kx) in 1/Å in the frame of the object, A⁻ᵀ k."""
     k = np.stack(np.broadcast_arrays(*half_plane_frequencies(shape)))
     inverse = np.linalg.inv(microscope.mag_matrix)
     return np.einsum("ji,jhr->ihr", inverse, k / pixel_size_angstrom)

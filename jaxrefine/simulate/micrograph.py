@@ -15,17 +15,17 @@ from jaxrefine.simulate.projection import exact_projection_rfft
 
 @dataclass(frozen=True)
 class SimulatedParticle:
-    """A particle to be simulated, hence the truth about it.
+    """A particle to simulate, which is also the known truth.
 
     Attributes:
         rotation: (3, 3), image frame to volume frame.
-        centre_px: (y, x) of the volume's centre in the micrograph, at any fraction. A
-            template of side n in this place has its top-left corner at
+        centre_px: (y, x) of the volume's centre in the micrograph, not necessarily whole. A
+            template of side n at this position has its top-left corner at
             centre_px - n // 2.
         defocus_angstrom: Absolute defocus (u, v), underfocus positive.
         astigmatism_deg: Direction of u, from the x axis towards y.
-        snr_ideal: SNR that the ideal matched filter reaches (the right pose, defocus and
-            sub-pixel position, noise perfectly whitened); it sets the signal's amplitude.
+        snr_ideal: SNR of the ideal matched filter (exact pose, defocus and sub-pixel
+            position, perfectly whitened noise); it sets the amplitude of the signal.
     """
 
     rotation: FloatArray
@@ -41,8 +41,8 @@ class NoiseSpectrum:
 
     Attributes:
         white: Power of the flat part, as variance per pixel.
-        low: Power that the rising part adds at zero frequency.
-        decay_cycles_per_px: How fast the rising part falls.
+        low: Additional power at zero frequency.
+        decay_cycles_per_px: Decay of this part.
     """
 
     white: float = 1.0
@@ -56,19 +56,19 @@ class NoiseSpectrum:
         return density * shape[0] * shape[1]
 
     def sample(self, shape: tuple[int, int], rng: np.random.Generator) -> FloatArray:
-        """One image of noise."""
+        """Sample one image of noise."""
         white = np.fft.rfft2(rng.standard_normal(shape)) / np.sqrt(shape[0] * shape[1])
         return np.fft.irfft2(white * np.sqrt(self.power_rfft(shape)), s=shape)
 
 
 @dataclass(frozen=True)
 class SimulatedMicrograph:
-    """An image and everything that is known about it.
+    """An image and the truth about it.
 
     Attributes:
         image: float32, as a detector would write it.
         signal: The image without noise and offset.
-        noise_power_rfft: Expected |rfft2(image - signal)|², zero frequency aside.
+        noise_power_rfft: Expected |rfft2(image - signal)|², except at zero frequency.
         particles: The truth.
     """
 
@@ -85,13 +85,13 @@ def particle_rfft(
     pixel_size_angstrom: float,
     microscope: Microscope,
 ) -> ComplexArray:
-    """Half-plane image of one particle, CTF included; its amplitude is that of the atoms.
+    """Half-plane transform of one particle's image with CTF, at the amplitude of the atoms.
 
-    Computed on the whole image's Fourier grid, so that the CTF spreads the particle over
-    as many pixels as it likes.
+    Computed on the Fourier grid of the whole image, so that the CTF can spread the particle
+    over any distance.
     """
     step = pixel_size_angstrom
-    # Atoms move to A⁻¹ x; that their own blur is stretched, too, is left out.
+    # Atoms move to A⁻¹ x. The distortion of their blur is neglected.
     distortion = np.eye(3)
     distortion[:2, :2] = np.linalg.inv(microscope.mag_matrix)[::-1, ::-1].T
     rotation = particle.rotation @ distortion
@@ -102,12 +102,12 @@ def particle_rfft(
 
 
 def ideal_snr(signal_rfft: ComplexArray, noise_power_rfft: FloatArray, width: int) -> float:
-    """SNR of the matched filter: sqrt(Σ |signal|²/noise power), zero frequency left out.
+    """SNR of the matched filter: sqrt(Σ |signal|²/noise power), without zero frequency.
 
     Args:
         signal_rfft: Half-plane coefficients of the signal.
         noise_power_rfft: Expected |rfft2(noise)|² on the same grid.
-        width: Width of the image, to know which columns stand for two.
+        width: Width of the image, which determines the columns that count twice.
     """
     multiplicity = np.full(signal_rfft.shape, 2.0)
     multiplicity[:, 0] = 1.0
@@ -132,18 +132,18 @@ def simulate_micrograph(
     offset: float = 40.0,
     gain: float = 3.0,
 ) -> SimulatedMicrograph:
-    """A micrograph: particles in coloured noise, then the detector's gain and offset.
+    """Simulate a micrograph: particles in coloured noise, then detector gain and offset.
 
     Args:
-        atoms: What every particle is made of.
-        particles: Where they are, how they lie, and how strong they are.
+        atoms: The structure of every particle.
+        particles: Positions, orientations and strengths of the particles.
         shape: (height, width).
         pixel_size_angstrom: Pixel size.
         microscope: Optics that the particles share.
-        rng: Source of the noise.
-        noise: Its power spectrum before the gain.
-        margin_px: Simulate on a grid larger by this on every side and cut. With 0 the
-            micrograph is periodic: what leaves on one side comes back on the other.
+        rng: Random generator for the noise.
+        noise: Power spectrum of the noise before the gain.
+        margin_px: Simulate on a grid that is larger by this on every side, and crop. With 0
+            the micrograph is periodic: what leaves on one side reappears on the other.
         offset: Mean of the image.
         gain: Factor on noise and signal.
     """

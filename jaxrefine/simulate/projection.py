@@ -10,15 +10,15 @@ from jaxrefine.simulate.atoms import Atoms
 def potential_volume(
     atoms: Atoms, side: int, pixel_size_angstrom: float
 ) -> NDArray[np.float32]:
-    """The atoms' density on a cubic grid, band-limited: its Fourier sum is exact.
+    """Density of the atoms on a cubic grid, band-limited, by an exact Fourier sum.
 
     Args:
-        atoms: What to draw; it must fit inside the cube.
+        atoms: The atoms, which must fit inside the cube.
         side: Side of the cube in voxels.
         pixel_size_angstrom: Voxel size.
 
     Returns:
-        (side, side, side), axes z, y, x; the voxels add up to the atoms' weights.
+        (side, side, side), axes z, y, x; the sum over voxels is the sum of the weights.
     """
     xyz_px = atoms.positions_angstrom / pixel_size_angstrom + side // 2
     b_px2 = atoms.b_factor_angstrom2 / pixel_size_angstrom**2
@@ -41,14 +41,14 @@ def exact_projection_rfft(
     pixel_size_angstrom: float,
     centre_px: tuple[float, float],
 ) -> ComplexArray:
-    """Half-plane Fourier coefficients of the atoms' projection, by their exact sum.
+    """Half-plane Fourier coefficients of the projection of atoms, by an exact sum.
 
     Args:
-        atoms: What to project.
+        atoms: The atoms to project.
         rotation: Image frame to volume frame; the projection runs along the image's z.
         shape: (height, width) of the image.
         pixel_size_angstrom: Pixel size of the image.
-        centre_px: (y, x) where the centroid lands, at any fraction.
+        centre_px: (y, x) of the centroid, not necessarily whole.
 
     Returns:
         (height, width // 2 + 1), on the scale of numpy's rfft2; matter is positive and

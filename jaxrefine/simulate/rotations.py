@@ -1,4 +1,4 @@
-"""Rotations, written out a second time: Euler angles, distances, random ones."""
+"""Rotations, implemented independently: Euler angles, distances, random rotations."""
 
 import numpy as np
 
@@ -25,7 +25,7 @@ def euler_from_matrix(rotation: FloatArray) -> tuple[float, float, float]:
 
 
 def random_rotations(n: int, rng: np.random.Generator) -> FloatArray:
-    """(n, 3, 3) rotations, uniform on SO(3): unit quaternions of Gaussian numbers."""
+    """(n, 3, 3) rotations, uniform on SO(3), from normalised Gaussian quaternions."""
     w, x, y, z = (q := rng.standard_normal((n, 4))).T / np.linalg.norm(q, axis=1)
     rows = [
         [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
@@ -41,7 +41,7 @@ def perturbed_rotation(
     tilt_max_deg: float = 2.5,
     in_plane_max_deg: float = 1.5,
 ) -> FloatArray:
-    """A rotation nearby, uniform in a cell: tilts fill a disk, in-plane angles an interval.
+    """A random nearby rotation: tilts uniform in a disk, in-plane angles in an interval.
 
     The offset acts in the image frame, rotation @ Rz(a) Ry(tilt) Rz(-a) Rz(in-plane).
     """
@@ -52,8 +52,8 @@ def perturbed_rotation(
 
 
 def angle_between_deg(one: FloatArray, other: FloatArray) -> float:
-    """Angle of the rotation that leads from one rotation to the other."""
-    # |one - other|² = 8 sin²(angle/2): exact at small angles, where the arccos is not.
+    """Angle of the rotation between two rotations."""
+    # |one - other|² = 8 sin²(angle/2): accurate at small angles, unlike the arccosine.
     half_sine = np.linalg.norm(one - other) / np.sqrt(8.0)
     return float(np.rad2deg(2.0 * np.arcsin(min(1.0, half_sine))))
 

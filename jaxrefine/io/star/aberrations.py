@@ -1,4 +1,4 @@
-"""Aberrations of the particle table's columns as RELION's and cisTEM's."""
+"""Conversion of the particle table's aberrations to those of RELION and cisTEM."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ Kept = Mapping[str, Sequence[str]]
 
 
 def relion_optics(kept: Kept) -> tuple[dict[str, list], list[str]]:
-    """Columns of RELION's optics, one value a particle, and the columns that have no place.
+    """Columns of RELION's optics, per particle, and the columns without an equivalent.
 
     Args:
         kept: Texts by column of the particle table, as `StarParticles` has them.
@@ -23,7 +23,7 @@ def relion_optics(kept: Kept) -> tuple[dict[str, list], list[str]]:
         if ours not in kept:
             continue
         vectors = [_vector(text, theirs) for text in kept[ours]]
-        if any(vector is None for vector in vectors):  # of another program's convention
+        if any(vector is None for vector in vectors):  # in another program's convention
             lost.append(ours)
             continue
         length = max(len(vector or ()) for vector in vectors)
@@ -46,7 +46,7 @@ def relion_optics(kept: Kept) -> tuple[dict[str, list], list[str]]:
 
 
 def cistem_tilt(kept: Kept) -> tuple[dict[str, list], list[str]]:
-    """Columns of cisTEM, one value a particle, and the columns that have no place."""
+    """Columns of cisTEM, per particle, and the columns without an equivalent."""
     lost = [name for name in (*ZERNIKES, "mag_matrix") if name in kept]
     return dict[str, list](_tilt(kept, "cisTEMBeamTilt{}", sign=1)), lost
 
@@ -54,19 +54,19 @@ def cistem_tilt(kept: Kept) -> tuple[dict[str, list], list[str]]:
 def opposite_tilt(texts: Sequence[str]) -> list[str]:
     """Beam tilts of the opposite sign.
 
-    RELION multiplies an image by exp(-iφ) where torch-ctf and cisTEM multiply by exp(iφ),
-    φ = 2π Cs λ² k² (β·k) (RELION 5, `TiltHelper::insertTilt`). cryoSPARC's are RELION's, as
-    pyem converts them.
+    RELION multiplies an image by exp(-iφ), torch-ctf and cisTEM by exp(iφ), with
+    φ = 2π Cs λ² k² (β·k) (RELION 5, `TiltHelper::insertTilt`). cryoSPARC has RELION's sign,
+    according to pyem's conversion.
     """
     values = [cells.number(text) for text in texts]
     return [repr(-x + 0.0) if np.isfinite(x) else "" for x in values]
 
 
 def other_magnification(matrix: Float[np.ndarray, "n 2 2"]) -> Float[np.ndarray, "n 2 2"]:
-    """RELION's magnification matrices from ours, or ours from RELION's.
+    """Convert RELION's magnification matrices to ours, or ours to RELION's.
 
-    RELION's M acts on frequencies (kx, ky): the object is seen at M k. Ours, A, acts on
-    (y, x), and the object is seen at A⁻ᵀ k.
+    RELION's M acts on frequencies (kx, ky): the object frequency is M k. Our A acts on
+    (y, x), and the object frequency is A⁻ᵀ k.
     """
     return np.linalg.inv(matrix).swapaxes(-2, -1)[..., ::-1, ::-1]
 
@@ -86,7 +86,7 @@ def _numbers(texts: Sequence[str], sign: int) -> list[float]:
 
 
 def _vector(text: str, name: str) -> list[float] | None:
-    """RELION's coefficients in a cell; None where it holds others."""
+    """RELION's coefficients in a cell; None if they are another program's."""
     if cells.is_neutral(text, 0.0):
         return []
     try:

@@ -27,7 +27,7 @@ from jaxrefine.io.star.particles import (
 )
 from jaxrefine.io.star.pixel_size import micrograph_pixel_size
 
-# In the first line of what jaxrefine writes; cisTEM's own files begin with other words.
+# Part of the first line of files by jaxrefine; cisTEM's own files start differently.
 DEGREES_MARK = "phase shifts in degrees"
 _CISTEM_MARK = "# Written by cisTEM"
 _POSITION, _SHIFT = "cisTEMOriginal{}Position", "cisTEM{}Shift"

@@ -10,9 +10,9 @@ from jaxtyping import Float
 from jaxrefine.data.errors import InputError
 from jaxrefine.io.table import cells
 
-# Values that a file may leave out.
+# Default values of columns that a file may lack.
 _DEFAULTS = {"phase_shift_deg": 0.0, "b_factor_angstrom2": 0.0, "z_score": np.nan}
-# Those of `jaxrefine.io.table.particle_table`, which reads what is made of the file.
+# The limits of `jaxrefine.io.table.particle_table`, which reads the converted table.
 Limit = tuple[float, float, str]
 _LIMITS: dict[str, Limit] = {
     "pixel_size_angstrom": (0.01, 100.0, "in 0.01 … 100 (Å)"),
@@ -22,7 +22,7 @@ _LIMITS: dict[str, Limit] = {
 }
 _LIMIT = (-1e6, 1e6, "within ±1e6")
 _LIMIT_OF_PLACES = (-1e9, 1e9, "within ±1e9")  # px or Å
-# With any template the corner, too, is within the table's ±1e6.
+# Keeps the corner of any template within the table's ±1e6.
 _MOST_PX = MOST_TEMPLATE_PX = 500_000
 _MOST_NAMED = 5
 
@@ -106,7 +106,7 @@ def names(path: Path, table: pd.DataFrame, name: str) -> list[str]:
 
 
 def some(values: Sequence[object]) -> str:
-    """A few of them, as short text."""
+    """A few of the values, as short text."""
     texts = [
         f"{value:g}" if isinstance(value, float) else repr(value)[:60]
         for value in values[:_MOST_NAMED]
@@ -133,7 +133,7 @@ NO_ORIENTATIONS = (
 
 
 def unread(table: pd.DataFrame, read: Set[str]) -> Iterator[str]:
-    """A note on the fields that are left out of the particle table."""
+    """A note on the fields that are not converted to the particle table."""
     left = sorted(str(name) for name in table.columns if name not in read)
     if left:
         yield f"left out of the table: {', '.join(f'_{name}' for name in left)}"

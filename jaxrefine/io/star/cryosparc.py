@@ -1,9 +1,9 @@
-"""Particles of cryoSPARC's `.cs` files: numpy record arrays, one record a particle.
+"""Particles of cryoSPARC's `.cs` files: numpy record arrays, one record per particle.
 
-Its rotation vector turns the image's frame into the volume's, as our matrix does; its shift
-is RELION's origin, in pixels of the aligned boxes; its positions are fractions of the
-micrograph, along x and y of the file as it is. Fields of one particle may be spread over
-several files, joined by `uid`.
+Its rotation vector maps the image frame to the volume frame, like our matrix. Its shift is
+RELION's origin, in pixels of the aligned boxes. Its positions are fractions of the
+micrograph, along x and y as in the file. Fields of one particle may be spread over several
+files, joined by `uid`.
 """
 
 import json
@@ -37,7 +37,7 @@ _NEEDED = {
 }
 _POSE, _SHIFT, _SIZE = (f"alignments3D/{name}" for name in ("pose", "shift", "psize_A"))
 _OWN, _IMAGE = "location/micrograph_psize_A", "blob/psize_A"
-# Kept under their names in the column of their kind: no formula for them is published.
+# Kept under their names in the column of their kind, since no formula is published.
 _ABERRATIONS = {
     "odd_zernikes": ("ctf/trefoil_A",),
     "even_zernikes": ("ctf/tetra_A",),
@@ -50,12 +50,12 @@ _READ = {
 
 
 def is_cryosparc(path: Path) -> bool:
-    """Whether a file is one of numpy's, whatever its name."""
+    """Whether a file is in numpy's format, whatever its name."""
     return begins_with(path, _MAGIC)
 
 
 def from_cryosparc(path: Path, options: ReadOptions) -> StarParticles:
-    """Particles of a file, and of those that hold more of their fields.
+    """Particles of a file, and of further files with more of their fields.
 
     Raises:
         InputError: A file cannot be read, or a field is missing or invalid.
@@ -84,7 +84,7 @@ def from_cryosparc(path: Path, options: ReadOptions) -> StarParticles:
     fraction = np.stack([_numbers(path, records, n, -10.0, 10.0) for n in _PLACE], -1)
     centre, angle = fraction * shape, np.rad2deg(values.pop("astigmatism"))
     rotation = _rotations(_numbers(path, records, _POSE, -1e3, 1e3))
-    if options.mirrored:  # y of all that is in the image, and the hand that goes with it
+    if options.mirrored:  # mirrors y of everything in the image, and the hand
         centre[:, 1] = shape[:, 1] - 1 - centre[:, 1]
         shift[:, 1], angle = -shift[:, 1], -angle
         rotation = rotation * np.array([1.0, -1.0, -1.0])
@@ -115,7 +115,7 @@ def from_cryosparc(path: Path, options: ReadOptions) -> StarParticles:
 
 
 def _joined(path: Path, more: Sequence[Path]) -> dict[str, np.ndarray]:
-    """Fields of the particles, from several files; the first one's particles and order."""
+    """Fields of the particles from several files; particles and order of the first."""
     first = _records(path)
     fields = {name: first[name] for name in first.dtype.names or ()}
     for other in more:
@@ -178,7 +178,7 @@ def _numbers(
 
 
 def _text(name: object) -> str:
-    """A path; files that cryoSPARC exported mark them with `>`."""
+    """A path as text; files exported by cryoSPARC mark paths with `>`."""
     text = name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name)
     return text.removeprefix(">")
 
@@ -206,7 +206,7 @@ def _euler_deg(matrix: Float[np.ndarray, "n 3 3"]) -> Float[np.ndarray, "n 3"]:
 
 
 def _kept(records: dict[str, np.ndarray]) -> dict[str, list[str]]:
-    """Beam tilt in mrad: Cs times its sine is cryoSPARC's `tilt_A`; the rest as it is."""
+    """Beam tilt in mrad, where Cs times its sine is cryoSPARC's `tilt_A`; others as is."""
     kept = {}
     if "ctf/tilt_A" in records and np.any(records["ctf/tilt_A"]):
         length = records["ctf/cs_mm"].astype(np.float64)[:, None] * 1e7

@@ -41,11 +41,11 @@ CISTEM_NUMBERS = {
 
 
 OPTICS = frozenset(each.name for each in fields(Optics))
-# Columns of RELION's optics that mean nothing here, but to RELION when it reads them again.
+# Columns of RELION's optics that jaxrefine does not use but keeps for RELION.
 RELION_KEPT = ("rlnOpticsGroupName", "rlnMicrographOriginalPixelSize", "rlnMtfFileName")
 BEAM_TILT = ("beam_tilt_x", "beam_tilt_y")
 MAGNIFICATION = tuple(f"rlnMagMat{i}{j}" for i in "01" for j in "01")
-# The particle table's column -> what RELION calls the coefficients.
+# The particle table's column -> RELION's name of the coefficients.
 ZERNIKES = {"odd_zernikes": "rlnOddZernike", "even_zernikes": "rlnEvenZernike"}
 # Columns of the particle table that are kept as they are.
 KEPT = (*BEAM_TILT, *ZERNIKES, "mag_matrix", *RELION_KEPT)

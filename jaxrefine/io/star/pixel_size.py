@@ -1,5 +1,4 @@
-"""Which of a file's pixel sizes is that of the micrographs, in which positions are
-counted."""
+"""Which of a file's pixel sizes is that of the micrographs, to which positions refer."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -83,7 +83,7 @@ def imported_table(
     }
     for of_optics, column in OPTICS_FIELDS.items():
         values = getattr(particles.optics, of_optics)
-        if values is not None:  # as further parameters are, which the file does not hold
+        if values is not None:  # optional parameters that the file lacks
             numbers[column.name] = (values, 6)
     for name, (values, decimals) in numbers.items():
         columns[name] = cells.rounded_texts(values, decimals)

@@ -41,10 +41,10 @@ _ORIGINAL = "rlnMicrographOriginalPixelSize"
 _MAGNIFIED = "rlnDetectorPixelSize over rlnMagnification"
 _IMAGES = (*_IMAGE, _MAGNIFIED)
 _TILT = ("rlnBeamTiltX", "rlnBeamTiltY")
-# Of a magnification matrix; below it the image would be a line.
+# Smallest determinant of a magnification matrix.
 _LEAST_DETERMINANT = 1e-3
 _LARGEST_PIXEL = (0.01, 100.0, "in 0.01 … 100 (Å)")
-# Read, or said again by others that are.
+# Columns that are used, or whose content others repeat.
 _READ = {
     *("rlnMicrographName", "rlnOpticsGroup", "rlnCoordinateX", "rlnCoordinateY"),
     *("rlnOriginX", "rlnOriginY", "rlnOriginXAngst", "rlnOriginYAngst"),
@@ -62,7 +62,7 @@ def from_relion(
 
     Raises:
         InputError: A column is missing or invalid; there are no orientations; or the pixel
-            size of the micrographs cannot be told.
+            size of the micrographs cannot be determined.
     """
     table = _particles_of(path, tables)
     optics = tables.get("optics")
@@ -91,7 +91,7 @@ def from_relion(
 
 
 def _particles_of(path: Path, tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """The block that has positions: by RELION's name for it, else any."""
+    """The block that has positions: the one with RELION's name for it, or any."""
     found = [
         tables[name] for name in ("particles", "images", "", *tables) if name in tables
     ]
@@ -125,7 +125,7 @@ def _with_optics(path: Path, table: pd.DataFrame, optics: pd.DataFrame) -> pd.Da
 
 
 def _pixel_sizes(path: Path, table: pd.DataFrame) -> dict[str, np.ndarray]:
-    """What the file calls a pixel size, by column."""
+    """Everything in the file that may be the pixel size, by column."""
     there = [name for name in (_OWN, *_IMAGE, _ORIGINAL) if name in table]
     sizes = {name: numbers(path, table, name, _LARGEST_PIXEL) for name in there}
     pair = ("rlnDetectorPixelSize", "rlnMagnification")  # micrometres, RELION 3.0
@@ -138,7 +138,7 @@ def _pixel_sizes(path: Path, table: pd.DataFrame) -> dict[str, np.ndarray]:
 
 
 def _origin_angstrom(path: Path, table: pd.DataFrame, image: np.ndarray) -> np.ndarray:
-    """Origins in Å; those in pixels (3.0) are in pixels of the particle images."""
+    """Origins in Å; those of RELION 3.0 are in pixels of the particle images."""
     if any(f"rlnOrigin{axis}Angst" in table for axis in "XY"):
         return places(path, table, "rlnOrigin{}Angst", default=0.0)
     return places(path, table, "rlnOrigin{}", default=0.0) * image[:, None]

@@ -23,11 +23,11 @@ _GEMMI = re.compile(
     r"(?:string)?:?(?:(\d+)(?::(\d+)\(\d+\))?)?(?: in [^:]*)?:? ?(.*)", re.DOTALL
 )
 _MOST_SHOWN = 200
-_MOST_BYTES = 1 << 30  # it is held in memory several times
+_MOST_BYTES = 1 << 30  # a file is held in memory several times
 
 
 def star_tables(path: Path) -> dict[str, pd.DataFrame]:
-    """The blocks of a file by name, all cells as text; the last of several with one name.
+    """The blocks of a file by name, all cells as text; of equal names the last one.
 
     Raises:
         InputError: The file cannot be read, or is not a valid STAR file.
@@ -44,7 +44,7 @@ def star_tables(path: Path) -> dict[str, pd.DataFrame]:
 
 def _place_and_reason(message: str) -> str:
     """gemmi's message, in the style of the other messages."""
-    found = _GEMMI.fullmatch(message)  # which takes any text
+    found = _GEMMI.fullmatch(message)  # it matches any text
     line, column, reason = found.groups() if found else (None, None, message)
     at = "" if line is None else f", line {line}"
     at += "" if column is None else f", column {int(column) + 1}"
@@ -75,7 +75,7 @@ def star_text(path: Path) -> str:
         InputError: It cannot be read.
     """
     try:
-        if path.exists() and not (path.is_file() or path.is_dir()):  # it may never end
+        if path.exists() and not (path.is_file() or path.is_dir()):  # might never end
             raise InputError(f"{path}: is a device or a pipe; it should be a STAR file")
         with open(path, encoding="utf-8-sig") as file:
             size = os.fstat(file.fileno()).st_size

@@ -115,7 +115,7 @@ def _to_relion(particles: StarParticles, stack: Stack | None, image_px: int) -> 
     optics.insert(1, _GROUP_NAME, _group_names(names, len(optics)))
     optics["rlnMicrographPixelSize"] = optics["rlnImagePixelSize"]
     optics["rlnImageDimensionality"] = 2
-    # RELION asks for it wherever particles have a CTF, also where they have no boxes yet.
+    # RELION requires it for all particles with a CTF, even without boxes.
     optics["rlnImageSize"] = image_px
     columns: dict[str, object] = {
         "rlnMicrographName": list(map(_spelt, particles.micrograph)),
@@ -127,7 +127,7 @@ def _to_relion(particles: StarParticles, stack: Stack | None, image_px: int) -> 
             f"{i:06d}@{stack.name}" for i in range(1, len(particles) + 1)
         ]
     columns["rlnOpticsGroup"] = group
-    # RELION's origin moves the image to its centre: the other way round.
+    # RELION's origin moves the image to its centre, hence the sign.
     origin = -particles.shift_px * pixel_size[:, None] + 0.0
     columns |= {"rlnOriginXAngst": origin[:, 0], "rlnOriginYAngst": origin[:, 1]}
     columns |= _columns(particles, RELION_NUMBERS)
@@ -211,5 +211,5 @@ def _write(path: Path, blocks: Blocks, first_line: str = "") -> None:
     import starfile
 
     with atomic_open(path, encoding="utf-8") as file:
-        # Its type of a dictionary wants blocks of every kind.
+        # Its dictionary type requires blocks of all kinds.
         file.write(first_line + starfile.to_string(blocks))  # pyright: ignore[reportArgumentType]

@@ -22,18 +22,18 @@ _IGNORE = (
     "or empty; `ignore_aberrations: true` refines without this column's values and keeps "
     "them in the table"
 )
-# More than a microscope has in any state; in other units it is exceeded.
+# More than any microscope has; values in other units exceed it.
 _LARGEST_TILT_MRAD, _LARGEST_MAGNIFICATION = 50.0, 1.5
 
 
 def has_effect(name: str, text: str) -> bool:
-    """Whether a cell of a column of aberrations holds more than nothing."""
+    """Whether a cell of a column of aberrations has any effect."""
     neutral = _IDENTITY if name == MATRIX else 0.0
     return not cells.is_neutral(text, neutral)
 
 
 def parse(name: str, text: str) -> np.ndarray | None:
-    """The numbers in a cell of a column of aberrations; None where it is unusable."""
+    """The numbers in a cell of a column of aberrations; None if it is invalid."""
     if not has_effect(name, text):
         return _neutral(name)
     if name in TILT:
@@ -68,7 +68,7 @@ def _neutral(name: str) -> np.ndarray:
 
 
 def what_is_right(name: str) -> str:
-    """What a cell of such a column should hold, for messages."""
+    """Description of a valid cell of such a column, for messages."""
     if name in TILT:
         return f"should be a number within ±{_LARGEST_TILT_MRAD:g} (mrad), {_IGNORE}"
     if name == MATRIX:
@@ -79,7 +79,7 @@ def what_is_right(name: str) -> str:
 
 
 def optics_fields(columns: Mapping[str, Sequence[str]]) -> dict[str, np.ndarray]:
-    """Fields of `Optics`, (n, …), for the aberrations that any row of a table has.
+    """Fields of `Optics`, (n, …), for aberrations that occur in any row of a table.
 
     Zernike terms Z31c and Z31s replace the beam tilt along x and y, as in torch-ctf.
 

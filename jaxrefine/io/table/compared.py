@@ -1,4 +1,4 @@
-"""The table of a comparison: each particle's best reference, and what each one gave."""
+"""The table of a comparison: each particle's best reference, and the results of all."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -10,7 +10,7 @@ from jaxrefine.io.table import cells
 from jaxrefine.io.table.particle_table import ParticleTable
 from jaxrefine.io.table.schema import ANGLES, reference_columns
 
-# What a refinement leaves as it is: the particle is the same where they are.
+# Columns that a refinement does not change; they identify the particle.
 _SAME = ("micrograph_path", "pos_x", "pos_y", *ANGLES, "relative_defocus")
 
 
@@ -18,7 +18,7 @@ def check_same_particles(tables: Mapping[str, ParticleTable]) -> None:
     """Refuse tables that do not hold the same particles in the same order.
 
     Raises:
-        InputError: With what differs first, of each table.
+        InputError: With the first difference, and its value in each table.
     """
     (first, *others), errors = tables.values(), []
     for table in others:
@@ -50,12 +50,12 @@ def _difference(first: ParticleTable, table: ParticleTable) -> str | None:
 def compared_table(
     tables: Sequence[pd.DataFrame], names: Sequence[str], best: np.ndarray, found: Mapping
 ) -> pd.DataFrame:
-    """Each row as its best reference's table has it, and what was found of all.
+    """For each row, that of its best reference's table, plus the results of all.
 
     Args:
         tables: One for each reference, all cells as text.
-        names: Of the references.
-        best: Number of each row's best; the first's row where it is -1.
+        names: Names of the references.
+        best: Index of the best reference per row; for -1 the first one's row is used.
         found: Name of a column of `reference_columns` -> its values.
     """
     header = list(dict.fromkeys(name for table in tables for name in table.columns))

@@ -30,7 +30,7 @@ def read_csv(path: Path) -> Cells:
     """
     rows, lines = [], []
     try:
-        if path.exists() and not (path.is_file() or path.is_dir()):  # it may never end
+        if path.exists() and not (path.is_file() or path.is_dir()):  # might never end
             raise InputError(f"{path}: is a device or a pipe; it should be a CSV file")
         with open(path, encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
@@ -87,7 +87,7 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
     """
     if not path.parent.is_dir():
         raise InputError(f"{path}: cannot be written: no folder {path.parent}")
-    # Python's csv leaves a lone carriage return unquoted, and then reads two rows.
+    # Python's csv does not quote a lone carriage return, and would read it as a new row.
     returns = any("\r" in str(cell) for name in table for cell in (name, *table[name]))
     quoting = csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL
     with atomic_open(path, encoding="utf-8", newline="") as file:

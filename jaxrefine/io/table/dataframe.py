@@ -22,7 +22,7 @@ def results_to_dataframe(
     """One row per particle; units are in the column names.
 
     Args:
-        refined: Of n particles.
+        refined: Results for n particles.
         euler_deg: (n, 3): their phi, theta, psi.
         errors: Standard errors of a polish; None omits their columns.
     """

@@ -21,7 +21,7 @@ from jaxrefine.io.table.schema import BY_NAME
 
 _PARTICLES = "particles"
 _MOST_CELLS = 50_000_000
-# Root attributes that say what else a stack holds: the written one holds its table alone.
+# Root attributes that state what a stack holds; written stacks hold only the table.
 _HOLDS = ("image_stack_stored", "local_stats_stored")
 
 

@@ -1,4 +1,4 @@
-"""A selection of particles as a file: a table that lists them."""
+"""Files with a selection of particles: a table that lists them."""
 
 from pathlib import Path
 
@@ -13,13 +13,14 @@ INDEX, ROW, MICROGRAPH = "particle_index", "row", "micrograph_path"
 
 
 def listed_rows(table: ParticleTable, path: Path) -> Bool[np.ndarray, " n"]:
-    """Which particles of a table a file lists, as a report saves a selection.
+    """Mask of the particles of a table that a file lists, as saved by a report.
 
-    By its column `particle_index`, together with `micrograph_path` where an index occurs
-    more than once; else by `row`, counted from 0. Other columns are ignored.
+    The file identifies them by its column `particle_index`, together with
+    `micrograph_path` if an index occurs more than once; otherwise by `row`, counted from 0.
+    Other columns are ignored.
 
     Raises:
-        InputError: It has no such column, or lists particles that are not in the table.
+        InputError: The file has no such column, or lists particles not in the table.
     """
     content = read_cells(path)
     word = next((name for name in (INDEX, ROW) if name in content.header), "")

@@ -29,14 +29,14 @@ from jaxrefine.io.table.statistic_maps import ADVICE, MapKind, decide_map_kind
 
 _LIMITS: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray]]] = {
     "pixel_size": (" in 0.01 … 100 (Å)", lambda x: (x >= 0.01) & (x <= 100)),
-    # Of 0 or less the unrefined one counts.
+    # If 0 or less, the unrefined pixel size is used.
     "refined_pixel_size": (" up to 100 (Å)", lambda x: x <= 100),
     "voltage": (" in 1 … 5000 (kV)", lambda x: (x >= 1) & (x <= 5000)),
     "spherical_aberration": (" in 0 … 100 (mm)", lambda x: (x >= 0) & (x <= 100)),
     **dict.fromkeys(DEFOCUS, (" within ±1e6 (Å)", lambda x: abs(x) <= 1e6)),
     "amplitude_contrast_ratio": (" in [0, 1)", lambda x: (x >= 0) & (x < 1)),
 }
-# Of all others: what is beyond is in no unit of theirs, and float32 would lose it.
+# For all others: no column has larger values, and float32 would lose their digits.
 _LIMIT = (" within ±1e6", lambda x: abs(x) <= 1e6)
 _MAX_ROW_ERRORS = 20
 _MAP_COLUMNS = ("correlation_average_path", "correlation_variance_path")
@@ -44,7 +44,7 @@ _WITHOUT_MAPS = (
     " (the statistic maps of the match; `jaxrefine import` takes them from a table, with "
     "--maps-from, or writes flat ones, with --flat-maps)"
 )
-# Columns that are read as starting values where they are filled, and what they refine.
+# Columns that are read as starting values if they are filled, and what they refine.
 _REFINED_STARTS = {
     f"refined_{name}": name
     for name in (
@@ -56,21 +56,21 @@ _REFINED_STARTS = {
 
 @dataclass(frozen=True, eq=False)
 class StartingValues:
-    """Where the refinement of each particle starts, and its optics; float64, n rows.
+    """Starting values of each particle, and its optics; float64, n rows.
 
     Attributes:
         euler_deg: (n, 3): phi, theta, psi, intrinsic ZYZ.
-        position_px: (n, 2): y, x of the template's top-left corner, whole numbers
-            (halves go to the even one).
+        position_px: (n, 2): y, x of the template's top-left corner, rounded to whole
+            numbers (halves to even).
         defocus_angstrom: (n, 2): absolute defocus u, v; underfocus positive.
-        relative_defocus_angstrom: What the above holds over the micrograph's defocus.
+        relative_defocus_angstrom: Difference of the above from the micrograph's defocus.
         astigmatism_deg: Direction of u.
-        pixel_size_angstrom: Pixel size to start from.
+        pixel_size_angstrom: Starting value of the pixel size.
         nominal_pixel_size_angstrom: Pixel size before any refinement.
         optics: Optics, with leaves of float64.
-        from_refined: True where angles, position or defocus are refined ones. (A refined
-            pixel size does not count: match tables hold one as well.)
-        n_rounded_positions: Number of rows whose position was no whole number.
+        from_refined: True if angles, position or defocus are refined ones. (A refined pixel
+            size does not count, since match tables also have one.)
+        n_rounded_positions: Number of rows whose position was not whole.
     """
 
     euler_deg: np.ndarray
@@ -91,12 +91,12 @@ class ParticleTable:
 
     Attributes:
         path: The file it was read from.
-        raw: All cells as text; columns as in the file, less an unnamed index.
-        row_numbers: Where in the file each row is; of CSV the line on which it ends, the
-            header being line 1.
-        row_word: What these numbers count, for messages.
-        ignores_aberrations: Whether the optics of `start` are without the table's beam
-            tilt, Zernike terms and magnification matrix.
+        raw: All cells as text; columns as in the file, without an unnamed index.
+        row_numbers: Number of each row in the file; for CSV the line on which it ends,
+            where the header is line 1.
+        row_word: Unit of these numbers, for messages.
+        ignores_aberrations: Whether the optics of `start` omit beam tilt, Zernike terms and
+            magnification matrix.
     """
 
     path: Path
@@ -109,11 +109,11 @@ class ParticleTable:
         return len(self.raw)
 
     def locate(self, row: SupportsIndex) -> str:
-        """Where in the file a row is, for messages: "line 12"."""
+        """Location of a row in the file, for messages: "line 12"."""
         return f"{self.row_word} {self.row_numbers[row]}"
 
     def numbers(self, name: str) -> np.ndarray:
-        """One column as float64; NaN where the cell, or a known column, is not there."""
+        """One column as float64; NaN for empty cells, or if a known column is missing."""
         if name in self.raw.columns:
             return np.array([cells.number(text) for text in self.raw[name]], np.float64)
         if name not in BY_NAME:
@@ -126,7 +126,7 @@ class ParticleTable:
 
     @property
     def micrograph_paths(self) -> list[str]:
-        """Image in which each particle lies."""
+        """Micrograph of each particle."""
         return self.paths("micrograph_path")
 
     @property
@@ -140,17 +140,17 @@ class ParticleTable:
         return self.paths("correlation_variance_path")
 
     def start(self) -> StartingValues:
-        """Starting values: the refined ones, particle by particle, where they are finite.
+        """Starting values: for each particle the refined ones, if they are finite.
 
-        All columns of a quantity (three angles, two positions) must be there and finite,
-        a refined pixel size above 0; otherwise the unrefined values count.
+        All columns of a quantity (three angles, two positions) must exist and be finite,
+        and a refined pixel size be above 0; otherwise the unrefined values are used.
         """
         euler, refined_euler = self._preferred(*ANGLES)
         position, refined_position = self._preferred("pos_y", "pos_x")
         relative, refined_defocus = self._preferred("relative_defocus")
         pixel_size, nominal = self.numbers("refined_pixel_size"), self.numbers("pixel_size")
         use_refined = np.isfinite(pixel_size) & (pixel_size > 0)
-        # Astigmatism is one thing: its two defoci and its angle.
+        # Astigmatism is one quantity: two defocus values and an angle.
         astigmatism, _ = self._preferred(*DEFOCUS, "astigmatism_angle")
         whole = np.rint(position)
         return StartingValues(
@@ -167,7 +167,7 @@ class ParticleTable:
         )
 
     def _optics(self) -> Optics:
-        """The optics; a field whose column is not there keeps its default."""
+        """The optics; a field without a column keeps its default."""
         there = {
             field: self.numbers(column.name)
             for field, column in OPTICS_FIELDS.items()
@@ -179,7 +179,7 @@ class ParticleTable:
         return Optics(**there)
 
     def _preferred(self, *names: str) -> tuple[np.ndarray, np.ndarray]:
-        """The refined_ columns where all are finite, else the plain ones; and where."""
+        """The refined_ columns where all are finite, else the plain ones; and a mask."""
         plain = np.stack([self.numbers(name) for name in names], -1)
         refined = np.stack([self.numbers(f"refined_{name}") for name in names], -1)
         use_refined = np.all(np.isfinite(refined), axis=-1)
@@ -189,18 +189,18 @@ class ParticleTable:
 def read_particle_table(
     path: str | os.PathLike[str], *, ignore_aberrations: bool = False
 ) -> ParticleTable:
-    """Reads a particle table and checks all that the computation reads.
+    """Read a particle table and check everything that the computation uses.
 
     Args:
-        path: Of a kind that `jaxrefine.io.table.readers` knows; CSV with or without an
+        path: A file in a format of `jaxrefine.io.table.readers`; CSV with or without an
             unnamed index column.
-        ignore_aberrations: Keep the columns of aberrations as they are, unread.
+        ignore_aberrations: Copy the columns of aberrations without reading them.
 
     Returns:
         The table.
 
     Raises:
-        InputError: With every error of the file, rows by where they are in it.
+        InputError: With all errors of the file, each with its row.
     """
     path = Path(path)
     content = read_cells(path)
@@ -229,7 +229,7 @@ def read_particle_table(
 
 
 def _shortened(table: ParticleTable, rows: list[tuple[int, int, str]]) -> Iterator[str]:
-    """Some errors of each column, row by row, and how many more there are of each."""
+    """The first errors of each column, by row, and the number of further ones."""
     counts = Counter(place for _, place, _ in rows)
     share = max(1, _MAX_ROW_ERRORS // len(counts)) if counts else 0
     shown = Counter[int]()
@@ -261,7 +261,7 @@ def _header_errors(path: Path, header: list[str]) -> Iterator[str]:
 
 
 def _cell_errors(table: ParticleTable) -> Iterator[tuple[int, int, str]]:
-    """(number of the row, place of the column, sentence) of each unusable cell."""
+    """(row number, column index, message) for each invalid cell."""
     for place, name in enumerate(table.raw.columns):
         column = BY_NAME.get(name)
         if column is None:
@@ -272,7 +272,7 @@ def _cell_errors(table: ParticleTable) -> Iterator[tuple[int, int, str]]:
                 continue
             usable = {t: aberrations.parse(name, t) is not None for t in set(texts)}
             good, right = [usable[t] for t in texts], aberrations.what_is_right(name)
-        elif name in _REFINED_STARTS:  # without a number the unrefined value counts
+        elif name in _REFINED_STARTS:  # if not a number, the unrefined value is used
             limit, within = _LIMITS.get(name) or _LIMITS.get(_REFINED_STARTS[name], _LIMIT)
             values, right = table.numbers(name), f"should be a number{limit}, or empty"
             good = ~np.isfinite(values) | within(values)
@@ -296,7 +296,7 @@ def _cell_errors(table: ParticleTable) -> Iterator[tuple[int, int, str]]:
 
 
 def ignored_aberrations(table: ParticleTable) -> dict[str, int]:
-    """Columns of aberrations that a table ignores -> number of rows that hold any."""
+    """Columns of aberrations that are ignored -> number of rows with a value."""
     if not table.ignores_aberrations:
         return {}
     counts = {
@@ -308,10 +308,10 @@ def ignored_aberrations(table: ParticleTable) -> dict[str, int]:
 
 
 def decide_statistics(table: ParticleTable) -> MapKind:
-    """Decides what the maps called correlation_variance hold, from the match's z-scores.
+    """Determine what the correlation_variance maps hold, from the match's z-scores.
 
     Args:
-        table: A match table, or one refined from it: the match's columns stay.
+        table: A match table, or one refined from it, which keeps the match's columns.
 
     Returns:
         As `decide_map_kind`; Leopard-EM 1.2 writes standard deviations.

@@ -26,7 +26,7 @@ class TableFormat(NamedTuple):
 
 _CSV = TableFormat(read_csv, write_csv)
 _HDF5 = TableFormat(read_hdf5, write_hdf5)
-# By suffix, in small letters. Any other file is taken for CSV.
+# By suffix, in lower case. Any other file is read as CSV.
 _FORMATS: dict[str, TableFormat] = {".csv": _CSV, **dict.fromkeys(SUFFIXES, _HDF5)}
 
 
@@ -34,7 +34,7 @@ def read_cells(path: Path) -> Cells:
     """Reads a table as text, in the format of its suffix or first bytes.
 
     Raises:
-        InputError: It cannot be read, or holds no table.
+        InputError: The file cannot be read, or holds no table.
     """
     return (_HDF5 if is_hdf5(path) else _format(path)).read(path)
 

@@ -20,9 +20,9 @@ from jaxrefine.io.table.schema import (
     reference_columns,
 )
 
-# Written where there is something to say; the rest of an earlier refinement's is dropped.
+# Columns that are written only if they have values; those of an earlier run are removed.
 _NOT_ALWAYS = ("polished", "envelope", "marked", "partner")
-# Refined astigmatism stays: it is where this refinement began.
+# Refined astigmatism is kept: it is a starting value of this refinement.
 _OF_AN_EARLIER_RUN = [
     column.name
     for column in COLUMNS
@@ -35,14 +35,14 @@ _DERIVED = {name.format(axis) for name in (_CENTRE, _CENTRE_ANGSTROM) for axis i
 
 @dataclass(frozen=True, eq=False)
 class RefinedColumns:
-    """What a refinement found, n rows.
+    """The results of a refinement as columns, n rows.
 
     Attributes:
         template_side: Side of the template in px.
-        values: Name of a column -> what was found; NaN, or "", where nothing was. All that
-            the schema says are written, but for the centres, which follow from the corners;
-            those of a polish or of a partner only where there was one. Angles are of any
-            range.
+        values: Name of a column -> its values; NaN or "" where there is no result. It has
+            all columns that the schema writes except the centres, which follow from the
+            corners; those of a polish or a partner only if there was one. Angles may have
+            any range.
     """
 
     template_side: int
@@ -52,7 +52,7 @@ class RefinedColumns:
     def empty(
         cls, n: int, template_side: int, *, polished: bool, partner: bool = False
     ) -> "RefinedColumns":
-        """Columns in which nothing was found yet."""
+        """Columns without any results yet."""
         absent = {"polished": not polished, "partner": not partner}
         return cls(
             template_side,
@@ -67,7 +67,7 @@ class RefinedColumns:
         return self.values[name]
 
     def store(self, rows: Any, found: Mapping[str, Any]) -> None:
-        """Put values into some rows, by the names of their columns."""
+        """Store values in some rows, by column name."""
         for name, values in found.items():
             self.values[name][rows] = values
 
@@ -104,7 +104,7 @@ def refined_table(table: ParticleTable, results: RefinedColumns) -> pd.DataFrame
 
 
 def _with_derived(table: ParticleTable, results: RefinedColumns) -> dict[str, np.ndarray]:
-    """All columns: with the centres of the particles, and angles in their range."""
+    """All columns, including the particles' centres, with angles in their range."""
     values = dict(results.values)
     pixel_size = table.numbers("pixel_size")
     for axis in "xy":
@@ -118,6 +118,6 @@ def _with_derived(table: ParticleTable, results: RefinedColumns) -> dict[str, np
 
 
 def _says_something(column: Column, values: np.ndarray) -> bool:
-    """A number that not every run looks for is left out where no row has a value."""
+    """Whether to write a column: one that is not in every run is omitted if it is empty."""
     left_out = column.use in _NOT_ALWAYS and column.written != "text"
     return not left_out or bool(np.isfinite(values).any())

@@ -25,8 +25,8 @@ class Column:
         meaning: What it holds.
         written: As "float32" (the shortest text with the same value), "whole" (number),
             "N decimals" (at most) or "text"; "" if it is not written.
-        field: Where the values belong: "optics.NAME" is a field of `Optics`, which is read
-            from the column; "refined.NAME" one of `Refined`, which is written to it.
+        field: Field that holds the values: "optics.NAME" is a field of `Optics`, read from
+            the column; "refined.NAME" a field of `Refined`, written to the column.
         ours: Whether jaxrefine adds the column to Leopard-EM's.
     """
 
@@ -41,12 +41,12 @@ class Column:
 
     @property
     def required(self) -> bool:
-        """Whether a table without it is refused."""
+        """Whether a table must have the column."""
         return self.use == "required"
 
 
-# In the order in which Leopard-EM writes a refined table. One column a line: name, unit,
-# kind, use, meaning, how it is written, field.
+# In the order of Leopard-EM's refined tables. Fields: name, unit, kind, use, meaning,
+# written, field.
 _LEOPARD_EM = """
 particle_index|-|integer|carried|number of the particle; need not be unique
 mip|-|number|optional|correlation at the best pose of the match
@@ -146,8 +146,8 @@ refined_false_positives|-|number|marked|noise peaks as high to expect in the mic
 refined_filled_fraction|-|number|marked|fraction of the template on defective pixels (see below)|4 decimals
 """  # noqa: E501
 
-# Of particles that were compared with several references, written after all others; those
-# with NAME once for each.
+# For particles that were compared with several references, written after all others; those
+# with NAME once for each reference.
 _COMPARED = """
 best_reference|-|text|compared|name of the most probable reference|text
 reference_probability|-|number|compared|its posterior probability|6 decimals
@@ -170,7 +170,7 @@ def _columns(lines: str, *, ours: bool) -> tuple[Column, ...]:
 
 
 def _fields(owner: str) -> dict[str, Column]:
-    """Fields of `Optics` or `Refined` that have a column, and which."""
+    """The fields of `Optics` or `Refined` that have a column, with the column."""
     return {
         column.field.removeprefix(f"{owner}."): column
         for column in COLUMNS
@@ -189,7 +189,7 @@ ABERRATIONS = tuple(column.name for column in COLUMNS if column.use == "aberrati
 
 
 def reference_columns(names: Iterable[str]) -> tuple[Column, ...]:
-    """The columns of a comparison of references of these names."""
+    """The columns of a comparison of references with these names."""
     each = [column for column in COMPARED if "NAME" in column.name]
     return (
         *(column for column in COMPARED if column not in each),
@@ -202,7 +202,7 @@ def reference_columns(names: Iterable[str]) -> tuple[Column, ...]:
 
 
 def compared_names(header: Iterable[str]) -> list[str]:
-    """The references that a table was compared with; none where it was not."""
+    """The references that a table was compared with, if any."""
     header = list(header)
     if COMPARED[0].name not in header:
         return []

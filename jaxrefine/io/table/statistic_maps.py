@@ -11,9 +11,9 @@ MapKind = Literal["variance", "standard_deviation"]
 
 ADVICE = "set `statistics: variance` or `statistics: standard_deviation`"
 
-# The table's numbers are float32 with 7 to 8 digits: a z-score computed anew from them
-# differs by about 1e-7 (seen: 1.3e-7). 1e-4 also admits tables rounded to 5 digits; and
-# two readings that both fit within it (a spread of 1 ± 0.0002) give one z-score to 1e-4.
+# The table's numbers are float32 with 7 to 8 digits; a z-score recomputed from them differs
+# by about 1e-7 (largest seen: 1.3e-7). 1e-4 also admits tables rounded to 5 digits. If both
+# readings fit within it (a spread of 1 ± 0.0002), they give the same z-score to 1e-4.
 TOLERANCE = 1e-4
 
 
@@ -25,7 +25,7 @@ def decide_map_kind(
     locate: Callable[[int], str],
     table: str,
 ) -> MapKind:
-    """Decides by the z-scores of the match: (correlation - mean) / v or / sqrt(v).
+    """Decide by the match's z-scores: (correlation - mean) / v or / sqrt(v).
 
     At least half of the rows must agree with one reading to `TOLERANCE`, and none only with
     the other. If all agree with both, v is 1 and the choice does not matter:
@@ -35,9 +35,9 @@ def decide_map_kind(
         correlation: Correlation of each row.
         z_score: Its z-score.
         mean: Mean of the correlation.
-        spread: v. Rows with v ≤ 0, a z-score of 0 or anything not finite are left out.
-        locate: Says where a row is, for the message.
-        table: The table's name, for the message.
+        spread: v. Rows with v ≤ 0, a z-score of 0 or anything not finite are ignored.
+        locate: Returns the location of a row, for messages.
+        table: Name of the table, for messages.
 
     Returns:
         The reading that agrees.
