@@ -8,8 +8,8 @@ import numpy as np
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float, Int
 
-# Polynomial coefficients (cubic, quadratic, …) of the four pieces of a spline, at samples -1,
-# 0, 1 and 2, and factors for their derivatives, the fourth of which is 0.
+# Polynomial coefficients (cubic, quadratic, …) of the four pieces of a spline, at samples
+# -1, 0, 1 and 2, and factors for their derivatives, the fourth of which is 0.
 _SPLINE = np.array([[-1, 3, -3, 1], [3, -6, 0, 4], [-3, 3, 3, 1], [1, 0, 0, 0]]) / 6
 _TIMES = [np.diag(values) for values in ([1, 1, 1, 1], [3, 2, 1], [6, 2], [6])]
 _PIECES = np.stack(
