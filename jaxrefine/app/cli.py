@@ -9,6 +9,7 @@ from pathlib import Path
 
 import jaxrefine
 from jaxrefine.app.commands import (
+    calibrate,
     check,
     compare,
     constrained,
@@ -39,6 +40,7 @@ log = logging.getLogger("jaxrefine")
 _COMMANDS = {
     "refine": refine,
     "constrained": constrained,
+    "calibrate": calibrate,
     "init": init,
     "plan": plan,
     "check": check,
@@ -64,6 +66,7 @@ examples:
   jaxrefine config.yaml --fresh          delete the checkpoint of an interrupted run first
   srun jaxrefine config.yaml             share a run among the tasks of a SLURM job
   jaxrefine constrained config.yaml      look for a partner beside refined particles
+  jaxrefine calibrate config.yaml        fit pixel size, tilts, … to all particles together
   jaxrefine init match_results.csv       write a configuration for a particle table
   jaxrefine plan config.yaml             report what a run would do, and its duration
   jaxrefine check config.yaml            compare the particles' z-scores with the table

@@ -1,10 +1,12 @@
 """Fisher information that an image holds on a pose, in total and in rings."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxrefine.data import Particles, Template
+from jaxrefine.data import Offsets, Particles, Template
 from jaxrefine.refine.coordinates import offsets_from
 from jaxrefine.refine.differentiable import feature
 from jaxrefine.refine.pose_errors import RingInformation
@@ -12,21 +14,30 @@ from jaxrefine.refine.rings import Rings
 from jaxrefine.refine.scoring import Score
 
 
-def _unit_feature_and_slopes(
+def unit_feature_and_slopes(
     coordinates: Float[Array, " p"],
+    offsets_at: Callable[[Float[Array, " p"]], Offsets],
     particle: Particles,
     template: Template,
     score: Score,
-    parameters: tuple[str, ...],
 ) -> Float[Array, "q 2 k"]:
     """The unit feature, followed by its derivative with respect to each coordinate.
 
     Changes of length are projected out, since the particle's strength is unknown.
+
+    Args:
+        coordinates: Where to evaluate.
+        offsets_at: Offsets as a function of the coordinates.
+        particle: One particle.
+        template: From `make_template`.
+        score: The score.
+
+    Returns:
+        Real and imaginary parts of `spectrum`'s coefficients.
     """
 
     def expected(coordinates: Float[Array, " p"]) -> Float[Array, "2 k"]:
-        offsets = offsets_from(coordinates, parameters, particle.alignment)
-        values, _ = feature(offsets, particle, template, score)
+        values, _ = feature(offsets_at(coordinates), particle, template, score)
         return jnp.stack([values.real, values.imag]).reshape(2, -1)
 
     # One tangent at a time: less memory, and on a CPU twice as fast as all together.
@@ -38,6 +49,21 @@ def _unit_feature_and_slopes(
     return jnp.concatenate([values[None], slopes]) / jnp.sqrt(length2)
 
 
+def _of_pose(
+    coordinates: Float[Array, " p"],
+    particle: Particles,
+    template: Template,
+    score: Score,
+    parameters: tuple[str, ...],
+) -> Float[Array, "q 2 k"]:
+    """`unit_feature_and_slopes` in the coordinates of a polish."""
+
+    def offsets_at(coordinates: Float[Array, " p"]) -> Offsets:
+        return offsets_from(coordinates, parameters, particle.alignment)
+
+    return unit_feature_and_slopes(coordinates, offsets_at, particle, template, score)
+
+
 def pose_information(
     coordinates: Float[Array, " p"],
     particle: Particles,
@@ -46,7 +72,7 @@ def pose_information(
     parameters: tuple[str, ...],
 ) -> Float[Array, "p p"]:
     """JᵀJ of the unit feature: the Fisher information at a strength of 1."""
-    rows = _unit_feature_and_slopes(coordinates, particle, template, score, parameters)
+    rows = _of_pose(coordinates, particle, template, score, parameters)
     high = jax.lax.Precision.HIGHEST
     return jnp.einsum("ick,jck->ij", rows[1:], rows[1:], precision=high)
 
@@ -59,7 +85,7 @@ def ring_information(
     parameters: tuple[str, ...],
 ) -> RingInformation:
     """`pose_information` for each ring of the Fourier plane."""
-    rows = _unit_feature_and_slopes(coordinates, particle, template, score, parameters)
+    rows = _of_pose(coordinates, particle, template, score, parameters)
     high = jax.lax.Precision.HIGHEST
     total = jnp.einsum("ick,jck->ij", rows[1:], rows[1:], precision=high)
     # An additional coefficient of 0 pads all rings to the same length.

@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import equinox as eqx
 
+from jaxrefine.app.config.calibrate import CalibrateConfig
 from jaxrefine.app.config.computing import ComputationalConfig
 from jaxrefine.app.config.constrained import (
     ConstrainedConfig,
@@ -96,6 +97,7 @@ class Config(Section):
         reference_priors: Where template_volume_path names several references: how probable
             each is before its particles are seen. `equal`; `estimated`, the shares of the
             data set; or a number for each, in their order.
+        calibrate: Of `jaxrefine calibrate`: which parameters of the microscope are fitted.
         references: The references; empty where there is one template.
         source: What messages call the configuration: the path of its file.
         path_map: Folders that have moved, as `--map-path` gives them; see `resolve_path`.
@@ -131,6 +133,7 @@ class Config(Section):
     reference_priors: Annotated[
         Literal["equal", "estimated"] | tuple[float, ...], _PRIORS_WORDS
     ] = "equal"
+    calibrate: CalibrateConfig = CalibrateConfig()
     references: tuple[NamedReference, ...] = eqx.field(
         default=(), static=True, metadata={"key": False}
     )

@@ -16,6 +16,7 @@ from jaxrefine.data import InputError
 
 # Where files are and what computes does not change numbers; what the files hold does.
 _WITHOUT_EFFECT = (
+    "calibrate",
     "computational_config",
     "output_path",
     "particle_stack.df_path",

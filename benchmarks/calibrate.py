@@ -1,0 +1,216 @@
+"""Are the standard errors of shared parameters true? Simulated data sets, fitted jointly.
+
+Each data set has particles at random poses in white noise, in several micrographs with a
+defocus plane each, imaged by a microscope that the table is wrong about. The errors of the
+fitted values, divided by the standard errors that are reported, should have a standard
+deviation of 1.
+
+    python benchmarks/calibrate.py --sets 200 --particles 100
+"""
+
+import argparse
+import time
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+import numpy as np
+
+import jaxrefine as jr
+from jaxrefine import simulate as sim
+from jaxrefine.refine.design import Design
+from jaxrefine.refine.joint import Model, State, fit_jointly
+
+SIDE, PIXEL_SIZE = 32, 2.0
+MICROGRAPHS = 4
+NOMINAL = sim.Microscope(b_factor_angstrom2=20.0)
+DEFOCUS_U_V, ASTIGMATISM_DEG = (4100.0, 3900.0), 20.0
+PARAMETERS = ("pixel_size", "magnification", "beam_tilt", "b_factor")
+OF_MICROGRAPHS = ("defocus", "astigmatism", "defocus_plane")
+DEFOCUS_SIGMA = 40.0
+GRID = 128  # the CTF does not wrap around on it
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Particles as the table has them, and the truth about what they share."""
+
+    particles: jr.Particles
+    micrograph: np.ndarray
+    place_angstrom: np.ndarray
+    truth: dict[str, np.ndarray]  # label -> of each group
+
+
+def score_of() -> jr.ImageCTF:
+    return jr.ImageCTF.for_particles(
+        (SIDE + 4, SIDE + 4),
+        SIDE,
+        max_defocus_angstrom=6000.0,
+        voltage_kv=300.0,
+        spherical_aberration_mm=2.7,
+        pixel_size_angstrom=PIXEL_SIZE,
+    )
+
+
+def make_set(
+    atoms: sim.Atoms,
+    score: jr.ImageCTF,
+    count: int,
+    snr: tuple[float, float],
+    false_picks: float,
+    rng: np.random.Generator,
+) -> DataSet:
+    pixel = PIXEL_SIZE * (1 + rng.normal(0, 0.003))
+    a, b = rng.normal(0, 0.004, 2)
+    tilt = rng.normal(0, 0.7, 2)
+    microscope = sim.Microscope(
+        b_factor_angstrom2=20.0 + rng.normal(0, 10),
+        beam_tilt_mrad=(tilt[0], tilt[1]),
+        mag_matrix=((1 + a, b), (b, 1 - a)),
+    )
+    defocus = rng.normal(0, 60, MICROGRAPHS)
+    astigmatism = rng.normal(0, 60, (MICROGRAPHS, 2))
+    slope = rng.normal(0, 0.1, (MICROGRAPHS, 2))
+    of = np.arange(count) % MICROGRAPHS
+    place = rng.uniform(-2000, 2000, (count, 2))
+    images, starts = [], []
+    half = (DEFOCUS_U_V[0] - DEFOCUS_U_V[1]) / 2
+    double = np.deg2rad(2 * ASTIGMATISM_DEG)
+    nominal_vector = half * np.array([np.cos(double), np.sin(double)])
+    for number in range(count):
+        m = of[number]
+        rotation = sim.random_rotations(1, rng)[0]
+        mean = np.mean(DEFOCUS_U_V) + defocus[m] + slope[m] @ place[number]
+        mean += rng.normal(0, DEFOCUS_SIGMA)
+        vector = nominal_vector + astigmatism[m]
+        length, angle = np.hypot(*vector), np.rad2deg(np.arctan2(*vector[::-1])) / 2
+        offset = rng.uniform(-0.4, 0.4, 2)
+        middle = GRID // 2
+        particle = sim.SimulatedParticle(
+            rotation,
+            (middle + offset[0], middle + offset[1]),
+            (mean + length, mean - length),
+            angle,
+        )
+        rfft = sim.particle_rfft(atoms, particle, (GRID, GRID), pixel, microscope)
+        white = np.full(rfft.shape, float(GRID * GRID))
+        image = np.fft.irfft2(rfft / sim.ideal_snr(rfft, white, GRID), s=(GRID, GRID))
+        cut = score.padded_box[0]
+        first = middle - SIDE // 2 - 2 - (cut - SIDE - 4) // 2
+        image = image[first : first + cut, first : first + cut]
+        strength = 0.0 if rng.uniform() < false_picks else rng.uniform(*snr)
+        images.append(strength * image + rng.standard_normal(image.shape))
+        starts.append(sim.perturbed_rotation(rotation, rng, 1.5, 1.0))
+    truth = {
+        "pixel_size": np.array([pixel - PIXEL_SIZE]),
+        "magnification_yy": np.array([a]),
+        "magnification_yx": np.array([b]),
+        "beam_tilt_x": tilt[:1],
+        "beam_tilt_y": tilt[1:],
+        "b_factor": np.array([microscope.b_factor_angstrom2 - 20.0]),
+        "defocus": defocus,
+        "astigmatism_0": astigmatism[:, 0],
+        "astigmatism_45": astigmatism[:, 1],
+        "defocus_slope_y": slope[:, 0],
+        "defocus_slope_x": slope[:, 1],
+    }
+    return DataSet(_particles(images, starts, score), of, place, truth)
+
+
+def _particles(images: list, starts: list, score: jr.ImageCTF) -> jr.Particles:
+    """A batch in white noise of variance 1, all else as the table has it."""
+    n, single = len(images), jnp.float32
+
+    def each(value) -> jnp.ndarray:
+        return jnp.asarray(np.broadcast_to(value, (n, *np.shape(value))), single)
+
+    return jr.Particles(
+        alignment=jr.Alignment(
+            rotation=jnp.asarray(np.stack(starts), single),
+            position_px=each([0.0, 0.0]),
+            defocus_angstrom=each(DEFOCUS_U_V),
+            astigmatism_deg=each(ASTIGMATISM_DEG),
+            pixel_size_angstrom=each(PIXEL_SIZE),
+        ),
+        optics=jr.Optics(*map(each, (300.0, 2.7, 0.07, 0.0, 20.0))),
+        template_pixel_size_angstrom=each(PIXEL_SIZE),
+        image=jnp.asarray(np.stack(images), single),
+        filter_image=each(np.ones((score.padded_box[0], score.padded_box[1] // 2 + 1))),
+        filter_template=each(np.ones((1, 1))),  # of the norm, which is not needed
+        corr_mean=each(np.zeros(score.positions)),
+        corr_std=each(np.ones(score.positions)),
+        background_mean=each(0.0),
+        background_std=each(1.0),
+        noise_std=each(1.0),
+        mean_peaks=jnp.zeros(n, bool),
+        valid=jnp.ones(n, bool),
+    )
+
+
+def model_of(data: DataSet, template: jr.Template, score: jr.ImageCTF) -> Model:
+    count = len(data.micrograph)
+    groups = dict.fromkeys(PARAMETERS, np.zeros(count, int))
+    groups |= dict.fromkeys(OF_MICROGRAPHS, data.micrograph)
+    design = Design.of(tuple(groups), groups, data.place_angstrom, DEFOCUS_SIGMA)
+
+    def source():
+        yield np.arange(count), data.particles
+
+    return Model(source, design, template, score)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--sets", type=int, default=200)
+    parser.add_argument("--particles", type=int, default=100)
+    parser.add_argument("--snr", type=float, nargs=2, default=(8.0, 16.0))
+    parser.add_argument("--false-picks", type=float, default=0.0)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    rng = np.random.default_rng(options.seed)
+    atoms = sim.random_globule(400, 0.39 * SIDE * PIXEL_SIZE, rng).blurred(60.0)
+    template = jr.make_template(sim.potential_volume(atoms, SIDE, PIXEL_SIZE), "cubic")
+    score = score_of()
+    away: dict[str, list[float]] = {}
+    error: dict[str, list[float]] = {}
+    sigma: dict[str, list[float]] = {}
+    seconds, passes, ended, held = [], [], [], 0
+    for _ in range(options.sets):
+        arguments = (options.particles, tuple(options.snr), options.false_picks, rng)
+        data = make_set(atoms, score, *arguments)
+        model = model_of(data, template, score)
+        free = np.ones(len(model.design.values), bool)
+        began = time.perf_counter()
+        fit = fit_jointly(model, State.start(model.design), free)
+        seconds.append(time.perf_counter() - began)
+        passes.append(fit.passes)
+        ended.append(fit.converged)
+        errors = np.sqrt(np.diagonal(fit.covariance))
+        for number, value in enumerate(model.design.values):
+            if not fit.determined[number]:
+                held += 1
+                continue
+            wrong = fit.state.shared[number] - data.truth[value.label][value.group]
+            away.setdefault(value.label, []).append(wrong / errors[number])
+            error.setdefault(value.label, []).append(wrong)
+            sigma.setdefault(value.label, []).append(errors[number])
+    print(
+        f"{options.sets} sets of {options.particles} particles, SNR {options.snr}, "
+        f"{options.false_picks:.0%} false picks: {np.mean(seconds[1:]):.1f} s and "
+        f"{np.mean(passes):.1f} passes each, {np.mean(ended):.0%} converged, {held} held"
+    )
+    print(
+        "| parameter | n | mean error | RMS error | mean standard error | mean error/σ "
+        "| SD of error/σ | within 1σ | within 2σ |\n" + "|---" * 9 + "|"
+    )
+    for label, values in away.items():
+        z, wrong = np.array(values), np.array(error[label])
+        print(
+            f"| {label} | {len(z)} | {wrong.mean():.3g} | {np.sqrt(np.mean(wrong**2)):.3g} "
+            f"| {np.mean(sigma[label]):.3g} | {z.mean():+.2f} | {z.std():.2f} "
+            f"| {np.mean(abs(z) < 1):.2f} | {np.mean(abs(z) < 2):.2f} |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

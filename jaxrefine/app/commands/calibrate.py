@@ -1,0 +1,72 @@
+"""`jaxrefine calibrate CONFIG.yaml`: fit what particles share to all of them together."""
+
+import argparse
+import logging
+from pathlib import Path
+
+from jaxrefine.app.console.exit_codes import EXIT_NOTHING_REFINED, EXIT_WRITTEN
+from jaxrefine.app.console.interrupts import Stop, stop_on_signals
+from jaxrefine.app.console.option_types import add_path_map
+from jaxrefine.app.console.output import say
+from jaxrefine.data import InputError
+
+HELP = "fit pixel size, aberrations and defocus planes to all particles together"
+
+_DESCRIPTION = """\
+Fits parameters that particles share (pixel size, anisotropic magnification, beam tilt, …,
+and for each micrograph defocus, astigmatism and a defocus plane) to all particles together,
+with their poses. The section `calibrate` of the configuration says which. Writes a particle
+table with the fitted values, and <stem>_calibration.yaml with standard errors, correlations
+and gains.
+"""
+
+log = logging.getLogger("jaxrefine")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command line."""
+    parser.description = _DESCRIPTION
+    parser.add_argument("config", type=Path, metavar="CONFIG.yaml")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE.csv",
+        help="table with the fitted values; default: <stem>_calibrated.csv beside the "
+        "particle table",
+    )
+    add_path_map(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Calibrate, and say what was found."""
+    from jaxrefine.app.config import Config
+    from jaxrefine.app.config.yaml_writer import write_yaml
+    from jaxrefine.app.console.calibration_summary import format_calibration
+    from jaxrefine.app.run.calibrate import calibrate
+    from jaxrefine.app.run.calibrated_table import write_calibrated_table
+    from jaxrefine.app.run.calibration_report import calibration_data
+    from jaxrefine.app.run.devices import use_compilation_cache, use_cpu_cores
+
+    use_cpu_cores()
+    config = Config.load(options.config, path_map=tuple(options.map_path))
+    use_compilation_cache(config.computational_config.compilation_cache)
+    stop = Stop()
+    with stop_on_signals(stop, quiet=options.json_progress):
+        made = calibrate(config, options.output, stop=stop)
+    found = calibration_data(made)
+    if not found["particles"]:
+        raise InputError(f"{options.config}: no particle could be read and scored")
+    table = write_calibrated_table(made)
+    stem = made.inputs.run.table.path.stem if options.output is None else table.stem
+    values = table.with_name(f"{stem.removesuffix('_calibrated')}_calibration.yaml")
+    write_yaml(found, values)
+    if not options.quiet:
+        for line in format_calibration(found):
+            say(line)
+        say(f"written: {table} and {values}")
+    if not made.fit.converged:
+        log.warning(
+            "the fit has not converged after %d passes: raise calibrate.max_passes",
+            made.fit.passes,
+        )
+    return EXIT_WRITTEN if made.fit.weight.sum() else EXIT_NOTHING_REFINED

@@ -1,0 +1,62 @@
+"""What the command line says of a calibration."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+# A gain as large happens by chance so rarely.
+_SIGNIFICANT = 0.01
+_MOST_GROUPS = 12
+
+
+def format_calibration(found: Mapping[str, Any]) -> Iterator[str]:
+    """Lines for a terminal.
+
+    Args:
+        found: The contents of `calibration.yaml`.
+    """
+    yield (
+        f"{found['particles']} picks, of which {found['probable_particles']:.0f} are "
+        f"probably particles; mean z {found['mean_z_poses_refined']:.2f} with poses "
+        f"refined, {found['mean_z_calibrated']:.2f} calibrated"
+    )
+    counts: dict[str, int] = {}
+    for entry in found["parameters"]:
+        name = entry["parameter"]
+        counts[name] = counts.get(name, 0) + 1
+        if counts[name] <= _MOST_GROUPS:
+            yield from _format_entry(entry)
+    for name, count in counts.items():
+        if count > _MOST_GROUPS:
+            yield f"… {name} of {count - _MOST_GROUPS} more groups"
+    held_out = found["held_out"]
+    if held_out is not None and held_out["gain"] is not None:
+        yield (
+            f"check on {held_out['halves_of']} that were not fitted: mean z "
+            f"{held_out['mean_z_with_starting_values']:.3f} with the starting values, "
+            f"{held_out['mean_z_with_values_of_the_other_half']:.3f} with those of the "
+            f"other half (gain {held_out['gain']:+.3f} ± "
+            f"{held_out['gain_standard_error']:.3f})"
+        )
+
+
+def _format_entry(entry: Mapping[str, Any]) -> Iterator[str]:
+    group = "" if entry["group"] == "all" else f" of {entry['group']}"
+    for label, value in entry["values"].items():
+        if "value" not in value:
+            yield f"{label}{group}: not determined by the data; held at {value['start']:g}"
+            continue
+        yield (
+            f"{label}{group}: {value['value']:.6g} ± {value['standard_error']:.2g} "
+            f"{entry['unit']}".rstrip()
+            + f" (was {value['start']:.6g})"
+        )
+    if "tilt_deg" in entry:
+        yield (
+            f"tilt{group}: {entry['tilt_deg']:.2f} ± "
+            f"{entry['tilt_standard_error_deg']:.2f}° about an axis at "
+            f"{entry['tilt_axis_deg']:.0f}°"
+        )
+    p_value = entry.get("p_value")
+    if p_value is not None and p_value > _SIGNIFICANT:
+        what = f"{entry['parameter']}{group}"
+        yield f"  {what}: the change is not significant (p = {p_value:.2g})"

@@ -1,0 +1,144 @@
+"""A coarse look around before a joint fit, which climbs to the nearest maximum only."""
+
+from dataclasses import dataclass, replace
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+
+from jaxrefine.refine.joint import Model, State
+from jaxrefine.refine.joint_equations import scores
+
+# Steps that the climb bridges: half of one turns phases by less than a radian at 4 Å, or,
+# of the pixel size, at three pixels and the rim of the template.
+_DEFOCUS_STEP_ANGSTROM, _TILT_STEP_MRAD = 150.0, 1.0
+_PIXEL_SIZE_STEP = 1.67  # over the template's side in px
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """How far to look to either side; 0 for not at all.
+
+    Attributes:
+        pixel_size: As a share of it.
+        defocus_angstrom: Of the mean defocus.
+        beam_tilt_mrad: Of x and y.
+    """
+
+    pixel_size: float
+    defocus_angstrom: float
+    beam_tilt_mrad: float
+
+
+def coarse_scan(
+    model: Model, state: State, ranges: Ranges, pixel_size_angstrom: float
+) -> State:
+    """The best of a grid: of pixel size and defocus together, then of the beam tilt.
+
+    The likelihood of a group is the sum of its particles' z²/2, poses as they are.
+
+    Args:
+        model: The particles, and what they share.
+        state: Around which to look.
+        ranges: How far.
+        pixel_size_angstrom: Of which `ranges` has a share.
+    """
+    fitted = {value.parameter for value in model.design.values}
+    step = _PIXEL_SIZE_STEP / model.score.side
+    pixel = _steps(ranges.pixel_size, step) * pixel_size_angstrom
+    defocus = _steps(ranges.defocus_angstrom, _DEFOCUS_STEP_ANGSTROM)
+    tilt = _steps(ranges.beam_tilt_mrad, _TILT_STEP_MRAD)
+    none = np.zeros(1)
+    pixel = pixel if "pixel_size" in fitted else none
+    defocus = defocus if "defocus" in fitted else none
+    if len(pixel) * len(defocus) > 1:
+        state = _scanned(model, state, {"pixel_size": pixel, "defocus": defocus})
+    if len(tilt) > 1 and "beam_tilt" in fitted:
+        state = _scanned(model, state, {"beam_tilt_x": tilt, "beam_tilt_y": tilt})
+    return state
+
+
+def _steps(reach: float, step: float) -> Float[np.ndarray, " k"]:
+    """Offsets from -reach to reach, 0 among them, no further apart than a step."""
+    count = int(np.ceil(reach / step - 1e-9))
+    return np.linspace(-reach, reach, 2 * count + 1) if count else np.zeros(1)
+
+
+def _scanned(
+    model: Model, state: State, offsets: dict[str, Float[np.ndarray, " k"]]
+) -> State:
+    """The best pair of offsets for each group of the first; of the second for each of its
+    groups, given the first."""
+    (first, a), (second, b) = offsets.items()
+    likelihood = _likelihood(model, state, (first, second), a, b)
+    of_first, of_second = _groups(model, first), _groups(model, second)
+    if len(b) == 1:
+        of_second = of_first
+    if first.startswith("beam_tilt"):  # two coordinates of one group
+        total = _summed(likelihood.reshape(len(likelihood), -1), of_first)
+        i, j = np.unravel_index(total.argmax(axis=1), (len(a), len(b)))
+    else:
+        within = _summed(likelihood, of_second).max(axis=2)  # (groups of second, a)
+        member = np.zeros(len(within), int)
+        member[of_second] = of_first
+        i = _summed(within, member).argmax(axis=1)
+        chosen = likelihood[np.arange(len(likelihood)), i[of_first]]
+        j = _summed(chosen, of_second).argmax(axis=1)
+    shared = state.shared.copy()
+    for label, best, values in ((first, i, a), (second, j, b)):
+        for number, value in enumerate(model.design.values):
+            if value.label == label:
+                shared[number] += values[best[value.group]]
+    return replace(state, shared=shared)
+
+
+def _likelihood(
+    model: Model,
+    state: State,
+    labels: tuple[str, str],
+    a: Float[np.ndarray, " i"],
+    b: Float[np.ndarray, " j"],
+) -> Float[np.ndarray, "n i j"]:
+    """z²/2 of every particle at each pair of offsets."""
+    design = model.design
+    at = design.coordinates(state.own, state.shared)
+    moved = np.zeros((len(a), len(b), at.shape[1]))
+    slices = design.local.slices
+    for label, values in zip(labels, (a[:, None], b[None]), strict=True):
+        tilt = label.startswith("beam_tilt")
+        name = "beam_tilt" if tilt else label
+        if name in slices:  # else there is nothing but 0
+            moved[..., slices[name].start + label.endswith("_y")] = values
+    places = (at[:, None] + moved.reshape(-1, at.shape[1])).astype(np.float32)
+    found = np.zeros((len(at), len(a) * len(b)))
+    for rows, particles in model.source():
+        number = np.minimum(np.arange(len(particles)), len(rows) - 1)
+        z = scores(
+            particles,
+            jnp.asarray(places[rows[number]]),
+            model.template,
+            model.score,
+            design.local,
+            model.mesh,
+        )
+        found[rows] = np.asarray(z)[: len(rows)]
+    found = np.maximum(np.nan_to_num(found), 0.0) ** 2 / 2
+    return found.reshape(-1, len(a), len(b))
+
+
+def _groups(model: Model, label: str) -> Int[np.ndarray, " n"]:
+    """Each particle's group of a parameter; one of all where it is not fitted."""
+    design = model.design
+    numbers = [n for n, value in enumerate(design.values) if value.label == label]
+    if not numbers:
+        return np.zeros(len(design.index), int)
+    column = int(np.argmax(np.isin(design.index, numbers).any(axis=0)))
+    return design.index[:, column] - min(numbers)
+
+
+def _summed(
+    values: Float[np.ndarray, "n *k"], group: Int[np.ndarray, " n"]
+) -> Float[np.ndarray, "g *k"]:
+    total = np.zeros((group.max() + 1, *values.shape[1:]))
+    np.add.at(total, group, values)
+    return total
