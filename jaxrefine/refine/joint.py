@@ -194,7 +194,7 @@ class _Fit:
         values = z**2 / 2 - np.sum(away**2, axis=1) / 2
         if found.blurring is not None:
             # With the strength as it was, lest it count as information.
-            values -= log_determinant(self.model.design, found, self._strength2()) / 2
+            values -= log_determinant(self.model.design, found, self._strength2()) / 4
         return values
 
     def _objective(self, found: Equations, state: State) -> float:

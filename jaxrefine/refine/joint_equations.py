@@ -8,8 +8,10 @@ projected out of J.)
 Noise is fitted with each particle's own coordinates, the more of it the sharper the image
 is taken to be, which would make B-factors too small (by 4 standard errors of 100
 particles). The B-factor maximises the likelihood less half the logarithm of det H, H the
-information on the own coordinates: the adjusted profile likelihood of Cox & Reid (J. R.
-Stat. Soc. B 49 (1987) 1). Other parameters hardly change det H.
+observed information on the own coordinates: the adjusted profile likelihood of Cox & Reid
+(J. R. Stat. Soc. B 49 (1987) 1). H is a product of the expected image and the one seen, of
+which B changes the first: its logarithm changes by half as much as that of s² JᵀJ. Other
+parameters hardly change det H.
 
 A particle's coordinates are own + matrix @ shared[index]. Its own ones are eliminated one
 particle at a time (Schur complement; Triggs et al., Bundle adjustment, LNCS 1883 (2000)
@@ -152,7 +154,13 @@ def _mapped(
     """One particle after the other, on each device its share."""
 
     def shard(particles: Particles, coordinates: Array) -> _Tree:
-        return jax.lax.map(one, (particles, coordinates))
+        several = (particles, coordinates)
+        shape = jax.eval_shape(one, jax.tree.map(lambda leaf: leaf[0], several))
+
+        def of_padding(_) -> _Tree:
+            return jax.tree.map(lambda leaf: jnp.full(leaf.shape, jnp.nan), shape)
+
+        return jax.lax.map(lambda b: jax.lax.cond(b[0].valid, one, of_padding, b), several)
 
     count = len(particles)
     if mesh is None:
@@ -223,7 +231,7 @@ def eliminate(
     damped = of_own + np.eye(OWN_COUNT) * (damping[:, None] * diagonal)[:, None]
     if found.blurring is not None:
         blurring = strength2[:, None, None] * np.nan_to_num(found.blurring)
-        less = np.einsum("noo->n", np.linalg.solve(of_own, blurring)) / 2
+        less = np.einsum("noo->n", np.linalg.solve(of_own, blurring)) / 4
         gradient[:, design.local.slices["b_factor"]] -= less[:, None]
     # In units in which the diagonal is 1: degrees, pixels and Å differ much.
     scale = 1 / np.sqrt(np.einsum("noo->no", damped))

@@ -13,7 +13,11 @@ from jaxtyping import Bool, Float, Int
 from jaxrefine.app.config import Config
 from jaxrefine.app.config.calibrate import OF_OPTICS
 from jaxrefine.app.console.interrupts import Stop
-from jaxrefine.app.run.calibration_inputs import CalibrationInputs, load_calibration
+from jaxrefine.app.run.calibration_inputs import (
+    CalibrationInputs,
+    in_batches_of,
+    load_calibration,
+)
 from jaxrefine.app.run.devices import float32_only, free_bytes
 from jaxrefine.app.run.landscape import scored_with
 from jaxrefine.app.run.pipeline import filled_batches
@@ -23,7 +27,7 @@ from jaxrefine.refine.joint_scan import Ranges, coarse_scan
 
 log = logging.getLogger("jaxrefine")
 
-_AT_ONCE = 16  # on each device
+_AT_ONCE = 8  # on each device
 _SHARE_OF_MEMORY = 0.25  # for particles, which are read anew in each pass if there is less
 
 
@@ -186,10 +190,7 @@ def _only(model: Model, rows: Bool[np.ndarray, " n"]) -> Model:
         for some, particles in model.source():
             chosen = np.flatnonzero(rows[some])
             if len(chosen):
-                # Of one length still, the last repeated: one compilation serves.
-                missing = len(particles) - len(chosen)
-                number = np.concatenate([chosen, np.repeat(chosen[-1:], missing)])
-                yield some[chosen], particles[number]
+                yield some[chosen], particles[chosen].padded(len(particles))
 
     return replace(model, source=source)
 

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Array, Float
 
-from jaxrefine.app.run.calibrate import Calibration, in_batches_of
+from jaxrefine.app.run.calibrate import Calibration
+from jaxrefine.app.run.calibration_inputs import in_batches_of
 from jaxrefine.app.run.columns import status_name
 from jaxrefine.app.run.landscape import scored_with
 from jaxrefine.app.run.pipeline import filled_batches
