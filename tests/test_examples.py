@@ -26,6 +26,7 @@ CONFIGS = {
 }
 EXAMPLES = {
     "b_factor.py",
+    "calibrate.py",  # by tests/app/run/test_calibrate.py
     "defocus_plane.py",
     "demo_particles.py",  # by the others
     "figure.py",  # by the others

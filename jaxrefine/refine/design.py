@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from jaxrefine.refine.shared import OWN_COUNT, SHARED, LocalCoordinates
 
@@ -106,3 +106,8 @@ class Design:
             for number, value in enumerate(self.values)
             if value.parameter == parameter and value.group == group
         ]
+
+    def members(self, parameter: str, group: int) -> Bool[np.ndarray, " n"]:
+        """Which particles are of a group of a parameter."""
+        some = np.isin(self.index, self.numbers(parameter, group))
+        return np.any(np.asarray(some, bool), axis=1, keepdims=True)[:, 0]

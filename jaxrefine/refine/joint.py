@@ -3,8 +3,9 @@
 Damped Gauss-Newton over all of it at once; see `joint_equations` for one step's equations.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -56,6 +57,28 @@ class Model:
     template: Template
     score: Score
     mesh: Mesh | None = None
+
+    def each(
+        self, function: Callable[..., Any], coordinates: Float[np.ndarray, "n *p"]
+    ) -> Iterator[tuple[Int[np.ndarray, " b"], Any]]:
+        """A function of `joint_equations`, batch after batch: rows and what it returns.
+
+        Args:
+            function: With the arguments of `equations`.
+            coordinates: Of all rows.
+        """
+        for rows, particles in self.source():
+            number = np.minimum(np.arange(len(particles)), len(rows) - 1)
+            found = function(
+                particles,
+                jnp.asarray(coordinates[rows[number]], jnp.float32),
+                self.template,
+                self.score,
+                self.design.local,
+                self.mesh,
+            )
+            count = len(rows)
+            yield rows, jax.tree.map(lambda leaf, n=count: np.asarray(leaf)[:n], found)
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,23 +179,13 @@ class _Fit:
     def _pass(self, state: State) -> Equations:
         """All particles once."""
         model, design = self.model, self.model.design
-        at = design.coordinates(state.own, state.shared).astype(np.float32)
+        at = design.coordinates(state.own, state.shared)
         count, p = at.shape
         z = np.full(count, np.nan)
         slope, matrix = np.zeros((count, p)), np.zeros((count, p, p))
         blurs = "b_factor" in design.local.optics
         blurring = np.zeros((count, OWN_COUNT, OWN_COUNT)) if blurs else None
-        for rows, particles in model.source():
-            number = np.minimum(np.arange(len(particles)), len(rows) - 1)
-            some = equations(
-                particles,
-                jnp.asarray(at[rows[number]]),
-                model.template,
-                model.score,
-                design.local,
-                model.mesh,
-            )
-            some = jax.tree.map(np.asarray, some[: len(rows)])
+        for rows, some in model.each(equations, at):
             z[rows], slope[rows], matrix[rows] = some.z, some.slope, some.information
             if blurring is not None:
                 blurring[rows] = some.blurring
@@ -184,7 +197,7 @@ class _Fit:
 
     def _weights(self, found: Equations) -> np.ndarray:
         if self.robust:
-            return particle_probability(found.z)
+            return particle_probability(np.asarray(found.z))
         return np.isfinite(found.z).astype(float)
 
     def _values(self, found: Equations, state: State) -> np.ndarray:
@@ -290,7 +303,7 @@ class _Fit:
             state=self.state,
             covariance=covariance,
             determined=free,
-            z=self.found.z,
+            z=np.asarray(self.found.z),
             weight=self.weight,
             log_likelihood=float(self.weight @ values),
             passes=self.passes,

@@ -33,7 +33,7 @@ from jaxrefine.data import Offsets, Particles, Template
 from jaxrefine.data.batch import Batch
 from jaxrefine.physics.fourier import radial_frequency
 from jaxrefine.refine.design import Design
-from jaxrefine.refine.differentiable import feature, spectrum
+from jaxrefine.refine.differentiable import correlation_and_z, feature, spectrum
 from jaxrefine.refine.information import unit_feature_and_slopes
 from jaxrefine.refine.scoring import Score
 from jaxrefine.refine.sharding import PARTICLES, filled_up
@@ -55,10 +55,10 @@ class Equations(Batch):
             B-factor; None if that is not fitted.
     """
 
-    z: Float[Array, "*n"]
-    slope: Float[Array, "*n p"]
-    information: Float[Array, "*n p p"]
-    blurring: Float[Array, "*n o o"] | None = None
+    z: Float[Array | np.ndarray, "*n"]
+    slope: Float[Array | np.ndarray, "*n p"]
+    information: Float[Array | np.ndarray, "*n p p"]
+    blurring: Float[Array | np.ndarray, "*n o o"] | None = None
 
 
 @eqx.filter_jit
@@ -144,6 +144,27 @@ def scores(
             return (along - particle.background_mean) / particle.noise_std
 
         return jax.lax.map(at, places)
+
+    return _mapped(one, particles, coordinates, mesh)
+
+
+@eqx.filter_jit
+def reported_scores(
+    particles: Particles,
+    coordinates: Float[Array, "n p"],
+    template: Template,
+    score: Score,
+    local: LocalCoordinates,
+    mesh: Mesh | None = None,
+) -> Float[Array, "n 3"]:
+    """Correlation, z-score and SNR as a search has them; arguments as of `equations`."""
+
+    def one(both: tuple[Particles, Float[Array, " p"]]) -> Float[Array, " 3"]:
+        particle, at = both
+        offsets = local.offsets(at, particle.alignment)
+        correlation, z = correlation_and_z(offsets, particle, template, score)
+        above = correlation - particle.background_mean
+        return jnp.stack([correlation, z, above / particle.background_std])
 
     return _mapped(one, particles, coordinates, mesh)
 

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, replace
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -13,6 +12,7 @@ from jaxrefine.refine.joint_equations import scores
 # of the pixel size, at three pixels and the rim of the template.
 _DEFOCUS_STEP_ANGSTROM, _TILT_STEP_MRAD = 150.0, 1.0
 _PIXEL_SIZE_STEP = 1.67  # over the template's side in px
+_PIECE = 25  # places that are scored at once
 
 
 @dataclass(frozen=True)
@@ -109,19 +109,14 @@ def _likelihood(
         name = "beam_tilt" if tilt else label
         if name in slices:  # else there is nothing but 0
             moved[..., slices[name].start + label.endswith("_y")] = values
-    places = (at[:, None] + moved.reshape(-1, at.shape[1])).astype(np.float32)
-    found = np.zeros((len(at), len(a) * len(b)))
-    for rows, particles in model.source():
-        number = np.minimum(np.arange(len(particles)), len(rows) - 1)
-        z = scores(
-            particles,
-            jnp.asarray(places[rows[number]]),
-            model.template,
-            model.score,
-            design.local,
-            model.mesh,
-        )
-        found[rows] = np.asarray(z)[: len(rows)]
+    count = len(a) * len(b)
+    # In pieces of one length, the last one filled up: one compilation serves.
+    pieces = np.resize(np.arange(count), (-(-count // _PIECE), _PIECE))
+    moved = moved.reshape(count, -1)
+    found = np.zeros((len(at), count))
+    for piece in pieces:
+        for rows, z in model.each(scores, at[:, None] + moved[piece]):
+            found[np.ix_(rows, piece)] = z
     found = np.maximum(np.nan_to_num(found), 0.0) ** 2 / 2
     return found.reshape(-1, len(a), len(b))
 

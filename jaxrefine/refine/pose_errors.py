@@ -134,7 +134,7 @@ def standard_errors(
     return errors_at_strength(information, strength2, parameters)
 
 
-def strength_squared(snr: Float[Array, ""], free: int) -> Float[Array, ""]:
+def strength_squared(snr: Float[Array, "*n"], free: int) -> Float[Array, "*n"]:
     """Square of a particle's strength, from its score maximised over `free` coordinates.
 
     On average, noise adds `free` + 1 to the square of the score: one for each coordinate

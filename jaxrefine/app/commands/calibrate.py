@@ -57,8 +57,8 @@ def run(options: argparse.Namespace) -> int:
     if not found["particles"]:
         raise InputError(f"{options.config}: no particle could be read and scored")
     table = write_calibrated_table(made)
-    stem = made.inputs.run.table.path.stem if options.output is None else table.stem
-    values = table.with_name(f"{stem.removesuffix('_calibrated')}_calibration.yaml")
+    stem = table.stem.removesuffix("_calibrated")
+    values = table.with_name(f"{stem}_calibration.yaml")
     write_yaml(found, values)
     if not options.quiet:
         for line in format_calibration(found):

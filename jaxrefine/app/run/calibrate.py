@@ -23,6 +23,7 @@ from jaxrefine.app.run.landscape import scored_with
 from jaxrefine.app.run.pipeline import filled_batches
 from jaxrefine.data import Particles
 from jaxrefine.refine.joint import JointFit, Model, State, fit_jointly
+from jaxrefine.refine.joint_equations import reported_scores
 from jaxrefine.refine.joint_scan import Ranges, coarse_scan
 
 log = logging.getLogger("jaxrefine")
@@ -58,6 +59,8 @@ class Calibration:
         inputs: What it was made of.
         before: Poses refined, shared values as they were.
         fit: All fitted.
+        scores: Correlation, z-score and SNR of each row at the fitted values; NaN where it
+            was not read.
         held_out: The check on other micrographs; None if there was none.
         seconds: How long it took.
     """
@@ -65,6 +68,7 @@ class Calibration:
     inputs: CalibrationInputs
     before: JointFit
     fit: JointFit
+    scores: Float[np.ndarray, "n 3"]
     held_out: HeldOut | None
     seconds: float
 
@@ -105,11 +109,20 @@ def calibrate(
         held_out = None
         if wanted.held_out and set(wanted.parameters) & set(OF_OPTICS):
             held_out = _held_out(model, inputs, before, start, options)
-    return Calibration(inputs, before, fit, held_out, time.monotonic() - began)
+        scores = _scores(model, fit.state)
+    return Calibration(inputs, before, fit, scores, held_out, time.monotonic() - began)
 
 
 def _say(what: str, fit: JointFit, weight: np.ndarray) -> None:
     log.info("fitted %s: mean z %.2f, %d passes", what, mean_z(fit, weight), fit.passes)
+
+
+def _scores(model: Model, state: State) -> Float[np.ndarray, "n 3"]:
+    found = np.full((len(state.own), 3), np.nan)
+    at = model.design.coordinates(state.own, state.shared)
+    for rows, some in model.each(reported_scores, at):
+        found[rows] = some
+    return found
 
 
 def _ranges(inputs: CalibrationInputs) -> tuple[Ranges, float]:

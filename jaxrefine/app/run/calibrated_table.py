@@ -4,19 +4,14 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from jaxrefine.app.run.calibrate import Calibration
-from jaxrefine.app.run.calibration_inputs import in_batches_of
 from jaxrefine.app.run.columns import status_name
-from jaxrefine.app.run.landscape import scored_with
-from jaxrefine.app.run.pipeline import filled_batches
-from jaxrefine.data import Particles, Status, Template
+from jaxrefine.data import Status
 from jaxrefine.io.paths import rebase_relative_paths
 from jaxrefine.io.table import write_table
 from jaxrefine.io.table.refined import RefinedColumns, refined_table
@@ -27,9 +22,6 @@ from jaxrefine.physics.rotations import (
     rotation_vector_to_matrix,
 )
 from jaxrefine.physics.symmetry import in_asymmetric_unit
-from jaxrefine.refine.differentiable import correlation_and_z
-from jaxrefine.refine.scoring import Score
-from jaxrefine.refine.shared import LocalCoordinates
 
 PROBABILITY = "particle_probability"
 _SCALARS = {
@@ -74,7 +66,7 @@ def _columns(made: Calibration) -> RefinedColumns:
     unreadable = status_name(Status.UNREADABLE)
     results.store(slice(None), {"refined_status": unreadable, PROBABILITY: 0.0})
     rows = np.flatnonzero(np.isfinite(made.fit.z))
-    scores = _final_scores(made)
+    scores = made.scores
     turn = np.asarray(rotation_vector_to_matrix(jnp.asarray(at["orientation"])))
     rotation = in_asymmetric_unit(
         np.asarray(euler_to_matrix(start.euler_deg), np.float64) @ turn, run.point_group
@@ -166,39 +158,3 @@ def _with_terms(text: str, change: dict[str, float]) -> str:
     return json.dumps(
         found | {n: round(found.get(n, 0.0) + c, 4) for n, c in change.items()}
     )
-
-
-def _final_scores(made: Calibration) -> Float[np.ndarray, "n 3"]:
-    """Correlation, z-score and SNR of every row; NaN where it was not read."""
-    run, design, state = made.inputs.run, made.inputs.design, made.fit.state
-    at = design.coordinates(state.own, state.shared).astype(np.float32)
-    found = np.full((len(run.table), 3), np.nan)
-    template = scored_with(run)
-    with jax.default_device(run.mesh.devices.flat[0]):
-        template = jax.device_put(template, run.mesh.devices.flat[0])
-        several = in_batches_of(run, 1)
-        for rows, particles in filled_batches(several, np.arange(len(run.table))):
-            number = np.minimum(np.arange(len(particles)), len(rows) - 1)
-            some = _scored(
-                particles, jnp.asarray(at[rows[number]]), template, run.score, design.local
-            )
-            found[rows] = np.asarray(some)[: len(rows)]
-    return found
-
-
-@eqx.filter_jit
-def _scored(
-    particles: Particles,
-    coordinates: Float[Array, "n p"],
-    template: Template,
-    score: Score,
-    local: LocalCoordinates,
-) -> Float[Array, "n 3"]:
-    def one(both: tuple[Particles, Float[Array, " p"]]) -> Float[Array, " 3"]:
-        particle, at = both
-        offsets = local.offsets(at, particle.alignment)
-        correlation, z = correlation_and_z(offsets, particle, template, score)
-        above = correlation - particle.background_mean
-        return jnp.stack([correlation, z, above / particle.background_std])
-
-    return jax.lax.map(one, (particles, coordinates))

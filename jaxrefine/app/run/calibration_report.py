@@ -1,10 +1,9 @@
 """What a calibration says: values, errors, correlations and gains, as plain data."""
 
+import math
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
-from jax.scipy.special import gammaincc
 
 from jaxrefine.app.run.calibrate import Calibration, mean_z
 from jaxrefine.app.run.calibration_inputs import CalibrationInputs
@@ -64,7 +63,7 @@ def _parameter(made: Calibration, name: str, group: int) -> dict[str, Any]:
     numbers = design.numbers(name, group)
     shared = SHARED[name]
     start = starting_values(made.inputs, name, group)
-    rows = np.any(np.isin(design.index, numbers), axis=1)
+    rows = design.members(name, group)
     found: dict[str, Any] = {
         "parameter": name,
         "group": made.inputs.groups[name][group],
@@ -88,10 +87,20 @@ def _parameter(made: Calibration, name: str, group: int) -> dict[str, Any]:
         chi2 = float(away @ np.linalg.solve(block, away))
         found["log_likelihood_gain"] = _number(chi2 / 2)
         found["degrees_of_freedom"] = len(known)
-        # The survival function of χ².
-        found["p_value"] = _number(float(gammaincc(jnp.float32(len(known) / 2), chi2 / 2)))
+        found["p_value"] = _number(chi2_survival(chi2, len(known)))
     if name == "defocus_plane" and len(known) == 2:
         found |= _tilt(made, numbers)
+    return found
+
+
+def chi2_survival(chi2: float, degrees: int) -> float:
+    """Probability of a larger χ², by recursion from one or two degrees of freedom."""
+    half = chi2 / 2
+    found = math.erfc(math.sqrt(half)) if degrees % 2 else math.exp(-half)
+    for k in range(2 - degrees % 2, degrees, 2):
+        found += math.exp(k / 2 * math.log(max(half, 1e-300)) - half) / math.gamma(
+            k / 2 + 1
+        )
     return found
 
 
@@ -111,7 +120,7 @@ def _tilt(made: Calibration, numbers: list[int]) -> dict[str, Any]:
 def starting_values(inputs: CalibrationInputs, name: str, group: int) -> list[float]:
     """Means over the particles of a group, in the order of the parameter's labels."""
     design, start = inputs.design, inputs.run.start
-    rows = np.isin(design.index, design.numbers(name, group)).any(axis=1)
+    rows = design.members(name, group)
     optics = start.optics
     if name == "pixel_size":
         values = start.pixel_size_angstrom[:, None]

@@ -1,0 +1,180 @@
+"""A calibration from files to files: the shipped example, and what can be wrong."""
+
+import json
+import runpy
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from jaxrefine.app.cli import main
+from jaxrefine.app.config import Config
+from jaxrefine.app.run.calibration_inputs import load_calibration
+from jaxrefine.app.run.calibration_report import chi2_survival
+from jaxrefine.data import InputError
+from jaxrefine.io.table import read_particle_table
+from tests.reference import ROOT
+
+pytestmark = pytest.mark.usefixtures("compiled_in_less_time")
+
+
+@pytest.fixture(scope="module")
+def example(tmp_path_factory):
+    """The folder of `python examples/calibrate.py`, and the values that it knows."""
+    folder = tmp_path_factory.mktemp("calibrate")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "examples")
+        path = str(ROOT / "examples" / "calibrate.py")
+        patch.setattr("sys.argv", [path, str(folder)])
+        names = runpy.run_path(path, run_name="__main__")
+    return folder, names
+
+
+@pytest.mark.slow
+def test_what_the_microscope_did_is_found(example):
+    """Each within three standard errors, and z rises also where nothing was fitted."""
+    folder, names = example
+    assert (folder / "calibrate.png").read_bytes().startswith(b"\x89PNG\r\n")
+    found = yaml.safe_load((folder / "picks_calibration.yaml").read_text())
+    truth, slope = names["TRUTH"], names["slope"]
+    seen = {}
+    for entry in found["parameters"]:
+        for label, value in entry["values"].items():
+            seen.setdefault(label, []).append((value["value"], value["standard_error"]))
+    for label, true in {**truth, "defocus_slope_y": slope, "defocus_slope_x": 0.0}.items():
+        for value, sigma in seen[label]:
+            assert abs(value - true) < 3 * sigma, label
+    assert [v for v, _ in seen["defocus"]] == pytest.approx([4000, 4060], abs=100)
+    largest = {"pixel_size": 0.01, "beam_tilt_x": 0.2, "defocus_slope_y": 0.2}
+    for label, sigma in largest.items():
+        assert seen[label][0][1] < sigma
+    assert found["converged"] and found["particles"] == 32
+    assert found["mean_z_calibrated"] > found["mean_z_poses_refined"]
+    held_out = found["held_out"]
+    assert held_out["gain"] > 2 * held_out["gain_standard_error"]
+    matrix = np.array(found["correlation"]["matrix"])
+    assert len(found["correlation"]["values"]) == len(matrix) == 11
+    np.testing.assert_allclose(matrix, matrix.T)
+    np.testing.assert_allclose(np.diag(matrix), 1)
+    tilted = {e["parameter"]: e for e in found["parameters"]}
+    assert tilted["beam_tilt"]["p_value"] < 1e-6
+    assert tilted["beam_tilt"]["degrees_of_freedom"] == 2
+    assert abs(tilted["defocus_plane"]["tilt_deg"] - 20) < 15
+
+
+@pytest.mark.slow
+def test_the_table_can_be_refined_again(example):
+    """It has the fitted values where a refinement reads them, and their scores."""
+    folder, _ = example
+    found = yaml.safe_load((folder / "picks_calibration.yaml").read_text())
+    values = {
+        label: value["value"]
+        for entry in found["parameters"][:3]
+        for label, value in entry["values"].items()
+    }
+    table = read_particle_table(folder / "picks_calibrated.csv")
+    start = table.start()
+    np.testing.assert_allclose(start.pixel_size_angstrom, values["pixel_size"], atol=1e-5)
+    a, b = values["magnification_yy"], values["magnification_yx"]
+    expected = [[1 + a, b], [b, 1 - a]]
+    np.testing.assert_allclose(start.optics.mag_matrix[0], expected, atol=1e-6)
+    tilt = [values["beam_tilt_x"], values["beam_tilt_y"]]
+    np.testing.assert_allclose(start.optics.beam_tilt_mrad[5], tilt, atol=1e-5)
+    assert start.from_refined.all()
+    z = table.numbers("refined_scaled_mip")
+    # Its maps are of mean 0 and deviation 1: z is the fit's.
+    assert abs(z.mean() - found["mean_z_calibrated"]) < 0.05
+    assert (table.numbers("particle_probability") > 0.5).all()
+    frame = pd.read_csv(folder / "picks_calibrated.csv")
+    assert np.shape(json.loads(frame.mag_matrix[0])) == (4,)
+    # The poses that were fitted score as they are said to, in a fit that starts there.
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    config["particle_stack"]["df_path"] = "picks_calibrated.csv"
+    config["calibrate"] |= {"held_out": False, "pixel_size_range": 0.0}
+    (folder / "again.yaml").write_text(yaml.safe_dump(config))
+    assert main(["calibrate", str(folder / "again.yaml"), "-q"]) == 0
+    again = yaml.safe_load((folder / "picks_calibrated_calibration.yaml").read_text())
+    assert abs(again["mean_z_calibrated"] - found["mean_z_calibrated"]) < 0.05
+    for entry in again["parameters"][:3]:
+        for value in entry["values"].values():
+            assert abs(value["change"]) < 0.5 * value["standard_error"]
+
+
+@pytest.fixture
+def changed(example, tmp_path):
+    """Makes a configuration in a copy of the example's folder, and its table."""
+    copy = tmp_path / "set"
+    shutil.copytree(example[0], copy, ignore=shutil.ignore_patterns("picks_calib*"))
+
+    def make(config=None, columns=None, **calibrate):
+        data = yaml.safe_load((copy / "config.yaml").read_text())
+        data |= {**(config or {}), "calibrate": calibrate}
+        (copy / "config.yaml").write_text(yaml.safe_dump(data))
+        frame = pd.read_csv(copy / "picks.csv").assign(**(columns or {}))
+        frame.to_csv(copy / "picks.csv", index=False)
+        return Config.load(copy / "config.yaml")
+
+    return make
+
+
+def test_p_values():
+    """The 95 % points of tables of χ²."""
+    for degrees, chi2 in enumerate([3.841, 5.991, 7.815, 9.488, 11.070], start=1):
+        assert abs(chi2_survival(chi2, degrees) - 0.05) < 2e-5
+    assert 0 < chi2_survival(200.0, 2) < 1e-40
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            {"groups": {"pixel_size": "optics"}},
+            "calibrate.groups.pixel_size: optics — must be a column of",
+        ),
+        (
+            {"config": {"reproduce": "leopard_em"}},
+            "reproduce: leopard_em — calibrate needs reproduce: null",
+        ),
+        (
+            {"config": {"ignore_aberrations": True}},
+            "ignore_aberrations: true — must be false where calibrate fits beam_tilt",
+        ),
+        (
+            {"columns": {"odd_zernikes": '{"Z31c": 2.0}'}},
+            "column odd_zernikes: holds Z31c or Z31s, which take the place of the beam",
+        ),
+    ],
+)
+def test_errors(changed, change, said):
+    with pytest.raises(InputError, match=said) as error:
+        load_calibration(changed(**change))
+    assert len(error.value.errors) == 1
+
+
+@pytest.mark.slow
+def test_groups(changed):
+    """A parameter for each value of a column, and the plane's places."""
+    columns = {"optics_group": ["b"] * 20 + ["a"] * 12, "refined_shift_x": 0.25}
+    inputs = load_calibration(
+        changed(
+            columns=columns,
+            parameters=["beam_tilt", "b_factor", "defocus", "defocus_plane"],
+            groups={"b_factor": "all"},
+        )
+    )
+    assert inputs.groups["beam_tilt"] == ["b", "a"]
+    assert inputs.columns == {
+        "beam_tilt": "optics_group",
+        "b_factor": "all",
+        "defocus": "micrograph_path",
+        "defocus_plane": "micrograph_path",
+    }
+    design = inputs.design
+    assert len(design.values) == 4 + 1 + 2 + 4
+    assert design.members("beam_tilt", 1).tolist() == [False] * 20 + [True] * 12
+    assert inputs.start.own[:, 4].tolist() == [0.25] * 32
+    # y and x from the middle of the micrograph in Å: the first at (32 + 12, 32 + 12) px.
+    assert design.matrix[0, 5, -2:].tolist() == [(44 - 152) * 2.0] * 2
