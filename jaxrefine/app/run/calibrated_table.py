@@ -6,7 +6,6 @@ from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
-import pandas as pd
 from jaxtyping import Float
 
 from jaxrefine.app.run.calibrate import Calibration
@@ -14,6 +13,7 @@ from jaxrefine.app.run.columns import status_name
 from jaxrefine.data import Status
 from jaxrefine.io.paths import rebase_relative_paths
 from jaxrefine.io.table import write_table
+from jaxrefine.io.table.dataframe import DataFrame
 from jaxrefine.io.table.refined import RefinedColumns, refined_table
 from jaxrefine.io.table.schema import ANGLES, OPTICS_FIELDS
 from jaxrefine.physics.rotations import (
@@ -122,7 +122,7 @@ def _astigmatism(own, change: Float[np.ndarray, "n 2"]) -> dict[str, np.ndarray]
     }
 
 
-def _with_optics(made: Calibration) -> pd.DataFrame:
+def _with_optics(made: Calibration) -> DataFrame:
     """The input's cells, those of fitted optics replaced."""
     table, at = made.inputs.run.table, _coordinates(made)
     optics, frame = table.start().optics, table.raw.copy()

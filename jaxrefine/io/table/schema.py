@@ -144,7 +144,7 @@ partner_pos_y_img|px|number|partner|the same, y|2 decimals
 refined_p_value|-|number|marked|probability that a search of noise scores as high (see below)|float32
 refined_false_positives|-|number|marked|noise peaks as high to expect in the micrograph, at most (see below)|float32
 refined_filled_fraction|-|number|marked|fraction of the template on defective pixels (see below)|4 decimals
-particle_probability|-|number|marked|probability that the pick is a particle (by `jaxrefine calibrate`)|4 decimals
+particle_probability|-|number|marked|probability that the pick is a particle (by `jaxrefine calibrate config.yaml`)|4 decimals
 """  # noqa: E501
 
 # For particles that were compared with several references, written after all others; those
