@@ -1,1 +1,1 @@
-"""One run: its inputs, their checks, the core's objects made of them, and its results."""
+"""A run: reading and checking its inputs, building the core's objects, and its results."""

@@ -1,4 +1,4 @@
-"""What a run watches: its fast products, and maps that the particles themselves fill."""
+"""Checks during a run: approximation errors, and mean maps dominated by particles."""
 
 import logging
 from pathlib import Path
@@ -12,24 +12,24 @@ from jaxrefine.refine.scoring import Score
 
 log = logging.getLogger("jaxrefine")
 
-# Of |z| + 1: what interpolation takes, some times over (docs/decisions.md).
+# Relative to |z| + 1: several times the error of interpolation (docs/decisions.md).
 MAX_APPROXIMATION_ERROR = 0.02
 
 
 class ApproximationMonitor:
-    """Warns, once a run, of the first particle whose products were too far off.
+    """Warns, once per run, of the first particle with a large approximation error.
 
     Args:
-        enabled: False never warns: where all orientations are scored exactly.
+        enabled: False never warns, for runs that score all orientations exactly.
     """
 
     def __init__(self, *, enabled: bool = True) -> None:
         self._warned = not enabled
 
     def check(self, refined: Refined) -> None:
-        """Compare the error of some particles with its bound."""
+        """Compare the approximation errors of some particles with the limit."""
         bound = MAX_APPROXIMATION_ERROR * (np.abs(refined.z_score) + 1)
-        excess = refined.approximation_error - bound  # NaN where nothing was refined
+        excess = refined.approximation_error - bound  # NaN for particles not refined
         if self._warned or not (excess > 0).any():
             return
         self._warned = True
@@ -46,7 +46,7 @@ class ApproximationMonitor:
 
 
 class SymmetryMonitor:
-    """Warns, once a run, of particles at which the mean map itself peaks."""
+    """Warns, once per run, of particles at which the mean map itself peaks."""
 
     def __init__(self) -> None:
         self._warned = False
@@ -54,13 +54,13 @@ class SymmetryMonitor:
     def check(
         self, path: Path, micrograph: Micrograph, position_px: np.ndarray, score: Score
     ) -> None:
-        """Look at the mean map around some particles.
+        """Examine the mean map around some particles.
 
         Args:
             path: File of the micrograph.
-            micrograph: With its maps.
-            position_px: (n, 2): y, x of the template's corner.
-            score: Whose box is searched.
+            micrograph: The micrograph with its maps.
+            position_px: (n, 2): y, x of the template's top-left corner.
+            score: The score, whose box is searched.
         """
         if self._warned:
             return

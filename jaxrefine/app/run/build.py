@@ -1,6 +1,6 @@
-"""From a configuration and a table to what the search speaks: filters, grid, score.
+"""Objects of the core from a configuration and a table: filters, grid, score, polish.
 
-Plain numbers cross the border here; below this module nobody knows the configuration.
+Only plain numbers are passed on; modules below this one do not use the configuration.
 """
 
 import jax
@@ -53,7 +53,7 @@ def build_filters(config: Config) -> Filters:
 
 
 def build_polish(config: Config) -> Polish | None:
-    """How the grid's best are polished; None where they are not."""
+    """Settings of the polish; None if it is not enabled."""
     chosen = config.polish
     if not chosen.enabled:
         return None
@@ -67,17 +67,17 @@ def build_polish(config: Config) -> Polish | None:
 
 
 def build_grid(config: Config) -> SearchGrid:
-    """The offsets of orientation, defocus and pixel size that are searched.
+    """The grid of orientation, defocus and pixel size offsets to search.
 
     Raises:
-        InputError: Orientations reach so far that copies of a pose would be searched twice.
+        InputError: The range of orientations is so large that it holds equivalent poses.
     """
     exact, constraint = config.reproduce == "leopard_em", config.constraint
     grid = grids.local_grid(
         _orientations(config) if constraint is None else partner_orientations(constraint),
         _offsets(config.defocus_refinement_config, "defocus", exact),
         _offsets(config.pixel_size_refinement_config, "pixel_size", exact),
-        # A partner turns within the structure, wherever that points.
+        # A partner rotates within the structure, whatever the structure's orientation.
         frame="image" if constraint is None and not exact else "volume",
     )
     between = smallest_turn_deg(point_group(config.symmetry))
@@ -99,7 +99,7 @@ def _offsets(
     quantity: str,
     past_maximum: bool,
 ) -> np.ndarray | None:
-    """Offsets of a search, whose keys begin with the quantity; None where it is off."""
+    """Offsets of a search whose keys begin with the quantity; None if it is disabled."""
     if not section.enabled:
         return None
     minimum, maximum, step = (
@@ -139,16 +139,16 @@ def build_score(
     grid: SearchGrid,
     trimmed_side: int | None = None,
 ) -> Score:
-    """The score, on grids that are wide enough for every particle of the table.
+    """The score, on grids that are large enough for every particle of the table.
 
     Args:
         config: The configuration.
         start: Starting values of all rows.
-        grid: Offsets that are searched.
-        trimmed_side: Side of the template's middle, if only that is searched.
+        grid: The search grid.
+        trimmed_side: Side of the trimmed template, if it is used.
 
     Raises:
-        InputError: If the CTF would spread a particle over thousands of pixels.
+        InputError: The CTF would spread a particle over thousands of pixels.
     """
     height, width = config.particle_stack.extracted_box_size
     side = config.particle_stack.original_template_size[0]
@@ -169,21 +169,21 @@ def build_score(
 
 
 def trims_template(config: Config) -> bool:
-    """Whether the template's middle may stand for all of it.
+    """Whether a trimmed template can replace the template.
 
-    Not where its side is that of the CTF's grid, nor where the box, which becomes smaller
-    with it, is what filters are measured on.
+    It cannot if its side is that of the CTF's grid, or if filters are measured on the box,
+    which becomes smaller with the template.
     """
     return config.scoring == "image_ctf" and config.apply_global_filtering
 
 
 def smallest_pixel_angstrom(start: StartingValues, grid: SearchGrid) -> float:
-    """The smallest pixel size that is searched."""
+    """The smallest pixel size of the search."""
     return float(start.pixel_size_angstrom.min()) + float(np.min(grid.pixel_size_angstrom))
 
 
 def starting_alignment(start: StartingValues, rows: Int[np.ndarray, " n"]) -> Alignment:
-    """Where the search of some rows of a table starts."""
+    """Starting alignment of some rows of a table."""
     return Alignment(
         rotation=_float32(euler_to_matrix(start.euler_deg[rows])),
         position_px=_float32(start.position_px[rows]),
@@ -194,7 +194,7 @@ def starting_alignment(start: StartingValues, rows: Int[np.ndarray, " n"]) -> Al
 
 
 def particle_optics(start: StartingValues, rows: Int[np.ndarray, " n"]) -> Optics:
-    """The microscope of some rows of a table."""
+    """Optics of some rows of a table."""
     return jax.tree.map(lambda values: _float32(values[rows]), start.optics)
 
 

@@ -1,7 +1,7 @@
-"""Results on disk while a run goes on: beside `X.csv` the folder `X.csv.parts`.
+"""The checkpoint: results on disk during a run, for `X.csv` in the folder `X.csv.parts`.
 
-A file per micrograph, with the exact values of those of its particles that are refined. A
-run that was interrupted, in whatever way, continues from there.
+There is one file per micrograph, with the exact values of the particles refined so far. A
+run that was interrupted, for whatever reason, resumes from it.
 """
 
 import contextlib
@@ -25,15 +25,16 @@ from jaxrefine.io.table.refined import RefinedColumns
 log = logging.getLogger("jaxrefine")
 
 _RUN, _BEFORE, _LOCK = "run.json", "before.json", "lock"
-# Beside the columns' names in a file; no column begins with an underscore.
+# Additional names in a file; no column begins with an underscore.
 _ROWS, _MADE_FROM = "_rows", "_made_from"
 
 
 @contextlib.contextmanager
 def _no_stand_in() -> Iterator[None]:
-    """No file in a lock's place where a system has no locks: a kill would leave it.
+    """Prevent filelock from using a plain file as a lock on systems without locks.
 
-    filelock says with a warning that it takes one; here that is an error.
+    Such a file would remain if the process was killed. filelock announces it by a warning,
+    which is an error here.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
@@ -41,24 +42,24 @@ def _no_stand_in() -> Iterator[None]:
 
 
 def parts_folder(output: Path) -> Path:
-    """Where the results of an output are kept."""
+    """The folder with the checkpoint of an output."""
     return output.with_name(f"{output.name}.parts")
 
 
 def remove_parts(output: Path) -> None:
-    """Delete the folder of an output that is written."""
+    """Delete the checkpoint of an output that has been written."""
     folder = parts_folder(output)
     try:
         for pattern in ("*.npz", _RUN, _BEFORE, _LOCK):
             for path in folder.glob(pattern):
                 path.unlink(missing_ok=True)
         folder.rmdir()
-    except OSError as error:  # somebody has put something there
+    except OSError as error:  # it holds other files
         log.warning("%s: cannot be removed: %s", folder, error.strerror)
 
 
 class Checkpoint:
-    """The folder of one output. Several processes may share it; the first one owns it.
+    """The checkpoint of one output. Several processes may share it; the first one owns it.
 
     Args:
         inputs: The run that the results belong to.
@@ -70,24 +71,24 @@ class Checkpoint:
         self._files, self._rows = list(inputs.groups), list(inputs.groups.values())
         self._made_from = fp.fingerprint(inputs)
         self._digest = fp.digest(self._made_from)
-        # Now, before the images are read: one that changes later is not what was refined.
+        # Before the images are read, since an image that changes later was not refined.
         self._stamps = [fp.image_stamp(files) for files in self._files]
         self._lock: FileLock | None = None
         self._is_ours = False
 
     def begin(self, *, fresh: bool) -> None:
-        """Take the folder for this run, and make it if it is not there.
+        """Lock the folder for this run, and create it if it does not exist.
 
         Args:
-            fresh: Delete what an earlier run has left.
+            fresh: Delete the results of an earlier run.
 
         Raises:
-            InputError: Another run holds it, or its results are of something else.
+            InputError: Another run uses it, or its results are from different inputs.
         """
         try:
             self.folder.mkdir(exist_ok=True)
             self._lock, self._is_ours = self._take_lock(), True
-            self._delete(f".*{PARTIAL_SUFFIX}")  # of a run that was killed in writing
+            self._delete(f".*{PARTIAL_SUFFIX}")  # of a run that was killed while writing
             if fresh:
                 self._delete("*.npz")
             if self.any_saved():
@@ -100,10 +101,10 @@ class Checkpoint:
             json.dump(self._made_from, file, indent=1)
 
     def left_behind(self) -> bool:
-        """Whether an earlier run has left results for this one; the folder stays as it is.
+        """Whether an earlier run has left results; the folder is not changed.
 
         Raises:
-            InputError: Its results are of something else.
+            InputError: They are from different inputs.
         """
         if not any(self.folder.glob("*.npz")):
             return False
@@ -111,17 +112,17 @@ class Checkpoint:
         return True
 
     def load(self, columns: RefinedColumns, numbers: Iterable[int]) -> np.ndarray:
-        """Read the results that are there.
+        """Read the saved results.
 
         Args:
-            columns: Takes them.
-            numbers: Which micrographs, by their order in the table.
+            columns: Columns to fill.
+            numbers: Micrographs to read, by their order in the table.
 
         Returns:
-            Which rows of the table were found.
+            Mask of the rows of the table that were read.
 
         Raises:
-            InputError: They were made from other images.
+            InputError: They were computed from other images.
         """
         found = np.zeros(sum(map(len, self._rows)), bool)
         changes: list[str] = []
@@ -131,7 +132,7 @@ class Checkpoint:
                 continue
             try:
                 rows, values, stamp = self._read(number, columns)
-            except Exception as error:  # whatever a damaged file brings about
+            except Exception as error:  # a damaged file can raise anything
                 log.warning("%s: damaged (%s): refining again", path, error)
                 continue
             changes += [
@@ -147,11 +148,11 @@ class Checkpoint:
         return found
 
     def save(self, number: int, rows: np.ndarray, columns: RefinedColumns) -> None:
-        """Write a micrograph's results, in place of what was there before.
+        """Write a micrograph's results, replacing earlier ones.
 
         Args:
-            number: Of the micrograph, by the order in the table.
-            rows: Those of its rows that are refined.
+            number: Number of the micrograph, by order in the table.
+            rows: Its rows that have been refined.
             columns: Results of the whole table.
 
         Raises:
@@ -161,14 +162,14 @@ class Checkpoint:
         arrays = {name: _storable(c[rows]) for name, c in columns.values.items()}
         arrays |= {_ROWS: rows, _MADE_FROM: np.asarray(json.dumps(made_from))}
         with atomic_open(self._path(number)) as file:
-            # numpy's types take any of the names for its flag allow_pickle.
+            # numpy's types could take any of these names for the flag allow_pickle.
             np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
 
     def once(self, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """What the run that is continued found before it began, else what `make` finds.
+        """The value found at the start of the run, now or by the run that is resumed.
 
         Args:
-            make: Gives plain values, fit for JSON.
+            make: Computes plain values that JSON can store.
         """
         path = self.folder / _BEFORE
         if self.any_saved():
@@ -182,16 +183,16 @@ class Checkpoint:
         return found
 
     def any_saved(self) -> bool:
-        """Whether there are results that another run could continue from."""
+        """Whether there are results from which another run could resume."""
         return any(self.folder.glob("*.npz"))
 
     def remove(self) -> None:
-        """Delete the folder: the final table holds everything."""
+        """Delete the folder, once the final table holds everything."""
         remove_parts(self._output)
         self._release()
 
     def close(self, *, shared: bool) -> None:
-        """Let another run have the folder; an empty one goes.
+        """Release the folder for other runs; delete it if it is empty.
 
         Args:
             shared: Other processes may still be saving.
@@ -207,17 +208,17 @@ class Checkpoint:
             self._lock = None
 
     def _take_lock(self) -> FileLock | None:
-        """The system takes it back when this process ends, in whatever way.
+        """Lock the folder; the system releases it when this process ends in any way.
 
         Returns:
-            None where the file system has no locks.
+            None if the file system has no locks.
         """
         lock = FileLock(self.folder / _LOCK)
         try:
             with _no_stand_in():
                 lock.acquire(timeout=0)
             return lock
-        except (OSError, UserWarning) as error:  # filelock's Timeout is one
+        except (OSError, UserWarning) as error:  # including filelock's Timeout
             if not self._has_locks():
                 log.warning(
                     "%s: its file system has no locks: make sure that no two runs "
@@ -233,7 +234,7 @@ class Checkpoint:
             ) from None
 
     def _has_locks(self) -> bool:
-        """Whether a new file, which no other run knows of, can be locked."""
+        """Whether a new file, unknown to other runs, can be locked."""
         path = self.folder / f".{secrets.token_hex(8)}{PARTIAL_SUFFIX}"
         path.touch()
         try:
@@ -245,7 +246,7 @@ class Checkpoint:
             path.unlink(missing_ok=True)
 
     def _compare(self) -> None:
-        """Refuse the results of an earlier run that was told something else."""
+        """Refuse the results of an earlier run with different inputs."""
         path = self.folder / _RUN
         try:
             changes = list(fp.differences(json.loads(path.read_text()), self._made_from))
@@ -257,7 +258,7 @@ class Checkpoint:
             AttributeError,
             RecursionError,
         ):
-            # Each file has its own mark: those that do not fit count as damaged.
+            # Each file has its own digest; those that do not match count as damaged.
             log.warning("%s: damaged, written again", path)
             return
         self._refuse(changes)
@@ -271,7 +272,7 @@ class Checkpoint:
             )
 
     def _read(self, number: int, columns: RefinedColumns) -> tuple[Any, Any, fp.Stamp]:
-        """Rows, results and stamp of the images in a file; anything odd is an error."""
+        """Rows, results and image stamp in a file; anything unexpected is an error."""
         with (
             self._path(number).open("rb") as stream,
             np.load(stream, allow_pickle=False) as file,
@@ -310,5 +311,5 @@ class Checkpoint:
 
 
 def _storable(column: np.ndarray) -> np.ndarray:
-    """Texts as numpy's own: as objects they would be pickled."""
+    """Text columns as numpy strings; objects would be pickled."""
     return column.astype(str) if column.dtype == object else column

@@ -1,4 +1,4 @@
-"""Second pass over a run's inputs: check together what was read, before any long work."""
+"""Second pass over a run's inputs: check everything together before any long work."""
 
 import logging
 from collections.abc import Iterable
@@ -33,27 +33,27 @@ from jaxrefine.refine.scoring import Score
 
 log = logging.getLogger("jaxrefine")
 
-# A micrograph, the map of the correlation's mean, and the map of its spread.
+# A micrograph, its mean map, and its variance or standard deviation map.
 Files = tuple[Path, Path, Path]
-# Files -> rows of the table that need them, in order of appearance.
+# Files -> rows of the table that use them, in order of appearance.
 Groups = dict[Files, np.ndarray]
 
-# Voxel sizes in headers are rounded; half a percent shifts nothing that can be seen.
+# Voxel sizes in headers are rounded; half a percent has no visible effect.
 _VOXEL_SIZE_TOLERANCE = 0.005
 _MAX_IMAGE_ERRORS = 20
 
 
 @dataclass(frozen=True, eq=False)
 class CheckedInputs:
-    """What the configuration and what it names make together, without errors.
+    """The inputs of a run after all checks.
 
     Attributes:
         start: Starting values of the table's rows, as they are scored.
-        groups: Rows of the table by the images that they need.
-        maps_hold_variance: Otherwise they hold the standard deviation.
-        template_pixel_size_angstrom: Taken as the template's voxel size, per row.
-        grid: Offsets that are searched.
-        score: How to correlate.
+        groups: Rows of the table by the images that they use.
+        maps_hold_variance: Whether the maps hold variances, not standard deviations.
+        template_pixel_size_angstrom: Voxel size of the template, per row.
+        grid: The search grid.
+        score: The score.
     """
 
     start: StartingValues
@@ -65,10 +65,10 @@ class CheckedInputs:
 
 
 def check_together(config: Config, named: NamedInputs) -> CheckedInputs:
-    """Check all that was read, and that its images exist and fit; and warn of oddities.
+    """Check all that was read, that its images exist and match; warn of oddities.
 
     Raises:
-        InputError: With every error found.
+        InputError: With all errors.
     """
     table, errors = named.table, ErrorCollector()
     start = table.start()
@@ -111,7 +111,7 @@ def check_together(config: Config, named: NamedInputs) -> CheckedInputs:
 
 
 def _group_rows(table: ParticleTable, path_map: PathMap) -> Groups:
-    """Rows by the files that they need, found as by `resolve_paths`."""
+    """Rows by the files that they use, found as by `resolve_paths`."""
     groups: dict[Files, list[int]] = {}
     columns = (
         table.micrograph_paths,
@@ -129,7 +129,7 @@ def _group_rows(table: ParticleTable, path_map: PathMap) -> Groups:
 
 
 def _as_leopard_em_reads(start: StartingValues) -> StartingValues:
-    """One mean pixel size for every CTF, and u the larger defocus whatever the angle."""
+    """One mean pixel size for all CTFs, and u as the larger defocus whatever the angle."""
     mean = np.full_like(start.pixel_size_angstrom, start.pixel_size_angstrom.mean())
     larger_first = -np.sort(-start.defocus_angstrom, axis=-1)
     return replace(start, pixel_size_angstrom=mean, defocus_angstrom=larger_first)
@@ -138,7 +138,7 @@ def _as_leopard_em_reads(start: StartingValues) -> StartingValues:
 def _warn_of_voxel_size(
     voxel_size_angstrom: float | None, template_pixel_size_angstrom: np.ndarray
 ) -> None:
-    """Warn where the template's header disagrees with the size it is taken to have."""
+    """Warn if the template's header disagrees with the voxel size that is used."""
     if voxel_size_angstrom is None:
         return
     for taken in np.unique(template_pixel_size_angstrom):
@@ -152,7 +152,7 @@ def _warn_of_voxel_size(
 
 
 def _warn_of_aberrations(table: ParticleTable) -> None:
-    """Say which aberrations of the table are ignored."""
+    """Warn of aberrations in the table that are ignored."""
     for name, count in ignored_aberrations(table).items():
         log.warning(
             "%s of %d particles is ignored, and kept in the table (ignore_aberrations)",
@@ -162,15 +162,15 @@ def _warn_of_aberrations(table: ParticleTable) -> None:
 
 
 def _check_images(groups: Groups, table: ParticleTable, side: int) -> None:
-    """Check that every micrograph and its maps exist and fit together.
+    """Check that every micrograph and its maps exist and match.
 
     Args:
         groups: Files -> rows.
-        table: Whose rows they are.
-        side: Side of the template; maps have one position per template inside.
+        table: The particle table.
+        side: Side of the template; maps have one value per position of the template.
 
     Raises:
-        InputError: With every error, or the first ones and how many more there are.
+        InputError: With all errors, or the first ones and the number of further ones.
     """
     errors = ErrorCollector()
     for (micrograph, *maps), rows in groups.items():
@@ -194,7 +194,7 @@ def _check_images(groups: Groups, table: ParticleTable, side: int) -> None:
                     )
     try:
         errors.raise_any()
-    except InputError as error:  # a folder that was moved: all images of it
+    except InputError as error:  # all images of a folder that was moved
         if len(error.errors) <= _MAX_IMAGE_ERRORS:
             raise
         more = len(error.errors) - _MAX_IMAGE_ERRORS
@@ -204,10 +204,10 @@ def _check_images(groups: Groups, table: ParticleTable, side: int) -> None:
 
 
 def _check_whitening(config: Config, images: Iterable[Path]) -> None:
-    """Refuse a whitening filter whose limit leaves no bin of the spectrum to whiten.
+    """Refuse a whitening filter with a limit below all bins of the spectrum.
 
     Raises:
-        InputError: If so.
+        InputError: The limit is too low.
     """
     settings = build_filters(config).whitening
     if settings is None or settings.max_freq is None:
@@ -226,10 +226,10 @@ def _check_whitening(config: Config, images: Iterable[Path]) -> None:
 
 
 def _check_pixel_sizes(config: Config, start: StartingValues, grid: SearchGrid) -> None:
-    """Refuse a search that would come to pixel sizes of zero or less.
+    """Refuse a search that includes pixel sizes of zero or less.
 
     Raises:
-        InputError: If so.
+        InputError: A pixel size is not positive.
     """
     smallest = smallest_pixel_angstrom(start, grid)
     if smallest <= 0:
@@ -242,7 +242,7 @@ def _check_pixel_sizes(config: Config, start: StartingValues, grid: SearchGrid) 
 
 
 def _extreme_rows(table: ParticleTable, start: StartingValues) -> str:
-    """Where the rows are by which the grids of a score are made."""
+    """Locations of the rows that determine the grids of a score."""
     defocus = np.abs(start.defocus_angstrom).max(axis=-1)
     rows = defocus.argmax(), start.optics.voltage_kv.argmin()
     of_defocus, of_voltage = (table.locate(int(row)) for row in rows)

@@ -1,6 +1,6 @@
-"""What a search and a polish found, as columns of the particle table: nowhere else.
+"""Conversion of the results of search and polish to columns of the particle table.
 
-A field of `Refined` that the schema gives a column needs no word here.
+A field of `Refined` with a column in the schema needs no code here.
 """
 
 import itertools
@@ -19,12 +19,12 @@ from jaxrefine.refine.scoring import Score
 
 Columns = dict[str, np.ndarray]
 
-# What a polish changes and the grid's best is kept of.
+# Columns that a polish changes and whose value at the best grid point is kept.
 _OF_GRID = [c.name.removeprefix("grid_") for c in COLUMNS if c.name.startswith("grid_")]
 
 
 def status_name(status: Status) -> str:
-    """A status as tables have it."""
+    """The name of a status in tables."""
     return status.name.lower()
 
 
@@ -35,16 +35,16 @@ def columns_of_search(
     grid: SearchGrid,
     score: Score,
 ) -> Columns:
-    """What a search found of particles that it refined.
+    """Columns for the results of the search.
 
     Args:
-        refined: Of n particles; leaves of numpy.
-        start: Where all rows of the table started, as the table has it.
-        rows: Theirs.
-        grid: What was searched.
-        score: Whose box was.
+        refined: Results for n particles, as numpy arrays.
+        start: Starting values of all rows, as in the table.
+        rows: Rows of these particles.
+        grid: The grid that was searched.
+        score: The score, whose box was searched.
     """
-    # Exact numbers of the grid, in place of float32 sums.
+    # Exact numbers of the grid instead of float32 sums.
     at_pixel_size, at_defocus = refined.grid_index[:, 0], refined.grid_index[:, 1]
     defocus = np.asarray(grid.defocus_angstrom)[at_defocus]
     pixel_size = np.asarray(grid.pixel_size_angstrom)[at_pixel_size]
@@ -60,13 +60,13 @@ def columns_of_search(
 def columns_of_polish(
     polished: Polished, refined: Refined, searched: Columns, free: Sequence[str]
 ) -> Columns:
-    """What a polish made of it: polished values, what they replace, and standard errors.
+    """Columns for the results of the polish: new values, replaced values, standard errors.
 
     Args:
-        polished: Of the particles that the search refined; leaves of numpy.
-        refined: What the search found.
-        searched: The same, from `columns_of_search`.
-        free: The parameters that were polished; NaN for what was not.
+        polished: Results for the particles that were searched, as numpy arrays.
+        refined: Results of the search.
+        searched: The same as columns, from `columns_of_search`.
+        free: The free parameters of the polish; columns of others are NaN.
     """
     best, errors = polished.refined, polished.errors
     there, before = best.alignment, refined.alignment
@@ -76,7 +76,7 @@ def columns_of_polish(
     position = np.asarray(there.position_px, np.float64)
     whole = np.rint(position)
     shift = position - whole
-    # The micrograph's defocus: the rest is the relative one's.
+    # Defocus of the micrograph: the absolute minus the relative defocus.
     astigmatism = np.asarray(there.defocus_angstrom, np.float64)
     astigmatism = astigmatism - relative_defocus[:, None]
     angle = np.asarray(there.astigmatism_deg, np.float64)
@@ -111,7 +111,7 @@ def columns_of_polish(
 
 
 def _of_fields(refined: Refined) -> Columns:
-    """The fields that are columns as they are."""
+    """Columns that are fields of `Refined`."""
     return {c.name: getattr(refined, field) for field, c in REFINED_FIELDS.items()}
 
 

@@ -1,7 +1,6 @@
-"""Tables refined against several references become one, with the probability of each.
+"""Comparison of references: combine the refined tables, with the probability of each.
 
-What is computed of a particle is in `refine.references`, what it means in
-`refine.reference_likelihood`.
+The computations are in `refine.references`, their theory in `refine.reference_likelihood`.
 """
 
 import time
@@ -53,21 +52,21 @@ def compare(
     json_progress: bool = False,
     stop: Stop | None = None,
 ) -> ReferenceSummary:
-    """Compare references of the same particles, and write the table of both.
+    """Compare references of the same particles, and write the combined table.
 
     Args:
-        configs: Of each reference the configuration it was refined with.
-        tables: Of each the refined table.
+        configs: For each reference, the configuration of its refinement.
+        tables: For each reference, the refined table.
         output: The table to write.
-        priors: As `Config.reference_priors`.
+        priors: As in `Config.reference_priors`.
         quiet: Show no progress.
-        json_progress: Log it as events.
-        stop: Is asked between batches.
+        json_progress: Log progress as events.
+        stop: Called between batches.
 
     Raises:
-        InputError: With every error of tables and configurations; or the table cannot be
+        InputError: With all errors of tables and configurations; or the table cannot be
             written.
-        Stopped: Asked to.
+        Stopped: The run was asked to stop.
     """
     started = time.monotonic()
     refined, inputs = _read(configs, tables)
@@ -124,13 +123,13 @@ def _read(
 
 
 def _common_envelope(refined: Mapping[str, ParticleTable]) -> np.ndarray:
-    """One B for all references of a particle: else they would differ by more than shape."""
+    """One B for all references of a particle, so that only their shapes differ."""
     b = np.stack([table.numbers("template_envelope_b") for table in refined.values()])
     return np.nan_to_num(b).mean(axis=0)
 
 
 def _searched(inputs: RunInputs) -> tuple[str, ...]:
-    """What the search left between its steps."""
+    """The parameters that the comparison fits: what the search leaves between its steps."""
     pixel_sizes, defoci, orientations = inputs.grid.shape
     searched = {
         "orientation": orientations > 1,
@@ -142,7 +141,7 @@ def _searched(inputs: RunInputs) -> tuple[str, ...]:
 
 
 def _start(table: ParticleTable) -> StartingValues:
-    """Refined poses; NaN where there is none."""
+    """Refined poses; NaN for particles that were not refined."""
     start = table.start()
     euler = start.euler_deg.copy()
     euler[~np.isfinite(table.numbers(_REFINED_Z))] = np.nan
@@ -157,7 +156,7 @@ def _fit(
     progress: Progress,
     stop: Stop,
 ) -> dict[str, np.ndarray]:
-    """Fields of `ReferenceFits` of all rows, and rotation, position and defocus."""
+    """Fields of `ReferenceFits` for all rows, and rotation, position and defocus."""
     done: list[np.ndarray] = []
     parts: list[ReferenceFits] = []
     with progress, jax.default_device(first.mesh.devices.flat[0]):
@@ -185,7 +184,7 @@ def _fit(
 def _in_order(
     length: int, references: int, rows: list[np.ndarray], parts: list[ReferenceFits]
 ) -> dict[str, np.ndarray]:
-    """Rows whose images cannot be read stay NaN."""
+    """Results in the order of the table; rows with unreadable images stay NaN."""
 
     def of(get, *shape: int) -> np.ndarray:
         values = np.full((length, references, *shape), np.nan)
@@ -230,7 +229,7 @@ def _columns(
         "reference_log_ratio": decided.log_ratio,
         "reference_overlap": np.where(np.isfinite(decided.log_ratio), overlap, np.nan),
     }
-    # Defocus of the micrograph: what a row's absolute one holds over its relative one.
+    # Defocus of the micrograph: the difference of a row's absolute and relative defocus.
     of_micrograph = start.defocus_angstrom.mean(axis=-1) - start.relative_defocus_angstrom
     for number, (name, table) in enumerate(zip(names, tables, strict=True)):
         known = np.isfinite(fits["z_score"][:, number])

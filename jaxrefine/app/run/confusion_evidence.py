@@ -1,4 +1,4 @@
-"""Which confusion do the scores speak for, and do they say enough to name one?"""
+"""Decides which confusion the scores support, and whether the evidence is sufficient."""
 
 import math
 from collections.abc import Sequence
@@ -10,29 +10,29 @@ import numpy as np
 from jaxrefine.app.run.confusions import Confusion
 from jaxrefine.app.run.score_changes import FALLEN
 
-# A confusion is named where it gives so much of the table's z, and so much more than the
-# present one. Other filters, whole pixels and rounded tables cost less than the one; of
-# the best of a hundred trials in noise the median over 8 particles rises by less than
-# the other.
+# A confusion is named if it restores this fraction of the table's z, and raises the present
+# z by this factor. Other filters, whole pixels and rounded tables cost less than the first;
+# the best of a hundred trials in noise raises the median of 8 particles by less than the
+# second.
 _RESTORED, _RISEN = 0.8, 1.3
-# How often noise may reach the z at which one is named, of all that are tried.
+# Probability with which noise may reach the z at which a confusion is named, in all trials.
 _BY_CHANCE = 1e-3
-# Confusions that differ by less cannot be told apart: a share; and, over √particles, by
-# what the medians of two z-scores differ whose noise is not the same.
+# Confusions whose z differs by less cannot be distinguished: as a fraction; and, divided by
+# √particles, as the difference of medians of z-scores with different noise.
 _SAME, _SAME_Z = 0.03, 1.5
-# Ratios to the table's z that scatter by less are as good as any.
+# Scatter of the ratios to the table's z below which confusions count as equally good.
 _STEADY = 0.05
 
 
 @dataclass(frozen=True)
 class Tried:
-    """A confusion, and what the particles score without it.
+    """A confusion, and the scores of the particles after it is undone.
 
     Attributes:
-        confusion: That was undone.
+        confusion: The confusion that was undone.
         z: Median z-score.
-        scatter: Of the particles' ratios to their table's z, the median distance from
-            their median. Where a confusion is the right one each particle comes back.
+        scatter: Median absolute deviation of the ratios to the table's z. It is small if
+            the confusion is the right one, which restores every particle.
     """
 
     confusion: Confusion
@@ -42,13 +42,13 @@ class Tried:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known before any confusion is undone.
+    """The scores before any confusion is undone.
 
     Attributes:
         z: Present median z-score.
-        table_z: The table's; NaN where it has none.
-        particles: How many were scored.
-        positions: How many each was scored at.
+        table_z: Median z-score in the table; NaN if it has none.
+        particles: Number of particles that were scored.
+        positions: Number of positions at which each was scored.
     """
 
     z: float
@@ -58,7 +58,7 @@ class Evidence:
 
 
 def scatter(z: np.ndarray, table_z: np.ndarray) -> float:
-    """See `Tried`; 0 where the table does not say."""
+    """See `Tried`; 0 if the table has no z-scores."""
     known = np.isfinite(table_z) & (table_z > 0)
     if not known.any():
         return 0.0
@@ -67,10 +67,11 @@ def scatter(z: np.ndarray, table_z: np.ndarray) -> float:
 
 
 def noise_level(positions: int) -> float:
-    """z-score that the best of so many positions reaches where nothing is, and one more.
+    """z-score above which the best of so many positions is not noise.
 
-    The expected maximum of n normal numbers is below √(2 ln n); neighbours are correlated,
-    so that it is well below. Hardly ever does a median of several exceed it.
+    The expected maximum of n independent normal numbers is below √(2 ln n), and that of
+    correlated neighbours is lower still. The level is 1 higher, which the median of several
+    particles hardly ever exceeds in noise.
     """
     return math.sqrt(2 * math.log(positions)) + 1
 
@@ -78,8 +79,8 @@ def noise_level(positions: int) -> float:
 def chance_level(positions: int, particles: int, trials: int) -> float:
     """Median z-score that the best of some trials in noise hardly ever reaches.
 
-    Half of the particles must exceed it, each at one of its positions, in one of the
-    trials (all taken as independent).
+    Half of the particles must exceed it, each at one of its positions, in one of the trials
+    (all taken as independent).
     """
     half = (particles + 1) // 2
     each = _BY_CHANCE / (max(trials, 1) * math.comb(particles, half))
@@ -88,16 +89,16 @@ def chance_level(positions: int, particles: int, trials: int) -> float:
 
 
 def agrees(z: float, table_z: float, noise_z: float) -> bool:
-    """Whether a median z-score is what the table says; without that, above noise."""
+    """Whether a median z agrees with the table's; if that is unknown, exceeds noise."""
     return z >= (FALLEN * table_z if np.isfinite(table_z) else noise_z)
 
 
 def decide(known: Evidence, tried: Sequence[Tried]) -> tuple[list[Tried], Tried | None]:
-    """Of the confusions tried, those that restore the score; otherwise the nearest.
+    """Select the confusions that restore the score, or the one that comes nearest.
 
     Returns:
-        The most likely, and with it those that cannot be told from it; and, where there is
-        none, the one that gives most, if that is more than noise.
+        The most likely confusion with those that cannot be distinguished from it; and, if
+        there is none, the one with the highest score, if that exceeds noise.
     """
     noise = noise_level(known.positions)
     table_says = np.isfinite(known.table_z)
@@ -112,7 +113,7 @@ def decide(known: Evidence, tried: Sequence[Tried]) -> tuple[list[Tried], Tried 
         best = good[0].z
         margin = max(_SAME * best, _SAME_Z / math.sqrt(known.particles))
         alike = [each for each in good if each.z >= best - margin]
-        # Sorting is stable: the highest first among the steady.
+        # Sorting is stable: among equally steady ones the highest comes first.
         return sorted(alike, key=lambda each: max(each.scatter, _STEADY)), None
     if ordered and ordered[0].z >= max(noise, _RISEN * known.z):
         return [], ordered[0]

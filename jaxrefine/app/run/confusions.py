@@ -1,8 +1,8 @@
-"""The known confusions of conventions: what each of them would have done to a data set.
+"""The known confusions of conventions, and their effect on a data set.
 
-Each entry says what to change so that a table, an image or a template that was made by
-another convention becomes right, and what to tell a user for whom that helps. Nothing here
-scores: `convention_check` tries them one at a time.
+Each entry states how to change a table, image or template that was made with another
+convention so that it becomes right, and what to tell the user if this helps. Scoring is in
+`convention_check`, which tries one confusion at a time.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,24 +16,24 @@ from jaxrefine.io.table import StartingValues
 from jaxrefine.refine.prepare import Micrograph
 
 _BINNINGS = (2.0, 3.0, 4.0)
-# A pixel size is tried this far to both sides.
+# Pixel sizes are tried up to this fraction to both sides.
 _PIXEL_SIZE_REACH = 0.12
-# No electron microscope of proteins is used beyond.
+# Limits of the defocus in electron microscopy of proteins.
 _LARGEST_DEFOCUS_ANGSTROM = 100_000.0
 _SMALLEST_DEFOCUS_ANGSTROM = 500.0
-# Nor does a sample extend further along the beam.
+# The largest extent of a sample along the beam.
 _LARGEST_RELATIVE_DEFOCUS_ANGSTROM = 5_000.0
 
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """Some particles of one micrograph, with all that their scores depend on.
+    """Some particles of one micrograph, with everything that their scores depend on.
 
     Attributes:
-        start: Starting values, of these particles alone.
-        micrograph: Filtered, with its maps.
-        template: What is looked for.
-        template_pixel_size_angstrom: Voxel size that it is taken to have, per particle.
+        start: Starting values of these particles.
+        micrograph: The filtered micrograph, with its maps.
+        template: The template.
+        template_pixel_size_angstrom: Voxel size of the template, per particle.
         template_follows: Whether that is the pixel size of the table.
     """
 
@@ -46,12 +46,12 @@ class Sample:
 
 @dataclass(frozen=True, eq=False)
 class Confusion:
-    """One thing that may have been taken for another.
+    """One thing that may have been mistaken for another.
 
     Attributes:
         name: Completes "… z is 11.0 in place of 3.3": "with the contrast inverted".
-        remedy: What is wrong then, and what to set or change.
-        undo: The sample as it should have been; None where that makes no sense for it.
+        remedy: What is wrong in this case, and what to set or change.
+        undo: Returns the sample without the confusion; None if it does not apply.
     """
 
     name: str
@@ -60,12 +60,12 @@ class Confusion:
 
 
 def known_confusions(sample: Sample, inverted: bool) -> Iterator[Confusion]:
-    """All but pixel sizes that may be tried on a sample.
+    """All confusions to try on a sample, except pixel sizes.
 
-    Those that make no sense for it give None.
+    Those that do not apply return None.
 
     Args:
-        sample: As configured.
+        sample: The sample as configured.
         inverted: Whether the configuration inverts the contrast.
     """
     yield _contrast(inverted)
@@ -85,7 +85,7 @@ def _contrast(inverted: bool) -> Confusion:
 
 
 def _with(change: Callable[[StartingValues], dict[str, Any] | None]):
-    """Undo by other starting values."""
+    """Make an `undo` from a change of the starting values."""
 
     def undo(sample: Sample) -> Sample | None:
         values = change(sample.start)
@@ -105,7 +105,7 @@ def _defocus() -> Iterator[Confusion]:
             size = np.abs(changed).max(axis=-1)
             sensible = np.median(size) >= _SMALLEST_DEFOCUS_ANGSTROM
             sensible &= size.max() <= _LARGEST_DEFOCUS_ANGSTROM
-            if relative_too:  # or it changes nothing, or is in Å
+            if relative_too:  # otherwise it is the same, or already in Å
                 largest = np.abs(new).max()
                 sensible &= 0 < largest <= _LARGEST_RELATIVE_DEFOCUS_ANGSTROM
             return {"defocus_angstrom": changed} if sensible else None
@@ -312,8 +312,8 @@ def _angles() -> Iterator[Confusion]:
 
 
 def pixel_sizes(side: int) -> Iterator[Confusion]:
-    """Other pixel sizes of the images, and of a template of some side."""
-    # At half the template's radius a step is half a voxel.
+    """Other pixel sizes of the images, and of a template with this side."""
+    # At half the radius of the template, a step is half a voxel.
     step = min(0.01, 2 / side)
     count = round(_PIXEL_SIZE_REACH / step)
     near = [1 + step * i for i in range(-count, count + 1) if i]

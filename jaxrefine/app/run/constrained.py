@@ -1,8 +1,8 @@
-"""A constrained search: is a partner there, at a known place beside a refined particle?
+"""A constrained search for a partner at a known place beside each refined particle.
 
-It is a refinement of the partner's template in a table that is made here: the rows are the
-reference's, they start where the reference says that the partner is, and the statistic maps
-are those of a match with the partner's template.
+It is a refinement of the partner's template with a particle table that is made here. Its
+rows are those of the reference, its starting values the predicted poses of the partner, and
+its statistic maps those of a match with the partner's template.
 """
 
 import csv
@@ -31,21 +31,21 @@ log = logging.getLogger("jaxrefine")
 
 _MAPS = ("correlation_average_path", "correlation_variance_path")
 _MOST_NAMED = 5
-# Below this the two frames are one.
+# Below this distance the two frames count as the same.
 _SHORT_ANGSTROM = 5.0
 
 
-# --- Where the partner is looked for ------------------------------------------------
+# --- Predicted poses of the partner -------------------------------------------------
 
 
 def partner_from_reference(
     center_vector: tuple[float, float, float],
     euler_deg: Float[np.ndarray, "n 3"],
 ) -> Float[np.ndarray, "n 3"]:
-    """From the reference's centre to the partner's in the image's frame: Rᵀ·v, xyz in Å.
+    """Vector from reference to partner centre in the image frame: Rᵀ·v, xyz in Å.
 
     Args:
-        center_vector: The same in the volume's frame, v.
+        center_vector: The same vector in the volume frame, v.
         euler_deg: Orientations R of the references, image to volume.
     """
     return np.einsum("nji,j->ni", euler_to_matrix(euler_deg), np.asarray(center_vector))
@@ -54,7 +54,7 @@ def partner_from_reference(
 def _height_as_leopard_em(
     center_vector: tuple[float, float, float], euler_deg: Float[np.ndarray, "n 3"]
 ) -> Float[np.ndarray, " n"]:
-    """The height that Leopard-EM 1.2 takes: of R·v, the degrees in R taken as radians."""
+    """The height in Leopard-EM 1.2: that of R·v, with degrees in R taken as radians."""
     return euler_to_matrix(np.rad2deg(euler_deg))[:, 2] @ np.asarray(center_vector)
 
 
@@ -64,16 +64,16 @@ def predicted_table(
     reference: ParticleTable,
     constrained: ParticleTable,
 ) -> ParticleTable:
-    """The reference's table, with the partners' starts and statistic maps.
+    """The reference's table, with starting values and statistic maps of the partners.
 
     Args:
         config: The configuration.
-        constraint: What it says of the partner.
-        reference: Refined particles.
-        constrained: Of a match with the partner's template; only its maps are used.
+        constraint: Its section on the partner.
+        reference: Table of refined particles.
+        constrained: Table of a match with the partner's template; only its maps are used.
 
     Raises:
-        InputError: The second table names no maps of a micrograph of the first.
+        InputError: The second table has no maps of a micrograph of the first.
     """
     start, vector = reference.start(), constraint.center_vector
     offset = partner_from_reference(vector, start.euler_deg)
@@ -105,7 +105,7 @@ def predicted_table(
 def _maps_of(
     reference: ParticleTable, constrained: ParticleTable, config: Config
 ) -> dict[str, list[str]]:
-    """Of each row of the reference, the maps that the other table has of its image."""
+    """For each row of the reference, the maps that the other table has of its image."""
     images = _found(reference, "micrograph_path", config)
     theirs = _found(constrained, "micrograph_path", config)
     maps = [_map_texts(constrained, reference, name, config) for name in _MAPS]
@@ -117,12 +117,12 @@ def _maps_of(
                 f"of {constrained.micrograph_paths[row]} than a line before; a constrained "
                 "search needs those of one match"
             )
-    # The same file under another folder, where a name belongs to one alone.
+    # Otherwise by file name, if it is unique.
     names = Counter(image.name for image in by_path)
     by_name = {i.name: files for i, files in by_path.items() if names[i.name] == 1}
     chosen = [by_path.get(image) or by_name.get(image.name) for image in images]
     without = [row for row, files in enumerate(chosen) if files is None]
-    missing = {images[row]: row for row in reversed(without)}  # the first of each
+    missing = {images[row]: row for row in reversed(without)}  # first row of each
     if missing:
         raise InputError(
             f"{constrained.path}: no row is of {reference.micrograph_paths[row]} (named on "
@@ -135,7 +135,7 @@ def _maps_of(
 
 
 def _found(table: ParticleTable, column: str, config: Config) -> list[Path]:
-    """Where the files of a column are."""
+    """Resolved paths of the files in a column."""
     texts, beside = table.paths(column), table.path.absolute().parent
     found = resolve_paths(texts, beside=beside, path_map=config.path_map)
     return [Path(os.path.realpath(found[text])) for text in texts]
@@ -144,7 +144,7 @@ def _found(table: ParticleTable, column: str, config: Config) -> list[Path]:
 def _map_texts(
     table: ParticleTable, other: ParticleTable, column: str, config: Config
 ) -> list[str]:
-    """A column of paths, as another table may have them, too."""
+    """Texts of a column of paths, made valid for another table."""
     folders = {os.path.realpath(each.path.absolute().parent) for each in (table, other)}
     if len(folders) == 1:
         return table.paths(column)
@@ -156,15 +156,15 @@ def warn_of_template_frame(
     volume: Float[np.ndarray, "n n n"],
     voxel_size_angstrom: float,
 ) -> None:
-    """Warn where the template's density lies where the other frame would have it.
+    """Warn if the template's density is where it should be in the other frame.
 
     Args:
-        constraint: What says where it should be.
+        constraint: Section of the configuration that states the expected frame.
         volume: The template.
-        voxel_size_angstrom: Of it.
+        voxel_size_angstrom: Voxel size of the template.
     """
     vector = np.asarray(constraint.center_vector)
-    density = np.clip(volume, 0.0, None)  # of rings about the atoms nothing
+    density = np.clip(volume, 0.0, None)  # without negative rings around atoms
     places = np.arange(len(volume)) - len(volume) // 2
     sums = [density.sum(axis=axes) for axes in ((0, 1), (0, 2), (1, 2))]  # of x, y, z
     centre = np.array([each @ places for each in sums]) / density.sum()
@@ -190,13 +190,13 @@ def warn_of_template_frame(
     )
 
 
-# --- What is searched ---------------------------------------------------------------
+# --- Search grid --------------------------------------------------------------------
 
 
 def _offset_angles(
     constraint: ConstrainedConfig,
 ) -> tuple[Float[np.ndarray, "k 3"], Bool[np.ndarray, " k"]]:
-    """Euler angles of the offsets about the axis, and which are outermost."""
+    """Euler angles of the offsets about the axis, and a mask of the outermost."""
     chosen = constraint.orientation_refinement_config
     if not chosen.enabled:
         return np.zeros((1, 3)), np.zeros(1, bool)
@@ -214,28 +214,28 @@ def _offset_angles(
 def partner_orientations(
     constraint: ConstrainedConfig,
 ) -> tuple[Float[np.ndarray, "k 3 3"], Bool[np.ndarray, " k"]]:
-    """Offset rotations in the volume's frame, and which of them are outermost."""
+    """Offset rotations in the volume frame, and a mask of the outermost."""
     euler, at_edge = _offset_angles(constraint)
     axis = constraint.orientation_refinement_config.rotation_axis_euler_angles
     return about_axis(euler, axis), at_edge
 
 
-# --- Found or not -------------------------------------------------------------------
+# --- Decision -----------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
 class Constraint:
-    """What a constrained search asks of what was found.
+    """Criteria of a constrained search.
 
     Attributes:
-        table: Whose statistic maps are used.
-        offset_euler_deg: Of each orientation that is searched, the offset about the axis.
-        projections: Orientations and defoci that are searched per particle.
-        positions: Positions that are searched per projection.
-        false_positives: Expected per particle, where nothing is there.
-        center_vector: From the reference's centre to the partner's, Å.
-        side: Of the template in px.
-        in_reference_frame: Whether positions are the reference's.
+        table: The table whose statistic maps are used.
+        offset_euler_deg: Offset about the axis, for each orientation of the search.
+        projections: Number of orientations times defocus values searched per particle.
+        positions: Number of positions searched per projection.
+        false_positives: Expected number per particle if no partner is present.
+        center_vector: Vector from the reference's centre to the partner's, in Å.
+        side: Side of the template in px.
+        in_reference_frame: Whether positions are those of the reference.
     """
 
     table: ParticleTable
@@ -249,27 +249,27 @@ class Constraint:
 
     @property
     def correlations(self) -> int:
-        """Correlations per particle."""
+        """Number of correlations per particle."""
         return self.projections * self.positions
 
     @property
     def threshold(self) -> float:
-        """The z-score that noise exceeds `false_positives` times in so many correlations.
+        """z-score that noise exceeds `false_positives` times in all correlations.
 
-        They are taken as Gaussian and independent, as Leopard-EM does: neighbours are not,
-        so that fewer false positives come.
+        Correlations are taken as Gaussian and independent, as in Leopard-EM. Neighbours are
+        correlated, so that there are fewer false positives.
         """
         share = self.false_positives / self.correlations
         return -NormalDist().inv_cdf(share) if share < 1 else -math.inf
 
     def p_value(self, z_score: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-        """Probability that the best of all correlations of noise is at least as high."""
+        """Probability that the best of all correlations in noise is at least this high."""
         single = np.array([math.erfc(z / math.sqrt(2)) / 2 for z in z_score.tolist()])
         with np.errstate(divide="ignore"):
             return -np.expm1(self.correlations * np.log1p(-single))
 
     def describe(self) -> list[str]:
-        """What is asked, a line each."""
+        """Description of the criteria, one line each."""
         return [
             f"{self.projections:,} projections x {self.positions:,} positions = "
             f"{self.correlations:,} correlations per particle; found: z above "
@@ -279,12 +279,12 @@ class Constraint:
     def columns(
         self, refined: Refined, found: dict[str, np.ndarray], pixel_size: np.ndarray
     ) -> dict[str, np.ndarray]:
-        """Of each particle, the offset of the best, and whether the partner was found.
+        """For each particle, the offset of the best, and whether the partner was found.
 
         Args:
-            refined: What the search found; leaves of numpy.
+            refined: Results of the search, as numpy arrays.
             found: The same as columns.
-            pixel_size: Of each particle in Å.
+            pixel_size: Pixel size of each particle in Å.
         """
         orientation = np.asarray(refined.grid_index)[:, 2]
         z_score = np.asarray(refined.z_score, np.float64)
@@ -305,7 +305,7 @@ class Constraint:
         }
 
     def parameters(self) -> dict[str, float]:
-        """What the threshold comes from, under Leopard-EM's names."""
+        """The numbers that determine the threshold, with Leopard-EM's names."""
         return {
             "num_projections": self.projections,
             "num_px": self.positions,
@@ -318,12 +318,12 @@ class Constraint:
 def build_constraint(
     config: Config, table: ParticleTable, grid: SearchGrid
 ) -> Constraint | None:
-    """What is asked of what a constrained search finds; None for a refinement.
+    """Criteria of a constrained search; None for a refinement.
 
     Args:
         config: The configuration.
-        table: Whose statistic maps are used.
-        grid: What is searched.
+        table: The table whose statistic maps are used.
+        grid: The search grid.
     """
     constraint = config.constraint
     if constraint is None:
@@ -343,7 +343,7 @@ def build_constraint(
 
 
 def side_files(output: Path) -> tuple[Path, Path]:
-    """Beside the table, under Leopard-EM's names: partners that were found; parameters."""
+    """Files beside the table, with Leopard-EM's names: found partners, and parameters."""
     stem = output.stem
     return (
         output.with_name(f"{stem}_above_threshold.csv"),
@@ -352,7 +352,7 @@ def side_files(output: Path) -> tuple[Path, Path]:
 
 
 def write_parameters(path: Path, constraint: Constraint) -> None:
-    """Write what the threshold comes from: a header, and a row."""
+    """Write the numbers that determine the threshold: a header, and a row."""
     parameters = constraint.parameters()
     with atomic_open(path, encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(parameters), lineterminator="\n")

@@ -1,8 +1,8 @@
-"""Do the particles score, at the poses of their table, what the table says they do?
+"""Checks that particles reach the scores of their table at the poses of their table.
 
-Where they do not, the known confusions of conventions are tried, one at a time, and the
-one that restores the score is named. Reading a micrograph is the caller's, who hands in
-how: `pipeline`, which checks the start of each run, does it its own way.
+If they do not, the known confusions of conventions are tried, one at a time, and the one
+that restores the score is named. The caller passes the function that reads a micrograph;
+`pipeline`, which checks the start of each run, passes its own.
 """
 
 import logging
@@ -51,21 +51,21 @@ from jaxrefine.refine.refine import best_in_box
 log = logging.getLogger("jaxrefine")
 
 _PARTICLES, _MICROGRAPHS = 8, 4
-# Grids of a score beyond this, and beyond the run's own, take too long for a trial.
+# Grids of a score that exceed this and those of the run take too long for a trial.
 _WIDEST_PX = 1600
 
 
 @dataclass(frozen=True)
 class MicrographCheck:
-    """The particles of one micrograph at their table's poses.
+    """Scores of the particles of one micrograph at the poses of their table.
 
     Attributes:
-        files: Of the micrograph.
-        particles: How many were scored.
-        table_z: Their median z-score in the table; NaN where it has none.
-        z: Their median z-score now, over the positions of the box.
-        sound: Whether the two agree; without the first, whether z is above noise.
-        wrong_maps: What the statistic maps show to be wrong, in words; empty: nothing.
+        files: The micrograph and its maps.
+        particles: Number of particles that were scored.
+        table_z: Their median z-score in the table; NaN if it has none.
+        z: Their median z-score now, at the best position in the box.
+        sound: Whether the two agree or, without the first, whether z is above noise.
+        wrong_maps: Description of errors of the statistic maps; empty if there are none.
     """
 
     files: Files
@@ -78,13 +78,13 @@ class MicrographCheck:
 
 @dataclass(frozen=True)
 class Check:
-    """What was found.
+    """Result of the check.
 
     Attributes:
-        micrographs: Those that were looked at.
-        noise_z: The z-score that the best position of a box of noise reaches.
+        micrographs: The micrographs that were checked.
+        noise_z: z-score of the best position in a box of noise.
         restoring: Confusions that restore the score, the best first.
-        nearest: Otherwise, the one that comes nearest.
+        nearest: If there are none, the confusion that comes nearest.
     """
 
     micrographs: list[MicrographCheck]
@@ -94,7 +94,7 @@ class Check:
 
     @property
     def sound(self) -> bool:
-        """Whether there is nothing to warn of."""
+        """Whether there is nothing to warn about."""
         return all(each.sound and not each.wrong_maps for each in self.micrographs)
 
 
@@ -102,12 +102,12 @@ class Check:
 def check_conventions(
     inputs: RunInputs, prepare: PrepareFiles, numbers: Sequence[int] | None = None
 ) -> Check:
-    """Score some of the best particles at their table's poses.
+    """Score some of the best particles at the poses of their table.
 
     Args:
         inputs: The run.
         prepare: Reads and filters a micrograph with its maps.
-        numbers: Micrographs to look at; None: some of them, evenly spread.
+        numbers: Micrographs to check; None takes some of them, evenly spread.
 
     Raises:
         InputError: A file of these micrographs cannot be read.
@@ -141,7 +141,7 @@ def check_conventions(
     known = Evidence(each.z, each.table_z, each.particles, positions)
     tried: list[Tried] = []
     restoring, nearest = [], None
-    # Pixel sizes are many: only where nothing else helps.
+    # There are many pixel sizes to try, so only if nothing else helps.
     for confusions in (
         _all_but_pixel_sizes(inputs, prepare, each.files, sample),
         pixel_sizes(sample.template.side),
@@ -154,7 +154,7 @@ def check_conventions(
 
 
 def best_rows(rows: np.ndarray, z: np.ndarray) -> np.ndarray:
-    """Of some rows, those with the highest z-scores, in rising order."""
+    """Of the given rows, those with the highest z-scores, in rising order."""
     order = np.argsort(-np.nan_to_num(z[rows], nan=-np.inf), kind="stable")
     return np.sort(rows[order[:_PARTICLES]])
 
@@ -174,12 +174,12 @@ def _sample(inputs: RunInputs, micrograph: Micrograph, rows: np.ndarray) -> Samp
 
 
 def _z(inputs: RunInputs, sample: Sample) -> np.ndarray:
-    """Each particle's best z-score in its box; NaN: they cannot be scored."""
+    """Each particle's best z-score in its box; NaN if they cannot be scored."""
     count = len(sample.start.position_px)
     nothing = jnp.zeros(1)
     grid = SearchGrid(jnp.eye(3)[None], jnp.zeros(1, bool), nothing, nothing)
     start = sample.start
-    # Few different sizes of cuts, so that one compilation serves most confusions.
+    # Few different sizes of the padded box, so that most confusions share a compilation.
     wide = replace(
         start,
         defocus_angstrom=_power_above(np.abs(start.defocus_angstrom), 1.5),
@@ -193,7 +193,7 @@ def _z(inputs: RunInputs, sample: Sample) -> np.ndarray:
     widest = max(_WIDEST_PX, *usual.filter_grid, *usual.padded_box)
     if max(*score.filter_grid, *score.padded_box) > widest:
         return np.full(count, np.nan)
-    # As many as any other sample, for the same reason.
+    # The same number of particles for all samples, for the same reason.
     rows = np.minimum(np.arange(_PARTICLES), count - 1)
     with jax.default_device(inputs.mesh.devices.flat[0]):
         particles = cut_particles(
@@ -209,7 +209,7 @@ def _z(inputs: RunInputs, sample: Sample) -> np.ndarray:
 
 
 def _power_above(values: np.ndarray, base: float) -> np.ndarray:
-    """The next power of a base, at or above each of some positive values."""
+    """The smallest power of `base` that is not below, for positive values."""
     positive = np.maximum(values, 1e-3)
     return base ** np.ceil(np.log(positive) / math.log(base) - 1e-9)
 
@@ -230,7 +230,7 @@ def _tried(
     table_z: np.ndarray,
     confusions: Iterable[Confusion],
 ) -> Iterator[Tried]:
-    """What the sample scores without each confusion that makes sense for it."""
+    """Scores of the sample without each confusion that applies to it."""
     for confusion in confusions:
         changed = confusion.undo(sample)
         if changed is not None and np.isfinite(z := _z(inputs, changed)).all():
@@ -238,13 +238,13 @@ def _tried(
 
 
 class StartWatch:
-    """Compares the first particles of a run with their table, and checks where they fall.
+    """Compares the first particles of a run with their table, and checks those that fell.
 
     Args:
         inputs: The run.
         prepare: As for `check_conventions`.
-        enabled: False never looks; nor is it done in a constrained search, whose table has
-            the scores of another template.
+        enabled: False disables it. It is also disabled in a constrained search, in which
+            the table has the scores of another template.
     """
 
     def __init__(self, inputs: RunInputs, prepare: PrepareFiles, *, enabled: bool = True):
@@ -255,13 +255,13 @@ class StartWatch:
         self._waiting = enabled and inputs.constraint is None
 
     def see(self, number: int, rows: np.ndarray, z: np.ndarray, *, last: bool) -> None:
-        """Take the refined z-scores of a batch; warn, once, where the first ones fell.
+        """Take the refined z-scores of a batch; warn, once, if the first ones fell.
 
         Args:
-            number: Of its micrograph.
-            rows: Of the batch.
-            z: Their refined z-scores; NaN: not refined.
-            last: Whether the micrograph has no more.
+            number: Number of the micrograph.
+            rows: Rows of the batch.
+            z: Their refined z-scores; NaN for particles not refined.
+            last: Whether this is the last batch of the micrograph.
         """
         if not self._waiting:
             return
@@ -283,14 +283,14 @@ class StartWatch:
         )
         try:
             check = check_conventions(self._inputs, self._prepare, [number])
-        except InputError:  # of a file: that is said where its particles are refined
+        except InputError:  # of a file; reported when its particles are refined
             return
         for line in format_problems(check):
             log.warning("%s", line)
 
 
 def format_check(check: Check) -> list[str]:
-    """What was found, a line for each micrograph and for each thing that is wrong."""
+    """Results of the check: a line for each micrograph and each problem."""
     lines = []
     for each in check.micrographs:
         count = f"{each.particles} particle{'s' if each.particles > 1 else ''}"
@@ -308,7 +308,7 @@ def format_check(check: Check) -> list[str]:
 
 
 def format_problems(check: Check) -> list[str]:
-    """What is wrong, and what to do about it; empty where all is sound."""
+    """The problems, and what to do about them; empty if there are none."""
     lines = []
     bad = [each for each in check.micrographs if not each.sound]
     if bad:

@@ -1,4 +1,4 @@
-"""Warnings of what makes a run much slower than it need be."""
+"""Warnings of settings that make a run much slower than necessary."""
 
 import logging
 from dataclasses import replace
@@ -13,14 +13,14 @@ from jaxrefine.refine.scoring import Score
 
 log = logging.getLogger("jaxrefine")
 
-# Px more than the template, of which 4 to 24 are usual; time goes by its square.
+# Margins of the box over the template in px; 4 to 24 are usual. Time grows as its square.
 _USUAL_MARGIN_PX, _LARGE_MARGIN_PX = 24, 64
-_FAR_DEFOCUS = 2.0  # times the median
-_DEAR = 2.0  # times the pixels of a cut
+_FAR_DEFOCUS = 2.0  # times the median defocus
+_DEAR = 2.0  # times the number of pixels of a padded box
 
 
 def warn_of_box(config: Config) -> None:
-    """Warn of a box that searches positions as far off as other particles."""
+    """Warn of a box that is so large that its positions may reach other particles."""
     box = config.particle_stack.extracted_box_size
     side = config.particle_stack.original_template_size[0]
     if max(box) - side <= _LARGE_MARGIN_PX:
@@ -48,14 +48,14 @@ def warn_of_defocus(
     grid: SearchGrid,
     score: Score,
 ) -> None:
-    """Warn of particles whose defocus alone makes everyone's cut larger.
+    """Warn of particles whose large defocus enlarges the padded box of all particles.
 
     Args:
         config: The configuration.
         table: The particle table.
         start: Starting values of its rows.
-        grid: Offsets that are searched.
-        score: As wide as all rows ask for.
+        grid: The search grid.
+        score: The score, with grids that are large enough for all rows.
     """
     largest = np.abs(start.defocus_angstrom).max(axis=-1)
     median = float(np.median(largest))

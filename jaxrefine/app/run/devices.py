@@ -1,4 +1,4 @@
-"""The machine that the program runs on, and what the library leaves alone of JAX."""
+"""Set-up of JAX for the program, which the library does not do: devices, cache, dtype."""
 
 import logging
 import math
@@ -20,12 +20,12 @@ log = logging.getLogger("jaxrefine")
 def use_cpu_cores() -> None:
     """Make one CPU device of each core, before JAX looks for devices.
 
-    Within one device much of a search runs on one core; several devices share it out.
-    A number that the user has set, by `JAX_NUM_CPU_DEVICES` or in `XLA_FLAGS`, stays; and
-    so do the devices where JAX has looked for them before, as in a notebook.
+    On a single device much of a search uses one core only. A number set by the user, in
+    `JAX_NUM_CPU_DEVICES` or `XLA_FLAGS`, is respected; and nothing changes if JAX has
+    already looked for devices, as in a notebook.
     """
     forced = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
-    # JAX gives its settings their names at run time.
+    # JAX defines its settings at run time.
     already = jax.config.jax_num_cpu_devices  # pyright: ignore[reportAttributeAccessIssue]
     if forced or already > 0:
         return
@@ -37,8 +37,8 @@ def use_cpu_cores() -> None:
 
 @contextmanager
 def float32_only() -> Iterator[None]:
-    """The program computes in float32; `JAX_ENABLE_X64` is set aside meanwhile."""
-    # JAX gives its settings their names at run time.
+    """Compute in float32; `JAX_ENABLE_X64` is suspended in this context."""
+    # JAX defines its settings at run time.
     wanted = jax.config.jax_enable_x64  # pyright: ignore[reportAttributeAccessIssue]
     if not wanted:
         yield
@@ -52,7 +52,7 @@ def float32_only() -> Iterator[None]:
 
 
 def free_bytes(device: Device) -> float:
-    """Memory that is free on a device; of a CPU, what its devices share."""
+    """Free memory of a device; for a CPU, that of the machine, which its devices share."""
     if device.platform == "cpu":
         return min(psutil.virtual_memory().available, memory_left_bytes())
     stats = device.memory_stats()
@@ -62,14 +62,14 @@ def free_bytes(device: Device) -> float:
 
 
 def use_compilation_cache(setting: str) -> Path | None:
-    """Keep compiled programs on disk, so that the next run need not compile.
+    """Keep compiled programs on disk, so that later runs need not compile them.
 
     Args:
-        setting: "auto": the user's cache folder, or `JAX_COMPILATION_CACHE_DIR` where
-            that is set. "off". Anything else is a folder.
+        setting: "auto": the user's cache folder, or `JAX_COMPILATION_CACHE_DIR` if it is
+            set. "off": no cache. Anything else is a folder.
 
     Returns:
-        The folder; None where there is no cache.
+        The folder; None without a cache.
     """
     if setting == "off":
         jax.config.update("jax_enable_compilation_cache", False)
@@ -80,6 +80,6 @@ def use_compilation_cache(setting: str) -> Path | None:
     else:
         folder = Path(setting)
     jax.config.update("jax_compilation_cache_dir", str(folder))
-    # Also what compiles in no time: a run has some dozens of small programs.
+    # Including programs that compile quickly, of which a run has dozens.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     return folder

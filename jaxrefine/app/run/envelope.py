@@ -1,7 +1,7 @@
-"""The template's envelope of a run: as configured, or estimated from its best particles.
+"""The template envelope of a run: as configured, or estimated from its best particles.
 
-What comes of it is added to the B of every row, so that search, polish, standard errors and
-landscapes all see it.
+It is added to the B factor of every row and thus affects search, polish, standard errors
+and score landscapes.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,28 +21,28 @@ from jaxrefine.refine.envelope_study import FIRST_B_ANGSTROM2, EnvelopeStudy
 from jaxrefine.refine.polish import Polish
 from jaxrefine.refine.refine import refine_within_memory
 
-# Rows of the table, and the particles in them; all of one length.
+# Rows of the table, and their particles; all batches have the same length.
 Batches = Iterator[tuple[Int[np.ndarray, " n"], Particles]]
 Extract = Callable[[RunInputs, Int[np.ndarray, " n"]], Batches]
 
 _FEWEST, _MOST = 20, 40
-# Of an envelope that is given, of what a polish writes.
+# Added to the description of a configured envelope, which the run does not test.
 _UNTESTED = (
     ", as configured: where the particles fall off faster, standard errors are too small "
     "and the z-scores to expect in other data too high (template_envelope: auto tests it)"
 )
-_SIGMAS = 2.0  # that a B, or a gain, must exceed to be believed
+_SIGMAS = 2.0  # significance that a B, or a gain, must exceed
 
 
 @dataclass(frozen=True)
 class Envelope:
-    """What was found, and what is done about it.
+    """The template envelope of a run.
 
     Attributes:
-        extra_b_angstrom2: B that is added to the table's; 0 for none.
-        text: The same in words, and why.
-        expected: Standard errors to expect of the particles that it was found from, in
-            words; empty where nothing was estimated.
+        extra_b_angstrom2: B factor that is added to the table's; 0 for none.
+        text: Description of the envelope and of the reasons for it.
+        expected: Description of the standard errors to expect for the particles from which
+            it was estimated; empty if it was not estimated.
     """
 
     extra_b_angstrom2: float
@@ -52,11 +52,11 @@ class Envelope:
 
 @float32_only()
 def find_envelope(inputs: RunInputs, extract: Extract) -> Envelope:
-    """The envelope that a run uses.
+    """Determine the envelope that a run uses.
 
     Args:
         inputs: The run.
-        extract: Gives the particles of some rows, in batches that fit the devices.
+        extract: Extracts the particles of some rows, in batches that fit the devices.
     """
     chosen = inputs.template_envelope
     untested = _UNTESTED if inputs.polish is not None else ""
@@ -85,7 +85,7 @@ def find_envelope(inputs: RunInputs, extract: Extract) -> Envelope:
 def use_envelope(
     inputs: RunInputs, extra_b_angstrom2: float | Float[np.ndarray, " n"]
 ) -> RunInputs:
-    """The run with an envelope beside the table's B: one, or one for each row."""
+    """The run with a B factor added to the table's: one for all rows, or one for each."""
     optics = inputs.start.optics
     b = optics.b_factor_angstrom2 + extra_b_angstrom2
     optics = eqx.tree_at(lambda o: o.b_factor_angstrom2, optics, b)
@@ -97,7 +97,7 @@ def _unchanged(reason: str) -> Envelope:
 
 
 def _best_rows(inputs: RunInputs) -> Int[np.ndarray, " n"]:
-    """Rows of the highest z-scores, in the table's order."""
+    """Rows with the highest z-scores, in the order of the table."""
     refined, matched = (
         inputs.table.numbers(name) for name in ("refined_scaled_mip", "scaled_mip")
     )
@@ -109,7 +109,7 @@ def _best_rows(inputs: RunInputs) -> Int[np.ndarray, " n"]:
 def _study(
     inputs: RunInputs, extract: Extract, rows: Int[np.ndarray, " n"]
 ) -> EnvelopeStudy:
-    """Some particles, searched."""
+    """Search some particles for an `EnvelopeStudy`."""
     batches, layout = [], inputs.layout
     for _, particles in extract(inputs, rows):
         found, layout = refine_within_memory(
@@ -123,7 +123,7 @@ def _study(
         batches.append((particles, found))
     return EnvelopeStudy(
         batches=batches,
-        # Either finds the same B; a second one only for it would double the memory.
+        # Either template gives the same B, and another copy would need more memory.
         template=inputs.smooth_template or inputs.template,
         grid=inputs.grid,
         score=inputs.score,
@@ -135,7 +135,7 @@ def _study(
 def _expected(
     errors: Float[np.ndarray, " p"], parameters: tuple[str, ...], z: float
 ) -> str:
-    """The errors that a refinement will leave, for who chooses ranges and steps."""
+    """Description of the standard errors to expect, for choosing ranges and steps."""
     at = parameter_slices(parameters)
     words = []
     if "orientation" in at:
@@ -156,7 +156,7 @@ def _decide(
     z_with: Float[np.ndarray, " n"],
     z_without: Float[np.ndarray, " n"],
 ) -> Envelope:
-    """Whether an estimate is used, in words."""
+    """Decide whether an estimate is used, and describe why."""
     b, sigma = found.extra_b_angstrom2, found.sigma_angstrom2
     gain = z_with - z_without
     error = float(gain.std(ddof=1) / np.sqrt(len(gain)))

@@ -25,7 +25,7 @@ class Calibration:
 
     Attributes:
         prepare_s: Reading and filtering one micrograph.
-        first_s: The first batch, its programs compiled or found in the cache.
+        first_s: The first batch, including compilation or loading from the cache.
         batch_s: The same batch again.
     """
 
@@ -44,7 +44,7 @@ def calibrate(inputs: RunInputs) -> Calibration:
     rows = next(iter(inputs.groups.values()))[: inputs.particles_at_once]
     times = [time.perf_counter()]
     with jax.default_device(inputs.mesh.devices.flat[0]):
-        # The first time, preparing compiles too.
+        # The first preparation includes compilation.
         for _ in range(2):
             ((_, micrograph),) = micrographs(inputs, {0: rows})
             times.append(time.perf_counter())
@@ -65,15 +65,15 @@ def format_work(
 
     Args:
         inputs: The run.
-        left: Particles left in each micrograph.
-        measured: None leaves the time out.
+        left: Number of particles left in each micrograph.
+        measured: Measured times; None omits the duration.
     """
     at_once, particles = inputs.particles_at_once, sum(left.values())
     lines = [f"{particles * inputs.poses:,} correlations in total"]
     if measured is None:
         return lines
     batches = sum(math.ceil(count / at_once) for count in left.values())
-    # Micrographs are prepared by threads while others are searched.
+    # Threads prepare micrographs while others are searched.
     ahead = inputs.threads
     preparing = sum(count > 0 for count in left.values()) * measured.prepare_s / ahead
     seconds = max(batches * measured.batch_s, preparing) + measured.first_s
@@ -131,13 +131,13 @@ def format_output(
 
 
 def particles_left(results: Results) -> dict[int, int]:
-    """Of each micrograph, by its number."""
+    """Number of particles left, by number of the micrograph."""
     groups = results.inputs.groups.values()
     return {n: int((~results.done[rows]).sum()) for n, rows in enumerate(groups)}
 
 
 def _duration(seconds: float) -> str:
-    """In the unit that fits: 40 s, 12 min, 3.5 h."""
+    """A duration in a suitable unit: 40 s, 12 min, 3.5 h."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     if seconds < 6000:

@@ -1,4 +1,4 @@
-"""Standard errors to expect of a table's particles, before anything is searched."""
+"""Expected standard errors of a table's particles, before anything is searched."""
 
 import jax
 import jax.numpy as jnp
@@ -18,10 +18,11 @@ from jaxrefine.refine.pose_errors import standard_errors
 
 @float32_only()
 def expected_errors(inputs: RunInputs) -> ExpectedErrors | None:
-    """Medians over the best particles of one micrograph, at their table's poses and z.
+    """Medians over the best particles of one micrograph, at the table's poses and z-scores.
 
-    By the Fisher information, with the table's B: where the signal falls off faster, errors
-    are larger. None where the table has no z-scores, or the image says nothing.
+    They follow from the Fisher information with the table's B factor. If the signal decays
+    faster with frequency, the errors are larger. None if the table has no z-scores, or the
+    image holds no information.
 
     Raises:
         InputError: A file of the micrograph cannot be read.

@@ -1,4 +1,4 @@
-"""One file taken for another: maps, template, micrograph, and what the maps hold."""
+"""Confusions of files: maps, template, micrograph, and the kind of the maps."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -17,9 +17,10 @@ from jaxrefine.physics.slices import make_template
 from jaxrefine.physics.support import middle
 from jaxrefine.refine.prepare import Micrograph
 
-# Others of the table's that are tried in a file's place.
+# Number of other files of the table that are tried in place of a file.
 _OTHER_FILES = 8
-# A map's values and the table's, in standard deviations: half precision rounds to 0.001.
+# Largest difference of a map's values from the table's, in standard deviations: half
+# precision rounds to 0.001.
 _SAME_MAP = 0.01
 
 # Reads and filters a micrograph with its maps.
@@ -27,7 +28,7 @@ PrepareFiles = Callable[[RunInputs, Files], Micrograph]
 
 
 def other_statistics(inputs: RunInputs) -> Iterator[Confusion]:
-    """The maps of the spread read the other way."""
+    """The standard deviation maps read as variances, or the reverse."""
     if inputs.reproduces_leopard_em:  # which divides by neither
         return
     if inputs.maps_hold_variance:
@@ -69,7 +70,7 @@ def other_templates(inputs: RunInputs) -> Iterator[Confusion]:
 
 
 def other_axes(inputs: RunInputs) -> Iterator[Confusion]:
-    """The template's axes in the reverse order, as its header or a program has them."""
+    """The template with its axes in reverse order."""
 
     def undo(sample: Sample) -> Sample | None:
         try:
@@ -91,7 +92,7 @@ def other_axes(inputs: RunInputs) -> Iterator[Confusion]:
 def other_micrographs(
     inputs: RunInputs, prepare: PrepareFiles, files: Files
 ) -> Iterator[Confusion]:
-    """Other micrographs of the table in the place of this one."""
+    """Other micrographs of the table in place of this one."""
     shape = image_shape(files[0], warn=False)
     others = dict.fromkeys(each[0] for each in inputs.groups if each[0] != files[0])
     alike = [path for path in others if image_shape(path, warn=False) == shape]
@@ -114,7 +115,7 @@ def other_micrographs(
 def wrong_maps(
     inputs: RunInputs, micrograph: Micrograph, rows: np.ndarray, files: Files
 ) -> str:
-    """Report maps of a micrograph that differ from the values in the table."""
+    """Describe how the maps of a micrograph contradict the values in the table."""
     spread = np.asarray(micrograph.corr_std)
     if inputs.reproduces_leopard_em or inputs.maps_hold_variance:
         spread = spread**2
@@ -144,13 +145,13 @@ def wrong_maps(
 def _off_the_table(
     inputs: RunInputs, mean: np.ndarray, spread: np.ndarray, rows: np.ndarray
 ) -> float:
-    """How far maps are off a table, in standard deviations; NaN where it does not say.
+    """Difference of maps from a table, in standard deviations; NaN if unknown.
 
     Args:
         inputs: The run.
-        mean: Map of the mean.
-        spread: Map of the variance or standard deviation, as in its file.
-        rows: Of particles that lie in it.
+        mean: The mean map.
+        spread: The map of variance or standard deviation, as in its file.
+        rows: Rows of particles in this micrograph.
     """
     table = inputs.table
     y, x = (np.rint(table.numbers(name)[rows]).astype(int) for name in ("pos_y", "pos_x"))
@@ -162,7 +163,7 @@ def _off_the_table(
     use = said & inside & (columns[1] > 0)
     if not said.any() or mean.shape != spread.shape:
         return float("nan")
-    if 2 * use.sum() <= said.sum():  # beyond the image
+    if 2 * use.sum() <= said.sum():  # most positions are outside the image
         return float("inf")
     expected_mean, expected_spread = (column[use] for column in columns)
     off = np.abs(mean[y[use], x[use]] - expected_mean) / expected_spread

@@ -1,4 +1,4 @@
-"""What a run's numbers depend on, in a form that can be kept and compared."""
+"""Fingerprint of everything that a run's numbers depend on, to be stored and compared."""
 
 import dataclasses
 import hashlib
@@ -14,7 +14,7 @@ from jaxrefine.app.run.inputs import RunInputs
 from jaxrefine.app.run.read import envelope_path
 from jaxrefine.data import InputError
 
-# Where files are and what computes does not change numbers; what the files hold does.
+# Paths and devices do not change the numbers; the content of the files does.
 _WITHOUT_EFFECT = (
     "calibrate",
     "computational_config",
@@ -34,7 +34,7 @@ Stamp = list[list[str | int]]
 
 
 def fingerprint(inputs: RunInputs) -> Fingerprint:
-    """What all particles of a run depend on; the images come with `image_stamp`."""
+    """Everything that all particles of a run depend on; for images see `image_stamp`."""
     settings = dict(_settings(inputs.config))
     files = {"particle table": inputs.table.path, "template": inputs.template_path}
     if inputs.constraint is not None:
@@ -51,7 +51,7 @@ def fingerprint(inputs: RunInputs) -> Fingerprint:
 
 
 def _settings(section: Section, parent: str = "") -> Iterator[tuple[str, Any]]:
-    """Keys with dots, and their values."""
+    """Keys, joined by dots, and their values."""
     for field in dataclasses.fields(section):
         key = f"{parent}{field.name}"
         value = getattr(section, field.name)
@@ -72,7 +72,7 @@ def _content(path: Path) -> str:
 
 
 def image_stamp(files: Files) -> Stamp:
-    """Name, size and time of change of each image; they are too large to read twice."""
+    """Name, size and modification time of each image; hashing them would take too long."""
     stamp: Stamp = []
     for path in files:
         try:
@@ -84,12 +84,12 @@ def image_stamp(files: Files) -> Stamp:
 
 
 def digest(made_from: Fingerprint) -> str:
-    """A short text that differs where fingerprints differ."""
+    """A short text that differs between different fingerprints."""
     return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
 
 
 def differences(earlier: Mapping[str, Any], now: Fingerprint) -> Iterator[str]:
-    """What has changed, each in some words."""
+    """Descriptions of the differences."""
     if earlier["jaxrefine"] != now["jaxrefine"]:
         yield f"jaxrefine was {earlier['jaxrefine']} and is {now['jaxrefine']}"
     before, after = earlier["config"], now["config"]

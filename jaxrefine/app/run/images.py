@@ -1,4 +1,4 @@
-"""A micrograph and its statistic maps as they come, and what is odd in them."""
+"""Reading and cleaning a micrograph and its statistic maps, with warnings of oddities."""
 
 import logging
 from pathlib import Path
@@ -14,7 +14,7 @@ from jaxrefine.refine.clean import CleanMicrograph, clean_micrograph
 log = logging.getLogger("jaxrefine")
 
 _ENOUGH_PIXELS = 1_000_000  # for quartiles
-# Quartiles of normal noise are so far from its median.
+# Distance of the quartiles of normal noise from its median, in standard deviations.
 _QUARTILE = 0.6745
 
 
@@ -28,18 +28,18 @@ def read_images(
 ) -> tuple[
     Float[np.ndarray, "Ny Nx"], Float[np.ndarray, "My Mx"], Float[np.ndarray, "My Mx"]
 ]:
-    """Read three files, with a warning of each for what is odd in it.
+    """Read three files, and warn of oddities in each.
 
     Args:
         micrograph: File of the image.
-        mean: File of the correlation's mean.
-        spread: File of its variance or standard deviation.
-        maps_hold_variance: Which of the two.
-        as_it_is: The micrograph is returned as it is, for `clean_image`.
+        mean: File of the mean map.
+        spread: File of the variance or standard deviation map.
+        maps_hold_variance: Whether it holds variances.
+        as_it_is: Return the micrograph unchanged, for `clean_image`.
 
     Returns:
-        The micrograph, its pixels that are not finite set to the mean of the others; the
-        mean map; and the standard deviation map, NaN where that is no positive number.
+        The micrograph, with pixels that are not finite set to the mean of the others; the
+        mean map; and the standard deviation map, NaN where it is not a positive number.
 
     Raises:
         InputError: A file cannot be read.
@@ -113,7 +113,7 @@ def _without_dead_pixels(
 def _warn_of_far_pixels(image: Float[np.ndarray, "Ny Nx"], path: Path) -> None:
     """Warn about outlier pixels, which distort spectrum and scores; they are kept."""
     lowest, highest = float(image.min()), float(image.max())
-    if not np.isfinite(highest):  # no pixel is finite: reported already
+    if not np.isfinite(highest):  # no pixel is finite, which was reported already
         return
     if lowest == highest:
         log.warning("%s: is constant: nothing can be refined", path)
@@ -121,7 +121,7 @@ def _warn_of_far_pixels(image: Float[np.ndarray, "Ny Nx"], path: Path) -> None:
     some = image.ravel()[:: max(1, image.size // _ENOUGH_PIXELS)]
     least, low, middle, high, most = np.quantile(some, (0.001, 0.25, 0.5, 0.75, 0.999))
     deviation = (high - low) / (2 * _QUARTILE)
-    if deviation == 0:  # sparse counts, most of them 0
+    if deviation == 0:  # sparse counts, mostly 0
         deviation = float(some[(some >= least) & (some <= most)].std())
     farthest = max(highest - middle, middle - lowest)
     if farthest <= FAR * deviation or deviation == 0:

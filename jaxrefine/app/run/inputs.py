@@ -1,7 +1,7 @@
-"""A run that has passed every check, with all but the micrographs in memory.
+"""The inputs of a run: everything except the micrographs, checked and in memory.
 
-Three passes: read what the configuration names, check it together, build the objects of
-the core. Below these nobody asks the configuration what to compute.
+There are three passes: read what the configuration names, check everything together, and
+build the objects of the core. Later code does not use the configuration's search settings.
 """
 
 from dataclasses import dataclass, replace
@@ -41,38 +41,38 @@ from jaxrefine.refine.polish import Polish
 from jaxrefine.refine.scoring import Score
 from jaxrefine.refine.sharding import PARTICLES, Device, device_mesh, replicate
 
-# Orientations of a constrained search that are all scored exactly.
+# Largest number of orientations of a constrained search that are all scored exactly.
 _MOST_EXACT = 1024
 
 
 @dataclass(frozen=True, eq=False)
 class RunInputs:
-    """All that a run needs.
+    """Everything that a run needs.
 
     Attributes:
         config: The configuration.
         table: The particle table.
         start: Starting values of its rows, as they are scored.
-        groups: Rows of the table by the images that they need.
-        maps_hold_variance: Otherwise they hold the standard deviation.
+        groups: Rows of the table by the images that they use.
+        maps_hold_variance: Whether the maps hold variances, not standard deviations.
         template_path: File of the template.
-        template: The template, or its middle if that holds its signal, on every device.
+        template: The template, or the trimmed template, on every device.
         smooth_template: The same with cubic slices, for the polish; None without polish.
-        template_pixel_size_angstrom: Voxel size that it is taken to have, per row.
+        template_pixel_size_angstrom: Voxel size of the template, per row.
         filters: Filters of the micrograph.
-        global_filtering: Whether they are applied to it as a whole.
-        grid: Offsets that are searched, on every device.
-        score: How to correlate.
-        layout: Of the search, for the memory of the devices.
-        polish: How the grid's best are polished; None where they are not.
-        template_envelope: B beside the table's, or how to come by it; of a file the
-            template has it already.
-        contrast_is_inverted: Whether the images' contrast is taken the other way round.
-        point_group: Rotations that leave the template as it is, the identity first.
+        global_filtering: Whether they are applied to the whole micrograph.
+        grid: The search grid, on every device.
+        score: The score.
+        layout: Layout of the search, for the memory of the devices.
+        polish: Settings of the polish; None without polish.
+        template_envelope: B factor in addition to the table's, or how to find it. An
+            envelope from a file is already applied to the template.
+        contrast_is_inverted: Whether the contrast of the images is inverted.
+        point_group: Rotations that leave the template unchanged, the identity first.
         mesh: The devices.
-        threads: How many read and prepare micrographs.
-        output: Where the refined table goes, if it is written.
-        constraint: What makes a constrained search of it; None: a refinement.
+        threads: Number of threads that read and prepare micrographs.
+        output: The refined table, if it is written.
+        constraint: Criteria of a constrained search; None for a refinement.
     """
 
     config: Config
@@ -100,43 +100,43 @@ class RunInputs:
 
     @property
     def poses(self) -> int:
-        """Correlations per particle."""
+        """Number of correlations per particle."""
         return int(np.prod(self.grid.shape))
 
     @property
     def particles_at_once(self) -> int:
-        """Particles of a batch, over all devices."""
+        """Number of particles in a batch, over all devices."""
         return self.mesh.shape[PARTICLES] * self.layout.particles
 
     @property
     def scores_all_exactly(self) -> bool:
-        """Whether no orientation is passed over by its approximate score."""
+        """Whether no orientation is discarded by its approximate score."""
         return self.layout.rescored >= self.grid.shape[2]
 
     @property
     def template_side(self) -> int:
-        """Side of the template's file; the score's may be its middle."""
+        """Side of the template in its file; the score's template may be trimmed."""
         return self.config.particle_stack.original_template_size[0]
 
     @property
     def inputs(self) -> list[Path]:
-        """All files that the run reads, but for its configuration."""
+        """All files that the run reads, except its configuration."""
         images = (path for files in self.groups for path in files)
         curve = filter(None, [envelope_path(self.config)])
         return [self.table.path, self.template_path, *curve, *images]
 
     @property
     def reproduces_leopard_em(self) -> bool:
-        """Whether Leopard-EM's choices were asked for."""
+        """Whether Leopard-EM's choices were requested."""
         return self.config.reproduce == "leopard_em"
 
 
 @float32_only()
 def load_run(config: Config, output: Path | None = None) -> RunInputs:
-    """`load_inputs` for a run that writes: its output, too, is checked.
+    """`load_inputs` for a run that writes a table, whose output is checked as well.
 
     Raises:
-        InputError: With every error found.
+        InputError: With all errors.
     """
     errors = ErrorCollector()
     table = table_path(config)
@@ -161,16 +161,16 @@ def load_run(config: Config, output: Path | None = None) -> RunInputs:
 def load_inputs(
     config: Config, output: Path | None = None, *, smooth: bool = False
 ) -> RunInputs:
-    """Read and check everything but the micrographs' values.
+    """Read and check everything except the values of the micrographs.
 
     Args:
-        config: What to do.
+        config: The configuration.
         output: Overrides the configuration's output path; `load_run` checks it.
-        smooth: The whole template with cubic slices, for the search as well: that of a
-            comparison, in which all templates have one score.
+        smooth: Use the whole template with cubic slices also for the search: for a
+            comparison, in which all templates share one score.
 
     Raises:
-        InputError: With every error found.
+        InputError: With all errors.
     """
     named = read_named(config)
     checked = check_together(config, named)
@@ -185,7 +185,7 @@ def _build(
     output: Path,
     only_smooth: bool = False,
 ) -> RunInputs:
-    """Third pass: the objects of the core, on the devices."""
+    """Third pass: build the objects of the core, on the devices."""
     volume = named.volume
     with jax.default_device(named.devices[0]):
         voxel_size = float(checked.template_pixel_size_angstrom.min())
@@ -232,19 +232,19 @@ def _build(
 def _limit_devices_to_memory(
     devices: list[Device], templates: tuple[Template, Template | None]
 ) -> list[Device]:
-    """Of CPU devices, which share one memory, as many as it has copies of the templates."""
+    """Of CPU devices, which share one memory, as many as it can hold templates for."""
     if devices[0].platform != "cpu":
         return devices
     copy = sum(leaf.nbytes for leaf in jax.tree.leaves(templates))
-    # One copy is there already. A quarter of the memory, as searching needs some too.
+    # One copy exists already. A quarter of the memory, since the search needs some too.
     return devices[: 1 + int(free_bytes(devices[0]) / 4 / copy)]
 
 
 def _plan(config: Config, checked: CheckedInputs, devices: list[Device]) -> Layout:
-    """A layout for every particle of the run and the fullest of its devices."""
+    """A layout for all particles of the run and the device with the least free memory."""
     wanted, start = config.computational_config, checked.start
     count = checked.grid.shape[2]
-    # A partner turns too far for norms to be fitted over all orientations, which are few.
+    # A partner rotates too far for a fit of norms over all orientations, which are few.
     all_exactly = config.constraint is not None and count <= _MOST_EXACT
     on_cpu = devices[0].platform == "cpu"
     free = min(free_bytes(device) for device in devices)
@@ -263,13 +263,13 @@ def _plan(config: Config, checked: CheckedInputs, devices: list[Device]) -> Layo
 
 
 def _kind(device: Device) -> str:
-    """What a device is called; of CPUs that is "cpu", and they are called so, too."""
+    """Name of a device; CPUs are all named "cpu"."""
     kind, platform = device.device_kind, device.platform
     return kind if kind.lower() == platform else f"{kind} ({platform})"
 
 
 def describe(inputs: RunInputs) -> list[str]:
-    """What a run is about to do, a line each."""
+    """Description of what a run is about to do, one line each."""
     pixel_sizes, defoci, orientations = inputs.grid.shape
     device = inputs.mesh.devices.flat[0]
     held = "variances" if inputs.maps_hold_variance else "standard deviations"

@@ -1,4 +1,4 @@
-"""How the score falls off around refined particles, one thing changed at a time."""
+"""Score landscapes: z-scores around refined particles along one parameter at a time."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -19,22 +19,22 @@ from jaxrefine.data import InputError, Offsets, Particles, Template
 from jaxrefine.refine.differentiable import z_score
 from jaxrefine.refine.scoring import Score
 
-# What is changed, one at a time, and how far where the search does not say.
+# The parameters that are varied one at a time, and their range if it was not searched.
 LINES = {"tilt about x": 2.0, "tilt about y": 2.0, "in-plane": 1.5, "defocus": 200.0}
 _AXIS = {"tilt about x": 0, "tilt about y": 1, "in-plane": 2}
-_POINTS = 41  # on each line; odd, so that the best is one of them
+_POINTS = 41  # points on each line; odd, so that the refined value is one of them
 _AT_ONCE = 8
 
 
 @dataclass(frozen=True, eq=False)
 class Landscape:
-    """Scores along lines through one particle's best.
+    """z-scores along lines through the refined values of one particle.
 
     Attributes:
-        row: Of the table.
-        offset: Line -> where it was scored, from the refined value: degrees, or Å.
-        z: Line -> z-scores there.
-        z_at_best: z-score of the refined values.
+        row: Row of the table.
+        offset: Line -> offsets from the refined value, in degrees or Å.
+        z: Line -> z-scores at these offsets.
+        z_at_best: z-score at the refined values.
     """
 
     row: int
@@ -53,13 +53,13 @@ def landscapes(
     """Score particles around their refined values.
 
     Args:
-        config: Of the run that refined them; its own particle table is not read.
+        config: Configuration of the run that refined them; its particle table is not used.
         table: The refined table.
-        rows: Which of its particles.
-        shift_px: Sub-pixel rest (y, x) of all rows' positions.
+        rows: Rows of the particles.
+        shift_px: Sub-pixel shifts (y, x) of all rows' positions.
 
     Raises:
-        InputError: With every error of the configuration's inputs or the table's images.
+        InputError: With all errors of the configuration's inputs or the table's images.
     """
     inputs = load_refined(config, table)
     reach = _reach(config)
@@ -72,14 +72,14 @@ def landscapes(
 
 
 def load_refined(config: Config, table: Path) -> RunInputs:
-    """The inputs of a run that starts where a refined table has ended, with its envelope.
+    """Inputs of a run whose starting values are the results of another, with its envelope.
 
     Args:
-        config: Of the run that refined it; its own particle table is not read.
+        config: Configuration of the run that refined it; its particle table is not used.
         table: The refined table.
 
     Raises:
-        InputError: With every error found.
+        InputError: With all errors.
     """
     stack = replace(config.particle_stack, df_path=str(table.absolute()))
     inputs = load_inputs(replace(config, particle_stack=stack))
@@ -90,15 +90,15 @@ def load_refined(config: Config, table: Path) -> RunInputs:
 def each_particle(
     inputs: RunInputs, rows: Sequence[int], *, skip_unreadable: bool = False
 ) -> Iterator[tuple[int, Particles, Template]]:
-    """Row, particle and template of some rows, one after another: one device does.
+    """Iterate over row, particle and template of some rows, on one device.
 
     Args:
         inputs: From `load_refined`.
-        rows: Which of its particles.
-        skip_unreadable: Leave out those whose images cannot be read.
+        rows: Rows of the particles.
+        skip_unreadable: Omit particles whose images cannot be read.
 
     Raises:
-        InputError: Images cannot be read, and are not to be skipped.
+        InputError: Images cannot be read, and `skip_unreadable` is False.
     """
     device = inputs.mesh.devices.flat[0]
     template = jax.device_put(scored_with(inputs), device)
@@ -117,12 +117,12 @@ def each_particle(
 
 
 def scored_with(inputs: RunInputs) -> Template:
-    """The template that refined z-scores are of: the polish's, where there is one."""
+    """The template to which refined z-scores refer: the polish's, if there was one."""
     return inputs.template if inputs.smooth_template is None else inputs.smooth_template
 
 
 def _reach(config: Config) -> dict[str, float]:
-    """How far each line goes to either side: as far as was searched."""
+    """Range of each line to either side: the search range."""
     turn, defocus = config.orientation_refinement_config, config.defocus_refinement_config
     reach = dict(LINES)
     if turn.enabled:

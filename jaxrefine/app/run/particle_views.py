@@ -1,4 +1,4 @@
-"""What refined particles look like beside what the template is expected to look like."""
+"""Images of refined particles beside the projections of the template."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,24 +18,24 @@ from jaxrefine.physics.fourier import frequency_grid
 from jaxrefine.refine.refine import scores_in_box
 from jaxrefine.refine.scoring import Score
 
-# Where the Gaussian filter halves: finer, noise is all that one sees.
+# Resolution at which the Gaussian filter halves amplitudes; finer detail is mostly noise.
 LOW_PASS_ANGSTROM = 15.0
 _PIXELS_PER_LOW_PASS = 3
 _LARGEST_SIDE_PX = 128
-# Of the filter's largest value: below it the image holds nothing to be recovered.
+# Relative to the maximum of the filter; below it the image cannot be recovered.
 _LEAST_FILTER = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
 class ParticleView:
-    """One particle at its refined pose; images of the template's side, low-passed.
+    """One particle at its refined pose; low-passed images with the side of the template.
 
     Attributes:
-        row: Of the table.
+        row: Row of the table.
         image: The micrograph there, without its filters.
         projection: The template's projection times the CTF, scaled to fit the image.
-        difference: The image less that.
-        z: z-score at each position of the box (y, x), the refined one in the middle.
+        difference: Image minus projection.
+        z: z-score at each position of the box (y, x), with the refined one in the middle.
     """
 
     row: int
@@ -49,16 +49,16 @@ class ParticleView:
 def particle_views(
     config: Config, table: Path, rows: Sequence[int], shift_px: Float[np.ndarray, "n 2"]
 ) -> dict[int, ParticleView]:
-    """Row -> what is seen of it; without those whose images cannot be read.
+    """Row -> view of the particle, without those whose images cannot be read.
 
     Args:
-        config: Of the run that refined them; its own particle table is not read.
+        config: Configuration of the run that refined them; its particle table is not used.
         table: The refined table.
-        rows: Which of its particles.
-        shift_px: Sub-pixel rest (y, x) of all rows' positions.
+        rows: Rows of the particles.
+        shift_px: Sub-pixel shifts (y, x) of all rows' positions.
 
     Raises:
-        InputError: With every error of the configuration's inputs.
+        InputError: With all errors of the configuration's inputs.
     """
     inputs = load_refined(config, table)
     found: dict[int, ParticleView] = {}
@@ -77,10 +77,10 @@ def _seen(
 ) -> tuple[
     Float[Array, "n n"], Float[Array, "n n"], Float[Array, "n n"], Float[Array, "Y X"]
 ]:
-    """Image, projection and difference; and z-scores."""
+    """Image, projection, difference, and z-scores."""
     pixel_size = particle.alignment.pixel_size_angstrom
     expected, _ = score.matched_filter(particle, template, pixel_size)
-    # Both hold the micrograph's filter, which takes most of what an eye would see.
+    # Both contain the micrograph's filter, which suppresses most of the visible signal.
     weight = particle.filter_image
     there = weight > _LEAST_FILTER * jnp.max(weight)
     ky, kx = frequency_grid(score.padded_box)
@@ -106,7 +106,7 @@ def _seen(
 
     image, projection = shown(at_place), shown(expected)
     scale = jnp.sum(image * projection) / jnp.sum(projection**2)
-    # A particle may not be there at all: its projection is shown nonetheless.
+    # The projection is shown even if there is no particle.
     fitted = projection * jnp.where(jnp.isfinite(scale), scale, 0.0)
     z, _ = scores_in_box(particle, template, score)
     return image, projection * jnp.abs(scale), image - fitted, z
@@ -115,7 +115,7 @@ def _seen(
 def _smaller(
     image: Float[np.ndarray, "n n"], pixel_size_angstrom: float
 ) -> Float[np.ndarray, "h w"]:
-    """Means over blocks of pixels that are small beside what the low-pass has left."""
+    """Means over blocks of pixels that are small compared with the low-pass resolution."""
     side = len(image)
     wanted = int(LOW_PASS_ANGSTROM / _PIXELS_PER_LOW_PASS / pixel_size_angstrom)
     factor = max(1, wanted, -(-side // _LARGEST_SIDE_PX))

@@ -1,7 +1,7 @@
-"""A run, from configuration to refined table: `run` reads like its description.
+"""A run, from configuration to refined table. Start reading at `run`.
 
-Read and check everything; share the micrographs out; then per micrograph filter it, cut
-batches of boxes, search, and save; then write the table.
+Read and check everything, distribute the micrographs, then for each micrograph filter it,
+extract batches of particles, search, polish and save; finally write the table.
 """
 
 import logging
@@ -42,9 +42,9 @@ from jaxrefine.refine.significance import score_metric
 
 log = logging.getLogger("jaxrefine")
 
-# Within a micrograph too results are saved, so often; it may hold a thousand particles.
+# Interval between saves within a micrograph, which may hold a thousand particles.
 _SECONDS_BETWEEN_SAVES = 10.0
-# A network's file system may be late in showing what another machine has written.
+# Network file systems may show files of another machine with delay.
 _SECONDS_FOR_PARTS_TO_APPEAR = 120.0
 
 
@@ -62,26 +62,26 @@ def run(
 ) -> Summary | None:
     """Refine the particles that a configuration names, and write the refined table.
 
-    What is finished is kept beside the output while the run goes on (see `checkpoint`); a
-    run that finds such results of its own inputs continues from there.
+    Finished results are kept beside the output during the run (see `checkpoint`); a run
+    that finds such results of the same inputs resumes from them.
 
     Args:
         config: From `Config.load` or `Config.from_dict`.
         output: Overrides the configuration's output path.
         quiet: Show no progress.
-        json_progress: Log it as events, for `--json-progress`.
-        fresh: Delete what an earlier run left, and start over.
-        keep_parts: Keep them when the table is written, too: the same run is then done
-            when it is started again.
-        processes: The processes that share the work, from `join_processes`; None: alone.
-        after_each: Called after each micrograph of the first process but the last one.
+        json_progress: Log progress as events, for `--json-progress`.
+        fresh: Delete the checkpoint of an earlier run, and start again.
+        keep_parts: Keep the checkpoint after the table is written; starting the same run
+            again then ends at once.
+        processes: The processes that share the run, from `join_processes`; None for one.
+        after_each: Called in the first process after each micrograph but the last.
 
     Returns:
-        What was done; None in all processes but the first.
+        Summary of the results; None in all processes except the first.
 
     Raises:
-        InputError: Before any long work, with every error found.
-        Stopped: The run was asked to stop, or lost a process; what it finished is kept.
+        InputError: With all errors, before any long work.
+        Stopped: The run was asked to stop, or lost a process; finished results are kept.
     """
     started = time.monotonic()
     processes = processes or ProcessGroup()
@@ -109,7 +109,7 @@ def run(
     except Stopped as stopped:
         text = _how_to_continue(stopped, results, checkpoint, processes)
         raise Stopped(text, stopped.exit_code) from None
-    except InputError as error:  # such as a full disk
+    except InputError as error:  # for example a full disk
         raise _with_what_is_kept(error, checkpoint, results) from error
     finally:
         checkpoint.close(shared=processes.count > 1)
@@ -119,7 +119,7 @@ def run(
 def _begin(
     results: Results, checkpoint: Checkpoint, fresh: bool, count: int
 ) -> list[list[int]]:
-    """Take the folder of parts with what is there; the micrographs of each process."""
+    """Lock the checkpoint and load it; returns the micrographs of each process."""
     groups = results.inputs.groups
     checkpoint.begin(fresh=fresh)
     results.load(checkpoint, range(len(groups)))
@@ -138,7 +138,7 @@ def _begin(
 
 
 def envelope_of(inputs: RunInputs) -> Envelope:
-    """The envelope that the run's particles are refined with."""
+    """The envelope with which the run's particles are refined."""
     with jax.default_device(inputs.mesh.devices.flat[0]):
         return find_envelope(inputs, filled_batches)
 
@@ -151,9 +151,9 @@ def _refine_share(
     new_progress: Callable[..., Progress],
     after_each: Callable[[Results, Checkpoint], None] | None,
 ) -> None:
-    """Refine what is left of some micrographs, and save it as it comes."""
+    """Refine the remaining particles of some micrographs, and save results regularly."""
     inputs = results.inputs
-    if not processes.is_first:  # which has read all
+    if not processes.is_first:  # the first process has loaded everything
         results.load(checkpoint, numbers)
     files, groups = list(inputs.groups), list(inputs.groups.values())
     left = {number: groups[number][~results.done[groups[number]]] for number in numbers}
@@ -194,12 +194,12 @@ def _refine_share(
                         results.save(checkpoint, number, groups[number])
                         saved = time.monotonic()
                     processes.stop.check()
-            finally:  # also when asked to stop, or out of memory
+            finally:  # also after a request to stop, or if out of memory
                 results.save(checkpoint, number, groups[number])
 
 
 def _write(results: Results, checkpoint: Checkpoint, processes: ProcessGroup) -> None:
-    """Write the table, from all processes' results, in the order of the input."""
+    """Write the table with the results of all processes, in the order of the input."""
     inputs = results.inputs
     if processes.count > 1:
         patience = time.monotonic() + _SECONDS_FOR_PARTS_TO_APPEAR
@@ -217,7 +217,7 @@ def _write(results: Results, checkpoint: Checkpoint, processes: ProcessGroup) ->
 def _how_to_continue(
     stopped: Stopped, results: Results, checkpoint: Checkpoint, processes: ProcessGroup
 ) -> str:
-    """What a user is told of a run that ended early; process 0 tells it."""
+    """Message about resuming a run that ended early, printed by process 0."""
     if not processes.is_first:
         return ""
     kept = f"{results.done.sum()} of {len(results.done)} particles are"
@@ -231,7 +231,7 @@ def _how_to_continue(
 def _with_what_is_kept(
     error: InputError, checkpoint: Checkpoint, results: Results
 ) -> InputError:
-    """An error in the middle of the work, and what it has not cost."""
+    """An error during the run, with a note on the results that are kept."""
     if not (error.errors and results.done.any() and checkpoint.any_saved()):
         return error
     kept = (
@@ -260,7 +260,7 @@ def micrographs(
 def _result(
     number: int, particles: int, micrograph: "Future[Micrograph]"
 ) -> tuple[int, Micrograph | None]:
-    """What was read; None, and a word, where a file turned out to be damaged."""
+    """The prepared micrograph; None, with a warning, if a file is damaged."""
     try:
         return number, micrograph.result()
     except InputError as error:
@@ -269,7 +269,7 @@ def _result(
 
 
 def read_and_prepare(inputs: RunInputs, files: Files) -> Micrograph:
-    """A micrograph with its maps, filtered.
+    """Read a micrograph with its maps, and filter it.
 
     Raises:
         InputError: A file cannot be read.
@@ -282,7 +282,7 @@ def read_and_prepare(inputs: RunInputs, files: Files) -> Micrograph:
     if not mean.shape == std.shape == expected:
         raise InputError(f"{files[0]}: it or its maps have another shape than when checked")
     clean = clean_image(image, files[0]) if fill else None
-    with jax.default_device(inputs.mesh.devices.flat[0]):  # each thread has its own
+    with jax.default_device(inputs.mesh.devices.flat[0]):  # the setting is per thread
         return prepare_micrograph(
             jnp.asarray(image if clean is None else clean.image),
             jnp.asarray(mean),
@@ -300,7 +300,7 @@ def read_and_prepare(inputs: RunInputs, files: Files) -> Micrograph:
 def filled_batches(
     inputs: RunInputs, rows: np.ndarray
 ) -> Iterator[tuple[np.ndarray, Particles]]:
-    """Some rows and their particles, in batches filled up to one size; readable ones."""
+    """Rows and their particles, in batches padded to one size, without unreadable ones."""
     at_once = inputs.particles_at_once
     left = {
         number: np.intersect1d(members, rows)
@@ -315,7 +315,7 @@ def filled_batches(
 
 
 def _filled(inputs: RunInputs, micrograph: Micrograph, rows: np.ndarray) -> Particles:
-    """Some particles, filled up to one size, so that one compilation serves the run."""
+    """Some particles, padded to a fixed size, so that the run compiles once."""
     missing = inputs.particles_at_once - len(rows)
     filled = np.concatenate([rows, np.repeat(rows[-1:], missing)])
     valid = jnp.arange(len(filled)) < len(rows)
@@ -330,8 +330,8 @@ def in_batches(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
 def refine_batch(
     inputs: RunInputs, micrograph: Micrograph, rows: np.ndarray, layout: Layout
 ) -> tuple[tuple[Refined, Polished | None, np.ndarray | None], Layout]:
-    """The grid's best of one batch, polished, and the score's metric, as far as they are
-    wanted; and the layout that the devices' memory had room for."""
+    """Search and polish one batch, and compute the score's metric if it is needed; also
+    returns the layout that fitted into the devices' memory."""
     particles = _filled(inputs, micrograph, rows)
     refined, fitting = refine_within_memory(
         particles,
@@ -363,7 +363,7 @@ def refine_batch(
 
 
 def particles_of(inputs: RunInputs, files: Files, rows: np.ndarray) -> Particles:
-    """Some particles of one micrograph, as the search gets them.
+    """Some particles of one micrograph, as the search receives them.
 
     Raises:
         InputError: A file cannot be read.
@@ -377,7 +377,7 @@ def extract_rows(
     rows: np.ndarray,
     valid: jax.Array | None = None,
 ) -> Particles:
-    """Some particles of one micrograph, out of it; all of them valid if nothing is said."""
+    """Extract some particles from their micrograph; `valid` None means all are valid."""
     return cut_particles(
         micrograph,
         starting_alignment(inputs.start, rows),
@@ -391,10 +391,10 @@ def extract_rows(
 
 
 def _image_scale(inputs: RunInputs) -> float:
-    """Factor on filtered boxes: the contrast's sign, and Leopard-EM's normalisation."""
+    """Factor on filtered boxes: sign of the contrast, and Leopard-EM's normalisation."""
     sign = -1.0 if inputs.contrast_is_inverted else 1.0
     if not (inputs.reproduces_leopard_em and inputs.global_filtering):
         return sign
-    # With global filtering it counts the box's area as (H + 1)(W + 1).
+    # With global filtering Leopard-EM takes the box's area as (H + 1)(W + 1).
     height, width = inputs.score.box
     return sign * float(np.sqrt(height * width / ((height + 1) * (width + 1))))

@@ -1,6 +1,6 @@
-"""Processors and memory that a container, or a job, leaves to this process.
+"""Processors and memory that a container, or a cluster job, grants to this process.
 
-Control groups (Linux) limit both, and what counts cores or memory knows nothing of them.
+Control groups (Linux) limit both; the usual counts of cores and memory ignore them.
 """
 
 import os
@@ -12,17 +12,17 @@ _MEMBERSHIP = Path("/proc/self/cgroup")
 
 
 def usable_cores(*, root: Path = _ROOT, membership: Path = _MEMBERSHIP) -> int:
-    """Cores that this process may use: at least 1, at most those of its affinity.
+    """Number of cores that this process may use: 1 to the number in its affinity mask.
 
     Args:
-        root: Where the control groups are.
-        membership: File that names those of this process.
+        root: Root of the control groups' file system.
+        membership: File that names the groups of this process.
     """
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     for folder in _groups(root, membership, "cpu"):
         quota, period = _numbers(folder / "cpu.max", 2)
-        if quota is None:  # version 1, where -1 is no limit
+        if quota is None:  # version 1, in which -1 means no limit
             (quota,) = _numbers(folder / "cpu.cfs_quota_us", 1)
             (period,) = _numbers(folder / "cpu.cfs_period_us", 1)
         if quota is not None and period and quota > 0:
@@ -45,7 +45,7 @@ def memory_left_bytes(*, root: Path = _ROOT, membership: Path = _MEMBERSHIP) -> 
 
 
 def _groups(root: Path, membership: Path, controller: str) -> Iterator[Path]:
-    """Folders of the groups that this process is in, from its own to the outermost."""
+    """Folders of the groups of this process, from its own to the outermost."""
     try:
         lines = membership.read_text().splitlines()
     except OSError:
@@ -54,14 +54,14 @@ def _groups(root: Path, membership: Path, controller: str) -> Iterator[Path]:
         _, names, path = [*line.split(":", 2), "", ""][:3]
         if names and controller not in names.split(","):
             continue
-        top = root / controller if names else root  # version 1 has a tree for each
+        top = root / controller if names else root  # version 1 has one tree for each
         group = Path(path.lstrip("/"))
         for inner in (group, *group.parents):
             yield top / inner
 
 
 def _numbers(path: Path, count: int) -> list[float | None]:
-    """Whole numbers of a file; None for each that is not there, or is no number."""
+    """Whole numbers in a file; None for each that is missing or not a number."""
     try:
         words = path.read_text().split()[:count]
     except OSError:

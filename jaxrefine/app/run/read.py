@@ -19,17 +19,17 @@ from jaxrefine.refine.sharding import Device, select_devices
 
 @dataclass(frozen=True, eq=False)
 class NamedInputs:
-    """What a configuration names, each by itself without errors.
+    """The inputs that a configuration names, each checked by itself.
 
     Attributes:
         table: The particle table.
-        maps_table: The table of the match that made the statistic maps: `table`, but for a
-            constrained search.
+        maps_table: Table of the match that made the statistic maps. It is `table`, except
+            in a constrained search.
         template_path: File of the template.
         volume: The template: a cube of even side.
-        voxel_size_angstrom: Its voxel size by its header; None where that says none.
-        devices: What computes.
-        envelope: The template's, where the configuration names a file of it.
+        voxel_size_angstrom: Voxel size in its header; None if there is none.
+        devices: The devices for the run.
+        envelope: The template's envelope, if the configuration names a file of it.
     """
 
     table: ParticleTable
@@ -42,22 +42,22 @@ class NamedInputs:
 
 
 def table_path(config: Config) -> Path:
-    """Where the particle table is."""
+    """Path of the particle table."""
     return _resolved(config.particle_stack.df_path, config)
 
 
 def maps_table_path(config: Config) -> Path:
-    """Where the table is whose match made the statistic maps."""
+    """Path of the table whose match made the statistic maps."""
     if config.constraint is None:
         return table_path(config)
     return _resolved(config.constraint.particle_stack_constrained.df_path, config)
 
 
 def template_path(config: Config) -> Path:
-    """Where the template is.
+    """Path of the template.
 
     Raises:
-        InputError: There are several.
+        InputError: There are several templates.
     """
     if config.references:
         names = ", ".join(each.name for each in config.references)
@@ -69,7 +69,7 @@ def template_path(config: Config) -> Path:
 
 
 def envelope_path(config: Config) -> Path | None:
-    """Where the template's envelope is; None where it is no file."""
+    """Path of the template's envelope; None if it is not a file."""
     named = config.envelope_file
     return None if named is None else _resolved(named, config)
 
@@ -82,7 +82,7 @@ def read_named(config: Config) -> NamedInputs:
     """Read the table and the template, and find the devices.
 
     Raises:
-        InputError: With every error found.
+        InputError: With all errors.
     """
     errors = ErrorCollector()
     with errors, add_error_context(before=f"{config.source}: "):
@@ -115,23 +115,23 @@ def read_named(config: Config) -> NamedInputs:
 
 
 def _read_table(config: Config, text: str, section: str) -> ParticleTable:
-    """A particle table that a section names."""
+    """Read the particle table that a section names."""
     path = _resolved(text, config)
     _check_exists(path, text, f"{section}.df_path", config.source)
     return read_particle_table(path, ignore_aberrations=config.ignore_aberrations)
 
 
 def _check_exists(path: Path, text: str, key: str, source: str) -> None:
-    """Refuse a file of the configuration that is nowhere.
+    """Refuse a missing file of the configuration.
 
     Args:
-        path: Where `resolve_path` looked last.
-        text: The path as the configuration has it.
+        path: The last path tried by `resolve_path`.
+        text: The path in the configuration.
         key: Its key.
         source: The configuration.
 
     Raises:
-        InputError: If so.
+        InputError: The file does not exist.
     """
     if not os.path.exists(path):
         raise InputError(
@@ -141,10 +141,10 @@ def _check_exists(path: Path, text: str, key: str, source: str) -> None:
 
 
 def _read_template(path: Path, config: Config) -> tuple[np.ndarray, float | None]:
-    """The template volume and its header's voxel size in Å, checked.
+    """The template volume and the voxel size in its header in Å, checked.
 
     Raises:
-        InputError: If it is no cube of the configured even side, not finite, or constant.
+        InputError: It is not a cube of the configured even side, not finite, or constant.
     """
     shape = volume_shape(path)  # before its values take memory
     side = config.particle_stack.original_template_size[0]

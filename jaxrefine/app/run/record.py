@@ -1,4 +1,4 @@
-"""What is kept of a run beside its table, for a report that comes later."""
+"""Record of a run beside its table, for a later report."""
 
 import hashlib
 import json
@@ -22,16 +22,16 @@ _LARGEST_BYTES = 10_000_000
 
 @dataclass(frozen=True)
 class RunRecord:
-    """A run that has ended.
+    """A completed run.
 
     Attributes:
-        ended: When, UTC.
+        ended: Time of its end, UTC.
         config_source: File of the configuration.
-        config_text: What it said; empty where it could not be read any more.
-        lines: What the run said of its results.
-        warnings: What it warned of.
+        config_text: Its content; empty if it could no longer be read.
+        lines: The printed summary of the results.
+        warnings: Warnings of the run.
         versions: Program or package -> version.
-        table_sha256: Of the table that it wrote: another table is not this run's.
+        table_sha256: Hash of the table that it wrote, to identify it.
     """
 
     ended: str
@@ -44,12 +44,12 @@ class RunRecord:
 
 
 def record_path(table: Path) -> Path:
-    """Where the record of a table's run is: of `X.csv` it is `X.csv.run.json`."""
+    """Path of the record of a table's run: for `X.csv` it is `X.csv.run.json`."""
     return table.with_name(f"{table.name}.run.json")
 
 
 def versions(*packages: str) -> dict[str, str]:
-    """Of jaxrefine, Python and some packages."""
+    """Versions of jaxrefine, Python and some packages."""
     found = {name: version(name) for name in packages}
     return {
         "jaxrefine": jaxrefine.__version__,
@@ -61,13 +61,13 @@ def versions(*packages: str) -> dict[str, str]:
 def write_record(
     table: Path, config: Config, lines: Sequence[str], warnings: Sequence[str]
 ) -> None:
-    """Keep a run's configuration, results and warnings beside its table.
+    """Store a run's configuration, results and warnings beside its table.
 
-    The table is worth having without: where this cannot be written a warning says so.
+    If this fails, a warning says so, since the table is useful without.
     """
     try:
         text = Path(config.source).read_text(encoding="utf-8")
-    except (OSError, ValueError):  # it has gone, or never was a file
+    except (OSError, ValueError):  # it was removed, or never was a file
         text = ""
     record = RunRecord(
         ended=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -86,7 +86,7 @@ def write_record(
 
 
 def read_record(table: Path) -> RunRecord | None:
-    """The run that wrote a table; None where it is not known, or the table has changed."""
+    """The run that wrote a table; None if unknown, or if the table has changed since."""
     path = record_path(table)
     try:
         if path.stat().st_size > _LARGEST_BYTES:

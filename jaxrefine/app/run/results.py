@@ -1,4 +1,4 @@
-"""What a run has found so far, row by row."""
+"""The results of a run so far, row by row."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -36,13 +36,13 @@ _STATUS, _FILLED = "refined_status", "refined_filled_fraction"
 
 
 class Results:
-    """Results of the rows, as they come.
+    """Results of the rows during a run.
 
     Attributes:
         inputs: The run.
-        columns: What was found; NaN where nothing was, or not yet.
-        done: Which rows need no more work.
-        continued: How many an earlier run had left.
+        columns: The results; NaN where there is none, or not yet.
+        done: Mask of the rows that are finished.
+        continued: Number of rows from the checkpoint of an earlier run.
     """
 
     def __init__(self, inputs: RunInputs):
@@ -61,16 +61,16 @@ class Results:
     def load(
         self, checkpoint: Checkpoint, numbers: Iterable[int], *, final: bool = False
     ) -> bool:
-        """Take what was saved of some micrographs.
+        """Load saved results of some micrographs.
 
         Args:
-            checkpoint: Where it was saved.
-            numbers: Of the micrographs.
-            final: Also take rows whose files could not be read; before, they are tried
-                once more.
+            checkpoint: The checkpoint.
+            numbers: Numbers of the micrographs.
+            final: Also load rows whose files could not be read; otherwise they are tried
+                again.
 
         Returns:
-            Whether all rows of the table are there.
+            Whether the results of all rows of the table exist.
         """
         found = checkpoint.load(self.columns, numbers)
         if not final:
@@ -79,17 +79,17 @@ class Results:
         return bool(self.done.all())
 
     def save(self, checkpoint: Checkpoint, number: int, rows: np.ndarray) -> None:
-        """Save a micrograph's rows, as far as they are done."""
+        """Save the finished rows of a micrograph."""
         if self.done[rows].any():
             checkpoint.save(number, rows[self.done[rows]], self.columns)
 
     def store_unreadable(self, rows: np.ndarray) -> None:
-        """Say that the files of these rows could not be read."""
+        """Mark rows whose files could not be read."""
         self.columns.store(rows, {_STATUS: status_name(Status.UNREADABLE)})
         self.done[rows] = True
 
     def mark_filled(self, rows: np.ndarray, micrograph: Micrograph) -> None:
-        """Say how much of each template, where the search starts, is no image."""
+        """Store which fraction of each template covers filled pixels at the start."""
         if micrograph.filled is None:
             return
         corner = jnp.asarray(self.inputs.start.position_px[rows], jnp.float32)
@@ -100,7 +100,7 @@ class Results:
     def store(
         self, rows: np.ndarray, refined: Refined, polished: Polished | None = None
     ) -> None:
-        """Keep the results of a batch; a particle that was not refined stays NaN."""
+        """Store the results of a batch; particles that were not refined stay NaN."""
         statuses = [status_name(Status(int(status))) for status in refined.status]
         self.columns.store(rows, {_STATUS: statuses})
         self.done[rows] = True
@@ -132,7 +132,7 @@ class Results:
         metric: np.ndarray | None,
         micrograph: Micrograph,
     ) -> None:
-        """Say how often noise would score as high; without a metric nothing."""
+        """Store p-values and expected false positives; nothing without a metric."""
         if metric is None:
             return
         z_score = np.asarray(refined.z_score)
@@ -140,7 +140,7 @@ class Results:
         rows, z_score = rows[good], z_score[good]
         space = SearchSpace.of(self.inputs.grid, self.inputs.score)
         peaks = expected_peaks(z_score, metric[good], space)
-        # The match's trials, and what the search sees of each of their positions.
+        # Trials of the match, and its positions per position of the search.
         trials = self.inputs.table.numbers("total_correlations")[rows]
         positions = micrograph.corr_mean.size / np.prod(self.inputs.score.positions)
         found = {
@@ -150,7 +150,7 @@ class Results:
         self.columns.store(rows, found)
 
     def _reported(self, refined: Refined) -> Refined:
-        """The same poses; of symmetric copies those in the asymmetric unit. In float64."""
+        """The same poses in float64, moved to the asymmetric unit of the point group."""
         rotation = np.asarray(refined.alignment.rotation, np.float64)
         unit = in_asymmetric_unit(rotation, self.inputs.point_group)
         return eqx.tree_at(lambda r: r.alignment.rotation, refined, unit)
@@ -160,7 +160,7 @@ class Results:
         return refined_table(self.inputs.table, self.columns)
 
     def write(self, output: Path) -> Path:
-        """Write the refined table; paths in it are found from its folder, too.
+        """Write the refined table; relative paths in it are valid from its folder.
 
         Raises:
             InputError: The file cannot be written.
@@ -196,7 +196,7 @@ class Results:
         nothing, found = np.full(len(z_score), np.nan), None
         before = z_at_start(table, self._own_start)
         if (constraint := self.inputs.constraint) is not None:
-            before = nothing  # the table's is of the reference
+            before = nothing  # the z-scores in the table are the reference's
             found = FoundPartners(
                 int(np.nansum(self.columns["partner_found"])),
                 constraint.threshold,

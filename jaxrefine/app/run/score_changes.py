@@ -1,4 +1,4 @@
-"""How z-scores changed from the start of a run to its end."""
+"""Change of z-scores from the start of a run to its end."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,34 +7,34 @@ import numpy as np
 from jaxrefine.app.console.summary import ExpectedScores, FallenMicrograph
 from jaxrefine.io.table import ParticleTable, StartingValues
 
-# Refining raises z-scores. Another program's filters and normalisation may lower them
-# somewhat; below this share of the start's something is wrong.
+# Refinement raises z-scores. Another program's filters and normalisation may lower them
+# slightly; below this fraction of the starting z-score something is wrong.
 FALLEN = 0.75
 
 
 def z_at_start(table: ParticleTable, start: StartingValues) -> np.ndarray:
-    """z-score of each row by its table: the refined one where it starts from that."""
+    """z-score of each row in the table: the refined one if the run starts from it."""
     earlier = table.numbers("refined_scaled_mip")
     again = start.from_refined & np.isfinite(earlier)
     return np.where(again, earlier, table.numbers("scaled_mip"))
 
 
 def expected_scores(table: ParticleTable, start: StartingValues) -> np.ndarray:
-    """z-score that each row's start is worth in other data; NaN: unknown.
+    """Expected z-score of each row's starting values in independent data; NaN if unknown.
 
-    A match's is taken as it is. One that was refined has fitted noise: there it is what
-    that refinement expected, if it said so.
+    A match's z-score is used as it is. A refined one includes fitted noise and is replaced
+    by the expected z-score of that refinement, if known.
     """
     earlier = table.numbers("refined_scaled_mip_expected")
     return np.where(start.from_refined, earlier, table.numbers("scaled_mip"))
 
 
 def compare_expected(before: np.ndarray, after: np.ndarray) -> ExpectedScores | None:
-    """Means over the rows that have both; None where none has.
+    """Means over the rows that have both values; None if there are none.
 
     Args:
         before: From `expected_scores`.
-        after: The expected z-score of each row, refined; NaN: not refined.
+        after: Expected z-score of each row after refinement; NaN if not refined.
     """
     known = np.isfinite(before) & np.isfinite(after)
     if not known.any():
@@ -46,11 +46,11 @@ def compare_expected(before: np.ndarray, after: np.ndarray) -> ExpectedScores | 
 def fallen_micrographs(
     before: np.ndarray, after: np.ndarray, groups: Mapping[str, Sequence[int] | np.ndarray]
 ) -> tuple[FallenMicrograph, ...]:
-    """Micrographs whose median z-score fell below `FALLEN` of the start's.
+    """Micrographs whose median z-score fell below `FALLEN` of that at the start.
 
     Args:
-        before: z-score of each row at the start; NaN: unknown.
-        after: The same, refined; NaN: not refined.
+        before: z-score of each row at the start; NaN if unknown.
+        after: The same after refinement; NaN if not refined.
         groups: Micrograph -> rows.
     """
     found = []

@@ -1,4 +1,4 @@
-"""Scores of all poses of the search, in a file: `--scores FILE.npz`."""
+"""File with the scores of all poses of the search: `--scores FILE.npz`."""
 
 import json
 import logging
@@ -31,21 +31,21 @@ log = logging.getLogger("jaxrefine")
 
 FORMAT_VERSION = 1
 _AXES = ("particle", "pixel_size", "defocus", "orientation")
-# Of each pose, on disk: z-score and strength in float32, y and x in int16.
+# Bytes per pose on disk: z-score and strength in float32, y and x in int16.
 _BYTES = 12
-# On the device the position takes more, and what is computed with needs room, too.
+# Bytes per pose on the device: positions take more, and the computation needs space.
 _DEVICE_BYTES = 64
 _MOST_NAMED = 5
 
 
 @dataclass(frozen=True, eq=False)
 class PlannedScores:
-    """Which scores to write, and where.
+    """The scores to write.
 
     Attributes:
-        inputs: Of the run.
-        rows: Of its table.
-        output: The file.
+        inputs: Inputs of the run.
+        rows: Rows of its table.
+        output: The file to write.
     """
 
     inputs: RunInputs
@@ -54,12 +54,12 @@ class PlannedScores:
 
     @property
     def size_bytes(self) -> int:
-        """Of the file, less its axes."""
+        """Size of the file without its axes."""
         return len(self.rows) * self.inputs.poses * _BYTES
 
     @property
     def text(self) -> str:
-        """What is about to be written."""
+        """Description of what will be written."""
         pixel_sizes, defoci, orientations = self.inputs.grid.shape
         return (
             f"{self.output}: scores of {len(self.rows)} particles x {pixel_sizes} pixel "
@@ -75,14 +75,14 @@ def plan_scores(
     """Check that the scores of a run can be written.
 
     Args:
-        config: Of the run.
+        config: Configuration of the run.
         output: The file, .npz.
-        particles: `particle_index` of those that are wanted, or without that column their
-            rows, counted from 0; None: all.
+        particles: `particle_index` of the particles or, without that column, their rows,
+            counted from 0; None for all.
 
     Raises:
-        InputError: With every error of the inputs; particles are not there; or the scores
-            fit neither on the disk nor into the device's memory.
+        InputError: With all errors of the inputs; particles do not exist; or the scores
+            do not fit on the disk or into the memory of the device.
     """
     if output.suffix.lower() != ".npz":
         raise InputError(f"--scores: {output}: should end in .npz")
@@ -92,7 +92,7 @@ def plan_scores(
     free = shutil.disk_usage(output.absolute().parent).free
     fewer = "name fewer particles (--scores-particles), or search a coarser grid"
     errors = []
-    if 2 * plan.size_bytes > free:  # while it is made it exists twice
+    if 2 * plan.size_bytes > free:  # two copies exist during writing
         errors.append(
             f"--scores: {plan.text}: needs twice that on the disk, of which "
             f"{_size(free)} are free; {fewer}"
@@ -123,7 +123,7 @@ def _rows(inputs: RunInputs, particles: Sequence[str] | None) -> np.ndarray:
 
 
 def _labels(inputs: RunInputs) -> list[str]:
-    """What each row of the table is called."""
+    """Names of the rows of the table."""
     table = inputs.table
     if "particle_index" in table.raw.columns:
         return table.raw["particle_index"].str.strip().tolist()
@@ -132,12 +132,12 @@ def _labels(inputs: RunInputs) -> list[str]:
 
 @float32_only()
 def write_scores(plan: PlannedScores, refined: Path, stop: Stop) -> None:
-    """Score the grid around each particle's start, and write it all; memory holds one.
+    """Score the grid around each particle's start and write all; memory holds one particle.
 
     Args:
         plan: From `plan_scores`.
-        refined: The table of the run, which tells the envelope that it used.
-        stop: Asked between particles.
+        refined: The table of the run, which records the envelope that it used.
+        stop: Called between particles.
 
     Raises:
         InputError: The file cannot be written.
@@ -186,7 +186,7 @@ def _save(plan: PlannedScores, arrays: dict[str, Any]) -> None:
 
 
 def _axes(plan: PlannedScores) -> dict[str, Any]:
-    """What the axes count, and where each particle starts."""
+    """Values along the axes, and the starting values of each particle."""
     inputs, rows = plan.inputs, plan.rows
     start, grid = inputs.start, inputs.grid
     rotation = np.asarray(grid.rotation, np.float64)
@@ -216,7 +216,7 @@ def _axes(plan: PlannedScores) -> dict[str, Any]:
 
 
 def _summaries(posteriors: Sequence[GridPosterior | None]) -> dict[str, Any]:
-    """Mean, covariance, entropy and modes of each particle's posterior; NaN without one."""
+    """Mean, covariance, entropy and modes of each particle's posterior; NaN if none."""
     size = len(COORDINATES)
     mean, covariance = np.full(size, np.nan), np.full((size, size), np.nan)
     return {
@@ -235,7 +235,7 @@ def _summaries(posteriors: Sequence[GridPosterior | None]) -> dict[str, Any]:
 def _warn_of_modes(
     labels: Sequence[str], posteriors: Sequence[GridPosterior | None]
 ) -> None:
-    """Say which particles have several poses that are about as likely."""
+    """Warn of particles with several poses that are about equally likely."""
     several = [
         f"{label} ({', '.join(f'{share:.0%}' for share in p.shares)})"
         for label, p in zip(labels, posteriors, strict=True)
@@ -255,7 +255,7 @@ def _warn_of_modes(
 
 
 def _size(count: float) -> str:
-    """Bytes in words."""
+    """A number of bytes as text."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:.3g} {unit}"

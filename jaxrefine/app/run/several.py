@@ -1,4 +1,4 @@
-"""A run for each of several references, and their comparison."""
+"""A run for each of several references, and the comparison of the results."""
 
 import logging
 from collections.abc import Callable
@@ -21,12 +21,12 @@ log = logging.getLogger("jaxrefine")
 
 
 def output_of(config: Config, output: Path | None) -> Path:
-    """The table of the comparison."""
+    """Path of the table of the comparison."""
     return output or config.output_file(table_path(config))
 
 
 def outputs_of(config: Config, output: Path | None) -> dict[str, Path]:
-    """The refined table of each reference: the comparison's name, and the reference's."""
+    """Paths of the refined tables, named after the comparison and each reference."""
     whole = output_of(config, output)
     return {
         name: whole.with_name(f"{whole.stem}_{name}{whole.suffix}")
@@ -46,24 +46,24 @@ def refine_against_references(
 ) -> ReferenceSummary | None:
     """Refine the particles against each reference, then compare.
 
-    Each run keeps its results beside its own table until the comparison is written, so
-    that what is interrupted goes on where it was.
+    Each run keeps its checkpoint until the comparison is written, so that an interrupted
+    comparison can be resumed.
 
     Args:
-        config: Which names several references.
+        config: A configuration with several references.
         output: Overrides the configuration's output path.
         quiet: Show no progress.
-        json_progress: Log it as events.
-        fresh: Delete what an earlier run left, and start over.
-        processes: That share the work; the comparison is the first one's.
-        said: Is given the name and the summary of each run, in the first process.
+        json_progress: Log progress as events.
+        fresh: Delete the checkpoints of an earlier run, and start again.
+        processes: Processes that share the run; the first one does the comparison.
+        said: Called with the name and the summary of each run, in the first process.
 
     Returns:
-        What was found; None in all processes but the first.
+        The summary; None in all processes except the first.
 
     Raises:
-        InputError: Before any long work, with every error of all references.
-        Stopped: Asked to stop, or a process was lost; what is finished is kept.
+        InputError: With all errors of all references, before any long work.
+        Stopped: The run was asked to stop, or lost a process; finished results are kept.
     """
     processes = processes or ProcessGroup()
     configs, outputs = config.of_references(), outputs_of(config, output)
@@ -108,7 +108,7 @@ def refine_against_references(
 
 
 def _check(config: Config, whole: Path, outputs: dict[str, Path]) -> None:
-    """All that each run will check, before the first of them begins."""
+    """Do all checks of all runs, before the first of them starts."""
     errors = ErrorCollector()
     inputs = []
     for name, one in config.of_references().items():
