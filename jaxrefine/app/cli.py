@@ -116,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """The options of a command line without the program's name; exits where it is wrong."""
+    """Parse a command line without the program's name; exits if it is invalid."""
     parser, with_value = _parser()
     return parser.parse_args(_command_first(arguments, parser, with_value))
 
@@ -152,10 +152,10 @@ def _run(options: argparse.Namespace) -> int:
 def _command_first(
     arguments: Sequence[str], parser: argparse.ArgumentParser, with_value: Collection[str]
 ) -> list[str]:
-    """The command line with its command in front, which users may put behind options.
+    """Move the command, which users may write after options, to the front.
 
-    The first word that is neither an option nor an option's value is the command; one that
-    is none of the commands is a configuration, to be refined.
+    The first word that is neither an option nor the value of an option is the command. If
+    it is not the name of a command, it is a configuration, and the command is `refine`.
     """
     places = [
         place
@@ -175,17 +175,17 @@ def _command_first(
 
 
 class _CommandParser(argparse.ArgumentParser):
-    """A parser that knows which of its options are followed by a value."""
+    """A parser that knows which of its options take a value."""
 
     @property
     def with_value(self) -> set[str]:
-        """Their names."""
+        """Names of the options that take a value."""
         options = self._option_string_actions.items()
         return {name for name, action in options if action.nargs != 0}
 
 
 def _parser() -> tuple[argparse.ArgumentParser, set[str]]:
-    """The parser, and the options of all commands that are followed by a value."""
+    """The parser, and the options of all commands that take a value."""
     parser = argparse.ArgumentParser(
         prog="jaxrefine",
         description=_DESCRIPTION,

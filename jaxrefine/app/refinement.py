@@ -1,4 +1,4 @@
-"""A run in one's own hands: what the program does, step by step, for research code."""
+"""A run step by step, for research code: what the program does, under one's own control."""
 
 import os
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ from jaxrefine.refine.scoring import Score
 
 
 class Refinement:
-    """The inputs of a run, read and checked, and the table that comes of it.
+    """The inputs of a run, read and checked, and the table of results.
 
     ```python
     run = Refinement.load("refine.yaml")
@@ -41,21 +41,21 @@ class Refinement:
 
     Args:
         config: From `Config.load` or `Config.from_dict`.
-        output: The refined table; default: as the configuration says.
+        output: The refined table; default: that of the configuration.
 
     Attributes:
         config: The configuration.
         template: The template, for the search.
-        smooth_template: The same with cubic slices, for the polish, where the configuration
-            asks for it or for an estimate of the envelope; else `template`.
-        grid: The offsets that it asks for.
-        score: The score that it asks for.
-        polish: The polish that it asks for; None where it is not enabled.
-        mesh: The devices that it asks for, for `mesh=`; all arrays above are on each.
-        output: Where `write` puts the table.
+        smooth_template: The same with cubic slices, for the polish, if the configuration
+            enables it or an estimate of the envelope; otherwise `template`.
+        grid: The configured search grid.
+        score: The configured score.
+        polish: The configured polish; None if it is not enabled.
+        mesh: The configured devices, for `mesh=`; all arrays above are on each of them.
+        output: The file that `write` writes.
 
     Raises:
-        InputError: With every error of the inputs.
+        InputError: With all errors of the inputs.
     """
 
     def __init__(self, config: Config, *, output: str | os.PathLike[str] | None = None):
@@ -78,10 +78,10 @@ class Refinement:
         *,
         output: str | os.PathLike[str] | None = None,
     ) -> "Refinement":
-        """From a configuration file.
+        """Load a configuration file.
 
         Raises:
-            InputError: With every error of the file, or of the inputs that it names.
+            InputError: With all errors of the file, or of the inputs that it names.
         """
         return cls(Config.load(path), output=output)
 
@@ -90,7 +90,7 @@ class Refinement:
         return len(self._inputs.table)
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: what is refined, how, and how much of it is done."""
+        """Representation in a notebook: inputs, settings and progress."""
         done = int(self._results.done.sum())
         rows = {
             "particles": f"{len(self):,} in {len(self._inputs.groups):,} micrographs",
@@ -105,17 +105,17 @@ class Refinement:
     def particles(
         self, at_once: int = 64
     ) -> Iterator[tuple[Int[np.ndarray, " n"], Particles]]:
-        """Particles as the search gets them, micrograph after micrograph.
+        """Iterate over particles, as the search receives them, by micrograph.
 
-        Those whose micrograph or maps are damaged are left out, with a warning and the
+        Particles whose micrograph or maps are damaged are omitted, with a warning and the
         status `unreadable` in the table.
 
         Args:
-            at_once: How many to give at once, at most. Each number of them that occurs is
-                compiled for: with 1, once.
+            at_once: Largest number of particles in a batch. Each different number is
+                compiled separately; with 1 there is one compilation.
 
         Yields:
-            Their rows in the table, from 0, and the particles.
+            Rows in the table, from 0, and the particles.
         """
         left = dict(enumerate(self._inputs.groups.values()))
         for number, micrograph in micrographs(self._inputs, left):
@@ -124,7 +124,7 @@ class Refinement:
                 continue
             self._results.mark_filled(left[number], micrograph)
             for rows in in_batches(left[number], at_once):
-                # Not around the yield: what the caller computes is his own.
+                # Not around the yield, since it would affect the caller's computations.
                 with jax.default_device(self.mesh.devices.flat[0]):
                     particles = extract_rows(self._inputs, micrograph, rows)
                 yield rows, particles
@@ -135,16 +135,16 @@ class Refinement:
         refined: Refined,
         polished: Polished | None = None,
     ) -> None:
-        """Put results into the table.
+        """Store results in the table.
 
         Args:
             rows: From `particles`.
-            refined: What a search on `grid` found.
-            polished: What a polish made of it.
+            refined: Result of a search on `grid`.
+            polished: Result of a polish.
 
         Raises:
-            InputError: A polish is given, but the configuration, by which the table has its
-                columns, does not enable it.
+            InputError: There is a polish, but the configuration, which determines the
+                columns of the table, does not enable it.
         """
         if polished is not None and self.polish is None:
             raise InputError(
@@ -155,17 +155,17 @@ class Refinement:
         self._results.store(np.asarray(rows), *found)
 
     def to_pandas(self) -> DataFrame:
-        """The refined table as pandas reads it; rows that were not stored are empty."""
+        """The refined table as read by pandas; rows without stored results are empty."""
         return roundtrip_csv(self._results.table())
 
     def write(self, path: str | os.PathLike[str] | None = None) -> Path:
-        """Write the refined table, which can be refined again; returns where.
+        """Write the refined table, which can be refined again; returns its path.
 
         Args:
             path: Default: `output`.
 
         Raises:
-            InputError: It cannot be written, or would overwrite an input.
+            InputError: The file cannot be written, or is an input.
         """
         output = self.output if path is None else Path(path)
         check_output(output, self._inputs.inputs, self.config.source)
@@ -173,10 +173,10 @@ class Refinement:
 
 
 def to_pandas(found: Refined | Polished) -> DataFrame:
-    """Results as a frame: a row per particle, units in the columns' names.
+    """Results as a data frame: one row per particle, with units in the column names.
 
     Args:
-        found: From `refine_particles`, or, with standard errors, from `polish_particles`.
+        found: From `refine_particles` or, with standard errors, from `polish_particles`.
     """
     errors = found.errors if isinstance(found, Polished) else None
     refined = found.refined if isinstance(found, Polished) else found

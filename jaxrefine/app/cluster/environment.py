@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from jaxrefine.data import InputError
 
-# With these JAX knows SLURM by.
+# The variables by which JAX recognises SLURM.
 _SLURM = (
     "SLURM_JOB_ID",
     "SLURM_STEP_NODELIST",
@@ -18,7 +18,7 @@ _SLURM = (
     "SLURM_PROCID",
     "SLURM_LOCALID",
 )
-# What MPI's launchers tell: number of processes, of this one, and the same on its machine.
+# Variables of MPI launchers: number of processes, rank, and the same on one machine.
 _MPI = (
     # Open MPI's mpirun
     (
@@ -36,14 +36,14 @@ _MPI = (
     ),
     # MPICH's and Intel's (Hydra)
     ("PMI_SIZE", "PMI_RANK", "MPI_LOCALNRANKS", "MPI_LOCALRANKID"),
-    # of PMIx itself, with the size that some launchers add
+    # PMIx itself, with the size that some launchers add
     ("PMIX_SIZE", "PMIX_RANK", "PMIX_LOCAL_SIZE", "PMIX_LOCAL_RANK"),
 )
-# Of a job, the same for all of its processes.
+# Variables that identify a job, equal for all of its processes.
 _MPI_JOB = ("PMIX_NAMESPACE", "OMPI_MCA_ess_base_jobid", "PMI_JOBID", "PBS_JOBID")
-# Where Open MPI's mpirun itself can be reached; process 0 is on its machine.
+# Address of Open MPI's mpirun; process 0 is on its machine.
 _MPIRUN_ADDRESS = ("OMPI_MCA_orte_hnp_uri", "PRTE_MCA_prte_hnp_uri")
-_FIRST_PORT, _PORTS = 61440, 4096  # those that JAX takes, too
+_FIRST_PORT, _PORTS = 61440, 4096  # as in JAX
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def detect_process(
     mpi = _under_mpi(environ)
     if (coordinator, count, index) == (None, None, None):
         slurm = _under_slurm(environ) if under_slurm else None
-        # srun may set MPI's variables as well; mpirun, in a job of SLURM's, sets its own.
+        # srun may also set MPI's variables; mpirun within a SLURM job sets its own.
         if slurm is not None and (mpi is None or slurm == (mpi.count, mpi.index)):
             return ProcessInfo(None, *slurm, _slurm_devices(environ))
         return None if mpi is None else mpi.process(environ)
@@ -136,7 +136,7 @@ def _standing(environ: Mapping[str, str], size: str, rank: str) -> tuple[int, in
 
 def _under_slurm(environ: Mapping[str, str]) -> tuple[int, int] | None:
     """Number of tasks and index of this one; None for a single task."""
-    # NTASKS is the job's in an interactive shell, STEP_NUM_TASKS the step's.
+    # In an interactive shell NTASKS is that of the job, STEP_NUM_TASKS that of the step.
     size = "SLURM_STEP_NUM_TASKS" if environ.get("SLURM_STEP_NUM_TASKS") else "SLURM_NTASKS"
     if _whole(environ, size) == 1:
         return None
@@ -216,7 +216,7 @@ def _mpi_coordinator(environ: Mapping[str, str], *, here: bool) -> str:
         environ: Environment.
         here: Whether all processes are on this machine.
     """
-    # Processes of one job are started with one command in one folder.
+    # All processes of a job are started with the same command in the same folder.
     job = [environ[name] for name in _MPI_JOB if environ.get(name)]
     job += [os.getcwd(), *sys.argv[1:]]
     port = _FIRST_PORT + zlib.crc32("\0".join(job).encode(errors="replace")) % _PORTS
@@ -249,10 +249,10 @@ def _devices(
     visible = len([name for name in names.split(",") if name.strip()])
     if tasks == 1:
         return ()
-    if not visible:  # nobody manages the GPUs, if there are any
+    if not visible:  # GPUs, if there are any, are not managed
         return (local,)
     if visible == 1 or (on_node is not None and visible < on_node):
-        return ()  # each task has been given its own
+        return ()  # each task has its own GPUs
     return tuple(range(visible)[local % visible :: tasks])
 
 
@@ -266,7 +266,7 @@ def _address_errors(address: str, *, serves: bool) -> list[str]:
         socket.getaddrinfo(host.strip("[]"), int(port))
     except (OSError, UnicodeError) as error:
         return [f"{key} — unknown machine: {error}"]
-    if serves:  # JAX would crash
+    if serves:  # otherwise JAX would crash
         try:
             with socket.create_server(("", int(port))):
                 pass

@@ -1,7 +1,7 @@
-"""Several processes, on one or many machines, that share out one run.
+"""Several processes, on one or many machines, that share a run.
 
-JAX's distributed runtime starts them together, carries their short messages and notices
-when one dies. What they compute they do not exchange: each writes its own results to disk.
+JAX's distributed runtime starts them together, transfers short messages and detects when
+one dies. Results are not exchanged: each process writes its own to disk.
 """
 
 import json
@@ -21,8 +21,8 @@ from jaxrefine.app.console.exit_codes import EXIT_FAILED
 from jaxrefine.app.console.interrupts import Stop, Stopped
 from jaxrefine.data import InputError
 
-# A process without a sign of life for so long is taken to be dead. The heartbeats come from
-# a thread of JAX's own, however busy the process is.
+# A process without a heartbeat for this long counts as dead. Heartbeats come from a thread
+# of JAX, even if the process is busy.
 HEARTBEAT_TIMEOUT_S = 60
 MEETING_TIMEOUT_S = 300
 _LEAVING_TIMEOUT_S = 60.0
@@ -32,12 +32,12 @@ T = TypeVar("T")
 
 
 class ProcessGroup:
-    """The processes of a run; by itself, a run in one process.
+    """The processes of a run; by default a single process.
 
     Attributes:
-        index: Number of this process. Process 0 speaks for all.
-        count: How many there are.
-        stop: Is asked for while waiting, and told when a process is lost.
+        index: Number of this process. Process 0 prints for all.
+        count: Number of processes.
+        stop: Checked while waiting, and informed when a process is lost.
     """
 
     def __init__(
@@ -53,25 +53,25 @@ class ProcessGroup:
         self._part = part
 
     def for_part(self, name: str) -> "ProcessGroup":
-        """The same processes, for a part of the work whose steps have other names."""
+        """The same processes, with separate step names for a part of the work."""
         part = f"{self._part}{name}/"
         return ProcessGroup(self.stop, index=self.index, count=self.count, part=part)
 
     @property
     def is_first(self) -> bool:
-        """Whether this process speaks for all."""
+        """Whether this is process 0, which prints for all."""
         return self.index == 0
 
     def on_all(self, name: str, work: Callable[[], T]) -> T:
-        """Do something in every process, and go on when all have done it.
+        """Run `work` in every process, and wait until all have done it.
 
         Args:
-            name: Of this step, the same in every process.
-            work: What to do.
+            name: Name of this step, the same in every process.
+            work: The function to run.
 
         Raises:
-            InputError: In every process if `work` found errors in any. Process 0's error
-                has them all, the others' none, so that they are printed once.
+            InputError: In every process, if `work` found errors in any. The one in process
+                0 contains all errors, the others none, so that they are printed once.
         """
         if self.count == 1:
             return work()
@@ -92,14 +92,14 @@ class ProcessGroup:
             raise InputError(errors.values())
 
     def first(self, name: str, work: Callable[[], T]) -> T:
-        """Do something in process 0, and tell all what came of it.
+        """Run `work` in process 0, and return its result in all processes.
 
         Args:
-            name: Of this step, the same in every process.
-            work: What to do; what it returns must be fit for JSON.
+            name: Name of this step, the same in every process.
+            work: The function to run; JSON must be able to represent its result.
 
         Raises:
-            InputError: In every process if `work` found errors; only process 0's has them.
+            InputError: In every process, if `work` found errors; only process 0 has them.
         """
         if self.count == 1:
             return work()
@@ -115,7 +115,7 @@ class ProcessGroup:
         return result
 
     def _wait_for(self, key: str) -> str:
-        while True:  # what is there counts, even if its author has left since
+        while True:  # a stored text counts, even if its author has left since
             text = coordination.get(key, _POLL_S)
             if text is not None:
                 return text
@@ -123,7 +123,7 @@ class ProcessGroup:
 
 
 def _attempt(work: Callable[[], T]) -> tuple[Any, Sequence[str] | None]:
-    """What the work returns, or its errors."""
+    """The result of the work, or its errors."""
     try:
         return work(), None
     except InputError as error:
@@ -131,14 +131,14 @@ def _attempt(work: Callable[[], T]) -> tuple[Any, Sequence[str] | None]:
 
 
 def balance_loads(sizes: Sequence[int], count: int) -> list[list[int]]:
-    """Share things out evenly: the largest first, each to whoever has least so far.
+    """Distribute items evenly: largest first, each to the group with the least so far.
 
     Args:
-        sizes: Of the things; those of size 0 go to nobody.
-        count: Among how many.
+        sizes: Sizes of the items; those of size 0 are not assigned.
+        count: Number of groups.
 
     Returns:
-        Numbers of the things, in order, for each.
+        Indices of the items of each group, in order.
     """
     shares: list[list[int]] = [[] for _ in range(count)]
     loads = [0] * count
@@ -152,13 +152,13 @@ def balance_loads(sizes: Sequence[int], count: int) -> list[list[int]]:
 
 @contextmanager
 def join_processes(process: ProcessInfo | None, stop: Stop) -> Iterator[ProcessGroup]:
-    """The processes of this run, from their meeting until they part.
+    """Connect the processes of this run, and disconnect them at the end.
 
-    To be entered before JAX computes anything, or asks for its devices.
+    To be entered before JAX computes anything or looks for devices.
 
     Args:
-        process: Where this process stands; None: it is alone.
-        stop: Is told when a process is lost.
+        process: This process; None if it is the only one.
+        stop: Informed when a process is lost.
     """
     if process is None:
         yield ProcessGroup(stop)
@@ -173,7 +173,7 @@ def join_processes(process: ProcessInfo | None, stop: Stop) -> Iterator[ProcessG
     try:
         yield processes
     except coordination.Unreachable:
-        # JAX ends a process that has lost its coordinator; should it not, we do.
+        # JAX ends a process that has lost its coordinator; this is a fallback.
         text = "process 0 died or cannot be reached"
         raise Stopped(text, EXIT_FAILED) from None
     except BaseException:
@@ -181,19 +181,19 @@ def join_processes(process: ProcessInfo | None, stop: Stop) -> Iterator[ProcessG
         raise
     finally:
         parting.set()
-        if processes.is_first:  # the service ends with this process: the others leave first
+        if processes.is_first:  # the service ends with this process, so others leave first
             watch.join(_LEAVING_TIMEOUT_S)
         jax.distributed.shutdown()
 
 
 def _initialize(process: ProcessInfo) -> None:
     """Start JAX's distributed runtime; returns when all processes are there."""
-    # By default JAX aborts every process when one dies. Ours stop by themselves, between
-    # two batches and with a word, for which the others' lives must be their own.
+    # By default JAX aborts every process when one dies. Here they stop by themselves,
+    # between two batches and with a message, so they must survive each other.
     jax.config.update("jax_enable_recoverability", True)
-    # It would take SIGTERM, which `stop_on_signals` answers.
+    # It would handle SIGTERM, which `stop_on_signals` does.
     jax.config.update("jax_enable_preemption_service", False)
-    # JAX aborts, with a stack trace, when the processes do not meet in time.
+    # JAX aborts with a stack trace if the processes do not connect in time.
     alarm = threading.Timer(MEETING_TIMEOUT_S, _abort_on_timeout, [process])
     alarm.daemon = True
     alarm.start()
@@ -221,9 +221,9 @@ def _abort_on_timeout(process: ProcessInfo) -> None:
 
 
 def _monitor_liveness(processes: ProcessGroup, parting: threading.Event) -> None:
-    """Ask now and then who is alive; each asks, for the answer waits for all who are.
+    """Check regularly which processes are alive; the call waits for all live processes.
 
-    Process 0 goes on asking until the others have left.
+    Process 0 continues until the others have left.
     """
     everyone = set(range(processes.count))
     try:
@@ -246,4 +246,4 @@ def _broadcast_stop(word: str) -> None:
     try:
         coordination.put("stopped", word)
     except coordination.Unreachable:
-        return  # then they know
+        return  # the others know already

@@ -1,6 +1,6 @@
-"""The program's commands, a module each.
+"""The program's commands, one module each.
 
-A command's module has `HELP`, a line for the list of commands; `add_arguments`, which
-describes its command line; and `run`, which returns the exit code. Modules import JAX
-only within `run`: `--help` and errors of the command line need none of it.
+The module of a command has `HELP`, a line for the list of commands; `add_arguments`, which
+defines its command line; and `run`, which returns the exit code. Modules import JAX only
+within `run`, since `--help` and errors of the command line do not need it.
 """

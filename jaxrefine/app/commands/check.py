@@ -1,4 +1,4 @@
-"""`jaxrefine check CONFIG.yaml`: do the particles score what their table says?"""
+"""`jaxrefine check CONFIG.yaml`: check that particles reach the scores of their table."""
 
 import argparse
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`jaxrefine compare A.csv B.csv …`: which reference each particle is of."""
+"""`jaxrefine compare A.csv B.csv …`: assign particles to references."""
 
 import argparse
 from collections.abc import Mapping, Sequence
@@ -63,7 +63,7 @@ def _priors(text: str) -> str | tuple[float, ...]:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Compare, and say how many particles are of each reference."""
+    """Compare, and print the number of particles of each reference."""
     from jaxrefine.app.config import Config
     from jaxrefine.app.console.reference_summary import print_references
     from jaxrefine.app.interchange.export_star import refuse_overwriting
@@ -104,7 +104,7 @@ def _by_name(configs: Sequence["Config"], tables: Sequence[Path]) -> Mapping[str
     """The configuration of each table's reference.
 
     Raises:
-        InputError: There are not as many, or two have one name.
+        InputError: The number of configurations is wrong, or two have the same name.
     """
     if len(tables) < 2:
         raise InputError("compare: one table; there must be one for each of the references")
@@ -122,7 +122,7 @@ def _by_name(configs: Sequence["Config"], tables: Sequence[Path]) -> Mapping[str
             "for each, in their order, or one that names all templates"
         )
     stems = [Path(config.template_volume_path).stem for config in configs]
-    if len(set(stems)) < len(stems):  # two folders with a template.mrc each
+    if len(set(stems)) < len(stems):  # for example template.mrc in two folders
         stems = [table.stem for table in tables]
     if len(set(stems)) < len(stems):
         raise InputError("compare: tables of the same name; give each another")

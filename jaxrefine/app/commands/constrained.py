@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Search for what the configuration names, and say what was found."""
+    """Search for the partner, and print what was found."""
 
     def prepare(config: "Config") -> "Config":
         if config.constraint is None:

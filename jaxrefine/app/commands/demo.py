@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
     config = Config.load(config_path)
     use_compilation_cache(config.computational_config.compilation_cache)
     with stop_on_signals(stop := Stop()):
-        # Its files are new: what an interrupted demo has left does not fit them.
+        # The files are new, so the checkpoint of an interrupted demo is invalid.
         summary = refine(
             config,
             quiet=options.quiet,

@@ -1,4 +1,4 @@
-"""`jaxrefine init TABLE.csv`: a configuration to begin with."""
+"""`jaxrefine init TABLE.csv`: write a first configuration."""
 
 import argparse
 from pathlib import Path
@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Write the configuration, and say what to do with it."""
+    """Write the configuration, and print what to do next."""
     from jaxrefine.app.config.starter import make_config
 
     match = None
@@ -77,7 +77,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _expected_errors(config: "Config") -> "ExpectedErrors | None":
-    """Errors to expect of the table's particles; None where its files cannot be used."""
+    """Expected errors of the table's particles; None if its files cannot be used."""
     from jaxrefine.app.run.devices import use_compilation_cache, use_cpu_cores
     from jaxrefine.app.run.expected_errors import expected_errors
     from jaxrefine.app.run.inputs import load_inputs

@@ -1,4 +1,4 @@
-"""`jaxrefine join A.csv B.csv …`: several particle tables as one."""
+"""`jaxrefine join A.csv B.csv …`: combine particle tables."""
 
 import argparse
 from pathlib import Path
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Write the table, and say what is in it."""
+    """Write the table, and print what it contains."""
     from jaxrefine.app.interchange.join import join
 
     done = join(
@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def lines_of(changes: "Changes") -> list[str]:
-    """What was different the second time, a line each."""
+    """Differences between the two refinements, one line each."""
     one, other = changes.tables
     moved = changes.moved_angstrom
     lines = [

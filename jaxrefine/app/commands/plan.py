@@ -1,4 +1,4 @@
-"""`jaxrefine plan CONFIG.yaml`: what a run would do, and take."""
+"""`jaxrefine plan CONFIG.yaml`: what a run would do, and how long it would take."""
 
 import argparse
 from pathlib import Path

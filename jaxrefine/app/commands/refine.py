@@ -190,7 +190,7 @@ def _refine_against_references(
     processes: "ProcessGroup",
     warnings: list[str],
 ) -> int:
-    """A run for each reference, and what their comparison says."""
+    """Run the refinement against each reference, and print their comparison."""
     from jaxrefine.app.console.reference_summary import format_references, print_references
     from jaxrefine.app.console.summary import (
         Summary,
@@ -238,14 +238,14 @@ def _refine_against_references(
 
 
 def _live_page(processes: int) -> "Callable[[Results, Checkpoint], None]":
-    """What makes the report of a run that goes on."""
+    """The function that updates the report during a run."""
     from jaxrefine.app.report.live import LivePage
 
     return LivePage(shared=processes > 1)
 
 
 def _report(table: Path, config: "Config", *, quiet: bool) -> None:
-    """Make the report of a run that has ended, and say where it is."""
+    """Write the report of a completed run, and print its path."""
     from jaxrefine.app.report.page import ReportOptions, default_folder, write_report
 
     options = ReportOptions(config=config, path_map=config.path_map)

@@ -1,4 +1,4 @@
-"""`jaxrefine report REFINED.csv`: a page to look at."""
+"""`jaxrefine report REFINED.csv`: write a report as an HTML page."""
 
 import argparse
 from pathlib import Path
@@ -82,10 +82,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def need_packages() -> None:
-    """Ask for what a report is made with.
+    """Check that the packages for a report are installed.
 
     Raises:
-        InputError: Something is not installed; says how to.
+        InputError: A package is missing; the message says how to install it.
     """
     require_packages("a report", "matplotlib", "jinja2", "bokeh", extra="report")
 

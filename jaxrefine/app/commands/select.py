@@ -1,4 +1,4 @@
-"""`jaxrefine select TABLE.csv`: the particles that fulfil some criteria."""
+"""`jaxrefine select TABLE.csv`: select particles by criteria."""
 
 import argparse
 from pathlib import Path
@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Write the rows, and say how many each criterion removed."""
+    """Write the rows, and print how many each criterion removed."""
     from jaxrefine.app.interchange.select import Criteria, select
 
     criteria = Criteria(

@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print a line per check of each device."""
+    """Print one line per check for each device."""
     import jax
     from jaxlib.version import __version__ as jaxlib_version
 
@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
     words = options.device
     devices = select_devices(words[0] if len(words) == 1 else words)
     if devices[0].platform == "cpu":
-        devices = devices[:1]  # the others are the same CPU
+        devices = devices[:1]  # all simulated devices are the same CPU
     use_compilation_cache("auto")
     versions = f"jaxrefine {jaxrefine.__version__}, jax {jax.__version__}, "
     versions += f"jaxlib {jaxlib_version}"

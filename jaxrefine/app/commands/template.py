@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Make the template."""
+    """Write the template."""
     from jaxrefine.app.interchange.model_template import make_model_template
     from jaxrefine.app.run.devices import use_compilation_cache
 

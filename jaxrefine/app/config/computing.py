@@ -1,4 +1,4 @@
-"""What computes: the section of devices, batches and workers."""
+"""The section of devices, batches and workers."""
 
 import re
 from typing import Annotated, ClassVar, Literal
@@ -27,19 +27,20 @@ _BATCH_WORDS = "auto or a whole number, 1 or more"
 
 
 class ComputationalConfig(Section):
-    """What computes.
+    """Devices, memory and threads.
 
     Attributes:
-        gpu_ids: `auto`: every accelerator, else the CPU. `all`: every accelerator.
-            `cpu`. A GPU's number, `cuda:N`, or a list of these.
-        num_cpus: Host workers that read and prepare the next micrographs, at least 1.
-        batch_size: Orientations that one matrix product takes: `auto`, as many as the
-            device's free memory allows, or a number. Halved where the device runs out.
-        precision: Of the matrix product's inputs; `auto` is float16 on accelerators and
-            float32 on CPUs. Results do not depend on it: the best are scored again.
-        backend: No effect. Leopard-EM's files may hold it, so it is accepted.
-        compilation_cache: Where the program keeps what it compiled for the next run:
-            `auto`, the user's cache folder; `off`; or a folder.
+        gpu_ids: `auto`: all accelerators, or the CPU if there are none. `all`: all
+            accelerators. `cpu`. A GPU's number, `cuda:N`, or a list of these.
+        num_cpus: Threads that read and prepare the next micrographs, at least 1.
+        batch_size: Orientations in one matrix product: `auto`, as many as the device's free
+            memory allows, or a number. It is halved if the device runs out of memory.
+        precision: Precision of the inputs of matrix products; `auto` is float16 on
+            accelerators and float32 on CPUs. Results do not depend on it, because the best
+            poses are scored again.
+        backend: No effect. Accepted because Leopard-EM's files may contain it.
+        compilation_cache: Where compiled programs are kept for later runs: `auto`, the
+            user's cache folder; `off`; or a folder.
     """
 
     gpu_ids: Annotated[int | str | tuple[int | str, ...], _GPU_WORDS] = "auto"

@@ -1,7 +1,7 @@
-"""The configuration: every key, its default, unit and meaning, and what it must be.
+"""The configuration: all keys with default, unit, meaning and rules.
 
-`Config.load` reads a YAML file, `Config.from_dict` plain data; both check types and
-rules and report all errors in one `InputError`. Constructors check the rules only.
+`Config.load` reads a YAML file, `Config.from_dict` plain data. Both check types and rules
+and report all errors in one `InputError`. Constructors check only the rules.
 """
 
 import dataclasses
@@ -45,10 +45,10 @@ _PRIORS_WORDS = "equal, estimated, or a list with a number larger than 0 for eac
 
 
 class Config(Section):
-    """Everything that a run is told.
+    """All settings of a run.
 
-    What `reproduce` implies is already in the other fields. Paths are as the file has
-    them: see `folder` and `resolve_path`.
+    Choices that `reproduce` implies are already in the other fields. Paths are as in the
+    file: see `folder` and `resolve_path`.
 
     Attributes:
         template_volume_path: The template, an MRC volume: cubic, of even side.
@@ -56,53 +56,53 @@ class Config(Section):
         defocus_refinement_config: The defocus search.
         orientation_refinement_config: The orientation search.
         pixel_size_refinement_config: The pixel size search.
-        polish: From the grid's best to the continuous optimum, with standard errors.
+        polish: Optimisation from the best grid point, with standard errors.
         preprocessing_filters: Filters of the micrograph.
-        computational_config: What computes.
+        computational_config: Devices, memory and threads.
         apply_global_filtering: True filters the whole micrograph; false each box.
-        fill_defects: Pixels that are no image (bands and blocks of one value, NaN, hot and
-            dead pixels) are filled, and the noise is measured without them, without
-            slopes over the micrograph and strong objects; false: the image as it is.
-        movie_config: Refinement against movie frames; not built yet.
+        fill_defects: Fill defective pixels (bands and blocks of one value, NaN, hot and
+            dead pixels), remove slopes across the micrograph, and measure the noise without
+            defects and strong objects; false: use the image as it is.
+        movie_config: Refinement against movie frames; not implemented.
         output_path: The refined table; null: beside the particle CSV, as
             `<stem>_refined.csv`.
         scoring: `image_ctf` applies filter and CTF to the image; `template_ctf` to the
             template's projection, in the template's own box, as Leopard-EM does.
-        template_sampling: How slices are taken: `padded`, from a padded and
-            compensated volume; `cubic`, the same by cubic splines: smoother, and slower;
-            `trilinear`, from the volume as it is, as Leopard-EM does.
-        search: `exhaustive` goes on until no pose that is left can win; `adaptive` looks
-            closely at the most promising alone: nearly always the same best, by far less
-            work where templates are large.
+        template_sampling: Sampling of slices: `padded`, from a padded and compensated
+            volume; `cubic`, the same with cubic splines, which is smoother but slower;
+            `trilinear`, from the original volume, as Leopard-EM does.
+        search: `exhaustive` continues until no remaining pose can exceed the best;
+            `adaptive` evaluates only the most promising ones, which nearly always finds the
+            same best, with much less work for large templates.
         statistics: What the correlation_variance maps and column hold: `variance`,
             `standard_deviation`, or `auto`, decided from the table.
-        reproduce: `leopard_em` turns Leopard-EM's choices on together, for comparison:
+        reproduce: `leopard_em` applies Leopard-EM's choices together, for comparison:
             scoring template_ctf, template_sampling trilinear, base_grid_method
-            leopard_em, template_envelope none, fill_defects false, and what has no key of
-            its own.
-        invert_contrast: Take the images' contrast the other way round: for micrographs in
-            which particles are bright, or templates that are negative inside.
+            leopard_em, template_envelope none, fill_defects false, and choices without a
+            key.
+        invert_contrast: Invert the contrast of the images: for micrographs in which
+            particles are bright, or templates with negative density.
         symmetry: The template's point group: C1, Cn, Dn, T, O, I (I2) or I1, with its axes
-            as in RELION. Refined angles are those of the copy nearest the identity.
+            as in RELION. Refined angles are the equivalent ones nearest to the identity.
         template_pixel_size: Å per voxel of the template; null: each row's pixel_size.
         ignore_aberrations: Refine without the table's beam tilt, Zernike coefficients and
-            magnification matrix; they stay in the table.
-        template_envelope: How much faster the particles' signal falls off than the template
-            and the table's ctf_B_factor say: a B in Å², added to the table's; `auto`,
-            estimated from the best particles, and used where they fit better with it in
-            data to which they were not fitted; a CSV file of spatial frequency in 1/Å
+            magnification matrix; they are kept in the table.
+        template_envelope: Additional decay of the particles' signal relative to the
+            template and the table's ctf_B_factor: a B factor in Å², added to the table's;
+            `auto`, estimated from the best particles, and used if they fit better with it
+            in data to which they were not fitted; a CSV file of spatial frequency in 1/Å
             and factor on the amplitude; or `none`.
         significance: Also write how often noise alone would score as high: a p-value of
             each particle's search, and a bound on false positives.
-        reference_priors: Where template_volume_path names several references: how probable
-            each is before its particles are seen. `equal`; `estimated`, the shares of the
-            data set; or a number for each, in their order.
+        reference_priors: If template_volume_path names several references: the prior
+            probability of each. `equal`; `estimated`, the shares of the data set; or a
+            number for each, in their order.
         calibrate: Of `jaxrefine calibrate`: which parameters of the microscope are fitted.
-        references: The references; empty where there is one template.
-        source: What messages call the configuration: the path of its file.
-        path_map: Folders that have moved, as `--map-path` gives them; see `resolve_path`.
-        constraint: Of a constrained search, what its file says: the partner is then what is
-            refined, from where the reference's particles say it is; None otherwise.
+        references: The references; empty if there is one template.
+        source: Name of the configuration in messages: the path of its file.
+        path_map: Folders that have moved, as given by `--map-path`; see `resolve_path`.
+        constraint: Settings of a constrained search, in which the partner is refined from
+            the pose that the reference's particles predict; None otherwise.
     """
 
     template_volume_path: Annotated[str, "the path of the template volume, an MRC file"]
@@ -192,14 +192,14 @@ class Config(Section):
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, path_map: PathMap = ()) -> "Config":
-        """Reads a YAML file.
+        """Read a YAML file.
 
         Args:
             path: The file.
             path_map: Folders that have moved: (OLD, NEW).
 
         Raises:
-            InputError: With every error of the file.
+            InputError: With all errors of the file.
         """
         data, errors = read_yaml(path)
         if isinstance(data, dict) and "match_template_result" in data:
@@ -212,27 +212,27 @@ class Config(Section):
 
     @classmethod
     def from_dict(cls, data: Any, source: str = "config") -> "Config":
-        """Makes a configuration from plain data, nested like the YAML file.
+        """Make a configuration from plain data, nested like the YAML file.
 
         Args:
             data: Mappings, lists and scalars.
-            source: What messages call the data; a path's folder becomes `folder`.
+            source: Name of the data in messages; if it is a path, `folder` is its folder.
 
         Raises:
-            InputError: With every error of the data.
+            InputError: With all errors of the data.
         """
         return _build(data, source)
 
     @property
     def envelope_file(self) -> str | None:
-        """The file of the template's envelope, as the configuration names it."""
+        """The file of the template's envelope, as named in the configuration."""
         named = self.template_envelope
         is_file = isinstance(named, str) and named.lower().endswith(".csv")
         return str(named) if is_file else None
 
     @property
     def folder(self) -> Path:
-        """The folder of the YAML file, beside which its relative paths may lie."""
+        """The folder of the YAML file, to which relative paths may refer."""
         return Path(self.source).absolute().parent
 
     def of_references(self) -> "dict[str, Config]":
@@ -248,14 +248,14 @@ class Config(Section):
         }
 
     def output_file(self, table: Path) -> Path:
-        """Where the refined table goes.
+        """Path of the refined table.
 
         Args:
-            table: The particle CSV, found.
+            table: The resolved path of the particle table.
 
         Returns:
-            `output_path`, from the current directory if it is relative; without one
-            `<stem>_refined.csv` beside the particle CSV (`<stem>_constrained.csv` of a
+            `output_path`, relative to the current directory; by default
+            `<stem>_refined.csv` beside the particle table (`<stem>_constrained.csv` for a
             constrained search).
         """
         if self.output_path is None:
@@ -265,7 +265,7 @@ class Config(Section):
 
     @property
     def stack_key(self) -> str:
-        """What the file calls the section of `particle_stack`'s sizes."""
+        """Name in the file of the section with `particle_stack`'s sizes."""
         return "particle_stack" if self.constraint is None else self.constraint.stack_key
 
 
@@ -287,11 +287,11 @@ def _build(data: Any, source: str, earlier: Iterable[ConfigError] = ()) -> Confi
 def _build_constrained(
     data: Any, source: str, earlier: Iterable[ConfigError] = ()
 ) -> Config:
-    """The refinement of a partner that a constrained search comes down to."""
+    """The refinement of a partner that is equivalent to a constrained search."""
     data = with_implied(with_our_keys(data), below=False)
     constraint = structure(ConstrainedConfig, data, source, earlier)
     orientations = OrientationRefinementConfig(
-        enabled=False,  # `constraint` has its own
+        enabled=False,  # `constraint` has its own orientation search
         base_grid_method="uniform" if constraint.reproduce is None else "leopard_em",
     )
     reference = constraint.particle_stack_reference

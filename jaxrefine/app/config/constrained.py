@@ -1,6 +1,6 @@
-"""A constrained search: a partner at a known place beside refined particles.
+"""Constrained search: a partner at a known place beside refined particles.
 
-The keys are those of Leopard-EM's constrained_search, and our own.
+The keys are those of Leopard-EM's constrained_search, plus some of jaxrefine.
 """
 
 import math
@@ -47,28 +47,28 @@ def _range_rules(axis: str) -> tuple[Rule, ...]:
 
 
 class ConstrainedOrientationConfig(Section):
-    """The orientations of the partner, as turns from the reference's.
+    """Orientations of the partner, as rotations relative to the reference's.
 
     In degrees; both ends of a range are searched.
 
     Attributes:
-        enabled: Search; false takes the reference's orientation.
-        rotation_axis_euler_angles: Euler angles that take the volume's z axis to the axis
-            that psi turns about.
-        psi_min: First turn about the axis.
-        psi_max: Last turn about the axis.
-        psi_step: Its step.
-        theta_min: First tilt: a turn about an axis across the first one.
+        enabled: Search; false uses the reference's orientation.
+        rotation_axis_euler_angles: Euler angles that rotate the volume's z axis to the axis
+            of psi.
+        psi_min: First rotation about the axis.
+        psi_max: Last rotation about the axis.
+        psi_step: Step of psi.
+        theta_min: First tilt: a rotation about an axis perpendicular to the first.
         theta_max: Last tilt.
-        theta_step: Its step.
-        phi_min: First direction of the tilt; not of `roll`.
+        theta_step: Step of theta.
+        phi_min: First direction of the tilt; not for `roll`.
         phi_max: Last direction of the tilt.
-        phi_step: Its step in `cartesian`; null: 2.5. `uniform` spaces phi as theta is.
-        base_grid_method: `uniform` and `cartesian`: Euler angles. `roll`: the tilt is about
+        phi_step: Step of phi for `cartesian`; null: 2.5. `uniform` spaces phi like theta.
+        base_grid_method: `uniform` and `cartesian`: Euler angles. `roll`: tilts about
             `roll_axis`.
-        search_roll_axis: Of `roll`: try axes every `roll_step` degrees in place of one.
-        roll_axis: x, y of the axis that theta turns about, in the plane across the first.
-        roll_step: Between the axes that are tried.
+        search_roll_axis: For `roll`: try axes every `roll_step` degrees instead of one.
+        roll_axis: x, y of the axis of theta, in the plane perpendicular to the first axis.
+        roll_step: Step between the axes that are tried.
     """
 
     enabled: bool = True
@@ -118,7 +118,7 @@ class ConstrainedOrientationConfig(Section):
 
 
 def _orientations_about(c: Any) -> float:
-    """How many orientations a search has, within a factor of two."""
+    """Number of orientations of a search, within a factor of two."""
 
     def steps(axis: str, step: float) -> float:
         low, high = getattr(c, f"{axis}_min"), getattr(c, f"{axis}_max")
@@ -133,37 +133,37 @@ def _orientations_about(c: Any) -> float:
 
 
 class ConstrainedConfig(Section):
-    """Everything that a constrained search is told.
+    """All settings of a constrained search.
 
     Attributes:
         template_volume_path: The partner, an MRC volume: cubic, of even side.
-        particle_stack_reference: The refined particles beside which it is looked for.
+        particle_stack_reference: The refined particles beside which it is searched.
         particle_stack_constrained: Particles of a match with the partner's template, whose
-            statistic maps make the z-scores.
+            statistic maps are used for z-scores.
         center_vector: From the reference's centre to the partner's, x, y, z in Å, in the
-            reference volume's frame.
-        template_frame: Where the partner lies in its volume: `reference`, where it lies
-            beside the reference, as Leopard-EM has it; or `partner`, in the middle.
-        defocus_hand: 1: what lies higher along the image's z has less defocus, as
-            Leopard-EM has it; -1: more. Depends on the microscope.
+            frame of the reference volume.
+        template_frame: Position of the partner in its volume: `reference`, at its place
+            beside the reference, as in Leopard-EM; or `partner`, in the centre.
+        defocus_hand: 1: larger z in the image frame means less defocus, as in Leopard-EM;
+            -1: more. It depends on the microscope.
         false_positives: Expected false positives per particle, which set the threshold.
         orientation_refinement_config: The orientation search.
-        defocus_refinement_config: The defocus search, about the defocus that center_vector
+        defocus_refinement_config: The defocus search, around the defocus that center_vector
             predicts; Leopard-EM's example calls it `defocus_search_config`.
         preprocessing_filters: Filters of the micrograph.
-        computational_config: What computes.
-        apply_global_filtering: As for a refinement, and so are all that follow.
-        fill_defects: Pixels that are no image are filled.
+        computational_config: Devices, memory and threads.
+        apply_global_filtering: This and the following keys are as for a refinement.
+        fill_defects: Fill defective pixels.
         output_path: The table; null: beside the reference's, as `<stem>_constrained.csv`.
         scoring: `image_ctf` or `template_ctf`.
         template_sampling: `padded`, `cubic` or `trilinear`.
         search: `exhaustive` or `adaptive`.
         statistics: `auto`, `variance` or `standard_deviation`.
-        reproduce: `leopard_em`: Leopard-EM's choices and slips, for comparison.
-        invert_contrast: Take the images' contrast the other way round.
+        reproduce: `leopard_em`: Leopard-EM's choices and errors, for comparison.
+        invert_contrast: Invert the contrast of the images.
         template_pixel_size: Å per voxel of the template; null: each row's pixel_size.
-        ignore_aberrations: Search though the tables hold aberrations.
-        template_envelope: `none`, or a B in Å² beside the table's.
+        ignore_aberrations: Search although the tables contain aberrations.
+        template_envelope: `none`, or a B factor in Å², added to the table's.
     """
 
     template_volume_path: Annotated[str, "the path of the partner's volume, an MRC file"]
@@ -269,14 +269,14 @@ _STACKS = ("particle_stack_reference", "particle_stack_constrained")
 
 
 def is_constrained(data: Any) -> bool:
-    """Whether plain data configure a constrained search: by the keys of its own."""
+    """Whether plain data configure a constrained search, by keys that only it has."""
     return isinstance(data, Mapping) and any(key in data for key in _STACKS)
 
 
 def with_our_keys(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The data, with other keys of Leopard-EM's as those that they stand for.
+    """The data, with Leopard-EM's alternative keys replaced by ours.
 
-    Its example calls the defocus search otherwise; its version 1.3 has particle stacks.
+    Its example has another name for the defocus search; version 1.3 has particle stacks.
     """
     for section in _STACKS:
         data = with_df_path(data, section)

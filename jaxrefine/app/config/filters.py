@@ -149,7 +149,7 @@ class RandomFourierDropoutConfig(Section):
 
     Attributes:
         enabled: Must be false.
-        dropout_fraction: The fraction that is left out.
+        dropout_fraction: The fraction that is omitted.
         seed: Seed of the choice.
     """
 
@@ -174,7 +174,7 @@ class PreprocessingFiltersConfig(Section):
         bandpass_filter: Keeps a band.
         arbitrary_curve_filter: A curve given by points.
         phase_randomization_filter: Random phases at high frequencies.
-        random_fourier_dropout: Coefficients that a match leaves out.
+        random_fourier_dropout: Coefficients that a match omits.
     """
 
     whitening_filter: WhiteningFilterConfig = WhiteningFilterConfig()

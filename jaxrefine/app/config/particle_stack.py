@@ -29,7 +29,7 @@ class ParticleStackConfig(Section):
         tuple[int, int], "the template as [height, width] in px, two whole numbers"
     ]
 
-    # Boxes are cut from the micrographs anew, whatever was done to those of a stack.
+    # Boxes are extracted from the micrographs again, so those of a stack are ignored.
     ignored: ClassVar = (
         "leopard_em_version",
         "global_whitening_applied",

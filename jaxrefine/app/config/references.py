@@ -1,4 +1,4 @@
-"""Several references in a configuration: which templates, by which names."""
+"""Several references in a configuration: their names, files and pixel sizes."""
 
 import re
 from collections.abc import Mapping
@@ -9,17 +9,17 @@ from jaxrefine.app.config.schema import ConfigError, key_text, show
 from jaxrefine.io.table.schema import BY_NAME, reference_columns
 
 TEMPLATE, PIXEL_SIZE = "template_volume_path", "template_pixel_size"
-# Names become parts of columns and of files.
+# Names become parts of column and file names.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
 _NAME_IN_WORDS = "a name of letters, digits, - and _, 40 at most"
 
 
 class NamedReference(NamedTuple):
-    """A template that particles are compared with.
+    """A template to compare particles with.
 
     Attributes:
-        name: What it is called.
-        template_volume_path: Its file, as the configuration has it.
+        name: Its name.
+        template_volume_path: Its file, as in the configuration.
         template_pixel_size: Å per voxel; None: each row's pixel_size.
     """
 
@@ -31,14 +31,14 @@ class NamedReference(NamedTuple):
 def split_references(
     data: Any,
 ) -> tuple[Any, tuple[NamedReference, ...], list[ConfigError]]:
-    """Take the references out of plain data.
+    """Separate the references from plain data.
 
     Args:
-        data: As a YAML file yields it.
+        data: The content of a YAML file.
 
     Returns:
-        The data with the first template alone; all references, none where there is one
-        template; and what is wrong with them.
+        The data with the first template only; all references, or none if there is one
+        template; and the errors.
     """
     if not isinstance(data, Mapping):
         return data, (), []
@@ -74,7 +74,7 @@ def split_references(
         errors.append(ConfigError(TEMPLATE, show(paths), remedy))
     data = dict(data)
     sizes = _pixel_sizes(data, names, errors)
-    # What is wrong has been said: the rest is checked as of one template.
+    # Errors are already recorded; the rest is checked as for one template.
     data[TEMPLATE] = "several" if errors else named[0][1]
     if errors:
         return data, (), errors
@@ -92,7 +92,7 @@ def _wrong_name(key: str, path: str, name: Any, given: bool) -> ConfigError:
 def _pixel_sizes(
     data: dict[str, Any], names: list[Any], errors: list[ConfigError]
 ) -> dict[Any, Any]:
-    """Of each reference; leaves in the data what a single template would have."""
+    """Pixel size of each reference; the data keep the value for a single template."""
     given = data.get(PIXEL_SIZE)
     if isinstance(given, Mapping):
         for name in given:

@@ -12,7 +12,7 @@ class PresetOverride(NamedTuple):
 
     key: str
     choice: str | bool
-    give_way: tuple[str, ...] = ()  # values that are no choice of the user's own
+    give_way: tuple[str, ...] = ()  # values that it may replace
 
     @property
     def rule(self) -> Rule:
@@ -37,11 +37,11 @@ IMPLIED = (
 
 
 def with_implied(data: Any, *, below: bool = True) -> Any:
-    """The data, with the choices that `reproduce` implies unless the user chose otherwise.
+    """The data, with the choices that `reproduce` implies unless the user chose others.
 
     Args:
         data: Plain data of the configuration.
-        below: Also in its sections.
+        below: Apply them in the sections as well.
     """
     if not isinstance(data, Mapping) or data.get("reproduce") != "leopard_em":
         return data

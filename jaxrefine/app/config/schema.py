@@ -160,7 +160,7 @@ def _broken(rules: Iterable[Rule], values: Any) -> list[ConfigError]:
         try:
             if rule.holds(values):
                 continue
-        except AttributeError:  # it reads a value that is missing or invalid itself
+        except AttributeError:  # it uses a value that is missing or invalid
             if isinstance(values, Section):
                 raise
             continue
@@ -308,7 +308,7 @@ for _applies, _hook in (
 def structure(
     kind: type[SectionT], data: Any, source: str, earlier: Iterable[ConfigError] = ()
 ) -> SectionT:
-    """Makes a section from plain data.
+    """Make a section from plain data.
 
     Args:
         kind: The section's class.
@@ -317,7 +317,7 @@ def structure(
         earlier: Errors found in the file earlier.
 
     Raises:
-        InputError: With every error, earlier ones first.
+        InputError: With all errors, earlier ones first.
     """
     errors, section = list(earlier), None
     try:

@@ -5,11 +5,11 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from jaxrefine.app.config.schema import Rule, Section
 
-# Grids beyond these are slips of the pen: no machine holds or finishes them.
+# Larger grids are typing errors: no machine could hold or finish them.
 _MOST_OFFSETS = 10_000
 _MOST_STEPS = 1_000
 MOST_ORIENTATIONS = 10_000_000
-# Of a template's envelope: beyond it no signal, or noise alone, is left.
+# Limit of a template's envelope, beyond which no signal, or only noise, would remain.
 LARGEST_B_ANGSTROM2 = 5000.0
 
 

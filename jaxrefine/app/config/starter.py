@@ -1,4 +1,4 @@
-"""A configuration for a particle table, with comments: `jaxrefine init`."""
+"""Write a commented configuration for a particle table: `jaxrefine init`."""
 
 import math
 import textwrap
@@ -16,24 +16,24 @@ from jaxrefine.io.mrc import read_volume
 from jaxrefine.io.paths import resolve_path
 from jaxrefine.io.table import ParticleTable, decide_statistics, read_particle_table
 
-# What the box is larger than the template by: positions 4 px to either side are searched,
-# where a match is a pixel or two off.
+# Margin of the box over the template: positions up to 4 px to either side are searched, and
+# those of a match are accurate to one or two.
 _MARGIN_PX = 8
 
 
-# Of errors to expect: a step, and how far a search should reach at least.
+# In units of the expected errors: the smallest search range. (A step is one error.)
 _REACH_SIGMAS = 2.0
 
 
 @dataclass(frozen=True)
 class ExpectedErrors:
-    """Standard errors to expect of a table's particles, in the median.
+    """Expected standard errors of a table's particles: medians.
 
     Attributes:
-        tilt_deg: Of the tilts.
-        in_plane_deg: Of the in-plane angle.
-        defocus_angstrom: Of the defocus.
-        z_score: Of the particles.
+        tilt_deg: Standard error of tilts.
+        in_plane_deg: Standard error of the in-plane angle.
+        defocus_angstrom: Standard error of the defocus.
+        z_score: z-score of the particles.
     """
 
     tilt_deg: float
@@ -43,7 +43,7 @@ class ExpectedErrors:
 
     @property
     def sound(self) -> bool:
-        """Whether all of them are numbers above 0."""
+        """Whether all are numbers above 0."""
         return all(math.isfinite(value) and value > 0 for value in astuple(self))
 
 
@@ -58,22 +58,22 @@ def make_config(
     match: Path | None = None,
     measure: Measure | None = None,
 ) -> list[str]:
-    """Write a configuration that refines a table.
+    """Write a configuration for the refinement of a table.
 
     Args:
-        output: The file; it must not be there.
+        output: The file; it must not exist.
         particles: The particle table.
-        template: The template volume; None takes the match's, else the table's.
-        match: The match_template YAML that the table comes from: its filters are copied,
-            and its steps are how far the refinement reaches.
-        measure: Gives the errors to expect with a configuration, of which steps are made,
-            and reaches where the match's steps are smaller; None takes the defaults.
+        template: The template volume; None takes the match's or else the table's.
+        match: The match_template YAML of the table: its filters are copied, and its steps
+            become the search ranges.
+        measure: Computes the expected errors for a configuration. They become the steps,
+            and the search ranges if the match's steps are smaller. None takes defaults.
 
     Returns:
-        What was chosen, a line each.
+        Description of the choices, one line each.
 
     Raises:
-        InputError: With every error of the files.
+        InputError: With all errors of the files.
     """
     errors = ErrorCollector()
     settings: dict[str, Any] = {}
@@ -171,13 +171,13 @@ def _steps(
 
 
 def _one_digit(value: float, towards: Callable[[float], int]) -> float:
-    """A number of one digit, rounded down or up."""
+    """A number rounded up or down to one digit."""
     unit = 10.0 ** math.floor(math.log10(value))
     return float(f"{towards(round(value / unit, 6)) * unit:.1g}")
 
 
 def _statistics_untold(table: ParticleTable) -> bool:
-    """Whether a table, one imported from a STAR file, say, lacks the match's z-scores."""
+    """Whether a table lacks the match's z-scores, for example one from a STAR file."""
     try:
         decide_statistics(table)
     except InputError:
@@ -186,7 +186,7 @@ def _statistics_untold(table: ParticleTable) -> bool:
 
 
 def _match_settings(match: Path | None) -> dict[str, Any]:
-    """A match_template YAML; nothing without one."""
+    """Content of a match_template YAML; empty without one."""
     if match is None:
         return {}
     settings, _ = read_yaml(match)
@@ -201,7 +201,7 @@ def _match_settings(match: Path | None) -> dict[str, Any]:
 def _named_template(
     settings: dict[str, Any], match: Path | None, table: ParticleTable
 ) -> Path:
-    """The template that the match names, or the only one that the table names."""
+    """The template that the match names, or the only one in the table."""
     if match is not None:
         named, where = {str(settings.get("template_volume_path", ""))}, match
     else:
@@ -217,7 +217,7 @@ def _named_template(
 
 
 def _number(settings: dict[str, Any], section: str, key: str, default: float) -> float:
-    """A number of the match's; the default where it is not given, or is none."""
+    """A number of the match's settings; the default if it is missing or invalid."""
     found = settings.get(section)
     value = found.get(key) if isinstance(found, dict) else None
     if not isinstance(value, int | float) or isinstance(value, bool) or value <= 0:
@@ -226,15 +226,15 @@ def _number(settings: dict[str, Any], section: str, key: str, default: float) ->
 
 
 def _filters(settings: dict[str, Any]) -> str:
-    """The filters' section, indented."""
+    """The section of the filters, indented."""
     block = settings.get("preprocessing_filters") or {"whitening_filter": {"enabled": True}}
-    if isinstance(block, dict):  # a match's own: a refinement uses all coefficients
+    if isinstance(block, dict):  # only for a match; a refinement uses all coefficients
         block = {k: v for k, v in block.items() if k != "random_fourier_dropout"}
     return textwrap.indent(yaml.safe_dump(block, sort_keys=False), "  ").rstrip()
 
 
 def _written(path: Path, output: Path) -> str:
-    """A path as YAML text: from the configuration's folder where it lies below it."""
+    """A path as YAML text: relative to the configuration's folder if it is inside."""
     target, folder = path.absolute(), output.absolute().parent
     if target.is_relative_to(folder):
         target = target.relative_to(folder)

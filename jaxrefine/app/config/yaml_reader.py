@@ -10,7 +10,7 @@ import yaml
 from jaxrefine.app.config.schema import ConfigError, key_text, show
 from jaxrefine.data import InputError
 
-# Far above any configuration. PyYAML is slow; and `<<: [*a, *a]` doubles at each level.
+# Far above any configuration. PyYAML is slow, and `<<: [*a, *a]` doubles at each level.
 _LARGEST_BYTES = 1 << 20
 _MOST_KEYS = 10_000
 
@@ -32,7 +32,7 @@ class _Loader(yaml.SafeLoader):
             return super().construct_object(node, deep)
         except (yaml.YAMLError, RecursionError):
             raise
-        except Exception as error:  # PyYAML lets its parsers' own errors through
+        except Exception as error:  # PyYAML does not wrap all errors of its parsers
             kind = str(node.tag).rpartition(":")[2]
             problem = f"{show(node.value)} is not a valid {kind}"
             raise yaml.constructor.ConstructorError(
@@ -41,9 +41,9 @@ class _Loader(yaml.SafeLoader):
 
 
 def _duplicates(node: yaml.Node | None) -> Iterator[ConfigError]:
-    """Duplicate keys, of which PyYAML would keep the last."""
+    """Find duplicate keys, of which PyYAML would keep the last."""
     waiting, seen = [("", node)], set()
-    for path, node in waiting:  # which grows on the way
+    for path, node in waiting:  # the list grows during the loop
         if id(node) in seen:
             continue
         seen.add(id(node))

@@ -65,10 +65,10 @@ def stop_on_signals(stop: Stop, *, quiet: bool = False) -> Iterator[None]:
 
     def asked(number: int, frame: object) -> None:
         stop.request("interrupted", EXIT_INTERRUPTED)
-        # The system's own: Python's would wait for the end of a compilation.
+        # The system's handler: Python's would wait for the end of a compilation.
         signal.signal(number, signal.SIG_DFL)
-        if not quiet:  # not by `log`: the signal may have come while that was writing
-            with suppress(OSError, ValueError):  # a notebook's stream has no file
+        if not quiet:  # not with `log`, which the signal may have interrupted
+            with suppress(OSError, ValueError):  # the stream of a notebook has no file
                 os.write(
                     sys.stderr.fileno(), b"finishing the batch; once more kills at once\n"
                 )

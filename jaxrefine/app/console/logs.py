@@ -1,7 +1,7 @@
-"""What the program says while it works: messages of the logger "jaxrefine".
+"""Messages of the program, from the logger "jaxrefine".
 
-They go to the error stream, as plain lines or as JSON, and with `--log-file` into a file,
-too, with the time of each. There are no colours.
+They go to the error stream, as plain lines or as JSON, and with `--log-file` also to a
+file, with the time of each. There are no colours.
 """
 
 import json
@@ -15,19 +15,19 @@ from pathlib import Path
 
 from jaxrefine.data import InputError
 
-# Of these levels alone the name is said.
+# The levels whose name is printed.
 _LABELS = {logging.WARNING: "warning: ", logging.ERROR: "error: "}
 
 _MOST_ALIKE = 20
 _MOST_KEPT = 200
-# How a line of a log file begins.
+# Start of a line in a log file.
 _STAMP = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ")
-# What a terminal obeys; a file's or a path's text may hold it.
+# Control characters of terminals, which file contents and paths may contain.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def printable(text: str) -> str:
-    """A text whose control characters, but for line ends and tabs, are spelt out."""
+    """Escape the control characters of a text, except line ends and tabs."""
     return _CONTROL.sub(lambda found: repr(found.group())[1:-1], text)
 
 
@@ -38,13 +38,13 @@ def set_up_logging(
     json_lines: bool = False,
     log_file: Path | None = None,
 ) -> None:
-    """Say where messages go; of other libraries only warnings are shown.
+    """Set where messages go; from other libraries only warnings are shown.
 
     Args:
-        quiet: Leave out all but warnings and errors on the error stream; not of JSON.
-        prefix: Put before each line.
+        quiet: Show only warnings and errors on the error stream; no effect on JSON.
+        prefix: Text before each line.
         json_lines: Write JSON objects to the error stream.
-        log_file: Append everything to it; also what is printed as a result.
+        log_file: File to which all messages and printed results are appended.
 
     Raises:
         InputError: The file cannot be written.
@@ -77,7 +77,7 @@ def set_up_logging(
 
 
 def _refuse_what_is_no_log(path: Path) -> None:
-    """Refuse to append to a file that begins as none of ours does."""
+    """Refuse to append to a file that does not start like a log file of jaxrefine."""
     if not path.is_file():
         return
     with path.open("rb") as file:
@@ -86,13 +86,13 @@ def _refuse_what_is_no_log(path: Path) -> None:
 
 
 def event(name: str, **values: object) -> dict[str, dict[str, object]]:
-    """What a message holds beyond its words, as its `extra`; JSON lines show it."""
+    """Values that a message carries as its `extra`; JSON lines show them."""
     return {"event": {"event": name, **values}}
 
 
 @contextmanager
 def keep_warnings() -> Iterator[list[str]]:
-    """All that is warned of within, each warning once, as it comes."""
+    """Collect all warnings in this context, each once, in a list that grows."""
     kept = _Kept()
     logger = logging.getLogger("jaxrefine")
     logger.addHandler(kept)
@@ -114,7 +114,7 @@ class _Kept(logging.Handler):
 
 
 class _LogFile(logging.FileHandler):
-    """A log file; a full disk ends it, with a warning, and not the run."""
+    """A log file; a full disk ends the log, with a warning, but not the run."""
 
     def handleError(self, record: logging.LogRecord) -> None:
         error = sys.exc_info()[1]
@@ -123,7 +123,7 @@ class _LogFile(logging.FileHandler):
             return
         logger = logging.getLogger("jaxrefine")
         logger.removeHandler(self)
-        with suppress(OSError):  # it writes what is left
+        with suppress(OSError):  # closing writes the buffer
             self.close()
         logger.warning(
             "--log-file: %s: cannot be written: %s; the run continues without it",
@@ -133,7 +133,7 @@ class _LogFile(logging.FileHandler):
 
 
 class _First(logging.Filter):
-    """Of warnings of one kind, as each of many micrographs may bring about, the first."""
+    """Of warnings of one kind, which many micrographs may cause, keep the first."""
 
     def __init__(self):
         super().__init__()
@@ -151,7 +151,7 @@ class _First(logging.Filter):
 
 
 class _Plain(logging.Formatter):
-    """The message alone; its level only where it is a warning or an error."""
+    """Format a message without its level, unless it is a warning or an error."""
 
     def __init__(self, prefix: str, time_format: str = ""):
         super().__init__(datefmt=time_format)
@@ -164,7 +164,7 @@ class _Plain(logging.Formatter):
 
 
 class _Json(logging.Formatter):
-    """An object: a message's event, or its level and words."""
+    """Format a message as an object: its event, or its level and text."""
 
     def format(self, record: logging.LogRecord) -> str:
         words = {"event": record.levelname.lower(), "message": record.getMessage()}

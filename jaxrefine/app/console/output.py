@@ -27,7 +27,7 @@ def say(text: str) -> None:
 def use_any_characters() -> None:
     """Escape characters that the terminal's encoding lacks, instead of raising an error."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # not in a notebook, which has them all
+        if isinstance(stream, io.TextIOWrapper):  # streams of notebooks need no change
             stream.reconfigure(errors="backslashreplace")
 
 

@@ -1,4 +1,4 @@
-"""Progress of a run: a bar on a terminal or in a notebook, else log lines, or JSON."""
+"""Progress of a run: a bar on a terminal or in a notebook; otherwise log lines or JSON."""
 
 import logging
 import sys
@@ -11,20 +11,19 @@ from jaxrefine.app.console.logs import event
 log = logging.getLogger("jaxrefine")
 
 _SECONDS_BETWEEN_LINES = 30.0
-_SECONDS_BETWEEN_EVENTS = 1.0  # for a program to read
-_MAX_LINES = 100  # however long the run is
+_SECONDS_BETWEEN_EVENTS = 1.0  # for JSON
+_MAX_LINES = 100  # largest number of log lines of a run
 
 
 class Progress:
-    """Counts particles done. Use as a context manager.
+    """Counts finished particles. Use as a context manager.
 
     Args:
         total: Number of particles.
         poses: Number of correlations per particle, for the rate.
         quiet: Show nothing.
-        json_lines: Log an event at least every second in which something was done, and
-            draw no bar.
-        whose: Added to the particles where they are a share of all.
+        json_lines: Log an event at most every second instead of a bar.
+        whose: Added to "particles" if they are a share of all.
     """
 
     def __init__(
@@ -47,7 +46,7 @@ class Progress:
             total=total, unit="particle", disable=not on_terminal, dynamic_ncols=True
         )
         self._total, self._done, self._said, self._whose = total, 0, 0, whose
-        # When and with how many done the pace began: after the first batch, which compiles.
+        # Time and count after the first batch, which compiles: the start for the rate.
         self._paced_from: tuple[float, int] | None = None
 
     def __enter__(self) -> "Progress":
@@ -57,7 +56,7 @@ class Progress:
         self._bar.close()
 
     def update(self, particles: int, micrograph: str) -> None:
-        """Say that so many more are done, of a micrograph."""
+        """Add a number of finished particles of a micrograph."""
         self._done += particles
         now = time.monotonic()
         elapsed = now - self._started
@@ -91,7 +90,7 @@ class Progress:
 
 
 def _draws_bars() -> bool:
-    """Whether what is written over itself is seen so: on a terminal, or in a notebook."""
+    """Whether a bar can be drawn: on a terminal or in a notebook."""
     stream = sys.stderr
     if stream is None:
         return False

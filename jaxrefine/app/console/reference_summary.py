@@ -1,4 +1,4 @@
-"""What a comparison of references found, in a few lines."""
+"""The summary of a comparison of references."""
 
 import logging
 from dataclasses import dataclass
@@ -9,25 +9,25 @@ from jaxrefine.app.console.output import say
 
 log = logging.getLogger("jaxrefine")
 
-# A particle is said to be of a reference from this probability on.
+# Smallest probability with which a particle is assigned to a reference.
 SURE = 0.9
 
 
 @dataclass(frozen=True)
 class ReferenceSummary:
-    """What a comparison found.
+    """Result of a comparison.
 
     Attributes:
         output: The table.
-        names: Of the references.
-        sure: How many particles are of each with a probability of `SURE` or more.
-        expected: How many are of each by the sum of the probabilities.
+        names: Names of the references.
+        sure: Number of particles of each reference with a probability of at least `SURE`.
+        expected: Number of particles of each reference, as the sum of probabilities.
         sigma: Standard errors of these sums.
-        undecided: How many have no reference of that probability.
-        not_refined: How many were refined against none.
-        wrong: Share of the decided that may be expected to be of another reference.
-        overlap: Mean correlation of the images expected of the best and the next.
-        priors: Of each reference.
+        undecided: Number of particles without a reference of that probability.
+        not_refined: Number of particles that were not refined against any reference.
+        wrong: Expected fraction of wrong assignments.
+        overlap: Mean correlation of the expected images of the best two references.
+        priors: Prior probability of each reference.
         seconds: Wall time of the comparison.
     """
 
@@ -45,7 +45,7 @@ class ReferenceSummary:
 
 
 def format_references(summary: ReferenceSummary) -> list[str]:
-    """How many particles are of each reference, and how sure that is."""
+    """Number of particles of each reference, and how certain it is."""
     decided = sum(summary.sure)
     counts = ", ".join(
         f"{name} {n}" for name, n in zip(summary.names, summary.sure, strict=True)
@@ -71,9 +71,9 @@ def print_references(
     """Print a summary, and keep it in the log file.
 
     Args:
-        summary: Of a comparison.
+        summary: Summary of a comparison.
         quiet: Do not print it.
-        json_progress: Log it as an event, too.
+        json_progress: Also log it as an event.
     """
     for line in format_references(summary):
         if not quiet:

@@ -23,7 +23,7 @@ class FallenMicrograph:
         name: The micrograph, as named in the table.
         particles: Number of its particles with z-scores before and after.
         z_before: Their median z-score at the start.
-        z_after: The same, refined.
+        z_after: The same after refinement.
     """
 
     name: str
@@ -49,12 +49,12 @@ class ExpectedScores:
 
 @dataclass(frozen=True)
 class FoundPartners:
-    """What a constrained search found.
+    """Result of a constrained search.
 
     Attributes:
-        found: Partners above the threshold.
-        threshold: The z-score above which one is.
-        false_positives: Expected per particle, where none is.
+        found: Number of partners above the threshold.
+        threshold: z-score above which a partner counts as found.
+        false_positives: Expected number per particle if there is no partner.
     """
 
     found: int
@@ -64,7 +64,7 @@ class FoundPartners:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run did.
+    """Results of a run.
 
     Attributes:
         output: The refined table.
@@ -81,7 +81,7 @@ class Summary:
         mean_z_expected: Expected mean z-score of the refined poses in independent data; NaN
             without a polish.
         expected: The same, with the starting mean; None if either is unknown.
-        partners: What a constrained search found; None after a refinement.
+        partners: Result of a constrained search; None after a refinement.
     """
 
     output: Path

@@ -23,17 +23,17 @@ PIXEL_SIZE_ANGSTROM = 2.0
 TEMPLATE_SIDE = 96  # 1.15 times the antibody's 166 Å
 BOX_SIDE = 108
 SHAPE = (512, 480)
-BLUR_B_ANGSTROM2 = 10.0  # of template and particles alike: atoms are not points
+BLUR_B_ANGSTROM2 = 10.0  # B factor of atoms, in template and particles
 MICROSCOPE = sim.Microscope(b_factor_angstrom2=20.0)
-# Strong at low resolution, as ice and carbon are: what pins the pose down is the rest. By
-# the Cramér-Rao bound no method does better than 0.2° per axis, 30 Å and 0.05 px at SNR 13.
+# Strong at low resolution, like ice and carbon: high resolution determines the pose. The
+# Cramér-Rao bound is 0.2° per axis, 30 Å and 0.05 px at an SNR of 13.
 NOISE = sim.NoiseSpectrum(white=1.0, low=150.0, decay_cycles_per_px=0.05)
 SNR_RANGE = (11.0, 16.0)
 RELATIVE_DEFOCUS_MAX_ANGSTROM = 150.0
 N_UNIFORM = 240
 N_NEAR_TRUTH = 4
 TILT_CELL_DEG, IN_PLANE_CELL_DEG = 2.5, 1.5
-_RADIUS_PX = 42.0  # of the antibody
+_RADIUS_PX = 42.0  # radius of the antibody
 _EDGE_PX = 60
 
 Row = dict[str, str | int | float]
@@ -41,7 +41,7 @@ Row = dict[str, str | int | float]
 
 @dataclass(frozen=True)
 class _Exposure:
-    """One micrograph to be simulated."""
+    """One micrograph to simulate."""
 
     defocus_angstrom: tuple[float, float]
     astigmatism_deg: float
@@ -62,7 +62,7 @@ def make_demo(folder: str | Path, seed: int = 0) -> None:
         seed: Seed of all random numbers.
 
     Raises:
-        InputError: If the folder holds anything but a demo, or cannot be made.
+        InputError: The folder holds other files than a demo, or cannot be created.
     """
     folder = Path(folder)
     try:
@@ -71,7 +71,7 @@ def make_demo(folder: str | Path, seed: int = 0) -> None:
         is_demo = mark.is_file() and mark.read_text("utf-8").startswith(_MARK)
         if any(folder.iterdir()) and not is_demo:
             raise InputError(f"{folder}: holds other files; name a new or empty folder")
-        # First, so that a demo that was interrupted can be made again.
+        # Written first, so that an interrupted demo can be made again.
         mark.write_text(_README, encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{folder}: no demo can be made there: {error}") from error
@@ -123,7 +123,7 @@ def _expose(
                 snr_ideal=rng.uniform(*SNR_RANGE),
             )
         )
-    # With a margin neither noise nor the CTF's spread is periodic, as in a real image.
+    # With a margin, noise and CTF are not periodic, as in a real image.
     step, margin = PIXEL_SIZE_ANGSTROM, 32
     return sim.simulate_micrograph(
         atoms, particles, SHAPE, step, MICROSCOPE, rng, noise=NOISE, margin_px=margin
@@ -131,7 +131,7 @@ def _expose(
 
 
 def _places(n: int, rng: np.random.Generator) -> list[tuple[float, float]]:
-    """Centres (y, x) at which antibodies do not overlap, at any fraction of a pixel."""
+    """Centres (y, x), not necessarily whole, at which antibodies do not overlap."""
     places = np.zeros((0, 2))
     while len(places) < n:
         place = rng.uniform([_EDGE_PX, _EDGE_PX], np.array(SHAPE) - _EDGE_PX)

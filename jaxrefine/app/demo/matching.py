@@ -1,7 +1,7 @@
-"""The demo's template matching: a small, coarse substitute for a real one.
+"""The demo's template matching: a small and coarse substitute for a real one.
 
-Filter and correlation follow Leopard-EM's recipe (whitening, CTF on the template's grid) in
-numpy, with exact projections of the atoms in place of slices of a volume.
+Filter and correlation follow Leopard-EM (whitening, CTF on the template's grid), in numpy,
+but with exact projections of the atoms instead of slices of a volume.
 """
 
 from collections.abc import Iterator
@@ -33,10 +33,10 @@ def projections_rfft(
 def with_opposite_views(
     projections: NDArray, rotations: NDArray
 ) -> tuple[NDArray, NDArray]:
-    """Projections and rotations, and after them those seen from behind.
+    """Projections and rotations, followed by those of the opposite views.
 
-    A rotation by 180° about the image's y axis mirrors the projection in x, which costs
-    nothing: P(ky, -kx) is the conjugate of P(-ky, kx).
+    A rotation by 180° about the image's y axis mirrors the projection in x. It needs no
+    computation, because P(ky, -kx) is the conjugate of P(-ky, kx).
     """
     mirrored = np.roll(projections[:, ::-1], 1, axis=1).conj()
     behind = rotations @ np.diag([-1.0, 1.0, -1.0])
@@ -46,18 +46,18 @@ def with_opposite_views(
 def match(
     image: Image, projections: NDArray, rotations: NDArray, ctf: NDArray, n_statistics: int
 ) -> dict[str, Image]:
-    """Maps of a match, each of the shape image - template + 1.
+    """Maps of a match, with the shape image - template + 1.
 
-    The correlation is in units of its noise: an image whitened to variance 1, templates of
-    norm 1 within the whole image.
+    The correlation is in units of its noise: the image is whitened to variance 1, and
+    templates have norm 1 within the whole image.
 
     Args:
         image: The micrograph.
         projections: (n, side, side // 2 + 1), matter positive.
-        rotations: (n, 3, 3), theirs.
+        rotations: (n, 3, 3), their rotations.
         ctf: (side, side // 2 + 1).
-        n_statistics: Mean and standard deviation are taken over this many projections, from
-            the first; the best is taken over all.
+        n_statistics: Mean and standard deviation are taken over the first `n_statistics`
+            projections; the best is taken over all.
 
     Returns:
         mip, scaled_mip, correlation_average, correlation_variance (which holds the
@@ -104,15 +104,15 @@ def match(
 def peaks(
     scaled_mip: Image, n_searched: int, exclusion_px: float
 ) -> Iterator[tuple[int, int]]:
-    """(y, x) of maxima, best first, down to where noise gives one in a hundred maps.
+    """(y, x) of maxima, best first, above a level that noise exceeds in 1 of 100 maps.
 
-    A real match takes one in one map; but its standard deviations are known better than
-    those of a few hundred orientations, which widen the tails.
+    A real match uses a level that noise exceeds once per map. Here the standard deviations
+    come from only a few hundred orientations, and their errors widen the tails.
 
     Args:
         scaled_mip: Map of z-scores.
-        n_searched: Number of orientations behind it.
-        exclusion_px: No two maxima are nearer than this.
+        n_searched: Number of orientations of the search.
+        exclusion_px: Smallest distance between maxima.
     """
     left = scaled_mip.copy()
     threshold = NormalDist().inv_cdf(1.0 - 0.01 / (n_searched * left.size))

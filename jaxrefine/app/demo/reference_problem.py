@@ -18,9 +18,9 @@ DEFOCUS_ANGSTROM, ASTIGMATISM_DEG = (6200.0, 5800.0), 30.0
 MICROSCOPE = sim.Microscope(b_factor_angstrom2=20.0)
 _BOX = (38, 40)
 _PARTICLES, _SNR = 4, 30.0
-# Slices end at the template's Nyquist frequency, the particles do not.
+# Slices end at the template's Nyquist frequency, but the particles do not.
 _FILTERS = Filters(Whitening(), Bandpass(0.0, 0.4, 0.1))
-# Steps so wide that the planted pose is the best by far.
+# Steps are so wide that the true pose is clearly the best.
 _ORIENTATIONS = uniform_orientations(
     psi_coarse=6.0, psi_fine=1.5, theta_coarse=9.0, theta_fine=1.5
 )
@@ -31,11 +31,11 @@ class World(eqx.Module):
     """Particles, and their true grid points around the starting values.
 
     Attributes:
-        particles: Ready to score.
+        particles: The particles, ready to score.
         template: Their template.
         score: The score.
         grid: The search grid.
-        rotation: (n, 3, 3), the truth.
+        rotation: (n, 3, 3), the true rotations.
         truth: (n, 5), the truth as indices of the grid.
     """
 
@@ -65,7 +65,7 @@ def make_problem(atoms: sim.Atoms) -> World:
         pixel_size_angstrom=PIXEL_SIZE_ANGSTROM,
     )
     grid = local_grid(_ORIENTATIONS, _DEFOCI)
-    # Of pixel size (which is not searched), defocus, orientation, y and x.
+    # Lengths of pixel size (which is not searched), defocus, orientation, y and x.
     lengths = (1, *grid.shape[1:], *score.positions)
     truth = np.stack([rng.integers(0, length, _PARTICLES) for length in lengths], axis=-1)
 
@@ -111,7 +111,7 @@ def make_problem(atoms: sim.Atoms) -> World:
 
 
 def optics(*batch: int) -> Optics:
-    """The microscope, for one particle or for a batch."""
+    """The optics, for one particle or for a batch."""
     values = (
         MICROSCOPE.voltage_kv,
         MICROSCOPE.spherical_aberration_mm,

@@ -27,17 +27,17 @@ from jaxrefine.refine.refine import refine_particles
 from jaxrefine.refine.search import pose_rotations, z_scores
 from jaxrefine.refine.sharding import Device
 
-# What rounding may leave: some times what it leaves on a CPU (docs/decisions.md).
+# Limits of rounding errors: several times those on a CPU (docs/decisions.md).
 _SLICE_BOUND, _CTF_BOUND, _Z_BOUND = 1e-5, 5e-5, 1e-5
-# As much as the interpolation of slices takes from a score.
+# Limit of the effect of interpolated slices on a score.
 _SCORE_BOUND = 1e-2
-# What rounding a product's inputs leaves of a z-score, relative to |z| + 1.
+# Limits of the effect of rounded inputs of a product on a z-score, relative to |z| + 1.
 _PRODUCT_BOUND: dict[Precision, float] = {
     "float32": 2e-5,
     "float16": 4e-4,
     "bfloat16": 5e-3,
 }
-# So few that the search takes all of its steps: nodes, products, transforms.
+# So few that the search needs all of its steps: nodes, products, transforms.
 _CANDIDATES = 256
 
 
@@ -57,7 +57,7 @@ class Check:
 
     @property
     def passed(self) -> bool:
-        """NaN does not pass."""
+        """Whether the deviation is within the bound; NaN is not."""
         return self.deviation <= self.bound
 
 
@@ -81,12 +81,12 @@ def run_checks(device: Device) -> Iterator[Check]:
 def _central_slice(atoms: sim.Atoms, sampling: Sampling) -> Check:
     """Samples of a slice, compared with sums over all voxels.
 
-    To interpolate between samples of a transform is to sum over the voxels with
-    interpolated waves: what is left is rounding alone.
+    Interpolation between samples of a transform equals a sum over voxels with interpolated
+    waves, so that only rounding errors remain.
     """
     rng = np.random.default_rng(2)
     volume = sim.potential_volume(atoms, SIDE, PIXEL_SIZE_ANGSTROM)
-    # No background on the cube's faces, which would be subtracted.
+    # Set the cube's faces to 0, since their mean would be subtracted as background.
     volume *= np.pad(np.ones((SIDE - 2,) * 3, np.float32), 1)
     rotation = sim.random_rotations(1, rng)[0]
     kx, ky = rng.uniform(-0.34, 0.34, (2, 1000))
@@ -101,7 +101,7 @@ def _central_slice(atoms: sim.Atoms, sampling: Sampling) -> Check:
     taps = np.arange(2) if order == 1 else np.arange(-1, 3)
     weights = _spline(share[..., None] - taps, order)
     waves = np.exp(-2j * np.pi / padded * np.multiply.outer(low[..., None] + taps, voxel))
-    # What interpolation takes away far from the centre is added beforehand.
+    # Compensation for the loss by interpolation far from the centre.
     window = np.sinc(voxel / padded) ** (order + 1)
     x, y, z = np.moveaxis(np.einsum("fat,fatv->fav", weights, waves) / window, 1, 0)
     exact = np.einsum("zyx,fz,fy,fx->f", volume.astype(float), z, y, x, optimize=True)
@@ -112,7 +112,7 @@ def _central_slice(atoms: sim.Atoms, sampling: Sampling) -> Check:
 
 
 def _spline(distance: NDArray[np.float64], order: int) -> NDArray[np.float64]:
-    """The linear or the cubic B-spline."""
+    """The linear or cubic B-spline."""
     d = np.abs(distance)
     if order == 1:
         return 1 - d
@@ -154,7 +154,7 @@ def _plain_scores(world: World) -> NDArray[np.float32]:
 def _score(world: World, atoms: sim.Atoms, z: NDArray[np.float32]) -> Check:
     """z at the true poses, compared with the matched filter in float64.
 
-    Its projections are exact; those from slices are interpolated.
+    The projections of the latter are exact, those from slices are interpolated.
     """
     ours, exact = [], []
     for number, (turn, index) in enumerate(zip(world.rotation, world.truth, strict=True)):
@@ -224,7 +224,7 @@ def _search(world: World, precision: Precision, z: NDArray[np.float32]) -> Itera
 def _products(world: World, precision: Precision, z: NDArray[np.float32]) -> Check:
     """z of a few orientations by the matrix product, compared with Fourier transforms.
 
-    They are so few that the fit of the norms passes through all, and only rounding remains.
+    There are so few that the fit of the norms is exact, and only rounding errors remain.
     """
     few = np.linspace(0, z.shape[3] - 1, 16).astype(int)
     rotation, at_edge = world.grid.rotation[few], world.grid.rotation_at_edge[few]
@@ -262,11 +262,11 @@ def _layout(world: World, grid: SearchGrid, precision: Precision) -> Layout:
 
 
 def _best(z: NDArray[np.float32]) -> NDArray[np.int64]:
-    """(n, 5): the first of each particle's highest."""
+    """(n, 5): index of the first of each particle's highest z-scores."""
     flat = z.reshape(len(z), -1).argmax(axis=-1)
     return np.stack(np.unravel_index(flat, z.shape[1:]), axis=-1)
 
 
 def _z_deviation(ours: jax.Array | NDArray, exact: NDArray) -> float:
-    """The largest, relative to |z| + 1."""
+    """The largest difference, relative to |z| + 1."""
     return float((np.abs(np.asarray(ours) - exact) / (np.abs(exact) + 1)).max())

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 
 from jaxrefine.data import InputError
 
-# Outside this part of the box's half side is background: RELION's own choice.
+# Pixels beyond this fraction of the half side are background, as in RELION.
 _BACKGROUND_BEYOND = 0.75
 
 
@@ -22,7 +22,7 @@ def extract_boxes(
 ) -> Iterator[Float[np.ndarray, "side side"]]:
     """Particle images centred at pixel side // 2; reflected beyond the micrograph's edge.
 
-    Pixels that are not finite are set to the mean.
+    Values that are not finite are replaced by the mean.
 
     Args:
         image: The micrograph.

@@ -1,4 +1,4 @@
-"""Refined particles for other programs: a STAR file, and the particles cut out."""
+"""Export of refined particles for other programs: a STAR file, and particle images."""
 
 import logging
 import os
@@ -29,9 +29,9 @@ from jaxrefine.io.table.schema import ANGLES, compared_names
 
 log = logging.getLogger("jaxrefine")
 
-# cryoSPARC imports RELION's files.
+# cryoSPARC imports files in RELION's format.
 PROGRAMS = ("relion", "cistem", "cryosparc")
-# Half of one, and what rounding adds.
+# Half a pixel, plus rounding.
 _LARGEST_SHIFT_PX = 0.51
 _REFINED = tuple(
     f"refined_{name}"
@@ -41,13 +41,13 @@ _REFINED = tuple(
 
 @dataclass(frozen=True)
 class Exported:
-    """What an export did.
+    """Result of an export.
 
     Attributes:
-        star: The file.
-        stack: The boxes; None if none were asked for.
-        written: Number of particles in it.
-        left_out: How many were not refined.
+        star: The STAR file.
+        stack: The particle images; None if not requested.
+        written: Number of particles in the file.
+        left_out: Number of particles that were not refined.
     """
 
     star: Path
@@ -67,21 +67,21 @@ def export(
     overwrite: bool = False,
     path_map: PathMap = (),
 ) -> Exported:
-    """Writes the refined particles of a table as another program's STAR file.
+    """Write the refined particles of a table as another program's STAR file.
 
     Args:
         table_path: A refined table.
         program: One of `PROGRAMS`.
-        star: The file.
-        boxes: Also cut the particles out, into a stack `.mrcs` beside the file.
+        star: The file to write.
+        boxes: Also extract the particles, into a stack `.mrcs` beside the file.
         box_px: Side of the boxes, even; None: 1.5 times the template's.
-        optics_from: RELION's micrographs.star: the optics groups get its names, by which
-            RELION finds them.
-        overwrite: Replace files that are there.
+        optics_from: RELION's micrographs.star, whose names the optics groups get, so that
+            RELION recognises them.
+        overwrite: Replace existing files.
         path_map: Folders that have moved: (OLD, NEW).
 
     Raises:
-        InputError: With the errors of the table; nothing in it was refined; a micrograph
+        InputError: With all errors of the table; no particle was refined; a micrograph
             cannot be read; or a file cannot be written.
     """
     if boxes and star.suffix != ".star":
@@ -136,7 +136,7 @@ def export(
 
 
 def _refined_rows(table: ParticleTable, start: StartingValues) -> Int[np.ndarray, " n"]:
-    """Rows that hold a refined score, position, orientation and defocus."""
+    """Rows with a refined score, position, orientation and defocus."""
     there = np.isfinite([table.numbers(name) for name in _REFINED]).all(axis=0)
     return np.flatnonzero(there & start.from_refined)
 
@@ -144,7 +144,7 @@ def _refined_rows(table: ParticleTable, start: StartingValues) -> Int[np.ndarray
 def _particles(
     table: ParticleTable, start: StartingValues, rows: np.ndarray, folder: Path
 ) -> StarParticles:
-    """Refined values of some rows; paths such that they are found from a folder."""
+    """Refined values of some rows; relative paths refer to `folder`."""
     centre = np.stack([table.numbers(f"refined_pos_{axis}_img") for axis in "xy"], -1)
     moved = rebase_relative_paths(table.raw, table.path.absolute().parent, folder)
     return StarParticles(
@@ -166,7 +166,7 @@ def _particles(
 
 
 def _as_found(texts: Sequence[str], found: Mapping[str, Path]) -> list[str]:
-    """Absolute paths that are not there, by where their files were found instead."""
+    """Replace absolute paths that do not exist by those where their files were found."""
 
     def written(text: str) -> str:
         moved = os.path.isabs(text) and not os.path.exists(text)
@@ -177,7 +177,7 @@ def _as_found(texts: Sequence[str], found: Mapping[str, Path]) -> list[str]:
 
 
 def _shift(table: ParticleTable, centre: np.ndarray) -> Float[np.ndarray, "n 2"]:
-    """Sub-pixel rest (x, y): what the positions in Å hold beyond the whole pixels."""
+    """Sub-pixel shift (x, y): difference between positions in Å and whole pixels."""
     names = [f"refined_pos_{axis}_img_angstrom" for axis in "xy"]
     angstrom = np.stack([table.numbers(name) for name in names], axis=-1)
     shift = angstrom / table.numbers("pixel_size")[:, None] - centre
@@ -195,9 +195,9 @@ def _shift(table: ParticleTable, centre: np.ndarray) -> Float[np.ndarray, "n 2"]
 def _with_one_pixel_size(
     particles: StarParticles, nominal_angstrom: Float[np.ndarray, " n"]
 ) -> StarParticles:
-    """One pixel size, the median, for all particles of one nominal pixel size.
+    """Give all particles of one nominal pixel size the same pixel size, the median.
 
-    RELION has a pixel size per optics group: one for each particle would be a group each.
+    RELION has one pixel size per optics group; otherwise each particle would need a group.
     """
     refined = particles.pixel_size_angstrom
     one = refined.copy()
@@ -227,7 +227,7 @@ def _write_boxes(
     found: Mapping[str, Path],
     bright: bool,
 ) -> None:
-    """Cut the boxes, one micrograph in memory at a time."""
+    """Extract the boxes, with one micrograph in memory at a time."""
     images: dict[str, list[int]] = {}
     for place, row in enumerate(rows):
         images.setdefault(table.micrograph_paths[row], []).append(place)
@@ -237,7 +237,7 @@ def _write_boxes(
         for text, places in images.items():
             path = found[text]
             try:
-                image_shape(path)  # which warns of what is odd
+                image_shape(path)  # warns of unusual headers
                 cut = extract_boxes(read_image(path), centre[places], stack.box_px)
                 for place, box in zip(places, cut, strict=True):
                     array[place] = normalised(box, matter_is_bright=bright)
@@ -247,7 +247,7 @@ def _write_boxes(
 
 
 def files_of(table: ParticleTable) -> set[Path]:
-    """All files that a table names: they are nobody's output."""
+    """All files that a table names; they must not be overwritten."""
     folder = table.path.absolute().parent
     names = [name for name in table.raw.columns if str(name).endswith("_path")]
     texts = {text for name in names for text in table.raw[name] if text}
@@ -255,13 +255,13 @@ def files_of(table: ParticleTable) -> set[Path]:
 
 
 def refuse_overwriting(output: Path, *inputs: Path, overwrite: bool) -> None:
-    """Refuse an output that is one of the files that are read, or any that is there.
+    """Refuse an output that is an input, or that exists unless `overwrite` is set.
 
     Raises:
-        InputError: If so.
+        InputError: The output must not be written.
     """
     refuse_no_file(output)
-    # realpath, as resolve() ends in a traceback where links go in circles.
+    # realpath, because resolve() raises for circular links.
     if os.path.realpath(output) in map(os.path.realpath, inputs):
         raise InputError(f"{output}: is an input; name another file")
     if output.exists() and not overwrite:

@@ -1,8 +1,8 @@
 """Conditions on a table's columns, such as `refined_scaled_mip > 8`.
 
-`simpleeval` walks the syntax tree of the expression and computes it, one row after another,
-of a list of allowed nodes and operators: nothing is ever run as Python. Attributes, calls
-other than those of two functions, indices and comprehensions are no part of the language.
+`simpleeval` evaluates the syntax tree of the expression for one row after another, with a
+list of allowed nodes and operators; nothing is executed as Python. Attributes, calls other
+than those of two functions, indices and comprehensions are not allowed.
 """
 
 import ast
@@ -28,18 +28,19 @@ _RIGHT = (
 
 
 def rows_that_fulfil(table: ParticleTable, text: str) -> Bool[np.ndarray, " n"]:
-    """The rows of a table for which a condition holds.
+    """Mask of the rows of a table for which a condition holds.
 
-    Known are the table's columns (numbers, or text without spaces at its ends), numbers,
-    text in quotes, + - * /, == != < <= > >=, chained as in `1 < x < 2`, `in (…)`, `and`,
-    `or`, `not`, `abs(…)` and `empty(column)`. No comparison with an empty cell holds.
+    A condition may contain the table's columns (numbers, or text without surrounding
+    spaces), numbers, text in quotes, + - * /, == != < <= > >=, chains such as `1 < x < 2`,
+    `in (…)`, `and`, `or`, `not`, `abs(…)` and `empty(column)`. No comparison with an empty
+    cell is true.
 
     Args:
         table: The table.
         text: The condition.
 
     Raises:
-        InputError: It is none, names what is no column, or compares text with a number.
+        InputError: It is invalid, has an unknown column, or compares text with a number.
     """
     where = f"--where {text[:200]!r}"
     tree = _parsed(where, text)
@@ -63,7 +64,7 @@ def rows_that_fulfil(table: ParticleTable, text: str) -> Bool[np.ndarray, " n"]:
 
 
 def _parsed(where: str, text: str) -> ast.expr:
-    """The expression's tree, of allowed nodes alone."""
+    """The syntax tree of the expression, with allowed nodes only."""
     if len(text) > _LONGEST:
         raise InputError(f"{where}…: is longer than {_LONGEST} characters; {_RIGHT}")
     try:
@@ -112,11 +113,11 @@ def _names(where: str, tree: ast.expr, table: ParticleTable) -> list[str]:
 
 
 def _values(table: ParticleTable, name: str) -> list[Any]:
-    """A column as numbers, NaN where there is none, or as text."""
+    """A column as numbers, with NaN for empty cells, or as text."""
     texts = [text.strip() for text in table.raw[name]]
     column = BY_NAME.get(name)
     numbers = [cells.number(text) for text in texts]
-    if column is None:  # of numbers if it holds nothing else
+    if column is None:  # numbers, if no cell has anything else
         is_text = any(
             text and math.isnan(x) for text, x in zip(texts, numbers, strict=True)
         )
@@ -126,7 +127,7 @@ def _values(table: ParticleTable, name: str) -> list[Any]:
 
 
 def _compared(compare: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool]:
-    """A comparison that holds with no empty cell, and not of a number with text."""
+    """A comparison that is false for empty cells and fails for a number with text."""
 
     def of_two(one: Any, other: Any) -> bool:
         if isinstance(one, str) != isinstance(other, str):
@@ -141,7 +142,7 @@ def _is_empty(value: Any) -> bool:
 
 
 def _within(one: Any, others: Any) -> bool:
-    """Membership in a list; text in text would be a search."""
+    """Membership in a list; text in text would be a substring search."""
     if not isinstance(others, list | tuple):
         raise TypeError(f"{others!r}: `in` wants a list, such as ('a', 'b')")
     equal = _compared(operator.eq)
@@ -149,7 +150,7 @@ def _within(one: Any, others: Any) -> bool:
 
 
 def _arithmetic(compute: Callable[[Any, Any], Any]) -> Callable[[Any, Any], float]:
-    """On numbers; nothing where there is no result."""
+    """Arithmetic on numbers; NaN if there is no result."""
 
     def of_two(one: Any, other: Any) -> float:
         try:
@@ -213,6 +214,6 @@ _ALLOWED = (*_NODES, *_OPERATORS, ast.And, ast.Or, ast.Load)
 def _evaluator() -> EvalWithCompoundTypes:
     evaluator = EvalWithCompoundTypes(operators=_OPERATORS)
     evaluator.functions = _FUNCTIONS
-    nodes = evaluator.nodes or {}  # it is None once an evaluator is done with
+    nodes = evaluator.nodes or {}  # None after the evaluator has finished
     evaluator.nodes = {node: nodes[node] for node in _NODES}
     return evaluator

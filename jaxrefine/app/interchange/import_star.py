@@ -1,4 +1,4 @@
-"""Particles of another program's file as a particle table."""
+"""Import of particles from another program's file to a particle table."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -25,13 +25,12 @@ from jaxrefine.io.table.statistic_maps import MapKind
 
 @dataclass(frozen=True)
 class Imported:
-    """What an import wrote.
+    """Result of an import.
 
     Attributes:
         particles: Number of rows.
-        statistics: What the maps hold, in the configuration's word for it; None where no
-            table tells.
-        notes: What a user should know of how the file was read.
+        statistics: Kind of the maps, as the configuration calls it; None if unknown.
+        notes: Notes for the user on how the file was read.
     """
 
     particles: int
@@ -41,7 +40,7 @@ class Imported:
 
 @dataclass(frozen=True)
 class _Known:
-    """What a table of maps says of one micrograph."""
+    """What a table of maps contains about one micrograph."""
 
     micrograph: str
     maps: tuple[str, str]
@@ -58,23 +57,23 @@ def import_star(
     options: ReadOptions | None = None,
     overwrite: bool = False,
 ) -> Imported:
-    """Writes the particles of a file of RELION, cisTEM or cryoSPARC as a particle table.
+    """Write the particles of a file of RELION, cisTEM or cryoSPARC as a particle table.
 
-    Positions become whole pixels; `pos_x_img_angstrom` and `pos_y_img_angstrom` keep the
-    rest. The defocus is absolute: `relative_defocus` is 0.
+    Positions are rounded to whole pixels; `pos_x_img_angstrom` and `pos_y_img_angstrom` are
+    exact. The defocus is absolute, and `relative_defocus` is 0.
 
     Args:
         star: The file.
-        output: The table.
+        output: The table to write.
         template_side_px: Side of the template that the table will be refined with.
         maps_from: A particle table that names the statistic maps of the micrographs; None
             leaves their columns empty.
-        flat_maps: Write maps of mean 0 and deviation 1, for want of a match's.
-        options: What the user says of the file.
-        overwrite: Replace a table that is there.
+        flat_maps: Write maps of mean 0 and standard deviation 1, if there is no match.
+        options: Information from the user about the file.
+        overwrite: Replace an existing table.
 
     Raises:
-        InputError: With the errors of the files.
+        InputError: With all errors of the files.
     """
     if not 0 < template_side_px <= MOST_TEMPLATE_PX:
         raise InputError(
@@ -102,7 +101,7 @@ def import_star(
         header_pixel_size_of=header_pixel_sizes,
     )
     particles = read_star(star, options)
-    # Links without end were refused where they were read: this would not.
+    # Circular links were refused during reading; realpath would not refuse them.
     inputs = [star, *options.passthrough]
     inputs += [star.absolute().parent / name for name in set(particles.micrograph)]
     inputs += [] if named is None else [named.path, *files_of(named)]
@@ -131,7 +130,7 @@ def import_star(
 def _with_found_images(
     star: Path, particles: StarParticles, meant: dict[str, str], known: dict[str, _Known]
 ) -> tuple[StarParticles, list[str]]:
-    """The particles, in the table's images where their own are not here."""
+    """The particles, with the table's images if their own do not exist."""
     beside = star.absolute().parent
     image = {
         name: name
@@ -150,12 +149,12 @@ def _with_found_images(
 
 
 def _outside(star: Path, particles: StarParticles) -> list[str]:
-    """A note of particles that are not in their micrographs, where these are here."""
+    """A note on particles outside their micrographs, if these exist."""
     beside, shapes = star.absolute().parent, {}
     for name in set(particles.micrograph):
         try:
             shapes[name] = image_shape(resolve_path(name, beside=beside))[::-1]
-        except InputError:  # said when it is refined
+        except InputError:  # reported when it is refined
             shapes[name] = (np.inf, np.inf)
     side = np.array([shapes[name] for name in particles.micrograph])
     place = particles.box_centre_px + particles.shift_px
@@ -169,7 +168,7 @@ def _outside(star: Path, particles: StarParticles) -> list[str]:
 
 
 def _header_pixel_size(star: Path, name: str) -> float:
-    """Of a micrograph, where it is here and its header says one."""
+    """Pixel size in the header of a micrograph, if it exists and has one."""
     try:
         found = image_pixel_size(resolve_path(name, beside=star.absolute().parent))
     except InputError:
@@ -178,7 +177,7 @@ def _header_pixel_size(star: Path, name: str) -> float:
 
 
 def _statistics_kind(table: ParticleTable) -> MapKind | None:
-    """What the maps of a table hold; None where it does not tell, as tables may."""
+    """Kind of the maps of a table; None if the table does not determine it."""
     try:
         return decide_statistics(table)
     except InputError:
@@ -186,7 +185,7 @@ def _statistics_kind(table: ParticleTable) -> MapKind | None:
 
 
 def _known_micrographs(table: ParticleTable) -> dict[str, _Known]:
-    """By the name of a micrograph, less its folder; paths are absolute."""
+    """Micrographs of a table by file name, without folder; paths are absolute."""
     folder = table.path.absolute().parent
     columns = zip(
         table.micrograph_paths,

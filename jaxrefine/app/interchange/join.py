@@ -1,4 +1,4 @@
-"""Several particle tables as one, and what a second refinement changed."""
+"""Joining of particle tables, and the changes by a second refinement."""
 
 from collections import Counter
 from collections.abc import Hashable, Sequence
@@ -18,7 +18,7 @@ from jaxrefine.io.table.cells import number
 from jaxrefine.io.table.dataframe import concatenated
 from jaxrefine.io.table.schema import ANGLES, BY_NAME
 
-# What the match says of a particle: the refinement leaves it as it is.
+# Columns of the match, which identify a particle and which refinement does not change.
 _OF_THE_MATCH = ("pos_x", "pos_y", *ANGLES, "relative_defocus")
 _INDEX, _ID, _STATUS = "particle_index", "particle_id", "refined_status"
 
@@ -27,13 +27,13 @@ Keep = Literal["last", "first", "best"]
 
 @dataclass(frozen=True, eq=False)
 class Changes:
-    """Particles that two tables hold both.
+    """Changes of particles that two tables share.
 
     Attributes:
-        tables: The one and the other.
-        moved_angstrom: How far apart the two have each particle.
-        z_score: Its z-scores in the one and the other.
-        statuses: Its refined_status in both -> how many.
+        tables: The two tables.
+        moved_angstrom: Distance between the two positions of each particle.
+        z_score: z-scores in the first and the second table.
+        statuses: refined_status in both -> number of particles.
     """
 
     tables: tuple[Path, Path]
@@ -44,15 +44,15 @@ class Changes:
 
 @dataclass(frozen=True)
 class Joined:
-    """What was put together.
+    """Result of a join.
 
     Attributes:
         output: The file that was written.
-        rows: Particles in it.
-        of_each: How many of them are of each table.
-        renumbered: How many got another `particle_index`, as theirs was taken.
-        filled: Columns that some of the tables lack, and whose cells are empty there.
-        changes: Of each pair of tables that share particles.
+        rows: Number of particles in it.
+        of_each: Number of particles from each table.
+        renumbered: Number of particles with a new `particle_index`, as theirs was taken.
+        filled: Columns that some tables lack, with empty cells there.
+        changes: Changes for each pair of tables that share particles.
     """
 
     output: Path
@@ -66,22 +66,22 @@ class Joined:
 def join(
     paths: Sequence[Path], output: Path, *, keep: Keep = "last", overwrite: bool = False
 ) -> Joined:
-    """Writes the particles of several tables into one, table after table.
+    """Write the particles of several tables into one, table after table.
 
-    A particle that is in several, by its micrograph and by what the match says of it
-    (position, angles, defocus), is written once.
+    A particle that occurs in several, according to its micrograph and the columns of the
+    match (position, angles, defocus), is written once.
 
     Args:
-        paths: Two particle tables or more, refined or not.
-        output: The table to write; its suffix says of which kind.
-        keep: Which row of a particle that is in several tables: of the last or first of
-            them, or of the highest z-score.
-        overwrite: Replace a file that is there.
+        paths: Two or more particle tables, refined or not.
+        output: The table to write; its suffix determines the format.
+        keep: The row to keep for a particle in several tables: that of the last or first
+            table, or the one with the highest z-score.
+        overwrite: Replace an existing file.
 
     Raises:
         InputError: With the errors of all tables; a column holds numbers in one and text in
-            another; the columns called correlation_variance hold variances in one and
-            deviations in another; or the file cannot be written.
+            another; the columns named correlation_variance hold variances in one and
+            standard deviations in another; or the file cannot be written.
     """
     if len(paths) < 2:
         raise InputError("join: name two tables or more")
@@ -113,7 +113,7 @@ def join(
     if _ID in frame.columns and not frame[_ID].is_unique:
         frame = frame.drop(
             columns=_ID
-        )  # names of HDF5 stacks: made anew where one is written
+        )  # names in HDF5 stacks, which are made again on writing
     write_rows(frame, list(paths), output)
     return Joined(
         output,
@@ -126,10 +126,10 @@ def join(
 
 
 def _refuse_clashes(tables: Sequence[ParticleTable]) -> None:
-    """Columns of one name that do not hold the same thing.
+    """Refuse columns of the same name with different kinds of content.
 
     Raises:
-        InputError: With each of them.
+        InputError: With all such columns.
     """
     errors = []
     kinds: dict[str, dict[str, Path]] = {}
@@ -148,7 +148,7 @@ def _refuse_clashes(tables: Sequence[ParticleTable]) -> None:
     for table in tables:
         try:
             held_by_maps.setdefault(decide_statistics(table), table.path)
-        except InputError:  # cannot be told, and so does not clash
+        except InputError:  # unknown, and therefore no clash
             continue
     if len(held_by_maps) > 1:
         held = " and ".join(f"{kind}s in {path}" for kind, path in held_by_maps.items())
@@ -161,7 +161,7 @@ def _refuse_clashes(tables: Sequence[ParticleTable]) -> None:
 
 
 def _places(tables: Sequence[ParticleTable]) -> list[dict[Hashable, int]]:
-    """Of each table, what its particles are known by, and their rows."""
+    """For each table, the keys that identify its particles, and their rows."""
     found = []
     for table in tables:
         columns = [table.numbers(name).tolist() for name in _OF_THE_MATCH]
@@ -169,7 +169,7 @@ def _places(tables: Sequence[ParticleTable]) -> list[dict[Hashable, int]]:
         places: dict[Hashable, int] = {}
         keys = zip(micrographs_of(table), *columns, strict=True)
         for row, key in enumerate(keys):
-            places[key, seen[key]] = row  # the same twice in one table stays twice
+            places[key, seen[key]] = row  # duplicates within one table are kept
             seen[key] += 1
         found.append(places)
     return found
@@ -178,7 +178,7 @@ def _places(tables: Sequence[ParticleTable]) -> list[dict[Hashable, int]]:
 def _chosen(
     tables: Sequence[ParticleTable], places: list[dict[Hashable, int]], keep: Keep
 ) -> list[np.ndarray]:
-    """Which rows of each table are written."""
+    """The rows of each table to write."""
     z_scores = [
         np.nan_to_num(table.numbers("refined_scaled_mip"), nan=-np.inf) for table in tables
     ]
@@ -198,7 +198,7 @@ def _chosen(
 
 
 def _unique(texts: list[str]) -> tuple[list[str], int]:
-    """Indices, of which those that are taken or missing are counted on; and how many."""
+    """Unique indices, with new ones for duplicates and empty cells; and their number."""
     whole = [int(text) for text in texts if text.strip().isdecimal()]
     following, seen, found, renumbered = max(whole, default=-1) + 1, set(), [], 0
     for text in texts:
@@ -212,7 +212,7 @@ def _unique(texts: list[str]) -> tuple[list[str], int]:
 def _changes(
     tables: Sequence[ParticleTable], places: list[dict[Hashable, int]]
 ) -> tuple[Changes, ...]:
-    """Of each table and the next that has some of its particles, too."""
+    """Changes between each table and the next one that shares particles with it."""
     latest: dict[Hashable, int] = {}
     pairs: dict[tuple[int, int], list[Hashable]] = {}
     for i, of_table in enumerate(places):

@@ -12,20 +12,20 @@ from jaxrefine.io.model import Model, read_model
 from jaxrefine.io.mrc import write_volume
 from jaxrefine.physics.atoms import template_from_atoms
 
-# Of the default side: what a template needs around its model, as a share of the diameter.
+# Default side relative to the model's diameter.
 _SURROUNDINGS = 1.5
-# A model without B factors has 0, or the same for all.
+# Models without B factors have 0, or the same value for all atoms.
 _LEAST_B_ANGSTROM2 = 1e-3
 
 
 @dataclass(frozen=True)
 class MadeTemplate:
-    """What was made of what.
+    """Result of making a template.
 
     Attributes:
-        model: As read.
-        side: Of the volume.
-        warnings: What a user should know.
+        model: The model that was read.
+        side: Side of the volume.
+        warnings: Warnings for the user.
     """
 
     model: Model
@@ -49,19 +49,19 @@ def make_model_template(
     """Read a model and write its template.
 
     Args:
-        model_path: PDB or mmCIF.
-        output: The volume, an MRC file.
+        model_path: PDB or mmCIF file.
+        output: The volume to write, an MRC file.
         pixel_size_angstrom: Voxel size.
-        side: In voxels; None: 1.5 times the model's diameter, even.
+        side: Side in voxels; None: 1.5 times the model's diameter, even.
         b_factor_scale: Factor on the model's B factors.
-        b_factor_add_angstrom2: Added to them afterwards.
-        exposure_e_per_angstrom2: As in `template_from_atoms`, as are the next two.
-        voltage_kv: Of the microscope.
-        solvent_potential_volt: Of what the atoms displace.
-        overwrite: Replace an older output.
+        b_factor_add_angstrom2: Value added to them afterwards.
+        exposure_e_per_angstrom2: As in `template_from_atoms`, like the next two.
+        voltage_kv: Acceleration voltage.
+        solvent_potential_volt: Mean inner potential of the solvent.
+        overwrite: Replace an existing output.
 
     Raises:
-        InputError: The model cannot be used, or the output not be written.
+        InputError: The model cannot be used, or the output cannot be written.
     """
     refuse_overwriting(output, model_path, overwrite=overwrite)
     if not output.parent.is_dir():

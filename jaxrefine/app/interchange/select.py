@@ -1,4 +1,4 @@
-"""A table's particles by what they fulfil: their rows, cell by cell as they were."""
+"""Selection of a table's particles by criteria; cells are copied unchanged."""
 
 import os
 from collections.abc import Callable
@@ -25,18 +25,18 @@ _EDGES = ("edge_of_grid", "moved_to_edge")
 
 @dataclass(frozen=True)
 class Criteria:
-    """What particles have to fulfil; None, or nothing, asks for nothing.
+    """Criteria for particles; None, or an empty sequence, imposes no criterion.
 
     Attributes:
-        where: Conditions, as `rows_that_fulfil` takes them.
-        indices: A table of the particles to keep: a column `particle_index`, or `row`,
-            counted from 0, as the report's page exports it.
-        false_positives: Keep those whose score no more noise peaks of a micrograph reach,
-            as expected (`refined_false_positives`).
-        drop_at_edge: Drop those whose best lies on the border of what was searched.
-        drop_moved_angstrom: Drop those that the refinement moved further than this.
-        drop_duplicates_angstrom: Of those of a micrograph that are no further apart, keep
-            the one of the highest z-score.
+        where: Conditions, as in `rows_that_fulfil`.
+        indices: A table of the particles to keep, with a column `particle_index`, or `row`
+            counted from 0, as exported from the report.
+        false_positives: Keep particles whose score is exceeded by at most this expected
+            number of noise peaks per micrograph (`refined_false_positives`).
+        drop_at_edge: Drop particles whose best is on the border of the search range.
+        drop_moved_angstrom: Drop particles that the refinement moved further than this.
+        drop_duplicates_angstrom: Of particles in one micrograph that are no further apart
+            than this, keep the one with the highest z-score.
     """
 
     where: tuple[str, ...] = ()
@@ -49,14 +49,14 @@ class Criteria:
 
 @dataclass(frozen=True)
 class Selected:
-    """What a selection did.
+    """Result of a selection.
 
     Attributes:
         output: The file that was written.
-        total: Particles of the input.
-        kept: Particles that are left.
-        removed: Each criterion, in the order in which they were applied, and how many it
-            removed of those that the ones before it had left.
+        total: Number of particles in the input.
+        kept: Number of particles in the output.
+        removed: Each criterion, in order of application, and the number of particles that
+            it removed from those left by the earlier ones.
     """
 
     output: Path
@@ -68,16 +68,16 @@ class Selected:
 def select(
     table_path: Path, output: Path, criteria: Criteria, *, overwrite: bool = False
 ) -> Selected:
-    """Writes the rows of a table that fulfil all criteria, in their order.
+    """Write the rows of a table that fulfil all criteria, in their order.
 
     Args:
-        table_path: A particle table of any kind that can be read, refined or not.
-        output: The table to write; its suffix says of which kind.
-        criteria: What to keep; duplicates are looked for last, among what is left.
-        overwrite: Replace a file that is there.
+        table_path: A particle table in any format, refined or not.
+        output: The table to write; its suffix determines the format.
+        criteria: The criteria; duplicates are removed last.
+        overwrite: Replace an existing file.
 
     Raises:
-        InputError: With the errors of the table; a criterion is none, or asks for columns
+        InputError: With all errors of the table; a criterion is invalid, or needs columns
             that the table lacks; nothing is left; or the file cannot be written.
     """
     refuse_overwriting(output, table_path, overwrite=overwrite)
@@ -102,12 +102,12 @@ def select(
 
 
 def write_rows(rows: DataFrame, sources: list[Path], output: Path) -> None:
-    """Writes rows of tables, all cells as text; of a stack with the first one's sizes.
+    """Write rows of tables, all cells as text; a stack gets the sizes of the first table.
 
     Args:
-        rows: All cells as text, paths as the table names them.
-        sources: The table, or several whose relative paths are absolute already.
-        output: File; its suffix says of which kind.
+        rows: All cells as text, paths as in the table.
+        sources: The table, or several whose relative paths are already absolute.
+        output: The file to write; its suffix determines the format.
 
     Raises:
         InputError: The file cannot be written.
@@ -123,7 +123,7 @@ def write_rows(rows: DataFrame, sources: list[Path], output: Path) -> None:
 
 
 def micrographs_of(table: ParticleTable) -> list[str]:
-    """Each row's micrograph, by one name however the table writes it."""
+    """Micrograph of each row, with one name however the table writes it."""
     beside = table.path.absolute().parent
     names = {
         text: os.path.realpath(resolve_path(text, beside=beside))
@@ -133,7 +133,7 @@ def micrographs_of(table: ParticleTable) -> list[str]:
 
 
 def displacement_angstrom(table: ParticleTable) -> Float[np.ndarray, " n"]:
-    """How far the refinement moved each particle from the match; NaN where it did not."""
+    """Distance by which the refinement moved each particle; NaN if not refined."""
     moved = [
         table.numbers(f"refined_pos_{axis}")
         + np.nan_to_num(table.numbers(f"refined_shift_{axis}"))
@@ -149,7 +149,7 @@ _Rows = Bool[np.ndarray, " n"]
 def _steps(
     table: ParticleTable, criteria: Criteria
 ) -> list[tuple[str, Callable[[_Rows], _Rows]]]:
-    """Criteria by name: which rows fulfil each, of those that are left."""
+    """Each criterion's name, and a function that tests the rows that are left."""
     steps: list[tuple[str, Callable[[_Rows], _Rows]]] = []
     errors: list[str] = []
 
@@ -190,13 +190,13 @@ def _need(table: ParticleTable, option: str, *names: str) -> None:
 
 
 def _significant(table: ParticleTable, false_positives: float) -> _Rows:
-    """Those that no more noise peaks of a micrograph are expected to reach."""
+    """Rows whose score is exceeded by at most this expected number of noise peaks."""
     _need(table, "--false-positives", _FALSE_POSITIVES)
     return table.numbers(_FALSE_POSITIVES) <= false_positives
 
 
 def _inside(table: ParticleTable) -> _Rows:
-    """Those whose best is not the outermost of anything that was searched."""
+    """Rows whose best is inside all search ranges."""
     _need(table, "--drop-at-edge", "refined_status")
     at_edge = table.raw["refined_status"].str.strip().isin(_EDGES).to_numpy()
     if "refined_at_edge" in table.raw.columns:
@@ -210,7 +210,7 @@ def _not_moved(table: ParticleTable, most_angstrom: float) -> _Rows:
 
 
 def _best_of_each_place(table: ParticleTable, left: _Rows, apart_angstrom: float) -> _Rows:
-    """Greedily from the highest z-score: those with no better one of the same place."""
+    """Remove duplicates greedily, starting from the highest z-score."""
     micrograph = micrographs_of(table)
     z_score = np.where(
         np.isfinite(table.numbers("refined_scaled_mip")),
@@ -218,7 +218,7 @@ def _best_of_each_place(table: ParticleTable, left: _Rows, apart_angstrom: float
         table.numbers("scaled_mip"),
     )
     position = table.start().position_px * table.numbers("pixel_size")[:, None]
-    # Squares as wide as the distance: what is near lies in the same or a neighbour.
+    # Squares with the side of the distance: neighbours are in the same or an adjacent one.
     square = np.floor(position / max(apart_angstrom, 1e-6)).astype(int)
     kept = np.zeros(len(table), bool)
     occupied: dict[tuple[str, int, int], list[int]] = {}

@@ -1,4 +1,4 @@
-"""Two refinements of the same particles, particle by particle."""
+"""Comparison of two refinements of the same particles."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,16 +13,16 @@ from jaxrefine.io.table.indices import INDEX
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """What another refinement found, for the n rows of a table; NaN where it has none.
+    """Results of another refinement for the n rows of a table; NaN if it has none.
 
     Attributes:
         name: File name of the other table.
-        z: Its refined z-score.
-        gain: This table's refined z-score less its.
-        angle_deg: Angle of the rotation between the two orientations. Copies by symmetry
-            count as different.
+        z: Refined z-score in the other table.
+        gain: Difference of the refined z-scores, this table minus the other.
+        angle_deg: Angle of the rotation between the two orientations. Equivalent poses of a
+            symmetric template count as different.
         distance_px: Distance between the two positions.
-        defocus_change_angstrom: This table's relative defocus less its.
+        defocus_change_angstrom: Difference of relative defocus, this table minus the other.
     """
 
     name: str
@@ -34,14 +34,13 @@ class Comparison:
 
 
 def compare(data: ReportData, other: ReportData) -> Comparison:
-    """Compares two refined tables.
+    """Compare two refined tables.
 
-    Particles are the same where they have the same `particle_index`, in the same micrograph
-    where it occurs more than once; without that column in either, where they have the same
-    row.
+    Particles are identified by `particle_index`, together with the micrograph if an index
+    occurs more than once; if that column is missing in either table, by their row.
 
     Raises:
-        InputError: It cannot be told which particles are the same, or none are.
+        InputError: The identification is ambiguous, or no particles are shared.
     """
     here, there = _partners(data, other)
 
@@ -50,7 +49,7 @@ def compare(data: ReportData, other: ReportData) -> Comparison:
         found[here] = values
         return found
 
-    # Of a small angle the cosine says little; the chord is √8 sin(angle / 2).
+    # The cosine is inaccurate for small angles; the chord is √8 sin(angle / 2).
     chord = np.linalg.norm(data.rotation[here] - other.rotation[there], axis=(-2, -1))
     angle = 2 * np.arcsin(np.clip(chord / np.sqrt(8), 0, 1))
     z = spread(other.z_after[there])
@@ -67,7 +66,7 @@ def compare(data: ReportData, other: ReportData) -> Comparison:
 
 
 def _partners(data: ReportData, other: ReportData) -> tuple[np.ndarray, np.ndarray]:
-    """Rows here and there of the same particles."""
+    """Rows of the same particles in both tables."""
     both = f"{data.table.path} and {other.table.path}"
     if not all(INDEX in each.table.raw.columns for each in (data, other)):
         if len(data) != len(other):
@@ -86,7 +85,7 @@ def _partners(data: ReportData, other: ReportData) -> tuple[np.ndarray, np.ndarr
 
 
 def _names(data: ReportData, other: ReportData) -> list[list[tuple[str, ...]]]:
-    """What tells particles apart in both: the index, or that and the micrograph's name."""
+    """Identifiers of particles in both: the index, or the index and the micrograph name."""
     tables = [each.table for each in (data, other)]
     indices = [[(text.strip(),) for text in table.raw[INDEX]] for table in tables]
     in_micrographs = [

@@ -16,7 +16,7 @@ from jaxrefine.app.report.table_data import ReportData
 
 
 def comparison_figure(data: ReportData, comparison: Comparison) -> RenderedFigure:
-    """z-scores of both, and how far apart their poses are."""
+    """z-scores in both tables, and the differences of their poses."""
     both = np.isfinite(comparison.gain)
     with style():
         figure = Figure(figsize=(10, 3.4))

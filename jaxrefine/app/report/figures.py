@@ -1,7 +1,7 @@
-"""The figures of a report: each a PNG, with words for those who cannot see it.
+"""The figures of a report: PNG files with alternative texts.
 
-Colours are told apart by everyone, and in print: one blue, black, and shades of grey; marks
-differ in form as well.
+Colours are distinguishable with colour blindness and in print: one blue, black, and shades
+of grey; marks also differ in form.
 """
 
 import io
@@ -52,10 +52,10 @@ class RenderedFigure:
     """A figure of the page.
 
     Attributes:
-        name: File name without its end.
-        title: Heading; empty where the section's is enough.
-        caption: What it shows.
-        alternative: What it shows, for those who do not see it: with numbers.
+        name: File name without extension.
+        title: Heading; empty if that of the section suffices.
+        caption: Description of what it shows.
+        alternative: Alternative text, with numbers.
         png: The file's content.
     """
 
@@ -67,19 +67,20 @@ class RenderedFigure:
 
 
 def signed(form: str, value: float) -> str:
-    """A number as print shows it, with a true minus."""
+    """A number with a sign, with a typographic minus."""
     return form.format(value).replace("-", "−")
 
 
 def style() -> AbstractContextManager[None]:
-    """The report's look, as a context: `with style(): …`."""
+    """The style of the report's figures, as a context: `with style(): …`."""
     return matplotlib.rc_context(_STYLE)
 
 
 def png_of(figure: Figure) -> bytes:
-    """A figure as a file; the same figure gives the same bytes.
+    """Content of a PNG file; equal figures give equal bytes.
 
-    It has 256 colours: a third of the bytes, and colour bars of visible steps.
+    It has 256 colours, which needs a third of the bytes and makes steps of colour bars
+    visible.
     """
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png", dpi=_DPI, pil_kwargs={"compress_level": 1})
@@ -91,7 +92,7 @@ def png_of(figure: Figure) -> bytes:
 
 
 def scores(data: ReportData, threshold: float | None) -> RenderedFigure:
-    """z-score before against after, and the histogram of the gain."""
+    """z-scores before and after refinement, and a histogram of the gain."""
     with style():
         figure = Figure(figsize=(10, 4.4))
         left, right = figure.subplots(1, 2)
@@ -118,14 +119,14 @@ def scores(data: ReportData, threshold: float | None) -> RenderedFigure:
 
 
 def _hollow(data: ReportData, what_follows: str = "") -> str:
-    """What hollow marks are, where there are any, and what follows from that."""
+    """Explanation of hollow marks, if there are any, and their consequence."""
     if np.all(data.converged[data.refined]):
         return ""
     return f" Hollow marks ended at a limit of the search{what_follows}."
 
 
 def _caveat(data: ReportData, threshold: float | None) -> str:
-    """What a polish does to a threshold."""
+    """Note on the effect of a polish on a threshold."""
     if threshold is None or not data.sigma:
         return ""
     return (
@@ -185,7 +186,7 @@ def _mark_threshold(axes: Axes, threshold: float | None, along: str) -> None:
 
 
 def changes(data: ReportData) -> RenderedFigure:
-    """What the refinement changed: orientation, position, defocus."""
+    """Changes by the refinement: orientation, position, defocus."""
     rows = data.refined
     shift = data.shift_px[rows]
     tilt, in_plane = data.tilt_deg[rows], data.in_plane_deg[rows]
@@ -214,7 +215,7 @@ def changes(data: ReportData) -> RenderedFigure:
 
 
 def _shifts(axes: Axes, shift: Float[np.ndarray, "n 2"], hollow: np.ndarray) -> None:
-    """Movements (x, y); where several are the same, a larger mark and their number."""
+    """Shifts (x, y); several equal ones are drawn as a larger mark with their number."""
     axes.axhline(0, color=GREY, linewidth=1, zorder=1)
     axes.axvline(0, color=GREY, linewidth=1, zorder=1)
     places, counts = np.unique(np.round(shift, 2), axis=0, return_counts=True)
@@ -234,7 +235,7 @@ def _shifts(axes: Axes, shift: Float[np.ndarray, "n 2"], hollow: np.ndarray) -> 
 
 
 def errors(data: ReportData) -> RenderedFigure:
-    """Standard errors against the z-score, and defoci with their bars."""
+    """Standard errors against the z-score, and defocus values with error bars."""
     units = {"orientation": "°", "position": "px", "defocus": "Å"}
     with style():
         figure = Figure(figsize=(10, 3.4))
@@ -282,7 +283,7 @@ def errors(data: ReportData) -> RenderedFigure:
 
 
 def defocus_bars(data: ReportData) -> RenderedFigure:
-    """Defocus of each particle, match and refined, with standard errors where known."""
+    """Defocus of each particle in match and refinement, with standard errors if known."""
     rows = np.flatnonzero(data.refined)
     rows = rows[np.argsort(data.relative_defocus_angstrom[rows], kind="stable")]
     before = data.table.numbers("relative_defocus")[rows]
@@ -329,7 +330,7 @@ def defocus_bars(data: ReportData) -> RenderedFigure:
 def points(
     axes: Axes, x: np.ndarray, y: np.ndarray, hollow: np.ndarray, most: int = 2000
 ) -> None:
-    """Marks; filled, or hollow for those that ended at a limit. Many are small and pale."""
+    """Marks; hollow for particles that ended at a limit, small and pale if many."""
     many = len(x) > most
     size, alpha = (4, 0.35) if many else (26, 0.85)
     axes.scatter(x[~hollow], y[~hollow], s=size, color=BLUE, alpha=alpha, linewidths=0)
@@ -339,7 +340,7 @@ def points(
 
 
 def histogram(axes: Axes, values: np.ndarray, label: str, title: str, form: str) -> None:
-    """Counts, with the median marked and said."""
+    """Counts, with the median marked and labelled."""
     values = values[np.isfinite(values)]
     axes.set(xlabel=label, ylabel="particles", title=title)
     if not len(values):
@@ -347,7 +348,7 @@ def histogram(axes: Axes, values: np.ndarray, label: str, title: str, form: str)
         return
     edges = _bins(values)
     axes.hist(values, bins=edges, color=BLUE, alpha=0.85, edgecolor="white")
-    if values.min() >= 0 and edges[0] < values.max() / 2:  # of lengths, which begin at 0
+    if values.min() >= 0 and edges[0] < values.max() / 2:  # for lengths, start at 0
         axes.set_xlim(left=min(edges[0], 0.0))
     axes.grid(axis="x", visible=False)
     median = _median(values)
@@ -359,10 +360,10 @@ def histogram(axes: Axes, values: np.ndarray, label: str, title: str, form: str)
 
 
 def _bins(values: np.ndarray) -> list[float]:
-    """Edges of bins over all values, more of them for more values.
+    """Edges of bins over all values, with more bins for more values.
 
-    Of a grid's values each step has a bin, or a whole number of steps: other bins would
-    hold now one step, now two.
+    For values on a grid, a bin is one step or a whole number of steps; otherwise the number
+    of steps in a bin would vary.
     """
     low, high = float(values.min()), float(values.max())
     if high - low < 1e-6:
@@ -377,7 +378,7 @@ def _bins(values: np.ndarray) -> list[float]:
 
 
 def _grid_step(values: np.ndarray) -> float | None:
-    """The step of which all differences are multiples; None where there is none."""
+    """The step of which all differences are multiples; None if there is none."""
     gaps = np.diff(np.unique(np.round(values, 4)))
     gaps = gaps[gaps > 2e-3]
     if not len(gaps) or len(gaps) > len(values) / 2:
@@ -388,7 +389,7 @@ def _grid_step(values: np.ndarray) -> float | None:
 
 
 def _two_digits(value: float) -> str:
-    """0.30, 0.072, 32."""
+    """A number with two digits: 0.30, 0.072, 32."""
     return f"{value:#.2g}".rstrip(".")
 
 

@@ -1,4 +1,4 @@
-"""The page's script, what it reads, and what the page may run: that script and no other."""
+"""The page's scripts and data, and the security policy that allows only these scripts."""
 
 import base64
 import hashlib
@@ -12,18 +12,18 @@ from markupsafe import Markup
 from jaxrefine.app.report.linked_plots import bokeh_script
 
 _FOLDER = Path(__file__).parent / "page_script"
-# In this order: a later one uses what an earlier one says.
+# In order of dependence.
 _FILES = ("store.js", "plots.js", "table.js", "detail.js", "micrographs.js", "main.js")
 
 
 @dataclass(frozen=True)
 class Script:
-    """What makes a page interactive.
+    """The parts that make a page interactive.
 
     Attributes:
         texts: Scripts, in order.
-        data: Id -> JSON that they read; in the page it is no script.
-        policy: The Content-Security-Policy under which they run.
+        data: Id -> JSON for the scripts, which the page does not execute.
+        policy: The Content-Security-Policy.
     """
 
     texts: list[Markup]
@@ -32,7 +32,7 @@ class Script:
 
 
 def page_script(data: dict[str, Any]) -> Script:
-    """The scripts, and what they read.
+    """The scripts, with their data.
 
     Args:
         data: Id -> plain values.
@@ -52,12 +52,12 @@ def page_script(data: dict[str, Any]) -> Script:
 
 
 def _in_a_script(text: str) -> str:
-    """A script whose strings cannot end the element that it stands in."""
+    """Escape a script so that its strings cannot end the script element."""
     return text.replace("</script", r"<\/script").replace("<!--", r"<\!--")
 
 
 def _json(values: Any) -> str:
-    """JSON in which no text can end the element that it stands in."""
+    """JSON in which no text can end the script element."""
     text = json.dumps(values, separators=(",", ":"), allow_nan=False)
     return text.replace("&", r"\u0026").replace("<", r"\u003c").replace(">", r"\u003e")
 

@@ -1,4 +1,4 @@
-"""The figure of a report that shows how scores fall off around the best."""
+"""The report's figure of score landscapes."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -8,7 +8,7 @@ from jaxrefine.app.report.figures import BLUE, INK, PALE, RenderedFigure, png_of
 from jaxrefine.app.report.table_data import ReportData
 from jaxrefine.app.run.landscape import Landscape
 
-# z-scores are float32, and boxes lie elsewhere than in the search.
+# Tolerance: z-scores are float32, and boxes are at other positions than in the search.
 _AGREES = 0.05
 _ERRORS = (
     ("refined_tilt_x_sigma", "refined_tilt_y_sigma"),
@@ -19,7 +19,7 @@ _TILTS = (("tilt about x", "-", BLUE), ("tilt about y", (0, (4, 2)), INK))
 
 
 def landscape_figure(data: ReportData, found: list[Landscape]) -> RenderedFigure:
-    """A row for each particle: z over tilts, in-plane rotation and defocus."""
+    """One row per particle: z over tilts, in-plane rotation and defocus."""
     with style():
         figure = Figure(figsize=(10, 0.5 + 1.75 * len(found)))
         grid = figure.subplots(len(found), 3, sharey="row", sharex="col", squeeze=False)
@@ -61,7 +61,7 @@ def landscape_figure(data: ReportData, found: list[Landscape]) -> RenderedFigure
 
 
 def _mark_best(axes: Axes, sigmas: list[float]) -> None:
-    """Zero, and the largest of the standard errors that are known."""
+    """Mark zero, and the largest known standard error."""
     known = [sigma for sigma in sigmas if np.isfinite(sigma)]
     if known:
         axes.axvspan(-max(known), max(known), color=PALE, zorder=0)
@@ -69,7 +69,7 @@ def _mark_best(axes: Axes, sigmas: list[float]) -> None:
 
 
 def _agreement(data: ReportData, found: list[Landscape]) -> str:
-    """Whether the configuration gives the table's own scores."""
+    """Whether the scores with this configuration agree with the table."""
     off = max(abs(one.z_at_best - data.z_after[one.row]) for one in found)
     if off <= _AGREES:
         return f"At zero the scores are the table's, to {off:.1g}."

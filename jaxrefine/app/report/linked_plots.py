@@ -1,8 +1,8 @@
-"""The frames of the interactive plots: axes and tools by Bokeh, for the page's script.
+"""Frames of the interactive plots: axes and tools by Bokeh, for the page's script.
 
-Points are painted by the script into one image per plot, at the screen's resolution: a
-hundred thousand of them as fast as a hundred, and no solid block where they lie close.
-Nothing that a table holds is put into these frames, only words of this file.
+The script paints points into one image per plot, at screen resolution. This is fast for a
+hundred thousand points, and shows density where they are close. Frames contain only texts
+of this file, nothing from the table.
 """
 
 from typing import Any
@@ -26,14 +26,14 @@ from bokeh.resources import Resources
 
 from jaxrefine.app.report.figures import BLUE, GREY, INK
 
-# What the script listens to.
+# Events that the script handles.
 _EVENTS = ("selectiongeometry", "tap", "mousemove", "mouseleave", "reset")
 _HEIGHT = 300
 ORANGE = "#d95f02"
 
 
 def bokeh_script() -> str:
-    """BokehJS, without the parts that need code made of texts (WebGL, widgets)."""
+    """BokehJS without the parts that compile code from text (WebGL, widgets)."""
     return "\n".join(
         Resources(mode="inline", components=["bokeh"], log_level="warn").js_raw
     )
@@ -42,11 +42,11 @@ def bokeh_script() -> str:
 def linked_plots(
     threshold: float | None, *, errors: list[str], compared: bool
 ) -> list[dict[str, Any]]:
-    """Each plot's id, heading, frame and what it shows, by the names of the columns.
+    """For each plot: id, heading, frame, and the names of the columns that it shows.
 
     Args:
         threshold: z-score above which the match counts a particle as found.
-        errors: Of which quantities there are standard errors.
+        errors: Quantities with standard errors.
         compared: Whether there is another table.
     """
     plots = [
@@ -94,7 +94,7 @@ def linked_plots(
 
 
 def micrograph_plot() -> dict[str, Any]:
-    """The frame in which the script shows one micrograph."""
+    """The frame for showing one micrograph."""
     plot = _scatter("map", "", "x", "y", "x (px)", "y (px)", height=420)
     return _item({**plot, "kind": "map"})
 
@@ -121,7 +121,7 @@ def _scatter(
 
 
 def _sphere(name: str, title: str, phi: str, theta: str) -> dict[str, Any]:
-    """The whole sphere in Mollweide's projection, which keeps areas."""
+    """The whole sphere in Mollweide's equal-area projection."""
     frame = _frame(None, None, 230)
     frame.axis.visible = False
     frame.grid.visible = False
@@ -148,7 +148,7 @@ def _histogram(name: str) -> dict[str, Any]:
         {"fill_color": BLUE, "line_color": "white", "line_width": 0.5},
         {"fill_color": ORANGE, "line_color": "white", "line_width": 0.5},
     )
-    # In this order the script fills them: of the match, of those shown, of those selected.
+    # The order in which the script fills them: match, shown, selected.
     for look in (looks[1], looks[2], looks[0]):
         frame.quad(
             source=ColumnDataSource(none),
@@ -192,7 +192,7 @@ def _frame(x: str | None, y: str | None, height: int, *, across: bool = False) -
 
 
 def _painted(frame: figure) -> None:
-    """The image that the script paints, and the rings around what is looked at."""
+    """The image that the script paints, and the rings around selected particles."""
     nothing: Any = [np.zeros((1, 1), np.uint32)]
     frame.image_rgba(image=nothing, x=[0], y=[0], dw=[1], dh=[1])
     frame.scatter(
@@ -225,7 +225,7 @@ def _span(along: Any, at: float, dash: str = "solid") -> Span:
 
 
 def _graticule() -> tuple[list[list[float]], list[list[float]]]:
-    """Meridians and parallels each 30°, in Mollweide's projection."""
+    """Meridians and parallels every 30°, in Mollweide's projection."""
     lines = []
     for longitude in range(-180, 181, 60):
         latitude = np.linspace(-90, 90, 61)

@@ -1,4 +1,4 @@
-"""The report of a run that goes on: renewed now and then, at a small share of its time."""
+"""Regular updates of the report during a run, at a small fraction of its time."""
 
 import logging
 import time
@@ -15,18 +15,18 @@ from jaxrefine.io.table import ParticleTable
 log = logging.getLogger("jaxrefine")
 
 _SECONDS_BETWEEN_PAGES = 30.0
-# Making a page takes seconds, in which no device is given work.
+# Writing a page takes seconds, during which devices are idle.
 _LARGEST_SHARE = 0.05
 
 
 class LivePage:
-    """Called after each micrograph, writes the report of what is refined so far.
+    """Called after each micrograph; writes a report of the results so far.
 
-    No more often than each 30 s, and for at most a twentieth of the run's time. Micrographs
-    are not read for it: their images come with the report of the whole run.
+    It does so at most every 30 s, and for at most 5 % of the run's time. It does not read
+    micrographs; their images are added in the final report.
 
     Args:
-        shared: Other processes refine a share of the particles.
+        shared: Other processes refine a part of the particles.
     """
 
     def __init__(self, *, shared: bool = False):
@@ -34,17 +34,17 @@ class LivePage:
         self._next, self._told, self._broken = 0.0, False, False
 
     def __call__(self, results: Results, checkpoint: Checkpoint) -> None:
-        """Write the page, if it is time and something is refined."""
+        """Write the page, if it is time and something has been refined."""
         started = time.monotonic()
         if self._broken or started < self._next:
             return
         try:
-            if self._shared:  # what the others have saved
+            if self._shared:  # load the results of other processes
                 results.load(checkpoint, range(len(results.inputs.groups)))
             if not results.done.any():
                 return
             self._write(results)
-        except InputError as error:  # the run is worth more than its page
+        except InputError as error:  # a failure must not end the run
             log.warning("no report while the run goes on: %s", error)
             self._broken = True
         took = time.monotonic() - started

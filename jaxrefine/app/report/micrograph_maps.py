@@ -1,6 +1,6 @@
 """Maps of the micrographs: particles coloured by z-score and by defocus.
 
-Both scales have no grey, which the images are, and differ in lightness from end to end.
+Both colour scales avoid grey, used for the images, and vary in lightness from end to end.
 """
 
 from pathlib import Path
@@ -28,9 +28,9 @@ def micrograph_map(data: ReportData, text: str, path: Path, number: int) -> Rend
 
     Args:
         data: The table.
-        text: The micrograph, as the table writes it.
-        path: Where it is.
-        number: Of the picture; names its file.
+        text: The micrograph, as named in the table.
+        path: Its file.
+        number: Number of the figure, for its file name.
     """
     rows = data.micrographs[text]
     pixel_size = float(data.table.numbers("pixel_size")[rows[0]])
@@ -77,14 +77,14 @@ def thumbnail(
     pixel_size_angstrom: float,
     side_px: int = _THUMBNAIL_PX,
 ) -> Float[np.ndarray, "y x"]:
-    """A small image: means over square blocks of pixels, smoothed so that matter shows.
+    """A small image: means over blocks of pixels, smoothed to make particles visible.
 
-    What is not finite is left out of the means.
+    Values that are not finite are ignored.
 
     Args:
         image: A micrograph.
-        pixel_size_angstrom: Of the micrograph.
-        side_px: How long the longer side is at most.
+        pixel_size_angstrom: Pixel size of the micrograph.
+        side_px: Largest length of the longer side.
     """
     factor = -(-max(image.shape) // side_px)
     height, width = (max(1, side // factor) for side in image.shape)
@@ -101,7 +101,7 @@ def thumbnail(
 
 
 def _around(centre: np.ndarray, side: int) -> tuple[int, int]:
-    """Height and width that hold all particles, where the image's are not known."""
+    """Height and width that hold all particles, if those of the image are unknown."""
     x, y = np.nanmax(centre, axis=0) + max(side, 32) // 2
     return max(1, round(float(y))), max(1, round(float(x)))
 
@@ -113,7 +113,7 @@ def _background(axes: Axes, image: np.ndarray | None, shape: tuple[int, int]) ->
         axes.set_facecolor("#f0f0f0")
     else:
         low, high = np.percentile(image, [0.5, 99.5])
-        # Pale, so that the marks stand out: matter stays darker than ice.
+        # Pale, so that marks are visible; particles stay darker than ice.
         axes.imshow(image, cmap="gray", vmin=low, vmax=high, extent=extent, alpha=0.6)
     axes.set(xlim=extent[:2], ylim=extent[2:], aspect="equal")
     axes.set_xlabel("x (px)")
@@ -122,7 +122,7 @@ def _background(axes: Axes, image: np.ndarray | None, shape: tuple[int, int]) ->
 def _marks(
     axes: Axes, data: ReportData, rows: np.ndarray, values: np.ndarray, colours: str
 ):
-    """Particles; the colours' range is that of all micrographs, less the outermost."""
+    """Draw particles; the colour range is that of all micrographs, without outliers."""
     some = values[np.isfinite(values)]
     rest = (100.0 - _PERCENT_KEPT) / 2
     low, high = np.percentile(some, [rest, 100.0 - rest]) if len(some) else (0.0, 1.0)
@@ -132,15 +132,15 @@ def _marks(
     bad = rows[~np.isfinite(values[rows])]
     few = len(rows) <= _MOST_WITH_NAMES
     thick = 2.2 if few else 1.2
-    # Rings of the template's size, through which the particle is seen; white below, so
-    # that they stand out from any image.
+    # Rings with the size of the template, through which the particle is visible, with a
+    # white outline for contrast.
     _rings(axes, data, good, linewidths=thick + 1.4).set_edgecolor("white")
     limits = ["-" if data.converged[row] else (0, (1.5, 1)) for row in good]
     marks = _rings(axes, data, good, linewidths=thick, linestyles=limits)
     marks.set(array=values[good], cmap=colours, clim=(low, high))
     axes.scatter(*data.centre_px[bad].T, marker="x", color=INK, s=50 if few else 16)
     if few:
-        out = 0.36 * data.template_side_px  # right and up, to the ring
+        out = 0.36 * data.template_side_px  # to the upper right, up to the ring
         for row in rows:
             axes.annotate(
                 data.labels[row],
@@ -177,7 +177,7 @@ def _rings(axes: Axes, data: ReportData, rows: np.ndarray, **look) -> EllipseCol
 
 
 def _scale_bar(axes: Axes, shape: tuple[int, int], pixel_size_angstrom: float) -> None:
-    """A round length of about a fifth of the width."""
+    """A scale bar with a round length of about a fifth of the width."""
     width_nm = shape[1] * pixel_size_angstrom / 10
     power = 10.0 ** np.floor(np.log10(width_nm / 5))
     length_nm = max(step for step in (1, 2, 5) if step * power <= width_nm / 5) * power

@@ -1,8 +1,8 @@
-"""A report of a refinement: one page with all that it needs in it.
+"""The report of a refinement: one self-contained page.
 
 The numbers come from `table_data`, the figures for print from `figures` and
-`micrograph_maps`, what can be worked with from `interactive`, and the words around them
-from `report.html`, a template.
+`micrograph_maps`, the interactive parts from `interactive`, and the text from the template
+`report.html`.
 """
 
 import base64
@@ -47,35 +47,37 @@ from jaxrefine.io.paths import PathMap, resolve_paths
 from jaxrefine.io.table.indices import listed_rows
 
 PAGE, FIGURES = "report.html", "figures"
-# Names of all pictures that a report may have.
+# Names of all figures that a report may have.
 _PICTURES = (
     *("scores", "changes", "defocus", "errors", "landscape", "comparison"),
     "references",
     "micrograph_[0-9][0-9][0-9]",
 )
-# A page of a run that goes on is looked for so often by the browser.
+# Interval at which a browser reloads the page of a run that has not ended.
 _SECONDS_BETWEEN_LOOKS = 30
 _MOST_CONCERNS, _MOST_MICROGRAPHS, _MOST_LANDSCAPES = 200, 50, 12
 
 
 @dataclass(frozen=True)
 class ReportOptions:
-    """What a report should hold.
+    """Content of a report.
 
     Attributes:
         threshold: z-score above which the match counts a particle as found; None: unknown.
-        micrographs: How many are drawn for print; those of most particles are.
-        thumbnails: Of how many the page shows the image, those of most particles first.
-        particles: Of how many the page shows the box image beside the projection, half of
-            them those of highest z-score; needs the configuration.
-        indices: A file that lists the particles of which it shows them instead.
-        against: Another refined table of the same particles, to be compared with.
+        micrographs: Number of micrographs that are drawn for print, those with most
+            particles first.
+        thumbnails: Number of micrographs whose image the page shows, those with most
+            particles first.
+        particles: Number of particles whose image is shown beside the projection, half of
+            them those with the highest z-scores; needs the configuration.
+        indices: A file that lists the particles to show instead.
+        against: Another refined table of the same particles, for comparison.
         config: The run's configuration; None: unknown.
-        landscape: Around how many particles the score is drawn, 12 at most; needs the
+        landscape: Number of particles with score landscapes, at most 12; needs the
             configuration.
         path_map: Folders that have moved: (OLD, NEW).
-        going_on: Of a run that has not ended how many of how many particles it has
-            refined so far.
+        going_on: For a run that has not ended, the number of particles refined so far and
+            the total number.
     """
 
     threshold: float | None = None
@@ -91,21 +93,21 @@ class ReportOptions:
 
 
 def default_folder(table: Path) -> Path:
-    """Where a report goes: beside its table."""
+    """The default folder of a report, beside its table."""
     return table.with_name(f"{table.stem}_report")
 
 
 def write_report(table: Path, folder: Path, options: ReportOptions) -> Path:
-    """Writes a report, in place of an older one.
+    """Write a report, replacing an older one.
 
     Args:
         table: A refined table.
-        folder: Takes `report.html`, which needs no other file, and the pictures in a
-            folder of their own; made if it is not there.
-        options: What the report should hold.
+        folder: Folder for `report.html`, which needs no other file, and for a folder of
+            figures; created if necessary.
+        options: Content of the report.
 
     Returns:
-        The page.
+        Path of the page.
 
     Raises:
         InputError: The table is invalid or not refined, or the folder cannot be written.
@@ -114,7 +116,7 @@ def write_report(table: Path, folder: Path, options: ReportOptions) -> Path:
 
 
 def write_page(data: ReportData, folder: Path, options: ReportOptions) -> Path:
-    """`write_report` of a table that has been read, or is not written yet."""
+    """`write_report` for a table that is in memory."""
     table = data.table.path
     record = None if options.going_on else read_record(table)
     comparison = None
@@ -205,13 +207,13 @@ def _if_refined(data: ReportData, draw, *arguments) -> list[RenderedFigure]:
 
 
 def _landscape(data: ReportData, options: ReportOptions) -> list[RenderedFigure]:
-    """Around particles from the highest z-score to the lowest, evenly spread."""
+    """Landscapes of particles, evenly spread from the highest z-score to the lowest."""
     good = np.flatnonzero(data.refined)
     if not (options.landscape and len(good)):
         return []
     if options.config is None:
         raise InputError("a landscape needs the run's configuration: name it with --config")
-    # It compiles a score: only where it is wanted.
+    # Imported only if needed, because it compiles a score.
     from jaxrefine.app.report.landscape import landscape_figure
     from jaxrefine.app.run.landscape import landscapes
 
@@ -235,13 +237,13 @@ def _maps(data: ReportData, options: ReportOptions) -> list[RenderedFigure]:
 def _files(
     data: ReportData, texts: list[str], options: ReportOptions
 ) -> Mapping[str, Path]:
-    """Where the files are that the table names."""
+    """Resolved paths of the files that the table names."""
     folder = data.table.path.absolute().parent
     return resolve_paths(texts, beside=folder, path_map=options.path_map)
 
 
 def _config_text(config: Config | None, record: RunRecord | None) -> tuple[str, str] | None:
-    """File and text of the configuration that was named, else of the run's own."""
+    """File and text of the given configuration, or else of the run's own."""
     if config is None:
         return (record.config_source, record.config_text) if record else None
     try:
@@ -251,7 +253,7 @@ def _config_text(config: Config | None, record: RunRecord | None) -> tuple[str, 
 
 
 def _template() -> jinja2.Template:
-    """The page; what is put into it is escaped."""
+    """The template of the page; values are escaped."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -275,7 +277,7 @@ def _make(folder: Path) -> None:
 
 def _write(folder: Path, page: str, pictures: list[RenderedFigure]) -> None:
     try:
-        if (folder / PAGE).exists():  # pictures of an older report are not this one's
+        if (folder / PAGE).exists():  # remove the figures of an older report
             for name in _PICTURES:
                 for path in (folder / FIGURES).glob(f"{name}.png"):
                     path.unlink()

@@ -1,7 +1,7 @@
-"""The numbers of a report's page as its script reads them: each column once, packed.
+"""Data for the page's script: each column once, in compact form.
 
-Plots and table share the columns. A number is a whole multiple of its column's step, in 16
-or 32 bits, as base64; words are numbers into a list of what occurs.
+Plots and table share the columns. A number is stored as a multiple of its column's step, in
+16 or 32 bits, as base64; a text as an index into a list of the different texts.
 """
 
 import base64
@@ -26,11 +26,11 @@ class _Column:
     """One column of numbers.
 
     Attributes:
-        name: What the script calls it.
-        title: What the reader sees.
+        name: Name in the script.
+        title: Title for the reader.
         unit: Its unit; empty for none.
-        step: What it is rounded to.
-        values: Its numbers; NaN where there is none.
+        step: Step of rounding.
+        values: Its numbers; NaN for none.
     """
 
     name: str
@@ -43,7 +43,7 @@ class _Column:
 def page_data(
     data: ReportData, threshold: float | None, comparison: Comparison | None
 ) -> dict[str, Any]:
-    """All that the script needs of the particles, fit for JSON."""
+    """All data of the particles for the script, as values for JSON."""
     columns = [
         column
         for column in [*_columns(data), *_compared(comparison)]
@@ -110,11 +110,11 @@ def _compared(comparison: Comparison | None) -> list[_Column]:
 
 
 def _packed(column: _Column) -> dict[str, Any]:
-    """Whole numbers of steps from the middle of the column's range; the least is NaN."""
+    """Whole steps from the middle of the column's range; the smallest integer is NaN."""
     finite = np.isfinite(column.values)
     ends = (column.values[finite].min(), column.values[finite].max())
     middle = round(float(sum(ends)) / 2 / column.step)
-    # Beyond 32 bits is no value of these columns.
+    # No value of these columns needs more than 32 bits.
     steps = np.clip(np.rint(column.values / column.step) - middle, 1 - 2**31, 2**31 - 1)
     largest = abs(steps[finite]).max()
     kind = np.int16 if largest < 2**15 else np.int32
@@ -132,7 +132,7 @@ def _packed(column: _Column) -> dict[str, Any]:
 
 
 def _labels(data: ReportData) -> dict[str, Any]:
-    """What each particle is called, as the table writes it."""
+    """Labels of the particles, as in the table."""
     raw = data.table.raw
     if INDEX not in raw.columns:
         return {"row": True}
@@ -143,7 +143,7 @@ def _labels(data: ReportData) -> dict[str, Any]:
 
 
 def _index(data: ReportData) -> str:
-    """What tells particles apart: "unique" or "repeated" indices, or "row"s alone."""
+    """What identifies particles: "unique" or "repeated" indices, or only "row"."""
     raw = data.table.raw
     if INDEX not in raw.columns:
         return "row"
@@ -151,7 +151,7 @@ def _index(data: ReportData) -> str:
 
 
 def _statuses(data: ReportData) -> list[str]:
-    """A word for each particle: its status and polish, or what is known without."""
+    """A text for each particle: its status and polish, or a substitute."""
     found = [
         status or ("refined" if refined else "not refined")
         for status, refined in zip(data.status, data.refined, strict=True)
@@ -170,7 +170,7 @@ def _words(texts: Sequence[str], known: list[str] | None = None) -> dict[str, An
 
 
 def _micrographs(data: ReportData) -> list[dict[str, Any]]:
-    """Of each micrograph, those of most particles first, its own defocus and pixel size."""
+    """Name, defocus and pixel size of each micrograph, those with most particles first."""
     defocus = np.mean([data.table.numbers(name) for name in DEFOCUS], axis=0)
     pixel_size = data.table.numbers("pixel_size")
     found = []

@@ -1,4 +1,4 @@
-"""Box images beside projections, for the page: of some particles, as bytes of grey."""
+"""Images of some particles beside projections, for the page, as grey values."""
 
 import base64
 import logging
@@ -22,19 +22,19 @@ _HOW = (
 
 
 def no_images(reason: str = "") -> dict[str, Any]:
-    """What the page's script reads where there are none."""
+    """Data for the page's script if there are no images."""
     return {"particles": {}, "advice": f"{reason} {_HOW}".strip()}
 
 
 def particle_images(data: ReportData, config: Config, rows: list[int]) -> dict[str, Any]:
-    """What the page's script shows of some particles, fit for JSON."""
-    # It compiles a score: only where it is wanted.
+    """Data for the page's script on some particles, as values for JSON."""
+    # Imported only if needed, because it compiles a score.
     from jaxrefine.app.run.particle_views import LOW_PASS_ANGSTROM, particle_views
 
     try:
         shift = data.sub_pixel_px[:, ::-1]
         views = particle_views(config, data.table.path, rows, shift)
-    except InputError as error:  # the page is worth having without
+    except InputError as error:  # the page is useful without images
         log.warning("no images of particles in the report: %s", "; ".join(error.errors))
         return no_images(f"No images: {error.errors[0]}.")
     found = {}
@@ -52,7 +52,7 @@ def particle_images(data: ReportData, config: Config, rows: list[int]) -> dict[s
 
 
 def best_and_worst(data: ReportData, count: int) -> list[int]:
-    """Rows of the refined particles of highest and of lowest z-score."""
+    """Rows of the refined particles with the highest and the lowest z-scores."""
     good = np.flatnonzero(data.refined)
     ordered = good[np.argsort(-data.z_after[good], kind="stable")].tolist()
     if len(ordered) <= count:

@@ -1,4 +1,4 @@
-"""What a report shows of a comparison of several references."""
+"""The report's section on a comparison of several references."""
 
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ _BINS = np.linspace(0, 1, 21)
 
 
 class ReferenceRow(NamedTuple):
-    """A reference, as the page's table has it."""
+    """A reference in the page's table."""
 
     name: str
     sure: str
@@ -24,7 +24,7 @@ class ReferenceRow(NamedTuple):
 
 
 def reference_rows(data: ReportData) -> list[ReferenceRow]:
-    """A row for each reference; none where the table is no comparison."""
+    """One row per reference; none if the table is not a comparison."""
     rows = []
     best = np.array(data.table.raw.get("best_reference", []))
     for name in compared_names(data.table.raw.columns):
@@ -46,7 +46,7 @@ def reference_rows(data: ReportData) -> list[ReferenceRow]:
 
 
 def reference_figures(data: ReportData) -> list[RenderedFigure]:
-    """How sure the particles are of their best reference."""
+    """Figures on the certainty of the best references."""
     names = compared_names(data.table.raw.columns)
     probability = {name: data.table.numbers(f"probability_{name}") for name in names}
     if not any(np.isfinite(values).any() for values in probability.values()):

@@ -1,4 +1,4 @@
-"""What a page says in words: its first numbers, and the rows of its small tables."""
+"""The summary numbers of a page, and the rows of its small tables."""
 
 from collections import Counter
 
@@ -12,7 +12,7 @@ from jaxrefine.app.report.table_data import REASONS, Concern, ReportData
 def tiles(
     data: ReportData, threshold: float | None, comparison: Comparison | None
 ) -> list[tuple[str, str, str]]:
-    """(label, value, note) of what is read first."""
+    """(label, value, note) of the summary numbers."""
     good = data.refined
     both = good & np.isfinite(data.z_before)
     before, after = data.z_before[both], data.z_after[both]
@@ -59,13 +59,13 @@ def tiles(
 
 
 def statuses(data: ReportData) -> list[tuple[str, int, str]]:
-    """(word, count, meaning), the most frequent first."""
+    """(status, count, meaning), the most frequent first."""
     counts = Counter(word for word in data.status if word).most_common()
     return [(word, count, REASONS.get(word, "unknown status")) for word, count in counts]
 
 
 def micrograph_rows(data: ReportData) -> list[tuple[str, ...]]:
-    """(name, particles, refined, mean z, mean relative defocus) of each."""
+    """(name, particles, refined, mean z, mean relative defocus) of each micrograph."""
     found = []
     for text, rows in data.micrographs.items():
         good = rows[data.refined[rows]]
@@ -78,7 +78,7 @@ def micrograph_rows(data: ReportData) -> list[tuple[str, ...]]:
 
 
 def concern_row(data: ReportData, concern: Concern) -> tuple[str, ...]:
-    """(particle, line, micrograph, z before, z after, words, reasons)."""
+    """(particle, line, micrograph, z before, z after, status, reasons)."""
     row = concern.row
     return (
         data.labels[row],

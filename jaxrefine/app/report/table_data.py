@@ -1,4 +1,4 @@
-"""What a report shows, as arrays: a refined table, before and after."""
+"""Data of a report as arrays: a refined table, before and after refinement."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from jaxrefine.io.table.indices import INDEX
 from jaxrefine.io.table.schema import ANGLES
 from jaxrefine.physics.rotations import euler_to_matrix
 
-# What is beyond is in no unit of the columns that are drawn.
+# Limit of plausible values of the columns that are drawn.
 _LIMIT = 1e6
 _FOUND = tuple(
     f"refined_{name}"
@@ -34,12 +34,12 @@ REASONS = {status.name.lower(): text for status, text in STATUS_MEANING.items()}
 
 @dataclass(frozen=True, eq=False)
 class Concern:
-    """A particle that should be looked at.
+    """A particle that should be examined.
 
     Attributes:
         row: Its row of the table, from 0.
-        words: What its status and its polish are called.
-        reasons: What they mean.
+        words: Names of its status and of the outcome of its polish.
+        reasons: Their meaning.
     """
 
     row: int
@@ -49,10 +49,9 @@ class Concern:
 
 @dataclass(frozen=True, eq=False)
 class ReportData:
-    """A refined table's numbers, n rows; NaN where there is none.
+    """Numbers of a refined table, n rows; NaN for none.
 
-    "Before" is the match, whose columns stay, also where the table was refined more than
-    once.
+    "Before" is the match, whose columns are kept even if the table was refined repeatedly.
     """
 
     table: ParticleTable
@@ -72,18 +71,18 @@ class ReportData:
 
     @cached_property
     def z_expected(self) -> Float[np.ndarray, " n"]:
-        """z-score to expect of the refined poses in other data."""
+        """Expected z-score of the refined poses in independent data."""
         return self._numbers("refined_scaled_mip_expected")
 
     @cached_property
     def refined(self) -> Bool[np.ndarray, " n"]:
-        """Which particles were refined: all that refinement finds is there."""
+        """Mask of the particles with all results of a refinement."""
         found = [self.z_after, self.tilt_deg, self.defocus_change_angstrom]
         return np.all(np.isfinite([*found, *self.shift_px.T]), axis=0)
 
     @cached_property
     def labels(self) -> list[str]:
-        """What each particle is called: its index, else its row, from 0; one short line."""
+        """Label of each particle: its index, or its row from 0; one short line."""
         if INDEX in self.table.raw.columns:
             texts = (printable(text).split() for text in self.table.raw[INDEX])
             return [" ".join(words)[:_LONGEST_LABEL] for words in texts]
@@ -91,42 +90,42 @@ class ReportData:
 
     @cached_property
     def status(self) -> list[str]:
-        """Words of `refined_status`; empty in a table of Leopard-EM, which has none."""
+        """Texts of `refined_status`; empty for tables of Leopard-EM, which have none."""
         return self._words("refined_status")
 
     @cached_property
     def polish(self) -> list[str]:
-        """Words of `refined_polish`; empty where nothing was polished."""
+        """Texts of `refined_polish`; empty without a polish."""
         return self._words("refined_polish")
 
     @cached_property
     def converged(self) -> Bool[np.ndarray, " n"]:
-        """Refined, and nothing is to be said against it."""
+        """Mask of the particles that were refined without any concern."""
         concerned = np.zeros(len(self), bool)
         concerned[[concern.row for concern in self.concerns]] = True
         return self.refined & ~concerned
 
     @cached_property
     def tilt_deg(self) -> Float[np.ndarray, " n"]:
-        """How far the refinement tilted the particle out of the image plane."""
+        """Angle by which refinement tilted the particle out of the image plane."""
         turn = self._turn
         return np.rad2deg(np.arctan2(np.hypot(turn[:, 0, 2], turn[:, 1, 2]), turn[:, 2, 2]))
 
     @cached_property
     def in_plane_deg(self) -> Float[np.ndarray, " n"]:
-        """How far it turned the particle in the image plane, x towards y."""
+        """Angle by which refinement rotated it in the image plane, x towards y."""
         turn = self._turn
         sine, cosine = turn[:, 1, 0] - turn[:, 0, 1], turn[:, 0, 0] + turn[:, 1, 1]
         return np.rad2deg(np.arctan2(sine, cosine))
 
     @cached_property
     def shift_px(self) -> Float[np.ndarray, "n 2"]:
-        """How far the position moved, (x, y), sub-pixel rest included."""
+        """Change of the position (x, y), including the sub-pixel shift."""
         return self.corner_px - self._both("pos_{}")
 
     @cached_property
     def corner_px(self) -> Float[np.ndarray, "n 2"]:
-        """Refined position (x, y) of the template's corner, sub-pixel rest included."""
+        """Refined position (x, y) of the template's corner, with the sub-pixel shift."""
         return self._both("refined_pos_{}") + self.sub_pixel_px
 
     @cached_property
@@ -136,7 +135,7 @@ class ReportData:
 
     @cached_property
     def defocus_change_angstrom(self) -> Float[np.ndarray, " n"]:
-        """Refined relative defocus less the match's."""
+        """Refined relative defocus minus that of the match."""
         before = self._numbers("relative_defocus")
         return self.relative_defocus_angstrom - before
 
@@ -147,19 +146,19 @@ class ReportData:
 
     @cached_property
     def centre_px(self) -> Float[np.ndarray, "n 2"]:
-        """Where the particle is in its micrograph, (x, y): refined, else of the match."""
+        """Centre (x, y) of the particle in its micrograph: refined, or else the match's."""
         refined, match = self.corner_px, self._both("pos_{}")
         corner = np.where(np.isfinite(refined), refined, match)
         return corner + self.template_side_px // 2
 
     @cached_property
     def sub_pixel_px(self) -> Float[np.ndarray, "n 2"]:
-        """Sub-pixel rest (x, y) of the refined positions; 0 where they are whole."""
+        """Sub-pixel shifts (x, y) of the refined positions; 0 if they are whole."""
         return np.nan_to_num(self._both("refined_shift_{}"))
 
     @cached_property
     def template_side_px(self) -> int:
-        """Side of the template, as the table's centres and corners tell it; else 0."""
+        """Side of the template, from the table's centres and corners; 0 if unknown."""
         for corner in ("refined_pos_{}", "pos_{}"):
             halves = self._both(f"{corner}_img") - self._both(corner)
             if np.isfinite(halves).any():
@@ -168,13 +167,13 @@ class ReportData:
 
     @cached_property
     def sigma(self) -> dict[str, Float[np.ndarray, " n"]]:
-        """Standard errors there are, of orientation (deg), position (px), defocus (Å)."""
+        """Available standard errors: orientation (deg), position (px), defocus (Å)."""
         found = {
             "orientation": self._numbers("refined_orientation_sigma"),
             "position": np.hypot(*self._both("refined_pos_{}_sigma").T),
             "defocus": self._numbers("refined_relative_defocus_sigma"),
         }
-        # So large a one says what none says: nothing.
+        # Very large standard errors are treated as unknown.
         known = {
             name: np.where((values >= 0) & (values <= _LIMIT), values, np.nan)
             for name, values in found.items()
@@ -183,7 +182,7 @@ class ReportData:
 
     @cached_property
     def micrographs(self) -> dict[str, np.ndarray]:
-        """Micrograph, as the table writes it -> rows; those of most particles first."""
+        """Micrograph, as named in the table -> rows; those with most particles first."""
         groups: dict[str, list[int]] = {}
         for row, path in enumerate(self.table.micrograph_paths):
             groups.setdefault(path, []).append(row)
@@ -192,7 +191,7 @@ class ReportData:
 
     @cached_property
     def concerns(self) -> list[Concern]:
-        """Particles that ended at a limit or, first, have no score."""
+        """Particles without a score, followed by those that ended at a limit."""
         found = []
         edge = self._words("refined_at_edge")
         each = zip(self.status, edge, self.polish, strict=True)
@@ -214,14 +213,14 @@ class ReportData:
 
     @cached_property
     def _turn(self) -> Float[np.ndarray, "n 3 3"]:
-        """Rotation of the image's frame from the match's orientation to the refined one."""
+        """Rotation in the image frame from the match's orientation to the refined one."""
         return np.swapaxes(self._rotation(""), -1, -2) @ self.rotation
 
     def _rotation(self, prefix: str) -> Float[np.ndarray, "n 3 3"]:
         return euler_to_matrix(self._stacked([f"{prefix}{name}" for name in ANGLES]))
 
     def _both(self, name: str) -> Float[np.ndarray, "n 2"]:
-        """A column of x, and of y."""
+        """The x and y columns of a quantity."""
         return self._stacked([name.format(axis) for axis in "xy"])
 
     def _stacked(self, names: list[str]) -> Float[np.ndarray, "n c"]:
@@ -237,10 +236,10 @@ class ReportData:
 
 
 def load_report_data(path: Path) -> ReportData:
-    """Reads a refined table, jaxrefine's or Leopard-EM's.
+    """Read a refined table of jaxrefine or Leopard-EM.
 
     Raises:
-        InputError: With every error of the table, or if it holds no refined values.
+        InputError: With all errors of the table, or if it has no refined values.
     """
     table = read_particle_table(path, ignore_aberrations=True)
     missing = [name for name in _FOUND if name not in table.raw.columns]
@@ -256,7 +255,7 @@ def load_report_data(path: Path) -> ReportData:
 
 
 def _errors(table: ParticleTable) -> Iterator[str]:
-    """Numbers that cannot be drawn: the first of each column."""
+    """Errors about numbers that cannot be drawn: the first of each column."""
     for name in _DRAWN:
         values = table.numbers(name)
         rows = np.flatnonzero(np.isfinite(values) & (abs(values) > _LIMIT))

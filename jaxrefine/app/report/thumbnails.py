@@ -1,4 +1,4 @@
-"""Small images of the micrographs, for the page's browser."""
+"""Thumbnails of micrographs for the page's browser."""
 
 import base64
 import io
@@ -15,7 +15,7 @@ from jaxrefine.app.report.micrograph_maps import thumbnail
 from jaxrefine.data import InputError
 from jaxrefine.io.mrc import read_image
 
-# Many are smaller, so that the page stays so.
+# Thumbnails are smaller if there are many, to limit the size of the page.
 _SIDES_PX, _MANY = (256, 128), 100
 _QUALITY = 60
 _THREADS = 2
@@ -28,13 +28,13 @@ def thumbnails(
     pixel_sizes_angstrom: Sequence[float],
     most: int,
 ) -> dict[str, Any]:
-    """What the page's script shows of the micrographs, fit for JSON.
+    """Data on the micrographs for the page's script, as values for JSON.
 
     Args:
-        texts: All micrographs, as the table writes them.
-        files: Where each is.
-        pixel_sizes_angstrom: Of each.
-        most: How many are read; the first ones.
+        texts: All micrographs, as named in the table.
+        files: Path of each.
+        pixel_sizes_angstrom: Pixel size of each.
+        most: Number of micrographs to read, from the first.
     """
     chosen = list(zip(texts, pixel_sizes_angstrom, strict=True))[:most]
     side = _SIDES_PX[len(chosen) > _MANY]
@@ -63,7 +63,7 @@ def _image(path: Path, pixel_size_angstrom: float, side_px: int) -> dict[str, An
 
 
 def grey(image: Float[np.ndarray, "y x"], percent: float = 0.5) -> np.ndarray:
-    """Grey values 0 … 255, all but the outermost values within."""
+    """Grey values 0 … 255; outliers beyond the percentiles are clipped."""
     low, high = np.percentile(image, [percent, 100 - percent])
     share = (image - low) / max(high - low, _SMALLEST_RANGE)
     return np.rint(255 * np.clip(share, 0, 1)).astype(np.uint8)
