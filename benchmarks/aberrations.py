@@ -1,8 +1,8 @@
-"""What each aberration costs when it is ignored, and whether applying it gives it back.
+"""Loss of z due to ignored aberrations, and whether applying them restores it.
 
-The same particles and the same noise, imaged by microscopes with one aberration each, are
+The same particles with the same noise, imaged by microscopes with one aberration each, are
 searched and polished twice: without the aberration, and with it. Angles are compared with
-the truth; z-scores with those of the microscope without aberrations.
+the truth, z-scores with those of the microscope without aberrations.
 
     python benchmarks/aberrations.py --particles 16
 """
@@ -33,7 +33,7 @@ MICROSCOPES = {
 
 
 def fields(microscope: sim.Microscope, count: int) -> dict[str, jnp.ndarray]:
-    """A microscope's aberrations as fields of `Optics`."""
+    """The aberrations of a microscope as fields of `Optics`."""
     values = {
         "beam_tilt_mrad": microscope.beam_tilt_mrad,
         "mag_matrix": microscope.mag_matrix,

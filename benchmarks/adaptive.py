@@ -1,6 +1,6 @@
-"""Does the adaptive search find what the exhaustive one does, and at what price?
+"""Results and speed of the adaptive search, compared with the exhaustive search.
 
-Both search the documented grid around simulated particles; every particle is counted.
+Both search the documented grid around simulated particles; every particle is included.
 
     python benchmarks/adaptive.py --particles 50
 """
@@ -19,19 +19,19 @@ from jaxrefine import simulate as sim
 from jaxrefine.refine.layout import Layout
 from jaxrefine.refine.refine import layout_for
 
-# What is asked: so close in z, for so many.
+# Goal: largest difference in z, and the smallest fraction of particles within it.
 CLOSE_Z, ASKED_SHARE = 0.02, 0.99
 
 
 @dataclass(frozen=True)
 class Compared:
-    """A structure's particles, searched both ways.
+    """Particles of one structure, searched in both ways.
 
     Attributes:
-        loss: By how much z is lower than the exhaustive search's.
-        z: The exhaustive search's.
-        share: Of the grid's correlations that the adaptive search computes.
-        time: Of the exhaustive search's time that it takes.
+        loss: z of the exhaustive search minus that of the adaptive search.
+        z: z of the exhaustive search.
+        share: Fraction of the grid's correlations that the adaptive search computes.
+        time: Time of the adaptive search relative to the exhaustive one.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Compared:
 
 
 def documented_grid() -> jr.SearchGrid:
-    """The grid that a configuration without any of its keys searches."""
+    """The grid of a configuration without any of its keys."""
     return jr.local_grid(
         jr.uniform_orientations(
             psi_coarse=1.5, psi_fine=0.1, theta_coarse=2.5, theta_fine=0.25
@@ -52,7 +52,7 @@ def documented_grid() -> jr.SearchGrid:
 
 
 def correlations(layout: Layout, grid: jr.SearchGrid) -> int:
-    """Orientations times defoci that the adaptive search correlates."""
+    """Orientations times defocus values that the adaptive search correlates."""
     _, defoci, orientations = grid.shape
     promised = orientations
     if layout.nodes_pay(orientations):
@@ -61,7 +61,7 @@ def correlations(layout: Layout, grid: jr.SearchGrid) -> int:
 
 
 def timed(particles, template, grid, score, layout) -> tuple[jr.Refined, float]:
-    """What was found, and the seconds of a second run."""
+    """Results, and the time in seconds of a second run."""
     for _ in range(2):
         began = time.perf_counter()
         found = jr.refine_particles(particles, template, grid, score, layout=layout)
@@ -70,7 +70,7 @@ def timed(particles, template, grid, score, layout) -> tuple[jr.Refined, float]:
 
 
 def compare(structure: Structure, count: int, seed: int) -> Compared:
-    """`count` particles, shared out over the defoci."""
+    """Compare `count` particles, distributed over the defocus values."""
     rng, grid = np.random.default_rng(seed), documented_grid()
     volume = sim.potential_volume(structure.atoms, structure.side, structure.pixel_size)
     template, score = jr.make_template(volume), structure.score

@@ -1,9 +1,9 @@
-"""How far the search's products are from the exact scores.
+"""Approximation errors of the search's matrix products.
 
 Searches simulated particles of several sizes in each precision of the products, and prints
-the largest difference between a product's z-score and the exact one, of all orientations
-whose scores are computed both ways (`Refined.approximation_error`): in z, and relative to
-|z| + 1, for which the program has a bound.
+the largest difference between approximate and exact z-score over the orientations that are
+scored both ways (`Refined.approximation_error`): in z, and relative to |z| + 1, for which
+the program has a limit.
 
     python benchmarks/approximation.py --sizes 64/72 128/136 --particles 6
 """
@@ -36,7 +36,7 @@ GRIDS = {
 
 
 def some_particles(side: int, box: int, count: int):
-    """Template, score, and particles of several strengths, planted off their starts."""
+    """Template, score, and particles of several strengths away from the starting values."""
     rng = np.random.default_rng(0)
     score = jr.ImageCTF.for_particles(
         (box, box),

@@ -1,12 +1,12 @@
-"""What artefacts cost in z, with and without cleaning, on simulated and real micrographs.
+"""Loss of z due to artefacts, with and without cleaning, on simulated and real micrographs.
 
     pip download --no-binary :all: --no-deps mrcfile==1.5.4 && tar xf mrcfile-1.5.4.tar.gz
     .venv/bin/python benchmarks/artefacts.py mrcfile-1.5.4/tests/test_data [more.mrc]
 
-In each micrograph 16 globules are planted, all as strong, and scored at their true poses.
-Lost is 1 - (mean z with the artefact) / (mean z without); before: the micrograph as it is;
-after: cleaned. Counted are the particles whose pixels the artefact leaves alone; of a slope
-and of carbon, all.
+In each micrograph 16 globules of equal strength are planted and scored at their true poses.
+The loss is 1 - (mean z with the artefact) / (mean z without); before: for the unchanged
+micrograph; after: for the cleaned one. Particles are included if the artefact does not
+cover them; for slopes and carbon, all are.
 """
 
 import argparse
@@ -26,13 +26,14 @@ DEFOCUS = (10500.0, 10300.0)
 MICROSCOPE = sim.Microscope(b_factor_angstrom2=20.0)
 SIDE, MARGIN, PLACES, MEAN_Z = 64, 8, 4, 15.0
 
-# Shares of changed pixels: of a template, that is then left out; of all: none is left out.
+# Fractions of changed pixels: of a template, above which it is excluded; and of the image,
+# above which none is excluded.
 _TOUCHED, _EVERYWHERE = 1e-3, 0.3
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A micrograph in which particles are planted, and how they are scored."""
+    """A micrograph with planted particles, and how to score them."""
 
     image: np.ndarray
     corner_px: np.ndarray
@@ -41,7 +42,7 @@ class Problem:
     score: jr.ImageCTF
 
     def z(self, image: np.ndarray, *, cleaned: bool) -> np.ndarray:
-        """z-scores at the true poses; the noise has deviation 1."""
+        """z-scores at the true poses; the noise has standard deviation 1."""
         more, image = {}, image.astype(np.float32)
         if cleaned:
             clean = clean_micrograph(image)
@@ -56,7 +57,7 @@ class Problem:
 
 
 def plant(image: np.ndarray, pixel_size: float) -> Problem:
-    """Globules of the template's size on a grid of places, in one micrograph."""
+    """Plant globules of the template's size at grid positions in one micrograph."""
     rng = np.random.default_rng(0)
     radius = 0.375 * SIDE * pixel_size
     atoms = sim.random_globule(800, radius, rng).blurred(10 * pixel_size**2)
@@ -153,7 +154,7 @@ def spoilt(image: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def lost(problem: Problem, changed: np.ndarray, *, cleaned: bool) -> tuple[float, int]:
-    """Share of z that is lost, in per cent, and by how many particles."""
+    """Loss of z in percent, and the number of particles that it is measured on."""
     deviation = artefacts.noise_deviation(problem.image)
     touched = np.abs(changed - problem.image) > 0.5 * deviation
     templates = [

@@ -1,9 +1,9 @@
-"""Are the polish's standard errors true? Simulated particles, searched and polished.
+"""Validation of the polish's standard errors on simulated particles.
 
-A search over a coarse grid starts from a perturbed pose; the polish follows, without
-bounds. Its errors, divided by the standard errors that it reports, should have a standard
-deviation of 1. They are also compared with the Cramér-Rao bound: the covariance that no
-unbiased method can beat, from the Fisher information at the true pose and strength.
+A search on a coarse grid starts from a perturbed pose; the polish follows, without bounds.
+Its errors, divided by the reported standard errors, should have a standard deviation of 1.
+They are also compared with the Cramér-Rao bound: the smallest covariance of an unbiased
+method, from the Fisher information at the true pose and strength.
 
     python benchmarks/calibration.py --per-case 20
 """
@@ -42,7 +42,7 @@ from jaxrefine.refine.information import pose_information
 
 @eqx.filter_jit
 def bounds(truth, shift_px, snr, template, score, parameters) -> jr.PoseErrors:
-    """Cramér-Rao bounds: at the true pose, with the true strength."""
+    """Cramér-Rao bounds at the true pose and strength."""
 
     def one(each):
         particle, shift, snr = each
@@ -56,7 +56,7 @@ def bounds(truth, shift_px, snr, template, score, parameters) -> jr.PoseErrors:
 
 @eqx.filter_jit
 def expected(particles, refined, template, score, parameters) -> jr.PoseErrors:
-    """Standard errors from the Fisher information at the optimum, noise left out."""
+    """Standard errors from the Fisher information at the optimum, without noise."""
 
     def one(each):
         particle, refined = each
@@ -73,7 +73,7 @@ def expected(particles, refined, template, score, parameters) -> jr.PoseErrors:
 
 @dataclass
 class Results:
-    """All particles of a setting, rows as in the micrographs."""
+    """All particles of a setting, with rows as in the micrographs."""
 
     error_at_start: np.ndarray
     error_of_grid: np.ndarray
@@ -155,7 +155,7 @@ SETTINGS = {
     "pose": jr.Polish(bound_to_cell=False),
     "all": jr.Polish(parameters=EVERYTHING, bound_to_cell=False),
 }
-# A particle is in a wrong optimum where its pose is this far off in any coordinate.
+# A particle is in a wrong optimum if its pose is this far off in any coordinate.
 WRONG_SIGMA = 5.0
 WEAK_Z = 9.0
 
@@ -216,7 +216,7 @@ _LENGTHS = {"angle, °": slice(0, 3), "position, px": slice(3, 5), "defocus, Å"
 
 
 def before_and_after(r: Results) -> str:
-    """Mean lengths of the errors, by structure, and what the bound would leave."""
+    """Mean lengths of the errors, by structure, and those at the bound."""
     names = [structure.name for structure in structures()]
     noise = np.random.default_rng(0).standard_normal((1000, *r.bound.shape))
     lines = [
@@ -268,7 +268,7 @@ def plot(results: dict[str, Results], path: Path) -> None:
 
 
 def cell_study(count: int, seed: int) -> str:
-    """After the search of the default grid: what half a cell leaves to be gained."""
+    """Possible gain within half a cell, after the search of the default grid."""
     structure = structures()[0]
     case = make_case(structure, 6000.0, count, np.random.default_rng(seed))
     volume = sim.potential_volume(structure.atoms, structure.side, structure.pixel_size)

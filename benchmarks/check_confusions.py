@@ -1,12 +1,12 @@
-"""Does `check` name what is confused, in a data set of one's own?
+"""Whether `check` names a planted confusion, in any data set.
 
     python -m benchmarks.check_confusions FOLDER [--config config.yaml] [--ranks 40:48]
 
-FOLDER holds a sound data set: configuration, table, images, maps and template, named
-without folders. It is copied, each of the confusions below is planted in the copy, and what
-`jaxrefine check` then says is judged: named; among others (that cannot be told apart); not
-told (that something is wrong, but not what); wrong (another cause is named); or z holds: it
-stays above 75 % of the table's, and nothing is said.
+FOLDER holds a valid data set: configuration, table, images, maps and template, named
+without folders. It is copied, each of the confusions below is planted in the copy, and the
+output of `jaxrefine check` is judged: named; among others (which cannot be distinguished);
+not told (something is wrong, but not what); wrong (another cause is named); or z holds: it
+stays above 75 % of the table's, and there is no warning.
 """
 
 import argparse
@@ -27,12 +27,12 @@ from tests.app.run import planted_confusions as planted
 from tests.app.run.planted_confusions import Planted, Table
 
 NO_CAUSE = "no known confusion restores it"
-# What check says of maps that are not the table's, and of templates that it cannot mend.
+# Messages of check on maps that differ from the table's, and on wrong templates.
 MAPS, OTHER = "do not hold the table's", "the template is another"
 
 
 def _maps(change):
-    """Both maps changed alike, as those of another micrograph would be."""
+    """Change both maps in the same way, as if they were another micrograph's."""
 
     def spoil(folder: Path, config: Config, table: Table) -> None:
         for column in ("correlation_average_path", "correlation_variance_path"):
@@ -49,7 +49,7 @@ def _shuffled(image: np.ndarray) -> np.ndarray:
 
 
 def _noise(folder: Path, config: Config, table: Table) -> Config:
-    """A template of noise, within a ball."""
+    """Replace the template by noise within a ball."""
     volume, voxel_size = read_volume(folder / config.template_volume_path)
     rng = np.random.default_rng(0)
     axes = np.indices(volume.shape) - volume.shape[0] // 2
@@ -87,7 +87,7 @@ CASES = {
 
 
 def verdict(case: Planted, said: list[str]) -> str:
-    """In a word, what came of it."""
+    """The outcome in one word."""
     if not said:
         return "sound" if not case.named else "z holds"
     if not case.named:
@@ -100,7 +100,7 @@ def verdict(case: Planted, said: list[str]) -> str:
 
 
 def some(source: Path, config_name: str, ranks: str, folder: Path) -> Path:
-    """A copy of a data set with the particles of some ranks alone; "0:8" are the best."""
+    """A copy of a data set with the particles of some ranks; "0:8" are the best."""
     shutil.copytree(source, folder)
     path = folder / Config.load(folder / config_name).particle_stack.df_path
     path.chmod(0o644)

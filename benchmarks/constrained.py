@@ -1,14 +1,14 @@
-"""How many partners a constrained search finds, misses and imagines, against the truth.
+"""Partners that a constrained search finds, misses, or reports falsely.
 
     python benchmarks/constrained.py [--micrographs 5] [--references 20] [--snr 25 16 12]
 
 Simulated micrographs of references, half of them with a partner of an eighth of their mass,
-turned by up to 8° and tilted by up to 4°. `ideal SNR` is the partner's, of a matched
-filter; `by SNR` takes `refined_snr` in place of the z-score. `as Leopard-EM` is `reproduce:
+rotated by up to 8° and tilted by up to 4°. `ideal SNR` is that of a matched filter for the
+partner; `by SNR` uses `refined_snr` instead of the z-score. `as Leopard-EM` is `reproduce:
 leopard_em`, which gives the numbers of Leopard-EM 1.2 (`benchmarks/constrained_parity.py`).
-`partner's frame` searches a template with the partner in its middle, in a smaller box.
-`turned away` searches a range of psi in which no partner is, `elsewhere` places where no
-particle is.
+`partner's frame` searches a template with the partner in its centre, in a smaller box.
+`turned away` searches a range of psi without a partner, `elsewhere` places without a
+particle.
 """
 
 import argparse
@@ -35,7 +35,8 @@ from tests import partners
 
 SHAPE = (448, 448)
 SMALL_SIDE, SMALL_BOX = 32, 40
-# Deviations from so many orientations are known to 3 %; of few, z-scores have wide tails.
+# Standard deviations from this many orientations have an error of 3 %; from fewer, z-scores
+# have wide tails.
 N_STATISTICS = 600
 PAIR_SEED = 7
 CASES = ("default", "as Leopard-EM", "partner's frame", "turned away", "elsewhere")
@@ -63,7 +64,7 @@ CONFIG = {
 
 
 def make(folder: Path, snr: float, micrographs: int, references: int) -> list[dict]:
-    """All micrographs and tables of one strength; the truth of each row."""
+    """All micrographs and tables for one strength; returns the truth of each row."""
     pair = partners.make_pair(np.random.default_rng(PAIR_SEED))
     rng = np.random.default_rng(int(10 * snr))
     truth, tables = [], {"references": [], "partners": [], "small": [], "elsewhere": []}
@@ -109,9 +110,9 @@ def make(folder: Path, snr: float, micrographs: int, references: int) -> list[di
 
 
 def small_maps(folder: Path, pair, rng: np.random.Generator, name: str) -> None:
-    """Statistic maps for the smaller template, taken over from the larger one's.
+    """Statistic maps for the smaller template, made from those of the larger one.
 
-    They differ by the corner that positions are counted from, and little else.
+    They differ mainly by the corner to which positions refer.
     """
     from jaxrefine.io.mrc import read_image, write_image
 
@@ -123,7 +124,7 @@ def small_maps(folder: Path, pair, rng: np.random.Generator, name: str) -> None:
 
 
 def moved_away(rows: list[dict], truth: list[dict], rng: np.random.Generator) -> list[dict]:
-    """The same rows at places as far from all particles as there are."""
+    """The same rows at positions as far from all particles as possible."""
     centres = np.array([(row["centre_y"], row["centre_x"]) for row in truth])
     side = partners.SIDE
     trial = rng.uniform(side // 2 + 8, np.array(SHAPE) - side // 2 - 8, (4000, 2))
@@ -138,7 +139,7 @@ def moved_away(rows: list[dict], truth: list[dict], rng: np.random.Generator) ->
 
 
 def search(folder: Path, case: str) -> tuple[pd.DataFrame, dict, float]:
-    """The table of one search, what its threshold comes from, and the time it took."""
+    """Table of one search, the numbers behind its threshold, and its time."""
     config = json.loads(json.dumps(CONFIG))
     if case == "as Leopard-EM":
         config["reproduce"] = "leopard_em"
@@ -165,7 +166,7 @@ def search(folder: Path, case: str) -> tuple[pd.DataFrame, dict, float]:
 
 
 def turn_errors(table: pd.DataFrame, truth: list[dict]) -> np.ndarray:
-    """Degrees between each partner's orientation, found and true."""
+    """Angle in degrees between the found and the true orientation of each partner."""
     errors = []
     for (_, row), true in zip(table.iterrows(), truth, strict=True):
         reference = sim.matrix_from_euler(true["phi"], true["theta"], true["psi"])
@@ -177,7 +178,7 @@ def turn_errors(table: pd.DataFrame, truth: list[dict]) -> np.ndarray:
 
 
 def partner_share() -> float:
-    """The partner's ideal SNR over the reference's, on average."""
+    """Mean ratio of the ideal SNR of partner and reference."""
     pair = partners.make_pair(np.random.default_rng(PAIR_SEED))
     power = partners.NOISE.power_rfft(SHAPE)
     found = []

@@ -1,8 +1,8 @@
-"""Our constrained search beside Leopard-EM 1.2's frozen output, and beside the truth.
+"""Our constrained search compared with Leopard-EM 1.2's frozen output and the truth.
 
     python benchmarks/constrained_parity.py
 
-On the data that `tests/oracles/freeze_constrained.py` made and had searched.
+The data were made and searched by `tests/oracles/freeze_constrained.py`.
 """
 
 import os

@@ -1,10 +1,10 @@
 """Time per cross-correlation, ours and Leopard-EM's, side by side in one process.
 
-Ours: the search of one particle over the local grid, as the program runs it, preparation
-and the exact rescoring of the best included. Leopard-EM's: its own
-`do_batched_orientation_cross_correlate_cpu` (or the CUDA one where there is a GPU), 32
-orientations x 11 defoci a call, the slices' template and the CTFs prepared beforehand.
-The two alternate; medians are reported.
+Ours: the search of one particle over the local grid, as the program runs it, including
+preparation and exact rescoring of the best. Leopard-EM's: its own
+`do_batched_orientation_cross_correlate_cpu` (or the CUDA version if there is a GPU), with
+32 orientations x 11 defocus values per call, slices and CTFs prepared beforehand. The two
+alternate; medians are reported.
 
     python3 -m venv peer
     peer/bin/pip install torch==2.13.0
@@ -12,7 +12,7 @@ The two alternate; medians are reported.
     peer/bin/pip install -e .
     peer/bin/python benchmarks/correlation.py --sizes 64/72 128/136
 
-Without Leopard-EM only our own times are measured, and that is said.
+Without Leopard-EM only our own times are measured, which the output states.
 """
 
 import argparse
@@ -40,8 +40,8 @@ def one_particle(
 ) -> tuple[jr.Particles, jr.Template, jr.Score]:
     """A batch of one simulated particle, its template, and the score.
 
-    Its diameter is a share of the template's side; of the template only the part is
-    searched that holds its signal, as the program does it.
+    The diameter is a fraction of the template's side. Only the part of the template that
+    holds its signal is searched, as in the program.
     """
     rng = np.random.default_rng(0)
     if score_name == "image_ctf":
@@ -55,7 +55,7 @@ def one_particle(
         )
     else:
         score = jr.TemplateCTF((box, box), side)
-    # Planted a little off the start.
+    # Planted slightly off the starting values.
     radius = diameter / 2 * side * PIXEL_SIZE_ANGSTROM
     atoms = sim.random_globule(500, radius, rng).blurred(20.0)
     volume = np.asarray(sim.potential_volume(atoms, side, PIXEL_SIZE_ANGSTROM))
@@ -102,7 +102,7 @@ def one_particle(
 
 def our_search(particles, template, grid: jr.SearchGrid, score: jr.Score):
     """A function without arguments that searches one particle."""
-    # One particle on all devices, as the program does it: they share its orientations.
+    # One particle on all devices, which share its orientations, as in the program.
     mesh = device_mesh(jax.devices(), 1)
     template = replicate(template, mesh)
     return lambda: jax.block_until_ready(
@@ -111,9 +111,9 @@ def our_search(particles, template, grid: jr.SearchGrid, score: jr.Score):
 
 
 def peer_batch(side: int, box: int, orientations: int, threads: int):
-    """A function that correlates one batch the peer's way, or None without the peer.
+    """A function that correlates one batch with Leopard-EM, or None without it.
 
-    On some machines torch is slower with several threads by far: try `--peer-threads`.
+    On some machines torch is much slower with several threads: try `--peer-threads`.
     """
     try:
         import torch

@@ -1,13 +1,13 @@
-"""Feeds the readers of files with bytes that a fuzzer makes up, and looks for surprises.
+"""Fuzzing of the readers of files.
 
     .venv/bin/pip install atheris
     .venv/bin/python benchmarks/fuzz.py image --seconds 900
 
 A reader may accept a file or refuse it with an `InputError`, each error one short line.
 Anything else (another exception, 10 s for one file, 3 GB of memory) is a finding: the
-fuzzer stops, shows it, and leaves the bytes in `crash-…` or `timeout-…` here;
-`benchmarks/fuzz.py image THAT_FILE` runs them again. Coverage of jaxrefine, PyYAML and
-mrcfile guides the fuzzer from the seeds, which are sound files.
+fuzzer stops, prints it, and saves the bytes as `crash-…` or `timeout-…` in the current
+folder; `benchmarks/fuzz.py image THAT_FILE` runs them again. Coverage of jaxrefine, PyYAML
+and mrcfile guides the fuzzer, starting from valid files.
 """
 
 import argparse
@@ -50,24 +50,24 @@ with atheris.instrument_imports(include=["jaxrefine", "yaml", "mrcfile"]):
 REFERENCE = Path(__file__).resolve().parents[1] / "tests" / "data" / "reference" / "basic"
 PEER = REFERENCE.parents[1] / "peer" / "refined_by_jaxrefine.csv"
 ODD_CELLS = ["", "0", "-1", "nan", "-inf", "1e400", "1_0", "'a b'", '""', "#", "data_"]
-# tmpfs, where there is one: a file is written for each execution
+# tmpfs, if available, since a file is written for each execution
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 Target = Callable[[bytes], None]
 
 
 def refused_properly(error: InputError) -> None:
-    """An error that a user can read."""
+    """Check that a user can read the error."""
     for message in error.errors:
         short = 0 < len(message) < 2000 and "\n" not in message
         if not short:
             raise AssertionError(f"an odd message: {message[:3000]!r}") from error
 
 
-# --- Targets: each makes, in a folder, what takes some bytes -----------------------
+# --- Targets: each returns a function of bytes, working in a folder ----------------
 
 
 def config_target(folder: Path) -> Target:
-    """The configuration, and what is made of it."""
+    """The configuration, and the objects made from it."""
     path = folder / "config.yaml"
 
     def one(data: bytes) -> None:
@@ -81,7 +81,7 @@ def config_target(folder: Path) -> Target:
 
 
 def table_target(folder: Path) -> Target:
-    """The particle table, and what is made of it."""
+    """The particle table, and what a run makes of it."""
     path = folder / "particles.csv"
 
     def one(data: bytes) -> None:
@@ -96,7 +96,7 @@ def table_target(folder: Path) -> Target:
 
 
 def star_target(folder: Path) -> Target:
-    """Another program's particles, and the table that is made of them."""
+    """Particles of another program, and the converted table."""
     path, made = folder / "particles.star", folder / "sub" / "made.csv"
     made.parent.mkdir()
     sound = star_files(folder)
@@ -124,7 +124,7 @@ def star_target(folder: Path) -> Target:
 
 
 def report_target(folder: Path) -> Target:
-    """A refined table, and what a report shows of it; every 64th is drawn."""
+    """A refined table, and its report; every 64th is drawn."""
     path, sound = folder / "refined.csv", refined_tables()
 
     def one(data: bytes) -> None:
@@ -142,7 +142,7 @@ def report_target(folder: Path) -> Target:
 
 
 def mrc_target(folder: Path, *readers: Callable[[Path], object]) -> Target:
-    """MRC files; the first byte says how the rest is compressed."""
+    """MRC files; the first byte determines the compression of the rest."""
     path = folder / "file.mrc"
     packed = {1: gzip.compress, 2: bz2.compress}
 
@@ -159,7 +159,7 @@ def mrc_target(folder: Path, *readers: Callable[[Path], object]) -> Target:
 
 
 def parts_target(folder: Path) -> Target:
-    """What an interrupted run has left: half of the bytes' freedom is in sound archives."""
+    """Checkpoints; half of the bytes are used to alter valid archives."""
     inputs = load_inputs(Config.load(REFERENCE / "refine.yaml"), folder / "out.csv")
     parts = Checkpoint(inputs)
     sound = sound_part(inputs, parts, folder)
@@ -178,7 +178,7 @@ def parts_target(folder: Path) -> Target:
             parts.close(shared=False)
             parts.begin(fresh=False)
             results.load(parts, [0])
-            if results.done.any():  # it was taken for sound
+            if results.done.any():  # it was accepted
                 refined_table(inputs.table, results.columns)
                 results.summary(0.0)
         finally:
@@ -188,7 +188,7 @@ def parts_target(folder: Path) -> Target:
 
 
 def sound_part(inputs, parts: Checkpoint, folder: Path) -> dict[str, np.ndarray]:
-    """The arrays of a file of results as the program writes it."""
+    """The arrays in a file of results, as the program writes it."""
     parts.begin(fresh=True)
     parts.save(0, np.arange(3), Results(inputs).columns)
     with np.load(parts.folder / "000000.npz", allow_pickle=False) as file:
@@ -200,7 +200,7 @@ def sound_part(inputs, parts: Checkpoint, folder: Path) -> dict[str, np.ndarray]
 def archive(
     choose: "atheris.FuzzedDataProvider", sound: dict[str, np.ndarray], digest: str
 ) -> bytes:
-    """A sound archive of results, some of whose arrays are replaced by others."""
+    """A valid archive of results, with some arrays replaced."""
     arrays = dict(sound)
     for _ in range(choose.ConsumeIntInRange(1, 3)):
         name = choose.PickValueInList(sorted(sound))
@@ -225,7 +225,7 @@ def archive(
 
 
 def altered(data: bytes, sound: list[str], between: str) -> bytes:
-    """The bytes as they are, or a sound text, some of whose cells are others."""
+    """The bytes themselves, or a valid text with some cells replaced."""
     if data[:1] < b"\1":
         return data[1:]
     choose = atheris.FuzzedDataProvider(data)
@@ -240,7 +240,7 @@ def altered(data: bytes, sound: list[str], between: str) -> bytes:
             cell = repr(choose.ConsumeFloatInRange(-2e6, 2e6))
         else:
             cell = choose.ConsumeUnicodeNoSurrogates(20)
-        # What lies between them stays.
+        # The separators are kept.
         cells[2 * choose.ConsumeIntInRange(0, (len(cells) - 1) // 2)] = cell
     return "".join(cells).encode()
 
@@ -249,7 +249,7 @@ def altered(data: bytes, sound: list[str], between: str) -> bytes:
 
 
 def seeds(target: str, folder: Path) -> list[bytes]:
-    """Sound files, small."""
+    """Small valid files."""
     if target == "config":
         root = REFERENCE.parents[3]
         files = [REFERENCE / "refine.yaml", *sorted((root / "configs").glob("*.yaml"))]
@@ -274,7 +274,7 @@ def seeds(target: str, folder: Path) -> list[bytes]:
 
 
 def star_files(folder: Path) -> list[str]:
-    """As the program writes them, and one with a block of single values."""
+    """Files as the program writes them, and one with a block of single values."""
     texts = []
     for program in ("relion", "cistem"):
         export(PEER, program, folder / "sound.star", overwrite=True)
@@ -297,7 +297,7 @@ def refined_tables() -> list[str]:
 
 
 def words(target: str) -> list[str]:
-    """What the fuzzer puts together, beside bytes."""
+    """Words that the fuzzer combines, in addition to bytes."""
     if target in ("table", "report"):
         return [column.name for column in COLUMNS] + ['"', "nan", "inf", "1e400", "\\x00"]
     if target == "star":
@@ -311,7 +311,7 @@ def words(target: str) -> list[str]:
 
 
 def key_names(section: type[Section]) -> set[str]:
-    """Every key of a section and of those below it."""
+    """All keys of a section and of its subsections."""
     names = set()
     for name, kind in section.__annotations__.items():
         names.add(name)
@@ -332,7 +332,7 @@ TARGETS: dict[str, Callable[[Path], Target]] = {
 
 
 def main() -> None:
-    """Fuzz one reader; the process ends in libFuzzer."""
+    """Fuzz one reader; libFuzzer ends the process."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("target", choices=sorted(TARGETS))
     parser.add_argument("again", nargs="*", help="files to run once, instead of fuzzing")

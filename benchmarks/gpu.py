@@ -1,12 +1,12 @@
-"""All that we want to know of an accelerator, in one command.
+"""All measurements on an accelerator, in one command.
 
     python benchmarks/gpu.py > gpu.md
 
-Prints Markdown for docs/benchmarks.md: whether the device computes what it should
-(`jaxrefine selftest`), milliseconds a particle over the documented grid with float16 and
-float32 products and whether both find the same, the same spread over more devices, and
-whole runs on the demonstration data set. `gpu_prediction.py` prints what is expected on
-H100 and H200. On a CPU it runs, too; give it `--sizes 64/72 --coarse`.
+Prints Markdown for docs/benchmarks.md: whether the device computes correctly (`jaxrefine
+selftest`), milliseconds per particle on the documented grid with float16 and float32
+products and whether both find the same poses, the same on more devices, and whole runs on
+the demo data set. `gpu_prediction.py` prints the times expected on H100 and H200. It also
+runs on a CPU; use `--sizes 64/72 --coarse` there.
 """
 
 import argparse
@@ -28,12 +28,12 @@ from jaxrefine.refine.sharding import device_mesh, replicate, select_devices
 
 
 def program(*arguments: str) -> tuple[float, str]:
-    """Seconds of `python -m jaxrefine`, and what it printed."""
+    """Seconds of `python -m jaxrefine`, and its output."""
     began = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-m", "jaxrefine", *arguments], capture_output=True, text=True
     )
-    if done.returncode and arguments[0] != "selftest":  # whose failures are to be seen
+    if done.returncode and arguments[0] != "selftest":  # whose failures are printed
         raise SystemExit(done.stdout + done.stderr)
     return time.perf_counter() - began, done.stdout + done.stderr
 
@@ -41,7 +41,7 @@ def program(*arguments: str) -> tuple[float, str]:
 def search(
     particles: jr.Particles, template, grid, score: jr.Score, devices, layout: Layout
 ) -> tuple[float, float, jr.Refined]:
-    """Seconds of the first batch, seconds a particle of the next ones, and the results."""
+    """Seconds of the first batch, seconds per particle of later ones, and the results."""
     batch = len(devices) * layout.particles
     many = jax.tree.map(lambda leaf: np.repeat(leaf, batch, axis=0), particles)
     mesh = device_mesh(devices)
@@ -95,7 +95,7 @@ def searches(sizes: list[str], grid: jr.SearchGrid, devices) -> None:
 
 
 def whole_runs() -> None:
-    """The demonstration data set, twice: compiling, and with what was compiled."""
+    """The demo data set, twice: with compilation, and with the compilation cache."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name, "demo")
         program("demo", str(folder))

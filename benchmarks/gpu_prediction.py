@@ -1,8 +1,8 @@
-"""What a search should take on GPUs that nobody here has: a prediction to be refuted.
+"""Prediction of the time of a search on GPUs, to be tested by measurement.
 
-The search's own layout for an accelerator says how many samples of slices, products and
-interpolations a particle takes; data sheets say how fast a device can be. `gpu.py` measures
-the same on a device.
+The layout of the search on an accelerator determines the number of samples of slices,
+products and interpolations per particle; data sheets give the speed of devices. `gpu.py`
+measures the same on a device.
 
     python benchmarks/gpu_prediction.py --sizes 64/72 128/136 256/264 512/528
 """
@@ -16,12 +16,12 @@ import numpy as np
 import jaxrefine as jr
 from jaxrefine.refine.layout import Layout, plan_layout
 
-# Share of the peak that a large product reaches (cuBLAS, float16 in, float32 out).
+# Fraction of the peak that a large product reaches (cuBLAS, float16 in, float32 out).
 PRODUCT_SHARE = 0.5
-# A kernel that is launched from a stream, back to back, and kernels around the products:
-# counted in the lowered program, operations that XLA cannot fuse with each other.
+# Time to launch a kernel in a stream, and number of kernels around the products, counted in
+# the lowered program as operations that XLA cannot fuse.
 LAUNCH_S, KERNELS_PER_CHUNK, OTHER_KERNELS = 4e-6, 6, 500
-SECTOR_BYTES = 32  # what a GPU reads at least
+SECTOR_BYTES = 32  # smallest read of a GPU
 ROWS_PER_SAMPLE = 8  # four rows of two neighbours, of a real and an imaginary volume
 
 
@@ -29,8 +29,8 @@ ROWS_PER_SAMPLE = 8  # four rows of two neighbours, of a real and an imaginary v
 class Device:
     """Peaks of NVIDIA's data sheets (H100 SXM5, 2023; H200 SXM, 2024), dense.
 
-    The level-2 cache's bandwidth is in no data sheet; 5.5 TB/s were measured on an H100 by
-    Chips and Cheese ("Nvidia's H100: Funny L2, and Tons of Bandwidth", 2023).
+    Data sheets do not state the bandwidth of the level-2 cache; Chips and Cheese measured
+    5.5 TB/s on an H100 ("Nvidia's H100: Funny L2, and Tons of Bandwidth", 2023).
     """
 
     name: str
@@ -49,7 +49,7 @@ DEVICES = (
 
 
 def predict(device: Device, side: int, box: int, grid: jr.SearchGrid) -> list[str]:
-    """A row: milliseconds of each piece for one particle."""
+    """A row: milliseconds of each part for one particle."""
     score = jr.TemplateCTF((box, box), side)
     optics = {"voltage_kv": 300.0, "pixel_size_angstrom": 1.0}
     layout = plan_layout(
@@ -63,7 +63,7 @@ def predict(device: Device, side: int, box: int, grid: jr.SearchGrid) -> list[st
 
     cached = 8 * (side + 1) ** 2 * (side // 2 + 1) < device.cache_bytes
     bandwidth = device.cache_bytes_per_s if cached else device.memory_bytes_per_s
-    # Between neighbours that share all of what is read, and such that share nothing.
+    # Between neighbours that share all bytes that are read, and neighbours that share none.
     fewest, most = 8, SECTOR_BYTES * ROWS_PER_SAMPLE
     slices = [sampled * half_plane * each / bandwidth for each in (fewest, most)]
     products = 4 * sampled * half_plane * columns / (PRODUCT_SHARE * device.half_flops)

@@ -1,10 +1,10 @@
-"""What one pixel, far from all others, does to a z-score where it is not filled.
+"""Effect of a single outlier pixel on the z-score, if it is not filled.
 
     .venv/bin/python benchmarks/hot_pixels.py
 
-The first particle of the reference set `basic` is refined in its micrograph (288 px) as it
-is, and with one pixel so many standard deviations above the median: away from the particle,
-and in the middle of it.
+The first particle of the reference set `basic` is refined in its micrograph (288 px),
+unchanged and with one pixel a number of standard deviations above the median: away from the
+particle, and in its centre.
 """
 
 import csv
@@ -23,7 +23,7 @@ from jaxrefine.io.mrc import read_image, write_image
 REFERENCE = Path(__file__).resolve().parents[1] / "tests" / "data" / "reference" / "basic"
 DEVIATIONS = (20, 50, 100, 300, 1000, 10000)
 AWAY = (250, 30)
-HALF = 32  # of the template's side
+HALF = 32  # half the template's side
 
 
 def main() -> None:

@@ -1,12 +1,12 @@
-"""Kills a run at random moments, continues it, and looks for what is lost or differs.
+"""Kills a run at random moments, resumes it, and checks that nothing is lost or differs.
 
     .venv/bin/python -m jaxrefine demo demo
     .venv/bin/python benchmarks/kill_study.py demo/config.yaml --kills 20
 
-One undisturbed run gives the expected table and the time that a run takes. Then runs are
-killed (SIGKILL) at a random moment, in turns of all that time and of the time since work
-began, and started again until one ends by itself, and so on until there were enough kills.
-Exits with 1 if anything was lost or differs.
+An undisturbed run gives the expected table and the duration of a run. Then runs are killed
+(SIGKILL) at a random moment, alternately of this duration and of the time since work began,
+and restarted until one completes; this is repeated for the given number of kills. The exit
+code is 1 if anything was lost or differs.
 """
 
 import argparse
@@ -74,7 +74,7 @@ def main() -> int:
                 run.wait()
                 after = kept(output)
                 kills += 1
-                # A kill after the table is written leaves it, and may leave no parts.
+                # A kill after writing the table leaves it, possibly without a checkpoint.
                 if not output.exists():
                     lost += len(before - after)
                 print(f"kill {kills}: {len(after)} particles kept", flush=True)

@@ -1,9 +1,9 @@
-"""Whether a run's memory grows with the number of its micrographs.
+"""Whether the memory of a run grows with the number of micrographs.
 
-Simulates micrographs of noise, with maps and 100 particles each, and refines growing parts
-of them on a tiny grid, each in a process of its own whose peak of resident memory is taken.
-What a process takes that only reads the table and writes a refined one is measured apart: a
-table is in memory as a whole.
+Simulates micrographs of noise, with maps and 100 particles each, and refines increasing
+numbers of them on a small grid, each in a separate process whose peak resident memory is
+measured. The memory of a process that only reads the table and writes a refined one is
+measured separately, since a table is in memory as a whole.
 
     python benchmarks/memory.py --micrographs 20 50 100 200 --plot docs/memory.png
 
@@ -27,7 +27,7 @@ from jaxrefine.io.mrc import write_image, write_volume
 
 SIDE, BOX, SHAPE, PIXEL_SIZE_ANGSTROM = 32, 34, (256, 256), 2.0
 PARTICLES_EACH = 100
-# Particles that are searched at once: fewer, larger batches than cores would make.
+# Number of particles searched together: fewer, larger batches than one per core.
 DEVICES = 50
 CONFIG = f"""
 template_volume_path: template.mrc
@@ -43,7 +43,7 @@ defocus_refinement_config:
   enabled: false
 statistics: standard_deviation
 """
-# What a run does with the table, and nothing else.
+# The part of a run that handles the table.
 TABLE_ALONE = """
 import sys
 from pathlib import Path
@@ -168,7 +168,7 @@ def main() -> None:
         folder = Path(scratch)
         make_data(folder, max(options.micrographs))
         write_table(folder / "particles.csv", 1)
-        peak_mib(folder, "-m", "jaxrefine", "config.yaml")  # compiles
+        peak_mib(folder, "-m", "jaxrefine", "config.yaml")  # fills the compilation cache
         print(
             f"jax {jax.__version__}, Python {sys.version.split()[0]}, {DEVICES} CPU devices"
         )

@@ -1,13 +1,12 @@
-"""Which estimate of the noise spectrum whitens best, on real micrographs and on artefacts.
+"""Comparison of estimates of the noise spectrum, on real micrographs and with artefacts.
 
     pip download --no-binary :all: --no-deps mrcfile==1.5.4 && tar xf mrcfile-1.5.4.tar.gz
     .venv/bin/python benchmarks/noise_spectrum.py mrcfile-1.5.4/tests/test_data [more.mrc]
 
-A particle (1IGY) is planted, in thought, at places of a micrograph. A filter F makes of it
-the signal |F t|², t its projection with CTF; noise is the standard deviation of the
-correlation of F t with the filtered micrograph around the place, which is measured. Their
-quotient is the z-score that F reaches there, without noise of the peak itself; only F
-differs between the estimates.
+The signal of a particle (1IGY) at several places of a micrograph is computed: a filter F
+changes it to |F t|², with t its projection with CTF. The noise is the standard deviation of
+the correlation of F t with the filtered micrograph around the place. Their quotient is the
+z-score with F, without the noise of the peak itself. The estimates differ only in F.
 """
 
 import argparse
@@ -25,7 +24,7 @@ from jaxrefine.physics.filters import Whitening, whitening_values
 from jaxrefine.simulate import artefacts
 
 CORNER = np.sqrt(0.5)
-WINDOW = 768  # px around a place, in which the noise is measured
+WINDOW = 768  # px; region around a place in which the noise is measured
 ORIENTATIONS = 2
 PLACES = 3  # per axis
 
@@ -36,7 +35,7 @@ def radius(shape: tuple[int, int]) -> np.ndarray:
 
 
 def whole(image: np.ndarray) -> np.ndarray:
-    """The filter of the periodogram of the whole image, as the program has it."""
+    """The filter from the periodogram of the whole image, as in the program."""
     rfft = np.fft.rfft2(image - image.mean()).astype(np.complex64)
     rfft[0, 0] = 0
     return np.asarray(
@@ -54,7 +53,7 @@ def patches(image: np.ndarray, side: int) -> list[np.ndarray]:
 
 
 def tapered(side: int, average: Callable) -> Callable[[np.ndarray], np.ndarray]:
-    """The filter of the average spectrum of patches under a Hann window."""
+    """The filter from the average spectrum of patches under a Hann window."""
     window = np.hanning(side + 2)[1:-1]
     window = np.outer(window, window)
     bins = side // 2
@@ -79,7 +78,7 @@ def tapered(side: int, average: Callable) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def edges_tapered(image: np.ndarray) -> np.ndarray:
-    """The filter of one periodogram, the image's outer sixteenths brought to its mean."""
+    """The filter from one periodogram, with the image tapered in its outer sixteenths."""
     ramps = [
         np.clip(np.minimum(np.arange(n) + 0.5, n - 0.5 - np.arange(n)) * 16 / n, 0, 1)
         for n in image.shape
@@ -88,31 +87,31 @@ def edges_tapered(image: np.ndarray) -> np.ndarray:
 
 
 def made_periodic(image: np.ndarray) -> np.ndarray:
-    """The filter of the whole image, made periodic."""
+    """The filter from the whole image, made periodic."""
     return whole(periodic_part(image))
 
 
 def without_objects(image: np.ndarray) -> np.ndarray:
-    """The same, strong objects filled: what the program does."""
+    """The same with strong objects filled, as in the program."""
     periodic = periodic_part(image)
     return whole(fill_defects(periodic, find_objects(periodic)))
 
 
 def corrected(image: np.ndarray, change: np.ndarray) -> np.ndarray:
-    """The whole image's filter, times a factor that is known at fewer frequencies."""
+    """The filter from the whole image, times a factor given at fewer frequencies."""
     values = whole(image)
     k = np.linspace(0, CORNER, len(values))
     return values * np.interp(k, np.linspace(0, CORNER, len(change))[2:], change[2:])
 
 
 def robust_whole(image: np.ndarray) -> np.ndarray:
-    """One periodogram, corrected by what a median of patches has less than a mean."""
+    """One periodogram, corrected by the ratio of median and mean over patches."""
     side = 256
     return corrected(image, tapered(side, np.median)(image) / tapered(side, np.mean)(image))
 
 
 def spoilt(image: np.ndarray) -> dict[str, np.ndarray]:
-    """The image with what is no particle, but real, laid into it."""
+    """The image with realistic artefacts added."""
     rng = np.random.default_rng(1)
     contamination, gold = (rng.uniform(0, image.shape, (n, 2)) for n in (5, 20))
     radius_px = image.shape[0] / 40
@@ -129,7 +128,7 @@ def spoilt(image: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def z_reached(image: np.ndarray, values: np.ndarray, particles: list[np.ndarray]) -> float:
-    """Mean z of particles in the middle of a window, in arbitrary but equal units."""
+    """Mean z of particles in the centre of a window, in arbitrary but equal units."""
     shape = image.shape
     k = radius(shape)
     filter_ = np.interp(k, np.linspace(0, CORNER, len(values)), values)

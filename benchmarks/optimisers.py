@@ -1,7 +1,7 @@
-"""Evaluations and z reached: the polish's climb beside well-kept libraries' optimisers.
+"""Evaluations and z reached: the polish compared with optimisers of other libraries.
 
-Each starts where a search leaves a particle, with coordinates in units of their standard
-error, and sees the same function. A callback in the function counts its calls.
+Each starts from the result of a search, with coordinates in units of their standard errors,
+and optimises the same function. A callback in the function counts its calls.
 
     pip install optimistix
     python benchmarks/optimisers.py
@@ -28,7 +28,7 @@ from jaxrefine.refine.information import pose_information
 
 FREE = ("orientation", "shift", "defocus")
 MOST = 40
-# Good enough: within this of the best z that any method reached.
+# Good enough: this close to the best z that any method reached.
 CLOSE = 5e-3
 
 
@@ -90,7 +90,7 @@ def solve(method, particle, template, score, count):
 
 
 def with_optax(optimizer, function, start):
-    """The loop of optax's documentation, until the gradient is small."""
+    """The loop from optax's documentation, until the gradient is small."""
     value_and_grad = optax.value_and_grad_from_state(function)
 
     def step(state):

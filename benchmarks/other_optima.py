@@ -1,10 +1,10 @@
-"""What do a polish's other optima cost, and what do they change?
+"""Cost and effect of searching other optima in the polish.
 
 Antibodies planted in a real image, and the halves of that image (see `real_data.py`).
 
     python benchmarks/other_optima.py FOLDER [--table TABLE.md]
 
-Times are of the processor, since a machine may have other work, of a search and a polish
+Times are processor times, since the machine may have other load, of a search and a polish
 whose programs are compiled.
 """
 
@@ -35,7 +35,7 @@ ESTIMATE_ANGSTROM2 = 288.0  # of the real particles (docs/accuracy.md)
 
 
 def timed(compute: Callable[[], jr.Polished | jr.Refined]):
-    """A result, and seconds of the processor, compiled."""
+    """A result, and its processor time in seconds without compilation."""
     jax.block_until_ready(compute())
     start = time.process_time()
     return jax.block_until_ready(compute()), time.process_time() - start

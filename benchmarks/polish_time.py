@@ -1,4 +1,4 @@
-"""What the polish costs, beside the exhaustive search of the documented grid.
+"""Time of the polish, compared with the exhaustive search of the documented grid.
 
 python benchmarks/polish_time.py
 """
@@ -19,7 +19,7 @@ DEFOCUS_ANGSTROM = 6000.0
 
 
 def seconds(function, repeats: int) -> tuple[object, float]:
-    """What a function returns, and the median time of its runs but the first."""
+    """Result of a function, and the median time of its runs except the first."""
     found, taken = jax.block_until_ready(function()), []
     for _ in range(repeats):
         began = time.perf_counter()
@@ -45,7 +45,7 @@ def main() -> None:
         rng = np.random.default_rng(1)
         particles = make_case(structure, DEFOCUS_ANGSTROM, options.particles, rng).particles
         volume = sim.potential_volume(structure.atoms, structure.side, structure.pixel_size)
-        # As the program does: the search with padded slices, the polish with cubic ones.
+        # As in the program: search with padded slices, polish with cubic ones.
         padded, cubic = (jr.make_template(volume, name) for name in ("padded", "cubic"))
         search = partial(jr.refine_particles, particles, padded, grid, structure.score)
         refined, searched = seconds(search, options.repeats)

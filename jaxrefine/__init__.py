@@ -1,11 +1,10 @@
 """Local refinement of 2D template matching (2DTM) particles in JAX.
 
-The library's face: the numerical core. Files are in `jaxrefine.io`, the program in
-`jaxrefine.app`; importing this imports neither.
+This is the public interface of the numerical core. Files are handled in `jaxrefine.io`, the
+program is in `jaxrefine.app`; importing this package imports neither.
 
-Its names are listed in `__init__.pyi` and imported when they are first used: `import
-jaxrefine` takes no time, so that the program can answer to Ctrl-C, and to `--help`, before
-JAX is there.
+Its names are listed in `__init__.pyi` and imported on first use. `import jaxrefine` is thus
+fast, so that the program can handle Ctrl-C and `--help` before JAX is loaded.
 """
 
 import lazy_loader

@@ -7,7 +7,7 @@ from types import FrameType
 
 
 def main() -> int:
-    """Run the program; from here on Ctrl-C ends it without a traceback."""
+    """Run the program; Ctrl-C ends it without a traceback."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupted)
     from jaxrefine.app.cli import main as run
@@ -16,8 +16,8 @@ def main() -> int:
 
 
 def _interrupted(number: int, frame: FrameType | None) -> None:
-    # No exception: in the middle of an import anyone may catch it, or be left half-made.
-    # Once the run begins, it handles the signal itself and keeps what it has finished.
+    # Not an exception, which an import might catch or be interrupted by half-way. During a
+    # run, the program handles the signal itself and keeps finished results.
     os.write(sys.stderr.fileno(), b"interrupted\n")
     os._exit(130)
 

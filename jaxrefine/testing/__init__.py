@@ -1,4 +1,4 @@
-"""A test kit for scores of one's own.
+"""A test kit for custom scores.
 
 ```python
 from jaxrefine.testing import check_score

@@ -1,4 +1,4 @@
-"""Random data to test scores on."""
+"""Random data for testing scores."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ def random_particle(
     smooth = np.fft.rfftn(rng.standard_normal((side,) * 3)) * np.exp(-60 * k2)
     volume = np.fft.irfftn(smooth, s=(side,) * 3, axes=(0, 1, 2))
     r2 = np.indices((side,) * 3) - side // 2
-    # Positive, as a particle is, and smaller than its cube.
+    # Positive, like a particle, and smaller than its cube.
     volume = (volume / volume.std() + 2) * np.exp(-(r2**2).sum(0) / (side / 5) ** 2)
     rotation = euler_to_matrix(rng.uniform(20, 70, 3))
 

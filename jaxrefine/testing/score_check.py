@@ -15,8 +15,8 @@ from jaxrefine.refine.differentiable import feature, z_score
 from jaxrefine.refine.scoring import Score
 from jaxrefine.testing.random_data import random_particle
 
-# Half a step of a finite difference, in each offset's unit; and what changes z by about
-# as much as a standard error.
+# Half steps of finite differences, in the unit of each offset; and offsets that change z by
+# about as much as a standard error.
 _STEPS: dict[str, float] = {
     "rotation_deg": 1e-6,
     "shift_px": 1e-5,
@@ -42,7 +42,7 @@ _SIZES: dict[str, float] = {
 
 
 class ScoreError(AssertionError):
-    """A score is not what search and polish take it for; one line for each reason."""
+    """A score violates what search and polish require; one line for each reason."""
 
 
 def check_score(
@@ -53,30 +53,29 @@ def check_score(
     seed: int = 0,
     tolerance: float = 0.05,
 ) -> dict[str, float]:
-    """Prove a score's norm, gradient and product form on random data, in float64.
+    """Check a score's norm, gradient and product form on random data, in float64.
 
-    Checked are: the shapes of what each method returns; that the correlation of white
-    noise has variance 1 (`tolerance`); that `norms` is what `correlate` divides by; that
-    `columns` times the central slice, over the norm, is `correlate`, at several pixel
-    sizes, defoci and positions, and that it is linear in the image; that `matched_filter`
-    gives `correlate` where the particle is, without reading its image; that z has the
-    gradient of its finite differences, in every field that `Offsets.zeros()` has; and
-    that all methods can be mapped with `jax.vmap`. Keep box and side small: 40 and 24
-    px take some ten seconds.
+    The checks are: each method returns the right shapes; the correlation of white noise has
+    variance 1 (`tolerance`); `norms` is the norm by which `correlate` divides; `columns`
+    times the central slice, divided by the norm, equals `correlate` at several pixel sizes,
+    defocus values and positions, and is linear in the image; `matched_filter` equals
+    `correlate` at the particle's own alignment, without using its image; the gradient of z
+    agrees with finite differences in every field of `Offsets.zeros()`; and all methods work
+    under `jax.vmap`. Keep box and side small: 40 and 24 px take about ten seconds.
 
     Args:
-        score: What to check.
-        defocus_angstrom: (u, v) of the random particle; within the score's grids.
-        pixel_size_angstrom: Of image and template.
-        seed: Of everything random.
-        tolerance: By how much the length of the matched filter may differ from its norm,
-            relatively. A norm that counts signal beyond the cut is somewhat larger.
+        score: The score to check.
+        defocus_angstrom: (u, v) of the random particle, within the range of the score.
+        pixel_size_angstrom: Pixel size of image and template.
+        seed: Seed of all random data.
+        tolerance: Largest relative difference between the length of the matched filter and
+            its norm. A norm that includes signal beyond the padded box is slightly larger.
 
     Returns:
-        What was measured, by name: the deviations, and the length of the filter.
+        The measured values by name: deviations, and the length of the filter.
 
     Raises:
-        ScoreError: Every check that fails, each with what was found and expected.
+        ScoreError: With all checks that fail, each with the value found and expected.
     """
     with jax.enable_x64(True):
         errors, found = _measure(
@@ -104,7 +103,7 @@ def _measure(
         seed=seed,
     )
     errors = _shape_errors(score, particle, template)
-    if errors:  # the rest would fail in other words
+    if errors:  # the other checks would fail for the same reason
         return errors, {}
     found: dict[str, float] = {}
     for check in (_norm, _product, _filter, _slopes):
@@ -124,7 +123,7 @@ def _grid() -> SearchGrid:
 
 
 def _shape_errors(score: Score, particle: Particles, template: Template) -> list[str]:
-    """What each method returns for one particle, and under vmap for two."""
+    """Check the result of each method for one particle, and under vmap for two."""
     side, rotation, grid = score.side, particle.alignment.rotation, _grid()
     half = (score.padded_box[0], score.padded_box[1] // 2 + 1)
     corners = jnp.zeros((4, 2), jnp.int32)
@@ -158,7 +157,7 @@ def _shape_errors(score: Score, particle: Particles, template: Template) -> list
                     if batch
                     else eqx.filter_eval_shape(call, particle)
                 )
-            except Exception as error:  # whatever somebody's own code raises
+            except Exception as error:  # custom code can raise anything
                 how = " under jax.vmap" * bool(batch)
                 reason = (str(error) or type(error).__name__).splitlines()[0]
                 errors.append(f"{name}{how}: {type(error).__name__}: {reason}")
@@ -180,7 +179,7 @@ def _relative(found: Any, expected: Any) -> float:
     return float(jnp.max(jnp.abs(jnp.asarray(found) - expected))) / max(size, 1e-30)
 
 
-# Of float64's 1e-15, what sums over thousands of pixels, and constants in float32, leave.
+# Rounding errors of sums over thousands of pixels in float64, with constants in float32.
 _CLOSE = 1e-5
 
 
@@ -208,7 +207,7 @@ def _norm(
 def _product(
     score: Score, particle: Particles, template: Template, tolerance: float
 ) -> tuple[list[str], dict[str, float]]:
-    """`columns` times slices, over `norms`, against `correlate`."""
+    """Compare `columns` times slices, divided by `norms`, with `correlate`."""
     grid, rotation = _grid(), particle.alignment.rotation
     corners = jnp.stack(jnp.indices(score.positions), axis=-1).reshape(-1, 2)
     other = jnp.roll(particle.image, (3, 5), axis=(0, 1)) ** 2
@@ -263,7 +262,7 @@ def _product(
 def _filter(
     score: Score, particle: Particles, template: Template, tolerance: float
 ) -> tuple[list[str], dict[str, float]]:
-    """`matched_filter` against `correlate`, elsewhere too; and that it reads no image."""
+    """Compare `matched_filter` with `correlate`; check that it does not use the image."""
     zero = jnp.zeros(1)
     here = SearchGrid(jnp.eye(3)[None], jnp.zeros(1, bool), zero, zero)
     y, x = score.margin
@@ -323,7 +322,7 @@ def _filter(
 def _slopes(
     score: Score, particle: Particles, template: Template, tolerance: float
 ) -> tuple[list[str], dict[str, float]]:
-    """z's gradient against central differences, at offsets away from 0."""
+    """Compare the gradient of z with central differences, at offsets away from 0."""
     rng = np.random.default_rng(1)
     zeros = Offsets.zeros()
     at = Offsets(
