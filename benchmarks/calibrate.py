@@ -1,8 +1,8 @@
-"""Are the standard errors of shared parameters true? Simulated data sets, fitted jointly.
+"""Validation of the standard errors of shared parameters on simulated data sets.
 
 Each data set has particles at random poses in white noise, in several micrographs with a
-defocus plane each, imaged by a microscope that the table is wrong about. The errors of the
-fitted values, divided by the standard errors that are reported, should have a standard
+defocus plane each, imaged by a microscope with parameters that differ from the table. The
+errors of the fitted values, divided by the reported standard errors, should have a standard
 deviation of 1.
 
     python benchmarks/calibrate.py --sets 200 --particles 100
@@ -32,12 +32,12 @@ GRID = 128  # the CTF does not wrap around on it
 
 @dataclass(frozen=True)
 class DataSet:
-    """Particles as the table has them, and the truth about what they share."""
+    """Particles as in the table, and the truth about the shared parameters."""
 
     particles: jr.Particles
     micrograph: np.ndarray
     place_angstrom: np.ndarray
-    truth: dict[str, np.ndarray]  # label -> of each group
+    truth: dict[str, np.ndarray]  # label -> value of each group
 
 
 def score_of() -> jr.ImageCTF:
@@ -117,7 +117,7 @@ def make_set(
 
 
 def _particles(images: list, starts: list, score: jr.ImageCTF) -> jr.Particles:
-    """A batch in white noise of variance 1, all else as the table has it."""
+    """A batch in white noise of variance 1, with everything else as in the table."""
     n, single = len(images), jnp.float32
 
     def each(value) -> jnp.ndarray:

@@ -1,17 +1,17 @@
-"""Does it hold on real images? Halves of a real exposure, and particles planted in it.
+"""Validation on a real exposure: its two halves, and particles planted in it.
 
-The micrograph of β-galactosidase comes with the source distribution of the package mrcfile
-1.5.4, which is fetched by name; match, template and table are those of a folder that is
-given (docs/accuracy.md says how they were made).
+The micrograph of β-galactosidase is part of the source distribution of the package mrcfile
+1.5.4, which is downloaded; match, template and table are those of the given folder
+(docs/accuracy.md describes how they were made).
 
     python benchmarks/real_data.py FOLDER [--table TABLES.md]
 
-- Halves: its counts are Poisson's, so that each can be dealt out to one of two images,
-  whose noise is independent. The same particles are refined in both. Their poses should
-  differ as their standard errors say.
-- Planted: antibodies in the full image, between its own particles, at known poses, with the
-  B of the table or a far larger one; `wrong_templates.py` has templates that are wrong
-  otherwise.
+- Halves: the counts are Poisson-distributed, so that each electron can be assigned to one
+  of two images with independent noise. The same particles are refined in both. Their poses
+  should differ as the standard errors predict.
+- Planted: antibodies are added to the full image, between its own particles, at known
+  poses, with the table's B factor or a much larger one; `wrong_templates.py` uses templates
+  with other errors.
 """
 
 import argparse
@@ -43,10 +43,10 @@ from jaxrefine.refine.envelope_fit import EnvelopeFit
 from jaxrefine.refine.envelope_study import FIRST_B_ANGSTROM2, EnvelopeStudy
 
 Prior = Literal["none", "match"]
-COUNTS_PER_ELECTRON = 104  # as the file holds them
-HOT_COUNT = 80  # far beyond Poisson's at a mean of 34
-PIXEL_ANGSTROM = 2.5613265  # three of the detector's
-TOP, LEFT, HEIGHT, WIDTH = 29, 7, 3780, 3696  # the middle, divisible by three
+COUNTS_PER_ELECTRON = 104  # in the file
+HOT_COUNT = 80  # far beyond a Poisson distribution of mean 34
+PIXEL_ANGSTROM = 2.5613265  # three detector pixels
+TOP, LEFT, HEIGHT, WIDTH = 29, 7, 3780, 3696  # the central part, divisible by three
 DEFOCUS, ASTIGMATISM_DEG = (10646.0, 10427.0), -53.8
 BEST = 55
 
@@ -66,7 +66,7 @@ def counts(scratch: Path) -> np.ndarray:
 
 
 def binned(image: np.ndarray) -> np.ndarray:
-    """A third of the size, by cropping the Fourier transform."""
+    """The image at a third of the size, by Fourier cropping."""
     height, width = (length // 3 for length in image.shape)
     rfft = np.fft.rfft2(image)
     kept = np.concatenate([rfft[: height // 2], rfft[-(height // 2) :]])
@@ -74,7 +74,7 @@ def binned(image: np.ndarray) -> np.ndarray:
 
 
 def thinned(raw: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Each electron in one of two images."""
+    """Assign each electron to one of two images."""
     raw = np.where(raw > HOT_COUNT, rng.poisson(raw.mean(), raw.shape), raw)
     one = rng.binomial(raw, 0.5)
     return binned(one.astype(np.float64)), binned((raw - one).astype(np.float64))
@@ -82,14 +82,14 @@ def thinned(raw: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.n
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """Particles of one image, and what to refine them with.
+    """Particles of one image, and the objects for their refinement.
 
     Attributes:
-        particles: As cut.
-        template: For the search.
-        smooth: With cubic slices.
-        grid: What is searched.
-        score: How it is scored.
+        particles: The extracted particles.
+        template: Template for the search.
+        smooth: Template with cubic slices.
+        grid: The search grid.
+        score: The score.
     """
 
     particles: jr.Particles
@@ -100,7 +100,7 @@ class Problem:
 
     @functools.cache  # noqa: B019
     def search(self, extra_b: float) -> jr.Refined:
-        """The grid's best."""
+        """The best grid points."""
         blurred = with_extra_b(self.particles, extra_b)
         others = (self.template, self.grid, self.score)
         return jr.refine_particles(blurred, *others, adaptive=True)
@@ -108,7 +108,7 @@ class Problem:
     def refine(
         self, extra_b: float, prior: Prior = "none", *, bound: bool = False
     ) -> jr.Polished:
-        """Searched and polished; with the errors of Cramér and Rao where `bound`."""
+        """Search and polish; with the errors of the Cramér-Rao bound if `bound`."""
         blurred = with_extra_b(self.particles, extra_b)
         polish = jr.Polish(prior=prior, errors=not bound)
         found = self.search(extra_b)
@@ -116,7 +116,7 @@ class Problem:
         return jr.polish_particles(blurred, found, *others)
 
     def envelope(self) -> EnvelopeFit:
-        """What is found of the envelope."""
+        """The estimate of the envelope."""
         batches = [(self.particles, self.search(FIRST_B_ANGSTROM2))]
         return EnvelopeStudy(batches, self.smooth, self.grid, self.score).fit()[0]
 
@@ -125,7 +125,7 @@ class Problem:
 def scores_at(
     particles: jr.Particles, found: jr.Refined, template: jr.Template, score: jr.Score
 ) -> jax.Array:
-    """z of some images at poses that were found elsewhere."""
+    """z-scores of some images at given poses."""
 
     def one(both: tuple[jr.Particles, jr.Refined]) -> jax.Array:
         particle, there = both
@@ -153,7 +153,7 @@ def differences(one: jr.Alignment, other: jr.Alignment) -> np.ndarray:
 
 
 def sigmas(polished: jr.Polished) -> np.ndarray:
-    """(n, 6), of the same."""
+    """(n, 6): standard errors of the same."""
     errors = polished.errors
     each = (errors.rotation_deg, errors.shift_px, errors.defocus_angstrom[:, None])
     return np.concatenate([np.asarray(e) for e in each], axis=1)
@@ -169,21 +169,21 @@ def mean_errors(difference: np.ndarray) -> tuple[float, float]:
 
 
 def shares(ratio: np.ndarray) -> str:
-    """Of errors below one and two standard errors, all coordinates together."""
+    """Fractions of errors below one and two standard errors, over all coordinates."""
     return f"{np.mean(np.abs(ratio) < 1):.2f} | {np.mean(np.abs(ratio) < 2):.2f}"
 
 
 def promised_angle(*errors: np.ndarray) -> float:
-    """Median angle between poses of halves whose errors are Gaussian, and these (n, 3)."""
+    """Median angle between poses of the halves, predicted from standard errors (n, 3)."""
     rng = np.random.default_rng(0)
     turn = np.hypot(*errors) * rng.standard_normal((400, *errors[0].shape))
     return float(np.median(np.linalg.norm(turn, axis=-1)))
 
 
 def real_problem(folder: Path, image: np.ndarray) -> Problem:
-    """The best matched particles of the folder, in an image of the same exposure."""
+    """The best particles of the folder's match, in an image of the same exposure."""
     config = Config.load(folder / "bgal_config.yaml")
-    # It is estimated here.
+    # The envelope is estimated here.
     run = Refinement(
         replace(config, template_envelope="none"), output=Path("unwritten.csv")
     )
@@ -231,7 +231,7 @@ def halves_table(folder: Path, raw: np.ndarray, rng: np.random.Generator) -> str
         both = np.hypot(sigmas(first), sigmas(second))
         angle = np.median(np.linalg.norm(change[:, :3], axis=1))
         promised = promised_angle(sigmas(first)[:, :3], sigmas(second)[:, :3])
-        # Of both halves, with the image's information alone.
+        # For both halves, from the information in the image only.
         bound = promised_angle(
             *(sigmas(half.refine(extra, bound=True))[:, :3] for half in (one, other))
         )
@@ -258,7 +258,7 @@ def halves_table(folder: Path, raw: np.ndarray, rng: np.random.Generator) -> str
 def planted_problem(
     folder: Path, raw: np.ndarray, b: float, count: int, rng: np.random.Generator
 ) -> tuple[Problem, jr.Alignment]:
-    """Antibodies between the image's own particles, and where they truly are."""
+    """Antibodies between the image's own particles, and their true poses."""
     side, table_b = 80, 60.0
     image = binned(raw.astype(np.float64))
     image /= image.std()
@@ -326,7 +326,7 @@ def planted_problem(
 def planted_table(
     folder: Path, raw: np.ndarray, count: int, rng: np.random.Generator
 ) -> str:
-    """Errors of planted antibodies, where the table says B = 60."""
+    """Errors of planted antibodies, with B = 60 in the table."""
     lines = [
         "| planted with | refined with | z | mean angle | position | below 1 σ | 2 σ |",
         "|---|---|---|---|---|---|---|",

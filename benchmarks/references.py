@@ -1,8 +1,8 @@
-"""Particles of two known states: are they as often right as their probabilities say?
+"""Whether probabilities of references are calibrated, for particles of two known states.
 
-Mixtures of two states of one structure: a domain of 5 % of the mass elsewhere, a subunit
-that is turned, a ligand that is missing. Every particle is refined against both states and
-they are compared, as the program does; tables for docs/accuracy.md.
+Mixtures of two states of one structure: a displaced domain of 5 % of the mass, a rotated
+subunit, a missing ligand. Every particle is refined against both states, and these are
+compared, as in the program; prints tables for docs/accuracy.md.
 """
 
 import argparse
@@ -24,7 +24,7 @@ SIDE, PIXEL_SIZE, DEFOCUS_ANGSTROM = 64, 1.5, 6000.0
 SNR_RANGE = (7.5, 12.5)
 ATOMS, RADIUS_ANGSTROM = 400, 34.0
 FREE = 6
-# Of what is said to be this probable, this share should be right.
+# Probability above which a particle counts as decided.
 SURE = 0.9
 BINS = (0.5, 0.6, 0.7, 0.8, 0.87, 0.93, 0.98, 1.0)
 
@@ -38,7 +38,7 @@ class Pair:
 
 
 def some(atoms: sim.Atoms, keep: np.ndarray) -> sim.Atoms:
-    """A part of a structure, where it is."""
+    """A part of a structure, at its place."""
     return sim.Atoms(
         atoms.positions_angstrom[keep], atoms.weights[keep], atoms.b_factor_angstrom2[keep]
     )
@@ -51,7 +51,7 @@ def pairs() -> list[Pair]:
     xyz = whole.positions_angstrom
 
     def nearest(direction: np.ndarray, share: float) -> np.ndarray:
-        """The atoms that lie furthest in a direction: this share of the mass."""
+        """The atoms furthest in a direction, with this fraction of the mass."""
         order = np.argsort(-(xyz @ direction))
         mass = np.cumsum(whole.weights[order]) / whole.weights.sum()
         chosen = np.zeros(len(xyz), bool)
@@ -79,13 +79,13 @@ def pairs() -> list[Pair]:
 def refined_against(
     particles: jr.Particles, template: jr.Template, grid: jr.SearchGrid, score: jr.Score
 ) -> jr.Alignment:
-    """The grid's best; what the polish adds `fit_references` does, too."""
+    """The best grid point; `fit_references` polishes it."""
     return jr.refine_particles(particles, template, grid, score).alignment
 
 
 @dataclass
 class Outcome:
-    """Of each particle: the state that it is of, and what is said."""
+    """For each particle, its true state and the results."""
 
     truth: np.ndarray
     signal: np.ndarray
@@ -94,7 +94,7 @@ class Outcome:
 
 
 def study(pair: Pair, shares: tuple[int, int], seed: int) -> Outcome:
-    """Simulate a mixture, refine it, and compare."""
+    """Simulate and refine a mixture, and compare the references."""
     rng = np.random.default_rng(seed)
     grid = jr.local_grid(
         jr.uniform_orientations(
@@ -124,7 +124,7 @@ def study(pair: Pair, shares: tuple[int, int], seed: int) -> Outcome:
 
 
 def calibration(truth: np.ndarray, probability: np.ndarray) -> list[tuple[float, ...]]:
-    """(from, to, particles, said, right, standard error) of each bin of probabilities."""
+    """(from, to, particles, predicted, right, standard error) of each bin."""
     sure = probability.max(axis=1)
     right = probability.argmax(axis=1) == truth
     rows = []
@@ -138,9 +138,9 @@ def calibration(truth: np.ndarray, probability: np.ndarray) -> list[tuple[float,
 
 
 def markdown(name: str, found: Outcome) -> str:
-    """What is said, and what is right, of one mixture or of all."""
+    """Predicted and observed fractions of right assignments, for one or all mixtures."""
     decided = decide(found.signal, found.log_determinant, FREE, np.full(2, 0.5))
-    # Without what the pose, or the data set's strengths, have to say.
+    # A likelihood without pose, and without the distribution of strengths.
     scores = np.exp((found.signal**2 - found.signal.max(axis=1, keepdims=True) ** 2) / 2)
     plain = scores / scores.sum(axis=1, keepdims=True)
     rho = found.overlap[:, 0, 1].mean()
@@ -153,11 +153,11 @@ def markdown(name: str, found: Outcome) -> str:
         "",
         f"{len(right)} particles, ρ = {rho:.3f}, strengths {decided.strengths.mean:.1f} ± "
         f"{decided.strengths.spread:.1f}. Right: {right.mean():.1%}, by the higher z alone "
-        f"{higher.mean():.1%}, said {sure.mean():.1%}. P of at least {SURE}: "
+        f"{higher.mean():.1%}, predicted {sure.mean():.1%}. P of at least {SURE}: "
         f"{certain.mean():.0%} of them, of which {right[certain].mean():.1%} are right, "
-        f"said {sure[certain].mean():.1%}.",
+        f"predicted {sure[certain].mean():.1%}.",
         "",
-        "| P | particles | said | right | by c²/2 alone: said | right |",
+        "| P | particles | predicted | right | by c²/2 alone: predicted | right |",
         "|---|---|---|---|---|---|",
     ]
     alone = {row[0]: row for row in calibration(found.truth, plain)}

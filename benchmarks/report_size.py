@@ -1,8 +1,8 @@
-"""How large a report of many particles is, and how long it takes to write.
+"""Size of a report with many particles, and the time to write it.
 
     python benchmarks/report_size.py [PARTICLES MICROGRAPHS]
 
-Values are random, which is the worst for the size of a page; micrographs are noise.
+Values are random, the worst case for the size of a page; micrographs are noise.
 """
 
 import sys
@@ -19,7 +19,7 @@ _SIDE_PX = 1024
 
 
 def write_table(path: Path, particles: int, micrographs: int) -> None:
-    """A refined table of made-up particles, with standard errors."""
+    """A refined table of random particles, with standard errors."""
     rng = np.random.default_rng(0)
     n = particles
 

@@ -1,8 +1,8 @@
-"""Where a search's time goes, against what this machine can do at most.
+"""Time of the parts of a search, compared with the limits of the machine.
 
-Ceilings are measured: a large float32 matrix product, a copy of a large array, and random
-reads of single numbers out of the template's transform. The search's own pieces are run
-by themselves at the shapes that it uses, their operations and bytes counted, and compared.
+The limits are measured: a large float32 matrix product, a copy of a large array, and random
+reads of single numbers from the template's transform. The parts of the search are run
+separately, at their actual shapes, with their operations and bytes counted.
 
     python benchmarks/roofline.py --sizes 64/72 128/136 256/264
 """
@@ -25,7 +25,7 @@ OPTICS = {"voltage_kv": 300.0, "pixel_size_angstrom": 1.0}
 
 
 def seconds(function: Callable, *arguments, repeats: int = 5) -> float:
-    """Median time of a compiled function."""
+    """Median time of a compiled function in seconds."""
     compiled = jax.jit(function)
     jax.block_until_ready(compiled(*arguments))
     times = []
@@ -37,7 +37,7 @@ def seconds(function: Callable, *arguments, repeats: int = 5) -> float:
 
 
 def ceilings() -> tuple[float, float]:
-    """(operations a second of a float32 product, bytes a second of a copy)."""
+    """(operations per second of a float32 product, bytes per second of a copy)."""
     n = 3072
     square = jnp.ones((n, n))
     product = seconds(lambda a: jnp.matmul(a, a, precision="highest"), square)
@@ -46,7 +46,7 @@ def ceilings() -> tuple[float, float]:
 
 
 def random_reads(volume: jax.Array) -> float:
-    """Seconds for one number read at random."""
+    """Seconds for reading one number at a random position."""
     count = 1 << 22
     index = jax.random.randint(jax.random.key(0), (count,), 0, volume.size)
     flat = volume.reshape(-1)
@@ -70,7 +70,7 @@ def report(side: int, box: int, product_ceiling: float) -> None:
     points = frequencies * orientations
     sampling = seconds(sample_slice, template, rotations, kx, ky) / points
 
-    # As many columns as the memory of one chunk of positions allows.
+    # As many columns as fit into the memory of one chunk of positions.
     per_position = layout.defocus_nodes * (box - side + 1) ** 2
     columns = min(per_position, layout.column_bytes // (8 * side * (side // 2 + 1)))
     rows = jnp.ones((frequencies, orientations))

@@ -1,8 +1,8 @@
 """Run Leopard-EM's refine_template in this process and time its parts.
 
-For side-by-side timings: the peer's own entry point starts a worker process per device,
-whose start would be counted as search, and does not run on a CPU without help. Run by
-hand in an environment that holds the peer:
+For side-by-side timings. The program's own entry point starts a worker process per device,
+whose start-up would be included in the search, and does not run on a CPU. Run by hand in an
+environment with Leopard-EM:
 
     pip install torch==2.13.0
     pip install leopard-em==1.2 torch-motion-correction==0.0.5

@@ -1,8 +1,8 @@
-"""How long the table of a large data set takes, and how much memory, beside the search.
+"""Time and memory for the table of a large data set, without the search.
 
-A table of many micrographs, all of them links to one small image with its maps, is taken
-through all that a run does with it but for the search: read and checked, results saved
-micrograph by micrograph, read again as an interrupted run continues, and written.
+A table of many micrographs, all of them links to one small image with its maps, goes
+through everything in a run except the search: it is read and checked, results are saved by
+micrograph, read again as in a resumed run, and written.
 
     python benchmarks/scale.py --micrographs 1000 --particles 300
 """
@@ -32,7 +32,7 @@ def make_data(folder: Path, micrographs: int, particles: int) -> None:
 
 
 def measure() -> None:
-    """In a process of its own, whose peak of memory is then the table's."""
+    """Runs in a separate process, whose peak memory is then that of the table."""
     from jaxrefine.app.config import Config
     from jaxrefine.app.run.checkpoint import Checkpoint
     from jaxrefine.app.run.inputs import load_run

@@ -1,14 +1,14 @@
-"""Are p-values of a local search right? Boxes of noise, searched around random poses.
+"""Calibration of the p-values of a local search: boxes of noise, random poses.
 
     python benchmarks/significance.py [--boxes 2000] [--real CONFIG.yaml] [--table T.md]
 
-White noise: boxes of normal numbers, maps of mean 0 and deviation 1. Real noise: boxes of a
-real micrograph (that of `benchmarks/real_data.py`), with its own filters and maps, 5 px
-apart and more than 60 px from all that a match found above 5.5. Where p-values are right,
-the share of boxes with p < 0.01 is 0.01. Beside it: z at p = 0.01 as observed, by the
-p-values, with every pose of the search taken for an independent trial (as Leopard-EM and
-cisTEM count those of a match), and by a generalised extreme value distribution that is
-fitted to all boxes (as Leopard-EM fits one to a match's map).
+White noise: boxes of normal numbers, maps of mean 0 and standard deviation 1. Real noise:
+boxes of a real micrograph (that of `benchmarks/real_data.py`), with its own filters and
+maps, 5 px apart and more than 60 px from everything above 5.5 in a match. If p-values are
+right, the fraction of boxes with p < 0.01 is 0.01. Also printed: z at p = 0.01 as observed,
+from p-values, with every pose of the search as an independent trial (as Leopard-EM and
+cisTEM count those of a match), and from a generalised extreme value distribution fitted to
+all boxes (as Leopard-EM fits one to a match's map).
 """
 
 import argparse
@@ -45,9 +45,9 @@ def grid_of(coarse, fine, defocus=None):
 
 
 def searched(batches, template, grid, score):
-    """z-scores of batches of noise, their p-values, and z where p is 0.01.
+    """z-scores of batches of noise, their p-values, and z at p = 0.01.
 
-    The last by p-values (at the mean metric), and with every pose taken for a trial.
+    The last from p-values (at the mean metric), and with every pose as a trial.
     """
     space, z_score, p_value, metrics = SearchSpace.of(grid, score), [], [], []
     for particles in batches:
@@ -86,7 +86,7 @@ def white(boxes, box, side, b_factor, grid, seed):
 
 
 def real(boxes, path, grid):
-    """Places of a micrograph where a match has found nothing, at random orientations."""
+    """Positions of a micrograph where a match found nothing, with random orientations."""
     data = yaml.safe_load(path.read_text())
     side = data["particle_stack"]["original_template_size"][0]
     data["particle_stack"]["extracted_box_size"] = [side + 4, side + 4]

@@ -1,7 +1,7 @@
 """Simulated particles with known truth, for the other benchmarks.
 
-Each particle is the exact projection of its atoms, at a random pose, a fraction of a pixel
-off, in coloured noise whose spectrum must be estimated.
+Each particle is the exact projection of its atoms at a random pose and sub-pixel position,
+in coloured noise whose spectrum must be estimated.
 """
 
 from dataclasses import dataclass
@@ -18,13 +18,13 @@ DEFOCI_ANGSTROM = (3000.0, 6000.0, 10000.0, 20000.0)
 SNR_RANGE = (7.0, 20.0)
 MICROSCOPE = sim.Microscope(b_factor_angstrom2=20.0)
 ASTIGMATISM_ANGSTROM, ASTIGMATISM_DEG = 300.0, 25.0
-# The start: uniform within these, and then a grid that is as coarse.
+# Ranges of the uniform errors of the starting values; the grid has steps of this order.
 TILT_DEG, IN_PLANE_DEG, DEFOCUS_ANGSTROM = 2.0, 1.5, 100.0
 
 
 @dataclass(frozen=True)
 class Structure:
-    """What is looked for, and on which grid. One score serves all its micrographs."""
+    """A structure, and its search grid. One score is used for all its micrographs."""
 
     name: str
     atoms: sim.Atoms
@@ -43,7 +43,7 @@ class Structure:
         )
 
     def spread_px(self, defocus: float) -> int:
-        """How far the CTF spreads signal of 4 Å."""
+        """Distance over which the CTF spreads signal at 4 Å."""
         return round(
             ctf_spread_px(
                 defocus,
@@ -73,14 +73,14 @@ def structures() -> list[Structure]:
 
 
 def large_structure() -> Structure:
-    """A globule in a box of 256 px; no more atoms than can be simulated in a minute."""
+    """A globule in a box of 256 px, with few enough atoms to simulate within a minute."""
     atoms = sim.random_globule(20_000, 96.0, np.random.default_rng(12)).blurred(20.0)
     return Structure("globule, 256 px of 1.0 Å", atoms, 256, 1.0)
 
 
 @dataclass(frozen=True)
 class Case:
-    """A micrograph's particles, and where they truly are."""
+    """The particles of a micrograph, and their true poses."""
 
     particles: jr.Particles
     truth: jr.Particles
@@ -96,9 +96,9 @@ def make_case(
     snr_range: tuple[float, float] = SNR_RANGE,
     microscope: sim.Microscope = MICROSCOPE,
 ) -> Case:
-    """One micrograph; particles stand on a grid, all their signal inside the image.
+    """One micrograph, with particles on a grid and all their signal inside the image.
 
-    What is cut is said to have none of the microscope's aberrations.
+    The optics of the particles do not include the microscope's aberrations.
     """
     s, n, score = structure, structure.side, structure.score
     columns = int(np.ceil(np.sqrt(count)))
@@ -158,7 +158,7 @@ def make_case(
 
 
 def rotation_vectors_deg(true: np.ndarray, found: np.ndarray) -> np.ndarray:
-    """Rotation vectors in the image frame that lead from the truth to what was found."""
+    """Rotation vectors in the image frame from the true to the found orientations."""
     turn = np.swapaxes(true, 1, 2) @ found
     vector = np.stack(
         [
@@ -168,7 +168,7 @@ def rotation_vectors_deg(true: np.ndarray, found: np.ndarray) -> np.ndarray:
         ],
         axis=-1,
     )
-    return np.rad2deg(vector / 2)  # the sine of the angle, which is small
+    return np.rad2deg(vector / 2)  # sine of the angle, which is small
 
 
 NAMES = ("tilt about x", "tilt about y", "in-plane angle", "y", "x", "defocus")
@@ -179,7 +179,7 @@ EVERYTHING = ("orientation", "shift", "defocus", "astigmatism", "pixel_size")
 
 
 def errors_of(found: jr.Alignment, case: Case, pixel_size: float) -> np.ndarray:
-    """(n, 9) true errors, in the order of the names."""
+    """(n, 9): true errors, in the order of the names."""
     true = case.truth.alignment
     position = np.asarray(true.position_px, np.float64) + case.shift_px
     u_v = np.asarray(found.defocus_angstrom, np.float64)
@@ -199,7 +199,7 @@ def errors_of(found: jr.Alignment, case: Case, pixel_size: float) -> np.ndarray:
 
 
 def sigmas(errors: jr.PoseErrors) -> np.ndarray:
-    """(n, 9) standard errors in the same order."""
+    """(n, 9): standard errors in the same order."""
     return np.column_stack(
         [
             errors.rotation_deg,

@@ -1,11 +1,11 @@
-"""By how much z-scores change where only the template's middle is searched.
+"""Change of z-scores if only the centre of the template is searched.
 
     python benchmarks/trimmed_template.py
 
 Globules in a volume of 128 px, in noise, at 64 poses around their own: root mean square and
-largest difference from the whole template's z-scores, in units of the noise's deviation.
-With `of_middle` the cut of the image stays as it is; "smaller cut" is the score that would
-be made for the middle alone.
+largest difference from the z-scores with the whole template, in standard deviations of the
+noise. With `of_middle` the padded box is unchanged; "smaller cut" is the score that would
+be made for the centre alone.
 """
 
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Errors against the truth on the reference sets: Leopard-EM's, the grid's, polished.
+"""True errors on the reference sets: Leopard-EM, best grid point, and polish.
 
 python benchmarks/truth.py
 """
@@ -22,13 +22,13 @@ SAME_PARTICLE_PX = 20.0
 
 
 def rotations(table: pd.DataFrame, prefix: str) -> np.ndarray:
-    """(n, 3, 3), of three columns of Euler angles."""
+    """(n, 3, 3): rotation matrices from three columns of Euler angles."""
     angles = [f"{prefix}{name}" for name in ("phi", "theta", "psi")]
     return np.asarray(jr.euler_to_matrix(table[angles].to_numpy()))
 
 
 def mean_errors(rows: pd.DataFrame, truth: pd.DataFrame, prefix: str) -> list[float]:
-    """Angle (degrees), position (px) and defocus (Å) of columns that begin alike."""
+    """Mean errors of angle (degrees), position (px) and defocus (Å), by column prefix."""
     turn = np.swapaxes(rotations(truth, ""), 1, 2) @ rotations(rows, prefix)
     cosine = (np.trace(turn, axis1=1, axis2=2) - 1) / 2
     shift = 0.0
@@ -36,7 +36,7 @@ def mean_errors(rows: pd.DataFrame, truth: pd.DataFrame, prefix: str) -> list[fl
         shift = rows[["refined_shift_y", "refined_shift_x"]].to_numpy()
     places = rows[[f"{prefix}pos_y", f"{prefix}pos_x"]].to_numpy() + shift
     distance = np.linalg.norm(places - truth[["pos_y", "pos_x"]].to_numpy(), axis=1)
-    # Arrays: pandas would subtract rows of one number, not of one particle.
+    # As arrays, since pandas would align rows by index instead of by particle.
     defocus = (
         rows[f"{prefix}relative_defocus"].to_numpy() - truth["relative_defocus"].to_numpy()
     )
@@ -45,7 +45,7 @@ def mean_errors(rows: pd.DataFrame, truth: pd.DataFrame, prefix: str) -> list[fl
 
 
 def refine(folder: Path, **changes) -> pd.DataFrame:
-    """Our table of a set, with some keys of its configuration changed."""
+    """Our table of a data set, with some configuration keys changed."""
     config = yaml.safe_load((folder / "refine.yaml").read_text(encoding="utf-8"))
     path, output = folder / "ours.yaml", folder / "ours.csv"
     path.write_text(yaml.safe_dump({**config, **changes}), encoding="utf-8")
@@ -70,7 +70,7 @@ def main() -> None:
             tables["jaxrefine, grid"] = (free, "grid_")
             tables["jaxrefine, polished within the grid's cell"] = (bound, "refined_")
             tables["jaxrefine, polished"] = (free, "refined_")
-        # Which row is which planted particle; a row without one is left out.
+        # Match each row to the nearest planted particle, and omit particles without a row.
         apart = np.linalg.norm(
             peer[["pos_y", "pos_x"]].to_numpy()[:, None]
             - truth[["pos_y", "pos_x"]].to_numpy(),

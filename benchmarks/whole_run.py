@@ -1,9 +1,9 @@
-"""Whole runs on the same files, start-up included: jaxrefine's and Leopard-EM's.
+"""Whole runs on the same files, including start-up: jaxrefine and Leopard-EM.
 
-Alternating, each in a process of its own: jaxrefine with nothing compiled before,
-jaxrefine again with what it then finds in its cache, and Leopard-EM by `run_peer.py`
-(its own entry point does not run on a CPU). Wall times from the start of the process to
-its end; the numbers of correlations are what each program searched.
+Alternating, each in a separate process: jaxrefine without a compilation cache, jaxrefine
+again with the cache, and Leopard-EM by `run_peer.py` (its own entry point does not run on a
+CPU). Wall times are from start to end of the process; the numbers of correlations are those
+that each program searched.
 
     peer/bin/python benchmarks/whole_run.py FOLDER --repeats 3
 
@@ -25,7 +25,7 @@ from pathlib import Path
 
 
 def timed(command: list[str], **environment: str) -> tuple[float, str]:
-    """Seconds of a process, and what it printed."""
+    """Seconds of a process, and its output."""
     begin = time.perf_counter()
     done = subprocess.run(
         command, env=os.environ | environment, capture_output=True, text=True

@@ -1,7 +1,7 @@
-"""How far do standard errors hold where the template is wrong?
+"""Validity of standard errors with wrong templates.
 
-Antibodies planted in a real image (see `real_data.py`), refined with templates that are
-wrong in one way each.
+Antibodies planted in a real image (see `real_data.py`) are refined with templates that have
+one error each.
 
     python benchmarks/wrong_templates.py FOLDER [--table TABLE.md]
 """
@@ -32,7 +32,7 @@ TABLE_B = 60.0
 
 
 def turned(positions: np.ndarray, some: np.ndarray, angle_deg: float) -> np.ndarray:
-    """Atoms, some of which are turned about z around the one of them nearest the rest."""
+    """Rotate some atoms about z, around the one that is nearest to the others."""
     centre = positions[~some].mean(axis=0)
     apart = np.linalg.norm(positions[some] - centre, axis=1)
     hinge = positions[some][np.argmin(apart)]
@@ -44,7 +44,7 @@ def turned(positions: np.ndarray, some: np.ndarray, angle_deg: float) -> np.ndar
 
 
 def bent(positions: np.ndarray, angle_deg: float) -> np.ndarray:
-    """Atoms turned about z by the more the further out along x they lie."""
+    """Rotate atoms about z, by an angle that increases along x."""
     x = positions[:, 0] - positions[:, 0].mean()
     angle = np.deg2rad(angle_deg) * x / np.abs(x).max()
     c, s = np.cos(angle), np.sin(angle)
@@ -53,7 +53,7 @@ def bent(positions: np.ndarray, angle_deg: float) -> np.ndarray:
 
 
 def with_template(problem: Problem, atoms: sim.Atoms) -> Problem:
-    """The same particles, searched with other atoms."""
+    """The same particles, with a template of other atoms."""
     volume = sim.potential_volume(atoms, problem.score.side, PIXEL_ANGSTROM)
     search, smooth = (jr.make_template(volume, name) for name in ("padded", "cubic"))
     return replace(problem, template=search, smooth=smooth)
@@ -62,10 +62,10 @@ def with_template(problem: Problem, atoms: sim.Atoms) -> Problem:
 def mirrored(
     problem: Problem, truth: jr.Alignment, atoms: sim.Atoms
 ) -> tuple[Problem, jr.Alignment]:
-    """A template of the other hand, and the poses at which it looks the same.
+    """A template of the opposite hand, and the poses with the same projections.
 
-    A projection is that of the mirrored structure, seen from behind: with V'(r) = V(M r)
-    the pose R becomes M R D, where D mirrors along the direction of view.
+    The projection equals that of the mirrored structure from the opposite direction: with
+    V'(r) = V(M r), the pose R becomes M R D, where D mirrors along the viewing direction.
     """
     mirror = jnp.diag(jnp.asarray([1.0, 1.0, -1.0], jnp.float32))
     other = replace(

@@ -24,7 +24,7 @@ z_of_all = jax.vmap(jr.z_score, in_axes=(0, 0, None, None))
 
 @jax.jit
 def log_likelihood(changes):
-    """Of changes of (B in Å², amplitude contrast in %)."""
+    """Log likelihood of changes of (B in Å², amplitude contrast in %)."""
     changed = eqx.tree_at(
         lambda o: (o.b_factor_angstrom2, o.amplitude_contrast),
         offsets,

@@ -1,7 +1,7 @@
-"""A microscope's faults from the particles: what `jaxrefine calibrate` finds of them.
+"""Errors of a microscope, estimated from the particles by `jaxrefine calibrate`.
 
-Two simulated micrographs of a stage that is tilted by 20°, with a magnification that is
-anisotropic by 1 %, and a beam tilt of 0.7 mrad. The table knows nothing of it.
+Two simulated micrographs with a stage tilt of 20°, an anisotropic magnification of 1 %, and
+a beam tilt of 0.7 mrad, none of which the table contains.
 
 pip install '.[report]'
 python examples/calibrate.py DIR [FIGURE.png]
@@ -33,7 +33,7 @@ folder = Path(sys.argv[1])
 folder.mkdir(parents=True, exist_ok=True)
 rng = np.random.default_rng(5)
 
-# What the microscope does.
+# The true microscope.
 atoms = sim.random_globule(150, 18.0, rng).blurred(30.0)
 microscope = sim.Microscope(
     beam_tilt_mrad=BEAM_TILT, mag_matrix=((1 + STRETCH, 0.0), (0.0, 1 - STRETCH))
@@ -49,7 +49,7 @@ for number in range(2):
         defocus += rng.normal(0, 30)  # in ice of some thickness
         one = sim.SimulatedParticle(rotation, tuple(centre), (defocus, defocus), 0.0, 16.0)
         particles.append(one)
-        # What a match would say: nearly the right pose.
+        # As from a match: nearly the right pose.
         phi, theta, psi = sim.euler_from_matrix(
             sim.perturbed_rotation(rotation, rng, 1.5, 1.0)
         )
@@ -89,7 +89,7 @@ config = {
 }
 (folder / "config.yaml").write_text(yaml.safe_dump(config))
 
-# Fit it all.
+# Fit all parameters.
 if main(["calibrate", str(folder / "config.yaml")]):
     sys.exit("calibrate has failed")
 found = yaml.safe_load((folder / "picks_calibration.yaml").read_text())

@@ -1,7 +1,7 @@
-"""Defocus as a plane over a tilted micrograph, and what is left of it per particle.
+"""Defocus as a plane over a tilted micrograph, and each particle's deviation from it.
 
-One particle's defocus is known to some tens of Å; the plane through all of them far
-better, and each particle's height above it then starts from there.
+The defocus of one particle is known to some tens of Å. A plane through all particles is
+known much better, and each particle's height is then estimated relative to it.
 
 pip install '.[report]'
 python examples/defocus_plane.py [FIGURE.png]
@@ -28,7 +28,7 @@ rng = np.random.default_rng(3)
 atoms = sim.random_globule(600, 36.0, rng).blurred(10.0)
 rotation = sim.random_rotations(COUNT, rng)
 corner = np.stack(np.divmod(np.arange(COUNT), 4), axis=-1) * 140 + 85
-centre = (corner + SIDE // 2 - SIZE / 2) / SIZE  # y, x as shares of the image
+centre = (corner + SIDE // 2 - SIZE / 2) / SIZE  # y, x as fractions of the image
 truth = DEFOCUS + centre @ TILT + rng.normal(0, ROUGHNESS, COUNT)
 simulated = [
     sim.SimulatedParticle(r, (y + 24.2, x + 23.7), (d, d), 0.0, 15.0)
@@ -37,7 +37,7 @@ simulated = [
 microscope = sim.Microscope(b_factor_angstrom2=30.0)
 made = sim.simulate_micrograph(atoms, simulated, (SIZE, SIZE), PIXEL_SIZE, microscope, rng)
 
-# What is believed beforehand: one defocus for all.
+# Starting values: the same defocus for all particles.
 score = jr.ImageCTF.for_particles(
     (SIDE + 4, SIDE + 4),
     SIDE,
@@ -65,7 +65,7 @@ particles = jr.cut_particles(
 volume = sim.potential_volume(atoms, SIDE, PIXEL_SIZE)
 template = jr.make_template(volume, "cubic")
 
-# Each particle by itself: pose and defocus.
+# Each particle separately: pose and defocus.
 no_search = jr.local_grid()
 refined = jr.refine_particles(particles, template, no_search, score)
 alone = jr.polish_particles(particles, refined, template, no_search, score).refined
@@ -79,7 +79,7 @@ posed = eqx.filter_vmap(lambda p, r: jr.recentred(p, r, score))(particles, whole
 
 
 def log_likelihood(change, particle, shift):
-    """z²/2 of one particle whose defocus changes: noise has a deviation of 1."""
+    """z²/2 of one particle as its defocus changes; noise has standard deviation 1."""
     u_v = jnp.stack([change, change])
     offsets = replace(jr.Offsets.zeros(), shift_px=shift, defocus_angstrom=u_v)
     return jr.z_score(offsets, particle, template, score) ** 2 / 2
@@ -88,8 +88,8 @@ def log_likelihood(change, particle, shift):
 slope = jax.grad(log_likelihood)
 slopes, bends = (jax.jit(jax.vmap(function)) for function in (slope, jax.grad(slope)))
 
-# All together: each change of defocus is the plane's and the particle's own, which is
-# drawn towards 0 as by a spring of ROUGHNESS. Newton's steps, from the mean.
+# All together: each change of defocus is the sum of the plane's and the particle's own, for
+# which ROUGHNESS is a Gaussian prior. Newton's method, starting from the mean.
 plane = np.column_stack([np.ones(COUNT), centre])
 design = np.column_stack([plane, np.eye(COUNT)])
 spring = np.diag([0.0] * 3 + [ROUGHNESS**-2] * COUNT)
@@ -107,7 +107,7 @@ for name, value, sigma, true in zip(
     [found[0] + DEFOCUS, *found[1:3]],
     np.sqrt(np.diagonal(covariance)),
     (DEFOCUS, *TILT),
-    strict=False,  # the rest are the particles' own
+    strict=False,  # the remaining parameters are the particles' own
 ):
     print(f"{name}: {value:.0f} ± {sigma:.0f} Å (truth {true:.0f})")
 together = DEFOCUS + design @ found
@@ -118,7 +118,7 @@ for name, value in (("one for all", DEFOCUS), ("each alone", each), ("plane", to
     print(f"RMS error, {name}: {error[name]:.0f} Å")
 
 figure, axes = panels(3, height=4.6, sharey=True)
-share = np.linspace(-0.5, 0.5, 64)  # of the image, as in `centre`
+share = np.linspace(-0.5, 0.5, 64)  # fraction of the image, as in `centre`
 options = {"vmin": DEFOCUS - 150, "vmax": DEFOCUS + 150}
 for ax, title, value, (mean, *tilt) in zip(
     axes,

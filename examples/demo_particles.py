@@ -12,7 +12,7 @@ import jaxrefine as jr
 from jaxrefine.app.config import Config
 from jaxrefine.app.refinement import Refinement
 
-# The demo's own search is finer, and it has no polish.
+# The demo's own search is finer, and has no polish.
 CHANGES = {
     "polish": {"enabled": True},
     "defocus_refinement_config": {"defocus_step": 50.0},
@@ -31,8 +31,8 @@ def load(
     """The first micrograph's particles, searched and polished.
 
     Returns:
-        Particles at whole pixels, the offsets at which each scores best (the sub-pixel
-        rest of its position), the template and the score.
+        Particles at whole pixels, the offsets at which each scores best (sub-pixel shifts),
+        the template and the score.
     """
     path = folder / "config.yaml"
     config = yaml.safe_load(path.read_text()) | CHANGES

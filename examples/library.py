@@ -21,7 +21,7 @@ from jaxrefine.io.table import read_particle_table
 
 folder = Path(sys.argv[1])
 
-# What is there: a table, its first micrograph with the maps, the template.
+# The input: a table, its first micrograph with the maps, and the template.
 table = read_particle_table(folder / "match_results.csv")
 start = table.start()
 rows = np.flatnonzero([name == "micrograph_0.mrc" for name in table.micrograph_paths])
@@ -55,7 +55,7 @@ particles = jr.cut_particles(
     score,
 )
 
-# Score where they are, search around, score again.
+# Score at the starting values, search around them, and score again.
 before, _ = jr.score_particles(particles, template, score)
 grid = jr.local_grid(
     jr.uniform_orientations(psi_coarse=1.0, psi_fine=0.5, theta_coarse=2.0, theta_fine=1.0),
@@ -66,7 +66,7 @@ print("z before:", np.asarray(before).round(2))
 print("z after: ", np.asarray(refined.z_score).round(2))
 
 
-# The score is differentiable: how z changes with each particle's defocus.
+# The score is differentiable: the change of z with each particle's defocus.
 def total_z(defocus):
     moved = eqx.tree_at(lambda p: p.alignment.defocus_angstrom, particles, defocus)
     return jr.score_particles(moved, template, score)[0].sum()

@@ -1,4 +1,4 @@
-"""A run in one's own hands: search, polish, look at the results, and write the table.
+"""A run step by step: search, polish, examine the results, and write the table.
 
 pip install '.[report]'
 python -m jaxrefine demo DIR
@@ -19,7 +19,7 @@ from jaxrefine.app.refinement import Refinement
 
 folder = Path(sys.argv[1])
 
-# The demo's configuration with a polish, and a search that does not take long.
+# The demo's configuration with a polish, and a fast search.
 path = folder / "config.yaml"
 config = yaml.safe_load(path.read_text())
 config["polish"] = {"enabled": True}
@@ -28,7 +28,8 @@ config["orientation_refinement_config"] |= {"psi_step_fine": 0.5, "theta_step_fi
 run = Refinement(Config.from_dict(config, str(path)), output=folder / "own_run.csv")
 
 z_before = np.full(len(run), np.nan)
-# One at once: micrographs hold different numbers, and each number would be compiled.
+# One particle at a time: micrographs have different numbers of particles, and each number
+# would be compiled.
 for rows, particles in run.particles(at_once=1):
     z_before[rows], _ = jr.score_particles(particles, run.template, run.score)
     refined = jr.refine_particles(particles, run.template, run.grid, run.score)
@@ -47,7 +48,7 @@ z = pd.DataFrame(
 )
 print(z.describe().round(2))
 
-# The truth of each row is what was planted nearest to it.
+# The truth of each row is the nearest simulated particle.
 truth = pd.read_csv(folder / "truth.csv")
 both = table.merge(truth, on="micrograph_path", suffixes=("", "_true"))
 both = both[np.hypot(both.pos_x - both.pos_x_true, both.pos_y - both.pos_y_true) < 20]

@@ -1,4 +1,4 @@
-"""A scoring function of one's own, compared with the z-score over tilts.
+"""A custom score, compared with the z-score as a function of tilt.
 
 pip install '.[report]'
 python -m jaxrefine demo DIR
@@ -23,7 +23,7 @@ tilts = jnp.linspace(-3, 3, 7)
 
 
 def low_resolution_z(offsets, particle, template, score):
-    """z with the image's finest half taken away: less signal, but a wider peak."""
+    """z without the highest half of the frequencies: less signal, but a wider peak."""
     half = (
         jnp.asarray(np.fft.rfftfreq(score.padded_box[1]) < 0.25)
         & jnp.asarray(np.abs(np.fft.fftfreq(score.padded_box[0])) < 0.25)[:, None]
@@ -40,7 +40,7 @@ for name, function, line in (
 ):
 
     def best_tilt(offsets, particle, function=function):
-        """z along a tilt of up to 3 degrees about x."""
+        """The score along a tilt of up to 3 degrees about x."""
 
         def at(tilt_deg):
             turned = eqx.tree_at(

@@ -22,7 +22,7 @@ particles, offsets, template, score = load(folder)
 z_of_all = jax.vmap(jr.z_score, in_axes=(0, 0, None, None))
 
 
-# With noise of 1, z²/2 is a particle's log-likelihood at its best strength.
+# With noise of variance 1, z²/2 is a particle's log likelihood at its best strength.
 @jax.jit
 def log_likelihood(change_angstrom):
     changed = eqx.tree_at(
@@ -45,7 +45,7 @@ print(
 )
 
 figure, (axes,) = panels(1, height=4.2)
-# The points scatter: at each, other samples lie outside the template's cube.
+# The points scatter because the samples outside the template's cube differ between them.
 best, around = pixel_size + change, np.linspace(-3, 3, 25) * sigma
 rise = [float(log_likelihood(change + a) - log_likelihood(change)) for a in around]
 axes.plot(best + around, rise, "C0o", markersize=4, label="log-likelihood")

@@ -1,7 +1,7 @@
 """Which voxels of the template agree with the data: the gradient of the summed score.
 
-The figure, beside gradient.mrc, compares the whole template with one that lacks a piece,
-which the data then ask for.
+The figure, beside gradient.mrc, compares the gradient of the whole template with that of
+one without a piece, which the gradient then shows.
 
 pip install '.[report]'
 python -m jaxrefine demo DIR
@@ -35,8 +35,8 @@ def z_and_gradient(volume):
     return jnp.sum(z(offsets, particles, template, score))
 
 
-# The score does not know the template's strength, so that the gradient has no part along
-# the template: positive where the data ask for more than the template has.
+# The score is independent of the template's scale, so the gradient has no component along
+# the template: it is positive where the data require more density than the template has.
 z, slope = map(np.asarray, z_and_gradient(jnp.asarray(volume)))
 with mrcfile.new(sys.argv[2], data=slope, overwrite=True) as file:
     file.voxel_size = voxel_size
@@ -48,7 +48,7 @@ print(
 )
 print(f"written: {sys.argv[2]}")
 
-piece = np.where(np.arange(len(volume)) >= 56, volume, 0)  # beyond some x
+piece = np.where(np.arange(len(volume)) >= 56, volume, 0)  # the part beyond some x
 z_less, slope_less = map(np.asarray, z_and_gradient(jnp.asarray(volume - piece)))
 print(f"Σz: {z:.1f}, without a piece {z_less:.1f}")
 along, along_less = (np.sum(s * piece) for s in (slope, slope_less))
@@ -61,7 +61,7 @@ shown = left.imshow(volume.sum(axis=0), **options)
 figure.colorbar(shown, ax=left, label="density, summed along z")
 left.axvline(56 * voxel_size, color="w", linestyle="--")
 left.set(title="template, cut at the line", ylabel="y (Å)")
-# How Σz would grow with more of each part of the template; smoothed.
+# Increase of Σz with more of each part of the template; smoothed.
 gains = [gaussian_filter((s * volume).sum(axis=0), 3) for s in (slope, slope_less)]
 most = np.abs(gains).max()
 titles = ("gradient, whole template", "gradient, without the right part")

@@ -1,7 +1,7 @@
-"""Two conformations of one structure in one micrograph: which particle is of which?
+"""Two conformations of one structure in one micrograph: assign each particle to one.
 
-Makes a data set of known truth, writes a configuration that names both templates, runs the
-program, and compares what it says with the truth.
+Simulates a data set with known truth, writes a configuration with both templates, runs the
+program, and compares its result with the truth.
 
 pip install '.[report]'
 python examples/two_states.py DIR [FIGURE.png]
@@ -24,7 +24,7 @@ rng = np.random.default_rng(4)
 folder = Path(sys.argv[1])
 folder.mkdir(exist_ok=True)
 
-# A structure, and the same with a quarter of it turned by 25 degrees about a hinge.
+# A structure, and the same with a quarter of it rotated by 25 degrees about a hinge.
 closed = sim.random_globule(200, 25.0, rng).blurred(30.0)
 xyz = closed.positions_angstrom
 arm = xyz[:, 0] > np.quantile(xyz[:, 0], 0.75)
@@ -37,7 +37,7 @@ for name, atoms in states.items():
     volume = sim.potential_volume(atoms, SIDE, PIXEL_SIZE)
     write_volume(folder / f"{name}.mrc", volume, PIXEL_SIZE)
 
-# 36 particles, a third of them open, at strengths as in real micrographs.
+# 36 particles, a third of them open, with realistic strengths.
 truth = np.where(np.arange(36) % 3 == 0, "open", "closed")
 corners = np.stack(np.divmod(np.arange(36), 6), axis=-1) * SPACING + 8
 rotations = sim.random_rotations(36, rng)
@@ -68,7 +68,7 @@ maps = (shape[0] - SIDE + 1,) * 2
 write_image(folder / "mean.mrc", np.zeros(maps, np.float32), PIXEL_SIZE)
 write_image(folder / "deviation.mrc", np.ones(maps, np.float32), PIXEL_SIZE)
 
-# What a match with one of the two would have found: near the truth, not quite there.
+# Poses as from a match with one of the two: near the truth, but not exact.
 near = np.stack([sim.perturbed_rotation(r, rng, 2.0, 1.5) for r in rotations])
 phi, theta, psi = np.stack([sim.euler_from_matrix(r) for r in near]).T
 table = pd.DataFrame(
@@ -89,7 +89,7 @@ table = pd.DataFrame(
 )
 table.to_csv(folder / "match_results.csv", index=False)
 
-# The configuration: two templates where there is commonly one.
+# The configuration: two templates instead of one.
 config = {
     "template_volume_path": {"closed": "closed.mrc", "open": "open.mrc"},
     "particle_stack": {

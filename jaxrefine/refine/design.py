@@ -1,4 +1,4 @@
-"""Which shared values each particle has, and how they enter its coordinates."""
+"""Assignment of shared values to particles, and their effect on the coordinates."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ from jaxtyping import Bool, Float, Int
 
 from jaxrefine.refine.shared import OWN_COUNT, SHARED, LocalCoordinates
 
-# What a match and a search leave of the own coordinates (degrees, px), as a prior: nothing
-# to what an image says, but for picks that are no particles.
+# Standard deviations (degrees, px) of a pose after match and search, as a prior. It matters
+# only for picks that are not particles.
 _POSE_SIGMA = (6.0, 6.0, 6.0, 2.0, 2.0)
 
 
@@ -19,8 +19,8 @@ class SharedValue(NamedTuple):
 
     Attributes:
         parameter: A name of `SHARED`.
-        label: Of its coordinate.
-        group: Number of the group, in the parameter's grouping.
+        label: Label of its coordinate.
+        group: Number of the group in the grouping of this parameter.
     """
 
     parameter: str
@@ -30,15 +30,15 @@ class SharedValue(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Design:
-    """Of n particles, whose coordinates are own + matrix @ shared[index].
+    """The shared values of n particles, whose coordinates are own + matrix @ shared[index].
 
     Attributes:
         local: The coordinates of a particle.
-        values: What the shared values are.
-        index: Numbers of a particle's shared values.
-        matrix: Its local coordinates from these.
+        values: The shared values.
+        index: Numbers of the shared values of each particle.
+        matrix: Matrix from these to the particle's local coordinates.
         own_sigma: Standard deviations of the prior of the own coordinates, around 0.
-        shared_sigma: Of the prior of the shared values, around 0: how far they may reach.
+        shared_sigma: Standard deviations of the prior of the shared values, around 0.
     """
 
     local: LocalCoordinates
@@ -60,10 +60,11 @@ class Design:
 
         Args:
             parameters: Names of `SHARED`.
-            groups: For each the number of every particle's group, from 0.
-            place_angstrom: (y, x) of the particles, of which a defocus plane is a function;
-                it adds nothing where they are 0.
-            defocus_sigma_angstrom: Of a particle's own defocus around what is shared.
+            groups: For each parameter, the number of every particle's group, from 0.
+            place_angstrom: (y, x) of the particles, for a defocus plane; it has no effect
+                where they are 0.
+            defocus_sigma_angstrom: Standard deviation of a particle's own defocus around
+                the shared one.
         """
         local = LocalCoordinates.of(tuple(parameters))
         count, at = len(place_angstrom), local.slices
@@ -100,7 +101,7 @@ class Design:
         return found
 
     def numbers(self, parameter: str, group: int) -> list[int]:
-        """Where the values of a group's parameter stand."""
+        """Indices of the values of a parameter for one group."""
         return [
             number
             for number, value in enumerate(self.values)
@@ -108,6 +109,6 @@ class Design:
         ]
 
     def members(self, parameter: str, group: int) -> Bool[np.ndarray, " n"]:
-        """Which particles are of a group of a parameter."""
+        """Mask of the particles in one group of a parameter."""
         some = np.isin(self.index, self.numbers(parameter, group))
         return np.any(np.asarray(some, bool), axis=1, keepdims=True)[:, 0]

@@ -1,6 +1,6 @@
-"""Fit what particles share, together with each particle's own pose.
+"""Joint fit of shared parameters and of each particle's own pose.
 
-Damped Gauss-Newton over all of it at once; see `joint_equations` for one step's equations.
+Damped Gauss-Newton over all of them together; `joint_equations` has the equations of a step.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -27,27 +27,28 @@ from jaxrefine.refine.pose_errors import strength_squared
 from jaxrefine.refine.scoring import Score
 from jaxrefine.refine.shared import OWN_COUNT
 
-# Rows of the table and the particles in them, batch after batch; called for each pass.
+# Rows of the table and their particles, in batches; called once per pass.
 Source = Callable[[], Iterable[tuple[Int[np.ndarray, " b"], Particles]]]
 
-# Of a step's damping at the start, its growth after a step that gained nothing, its fall.
+# Initial damping, its factors after a step without and with gain, and its limits.
 _DAMPING, _GROWTH, _FALL, _LEAST_DAMPING, _MOST_DAMPING = 0.05, 8.0, 0.2, 0.01, 1e6
 _OWN_DAMPING = 0.1
-# The fit ends where the next step promises less than this in the log-likelihood: for each
-# shared value (0.06 standard errors), and for a particle's six own coordinates.
+# The fit ends if the predicted gain in log likelihood of the next step is below this: per
+# shared value (0.06 standard errors), and for the six own coordinates of a particle.
 _LEAST_GAIN, _LEAST_OWN_GAIN = 2e-3, 1e-2
-# A value is determined where the data say more of it than that it lies within its reach.
+# A value is determined if at least this fraction of its information is from the data, not
+# from its prior.
 _KNOWN_SHARE = 0.5
 
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """What images are compared with.
+    """The particles, and the model of their images.
 
     Attributes:
         source: The particles.
-        design: What they share.
-        template: With cubic slices.
+        design: The shared values.
+        template: Template with cubic slices.
         score: The score.
         mesh: From `device_mesh`.
     """
@@ -61,11 +62,11 @@ class Model:
     def each(
         self, function: Callable[..., Any], coordinates: Float[np.ndarray, "n *p"]
     ) -> Iterator[tuple[Int[np.ndarray, " b"], Any]]:
-        """A function of `joint_equations`, batch after batch: rows and what it returns.
+        """Apply a function of `joint_equations` to all batches; yields rows and results.
 
         Args:
-            function: With the arguments of `equations`.
-            coordinates: Of all rows.
+            function: A function with the arguments of `equations`.
+            coordinates: Coordinates of all rows.
         """
         for rows, particles in self.source():
             number = np.minimum(np.arange(len(particles)), len(rows) - 1)
@@ -83,12 +84,12 @@ class Model:
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """Where a fit is.
+    """The values during a fit.
 
     Attributes:
-        shared: The shared values, from their start.
-        own: Each particle's own coordinates, from its alignment: a rotation vector in
-            degrees, y and x in px, and defocus in Å.
+        shared: Shared values, relative to their start.
+        own: Own coordinates of each particle, relative to its alignment: a rotation vector
+            in degrees, y and x in px, and defocus in Å.
     """
 
     shared: Float[np.ndarray, " s"]
@@ -96,23 +97,25 @@ class State:
 
     @classmethod
     def start(cls, design: Design) -> "State":
-        """No departure."""
+        """The starting values: all 0."""
         return cls(np.zeros(len(design.shared_sigma)), np.zeros((len(design.index), 6)))
 
 
 @dataclass(frozen=True, eq=False)
 class JointFit:
-    """What a fit has found.
+    """Result of a joint fit.
 
     Attributes:
         state: The fitted values.
-        covariance: Of the shared values, by the Fisher information; 0 where they were held.
-        determined: Which shared values the data determine; the others stayed at the start.
-        z: Score of each particle in units of the noise; NaN where it was not read.
-        weight: Probability that it is one.
-        log_likelihood: Of the particles, those of little weight counting little.
-        passes: How often all particles were computed.
-        converged: Whether the last step promised next to nothing.
+        covariance: Covariance of the shared values, from the Fisher information; 0 for
+            those that were fixed.
+        determined: Mask of the shared values that the data determine; the others are at
+            their start.
+        z: Score of each particle in units of the noise; NaN for particles not read.
+        weight: Probability that the pick is a particle.
+        log_likelihood: Log likelihood of the particles, weighted by `weight`.
+        passes: Number of passes over all particles.
+        converged: Whether the predicted gain of the last step was negligible.
     """
 
     state: State
@@ -137,13 +140,13 @@ def fit_jointly(
     """Maximise the likelihood of all particles.
 
     Args:
-        model: The particles, and what they share.
-        start: Where to begin.
-        free: Which shared values may change. Of these, one after another is held that the
-            data do not determine, the least certain first.
-        robust: Weigh picks by the probability that they are particles.
-        most_passes: Over all particles, at most.
-        after_pass: Called after each.
+        model: The particles, and the model of their images.
+        start: Starting values.
+        free: Mask of the shared values to fit. Those that the data do not determine are
+            fixed one after another, the least certain first.
+        robust: Weight picks by the probability that they are particles.
+        most_passes: Largest number of passes over all particles.
+        after_pass: Called after each pass.
     """
     fit = _Fit(model, start, robust, after_pass)
     free = fit.determined(free)
@@ -160,7 +163,7 @@ def fit_jointly(
 
 
 class _Fit:
-    """A fit under way."""
+    """The state of a running fit."""
 
     def __init__(
         self,
@@ -177,7 +180,7 @@ class _Fit:
         self.weight = self._weights(self.found)
 
     def _pass(self, state: State) -> Equations:
-        """All particles once."""
+        """One pass over all particles."""
         model, design = self.model, self.model.design
         at = design.coordinates(state.own, state.shared)
         count, p = at.shape
@@ -201,12 +204,12 @@ class _Fit:
         return np.isfinite(found.z).astype(float)
 
     def _values(self, found: Equations, state: State) -> np.ndarray:
-        """Log-likelihood of each particle and of its own coordinates' prior."""
+        """Log likelihood of each particle, including the prior of its own coordinates."""
         z = np.maximum(np.nan_to_num(found.z), 0.0)
         away = state.own / self.model.design.own_sigma
         values = z**2 / 2 - np.sum(away**2, axis=1) / 2
         if found.blurring is not None:
-            # With the strength as it was, lest it count as information.
+            # With the strength fixed, so that its changes do not count as information.
             values -= log_determinant(self.model.design, found, self._strength2()) / 4
         return values
 
@@ -219,20 +222,20 @@ class _Fit:
         return eliminate(design, self.found, own, self.weight, strength2, damping)
 
     def _strength2(self) -> np.ndarray:
-        """Squares of the strengths, what was fitted of noise taken off."""
+        """Squares of the strengths, corrected for fitted noise."""
         z = np.nan_to_num(self.found.z)
         strength2 = np.asarray(strength_squared(jnp.asarray(z), OWN_COUNT), float)
         return np.where(z > 0, strength2, 0.0)
 
     def _information(self, free: np.ndarray) -> np.ndarray:
-        """Fisher information of the free shared values and of their reach."""
+        """Fisher information of the free shared values, including their prior."""
         strength2 = self._strength2()
         matrix = self._eliminated(strength2, np.zeros(len(strength2))).information
         reach = np.diag(1 / self.model.design.shared_sigma**2)
         return (matrix + reach)[np.ix_(free, free)]
 
     def determined(self, free: np.ndarray) -> np.ndarray:
-        """Of the free shared values those that the data determine, given the others."""
+        """Of the free shared values, those that the data determine, given the others."""
         free = free.copy()
         if not free.any():
             return free
@@ -248,7 +251,7 @@ class _Fit:
         return free
 
     def step(self, free: np.ndarray) -> tuple[float, float]:
-        """One step, taken if it gains; what it promised, of shared and of own values."""
+        """Take one step if it gains; returns its predicted gain for shared and own values."""
         z = np.maximum(np.nan_to_num(self.found.z), 0.0)
         at, sigma = np.flatnonzero(free), self.model.design.shared_sigma
         parts = self._eliminated(z**2, self.own_damping)
@@ -279,13 +282,13 @@ class _Fit:
         return gain, own_gain
 
     def put_back(self, held: np.ndarray, start: State) -> None:
-        """Take some shared values back to where they began."""
+        """Reset some shared values to their start."""
         shared = np.where(held, start.shared, self.state.shared)
         self.state = replace(self.state, shared=shared)
         self.found = self._pass(self.state)
 
     def _own_gain(self, step: np.ndarray) -> float:
-        """Mean gain that the own coordinates' steps promise, by weight."""
+        """Mean predicted gain of the steps of the own coordinates, weighted."""
         z, slope = np.nan_to_num(self.found.z)[:, None], self.found.slope[:, :OWN_COUNT]
         sigma = self.model.design.own_sigma
         uphill = z * slope - self.state.own / sigma**2
@@ -293,7 +296,7 @@ class _Fit:
         return float(self.weight @ promised / max(self.weight.sum(), 1e-9))
 
     def result(self, free: np.ndarray, *, converged: bool) -> JointFit:
-        """What was found, with the errors there."""
+        """The fitted values, and their errors."""
         covariance = np.zeros((len(free), len(free)))
         at = np.flatnonzero(free)
         if len(at):
@@ -311,12 +314,12 @@ class _Fit:
         )
 
 
-# Degrees, px and Å: where a step would go further, curvature says little.
+# Degrees, px and Å: limits of a step, beyond which the curvature is not valid.
 _LONGEST_OWN_STEP = np.array([3.0, 3.0, 3.0, 1.0, 1.0, 300.0])
 
 
 def _inverse(matrix: Float[np.ndarray, "s s"]) -> Float[np.ndarray, "s s"]:
-    """Of a positive definite matrix of quantities in any units."""
+    """Inverse of a positive definite matrix of quantities with different units."""
     scale = 1 / np.sqrt(np.diagonal(matrix))
     scaled = matrix * scale[:, None] * scale
     return np.linalg.inv((scaled + scaled.T) / 2) * scale[:, None] * scale

@@ -1,21 +1,21 @@
-"""What each particle says of its own coordinates and of those that it shares.
+"""Information of each particle on its own coordinates and on the shared ones.
 
-With u the expected image of unit length, J its derivatives and x the image in white noise
-of variance 1, a particle's log-likelihood at its best strength is z²/2, z = u·x; its
-gradient is z Jᵀx, and its information s² JᵀJ, s the strength. (Changes of length are
-projected out of J.)
+With u the unit feature, J its derivatives and x the image in white noise of variance 1, the
+log likelihood of a particle at its best strength is z²/2, z = u·x. Its gradient is z Jᵀx,
+and its information s² JᵀJ, with s the strength. (Changes of length are projected out of
+J.)
 
-Noise is fitted with each particle's own coordinates, the more of it the sharper the image
-is taken to be, which would make B-factors too small (by 4 standard errors of 100
-particles). The B-factor maximises the likelihood less half the logarithm of det H, H the
-observed information on the own coordinates: the adjusted profile likelihood of Cox & Reid
-(J. R. Stat. Soc. B 49 (1987) 1). H is a product of the expected image and the one seen, of
-which B changes the first: its logarithm changes by half as much as that of s² JᵀJ. Other
-parameters hardly change det H.
+Fitting each particle's own coordinates also fits noise, and the more so, the sharper the
+image is assumed to be. This would make B factors too small (by 4 standard errors for 100
+particles). The B factor therefore maximises the likelihood minus half the logarithm of
+det H, with H the observed information on the own coordinates: the adjusted profile
+likelihood of Cox & Reid (J. R. Stat. Soc. B 49 (1987) 1). H is a product of the expected
+and the observed image, of which B changes only the former, so its logarithm changes half as
+much as that of s² JᵀJ. Other parameters hardly change det H.
 
-A particle's coordinates are own + matrix @ shared[index]. Its own ones are eliminated one
-particle at a time (Schur complement; Triggs et al., Bundle adjustment, LNCS 1883 (2000)
-298), so that the cost is linear in the number of particles.
+The coordinates of a particle are own + matrix @ shared[index]. Its own ones are eliminated
+for each particle separately (Schur complement; Triggs et al., Bundle adjustment, LNCS 1883
+(2000) 298), so that the cost is linear in the number of particles.
 """
 
 from collections.abc import Callable
@@ -40,19 +40,19 @@ from jaxrefine.refine.sharding import PARTICLES, filled_up
 from jaxrefine.refine.shared import OWN_COUNT, LocalCoordinates
 
 _Tree = TypeVar("_Tree")
-# Å², over which information changes linearly, and by far more than float32's rounding.
+# Å²: small enough for a linear change of information, large enough for float32.
 _B_STEP = 5.0
 
 
 class Equations(Batch):
-    """Of each particle, in its local coordinates.
+    """Score and derivatives of each particle, in its local coordinates.
 
     Attributes:
         z: Score in units of the noise.
         slope: Jᵀx, the gradient of z.
         information: JᵀJ.
-        blurring: Derivative of the own coordinates' information with respect to the
-            B-factor; None if that is not fitted.
+        blurring: Derivative of the information on the own coordinates with respect to the
+            B factor; None if it is not fitted.
     """
 
     z: Float[Array | np.ndarray, "*n"]
@@ -73,11 +73,11 @@ def equations(
     """Score, gradient and information of a batch of particles.
 
     Args:
-        particles: n of them.
-        coordinates: Where, from each particle's alignment.
-        template: With cubic slices, so that derivatives are continuous.
+        particles: A batch of n.
+        coordinates: Coordinates relative to each particle's alignment.
+        template: Template with cubic slices, for continuous derivatives.
         score: The score.
-        local: Which coordinates these are.
+        local: The meaning of the coordinates.
         mesh: From `device_mesh`.
     """
 
@@ -106,7 +106,7 @@ def equations(
 def _blurring(
     rows: Float[Array, "q 2 k"], pixel_size_angstrom: Float[Array, ""], score: Score
 ) -> Float[Array, "o o"]:
-    """How JᵀJ changes with the B-factor, which multiplies the image by exp(-B k²/4)."""
+    """Derivative of JᵀJ by the B factor, which multiplies the image by exp(-B k²/4)."""
     k = jnp.asarray(radial_frequency(score.padded_box).ravel()) / pixel_size_angstrom
 
     def information(b: float) -> Float[Array, "o o"]:
@@ -130,7 +130,7 @@ def scores(
     local: LocalCoordinates,
     mesh: Mesh | None = None,
 ) -> Float[Array, "n k"]:
-    """z of a batch at k places each; arguments as of `equations`."""
+    """z of a batch at k sets of coordinates each; arguments as for `equations`."""
 
     def one(both: tuple[Particles, Float[Array, "k p"]]) -> Float[Array, " k"]:
         particle, places = both
@@ -157,7 +157,7 @@ def reported_scores(
     local: LocalCoordinates,
     mesh: Mesh | None = None,
 ) -> Float[Array, "n 3"]:
-    """Correlation, z-score and SNR as a search has them; arguments as of `equations`."""
+    """Correlation, z-score and SNR as in a search; arguments as for `equations`."""
 
     def one(both: tuple[Particles, Float[Array, " p"]]) -> Float[Array, " 3"]:
         particle, at = both
@@ -172,7 +172,7 @@ def reported_scores(
 def _mapped(
     one: Callable[[Any], _Tree], particles: Particles, coordinates: Array, mesh: Mesh | None
 ) -> _Tree:
-    """One particle after the other, on each device its share."""
+    """Apply a function to one particle after the other, on each device to its share."""
 
     def shard(particles: Particles, coordinates: Array) -> _Tree:
         several = (particles, coordinates)
@@ -196,13 +196,13 @@ def _mapped(
 
 @dataclass(frozen=True, eq=False)
 class Eliminated:
-    """The equations of the shared values, each particle's own eliminated.
+    """Equations of the shared values, after eliminating each particle's own ones.
 
     Attributes:
-        gradient: Of the shared values.
-        information: Theirs.
-        own_step: Steps of the own coordinates while the shared values stay.
-        own_response: What they change by as the local coordinates change.
+        gradient: Gradient with respect to the shared values.
+        information: Information on the shared values.
+        own_step: Steps of the own coordinates with fixed shared values.
+        own_response: Change of these steps with the local coordinates.
     """
 
     gradient: Float[np.ndarray, " s"]
@@ -214,7 +214,7 @@ class Eliminated:
 def log_determinant(
     design: Design, found: Equations, strength2: Float[np.ndarray, " n"]
 ) -> Float[np.ndarray, " n"]:
-    """Of each particle's information on its own coordinates."""
+    """Log determinant of each particle's information on its own coordinates."""
     matrix = np.nan_to_num(found.information[:, :OWN_COUNT, :OWN_COUNT])
     matrix = strength2[:, None, None] * matrix + np.diag(1 / design.own_sigma**2)
     return np.linalg.slogdet(matrix)[1]
@@ -228,16 +228,16 @@ def eliminate(
     strength2: Float[np.ndarray, " n"],
     damping: Float[np.ndarray, " n"],
 ) -> Eliminated:
-    """Sum up what particles say of the shared values.
+    """Sum the equations of the shared values over all particles.
 
     Args:
-        design: Of all particles.
-        found: Leaves of numpy; particles that were not read have z = NaN and count for
-            nothing.
-        own: Their own coordinates, of which the prior speaks.
-        weight: Of each particle.
-        strength2: Square of the strength, with which `information` is multiplied.
-        damping: Marquardt's, relative to each own coordinate's curvature.
+        design: Design of all particles.
+        found: Equations as numpy arrays; particles that were not read have z = NaN and do
+            not contribute.
+        own: Their own coordinates, for the prior.
+        weight: Weight of each particle.
+        strength2: Square of the strength, by which `information` is multiplied.
+        damping: Marquardt's damping, relative to the curvature of each own coordinate.
     """
     known = np.isfinite(found.z)
     z = np.where(known, found.z, 0.0)[:, None]
@@ -254,7 +254,7 @@ def eliminate(
         blurring = strength2[:, None, None] * np.nan_to_num(found.blurring)
         less = np.einsum("noo->n", np.linalg.solve(of_own, blurring)) / 4
         gradient[:, design.local.slices["b_factor"]] -= less[:, None]
-    # In units in which the diagonal is 1: degrees, pixels and Å differ much.
+    # In units in which the diagonal is 1, because degrees, pixels and Å differ in scale.
     scale = 1 / np.sqrt(np.einsum("noo->no", damped))
     cross = matrix[:, :OWN_COUNT]
     right = np.concatenate([own_gradient[:, :, None], cross], axis=2)

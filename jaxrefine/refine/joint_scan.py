@@ -1,4 +1,4 @@
-"""A coarse look around before a joint fit, which climbs to the nearest maximum only."""
+"""Coarse scan before a joint fit, which only finds the nearest maximum."""
 
 from dataclasses import dataclass, replace
 
@@ -8,19 +8,19 @@ from jaxtyping import Float, Int
 from jaxrefine.refine.joint import Model, State
 from jaxrefine.refine.joint_equations import scores
 
-# Steps that the climb bridges: half of one turns phases by less than a radian at 4 Å, or,
-# of the pixel size, at three pixels and the rim of the template.
+# Steps that the fit can bridge: half a step changes phases by less than a radian at 4 Å or,
+# for the pixel size, at three pixels and the rim of the template.
 _DEFOCUS_STEP_ANGSTROM, _TILT_STEP_MRAD = 150.0, 1.0
-_PIXEL_SIZE_STEP = 1.67  # over the template's side in px
-_PIECE = 25  # places that are scored at once
+_PIXEL_SIZE_STEP = 1.67  # divided by the template's side in px
+_PIECE = 25  # number of grid points that are scored together
 
 
 @dataclass(frozen=True)
 class Ranges:
-    """How far to look to either side; 0 for not at all.
+    """Ranges of the scan to either side; 0 for none.
 
     Attributes:
-        pixel_size: As a share of it.
+        pixel_size: As a fraction of the pixel size.
         defocus_angstrom: Of the mean defocus.
         beam_tilt_mrad: Of x and y.
     """
@@ -33,15 +33,15 @@ class Ranges:
 def coarse_scan(
     model: Model, state: State, ranges: Ranges, pixel_size_angstrom: float
 ) -> State:
-    """The best of a grid: of pixel size and defocus together, then of the beam tilt.
+    """Find the best point of a grid of pixel size and defocus, then of beam tilt.
 
-    The likelihood of a group is the sum of its particles' z²/2, poses as they are.
+    The likelihood of a group is the sum of its particles' z²/2 at fixed poses.
 
     Args:
-        model: The particles, and what they share.
-        state: Around which to look.
-        ranges: How far.
-        pixel_size_angstrom: Of which `ranges` has a share.
+        model: The particles, and the model of their images.
+        state: Centre of the grid.
+        ranges: Ranges of the grid.
+        pixel_size_angstrom: The pixel size to which `ranges` refers.
     """
     fitted = {value.parameter for value in model.design.values}
     step = _PIXEL_SIZE_STEP / model.score.side
@@ -59,7 +59,7 @@ def coarse_scan(
 
 
 def _steps(reach: float, step: float) -> Float[np.ndarray, " k"]:
-    """Offsets from -reach to reach, 0 among them, no further apart than a step."""
+    """Offsets from -reach to reach, including 0, spaced by at most `step`."""
     count = int(np.ceil(reach / step - 1e-9))
     return np.linspace(-reach, reach, 2 * count + 1) if count else np.zeros(1)
 
@@ -67,8 +67,11 @@ def _steps(reach: float, step: float) -> Float[np.ndarray, " k"]:
 def _scanned(
     model: Model, state: State, offsets: dict[str, Float[np.ndarray, " k"]]
 ) -> State:
-    """The best pair of offsets for each group of the first; of the second for each of its
-    groups, given the first."""
+    """The best offsets of two parameters.
+
+    For each group of the first parameter, the best pair; for each group of the second, the
+    best value given the first.
+    """
     (first, a), (second, b) = offsets.items()
     likelihood = _likelihood(model, state, (first, second), a, b)
     of_first, of_second = _groups(model, first), _groups(model, second)
@@ -107,10 +110,10 @@ def _likelihood(
     for label, values in zip(labels, (a[:, None], b[None]), strict=True):
         tilt = label.startswith("beam_tilt")
         name = "beam_tilt" if tilt else label
-        if name in slices:  # else there is nothing but 0
+        if name in slices:  # otherwise the only offset is 0
             moved[..., slices[name].start + label.endswith("_y")] = values
     count = len(a) * len(b)
-    # In pieces of one length, the last one filled up: one compilation serves.
+    # In pieces of equal length, padded at the end, so that there is one compilation.
     pieces = np.resize(np.arange(count), (-(-count // _PIECE), _PIECE))
     moved = moved.reshape(count, -1)
     found = np.zeros((len(at), count))
@@ -122,7 +125,7 @@ def _likelihood(
 
 
 def _groups(model: Model, label: str) -> Int[np.ndarray, " n"]:
-    """Each particle's group of a parameter; one of all where it is not fitted."""
+    """Each particle's group of a parameter; a single group if it is not fitted."""
     design = model.design
     numbers = [n for n, value in enumerate(design.values) if value.label == label]
     if not numbers:

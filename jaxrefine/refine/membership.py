@@ -1,26 +1,27 @@
-"""Which picks are particles: the probability of each, from its score."""
+"""Probability that a pick is a particle, from its score."""
 
 import numpy as np
 from jaxtyping import Float
 
 _ITERATIONS = 200
-# Noise alone spreads scores by 1; much less is a mixture that fits single picks.
+# Noise alone spreads scores by 1; a much smaller spread would fit single picks.
 _LEAST_SPREAD = 0.7
-# Two populations count where their means differ by so many of their spreads together, and
-# each has so many picks.
+# Two populations are accepted if their means differ by this many combined spreads, and each
+# has at least this many picks.
 _LEAST_SEPARATION, _FEWEST = 2.0, 5.0
 
 
 def particle_probability(z: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-    """Posterior probability that each pick is a particle, not a peak of noise.
+    """Posterior probability that each pick is a particle, not a noise peak.
 
-    Scores are taken for a mixture of two normal distributions, found by expectation
-    maximisation (Dempster et al., J. R. Stat. Soc. B 39 (1977) 1); the higher is the
-    particles'. Where two explain the scores no better than one, by Schwarz's criterion
-    (Ann. Stat. 6 (1978) 461), or lie too close to be told apart, all are particles.
+    The scores are modelled as a mixture of two normal distributions, by expectation
+    maximisation (Dempster et al., J. R. Stat. Soc. B 39 (1977) 1); the one with the higher
+    mean is that of particles. If two distributions explain the scores no better than one,
+    by Schwarz's criterion (Ann. Stat. 6 (1978) 461), or are too close to be distinguished,
+    all picks count as particles.
 
     Args:
-        z: Scores; NaN where there is none.
+        z: Scores; NaN for none.
 
     Returns:
         1 everywhere if there is one population; 0 where z is NaN.
@@ -49,7 +50,7 @@ def particle_probability(z: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
     enough = share.min() * len(values) >= _FEWEST
     if apart and enough and gain > 1.5 * np.log(len(values)):  # three more parameters
         probability = likelihood[1] / likelihood.sum(axis=0)
-        # A narrower population of particles has less in its far upper tail than noise has.
+        # A narrower distribution of particles falls below that of noise in the upper tail.
         probability[values > mean[order][1]] = 1.0
         found[known] = probability
     return found

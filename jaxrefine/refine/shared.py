@@ -1,7 +1,7 @@
-"""Parameters that many particles share, and the coordinates that they are made of.
+"""Parameters that many particles share, and the coordinates that represent them.
 
 A particle's image depends on its own coordinates (orientation, shift, defocus) and on those
-of its microscope. All are departures from where the particle starts, as `Offsets` has them.
+of its optics. All are relative to the particle's starting values, as in `Offsets`.
 """
 
 from dataclasses import replace
@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from jaxrefine.data import COORDINATES, Alignment, Offsets
 from jaxrefine.refine.coordinates import offsets_from, parameter_slices
 
-# Coordinates of one particle that no other has: they come first.
+# Coordinates that a particle does not share; they come first.
 OWN = ("orientation", "shift", "defocus")
 OWN_COUNT = sum(COORDINATES[name] for name in OWN)
 
@@ -22,10 +22,10 @@ class Shared(NamedTuple):
     """A parameter that particles share.
 
     Attributes:
-        labels: Of its coordinates.
-        unit: Theirs.
-        reach: How far it may plausibly be from its starting value. What the data say less
-            of than this is not determined by them.
+        labels: Labels of its coordinates.
+        unit: Unit of the coordinates.
+        reach: Largest plausible distance from the starting value, as a standard deviation.
+            If the data contain less information than this, they do not determine it.
     """
 
     labels: tuple[str, ...]
@@ -33,9 +33,9 @@ class Shared(NamedTuple):
     reach: float
 
 
-# Astigmatism is a vector of length (u - v)/2 at twice the angle of u, in the image's frame.
-# Of a magnification matrix [[1 + a, b], [b, 1 - a]]: its rest is the pixel size and an
-# in-plane rotation. A defocus plane's slopes are Å of defocus per Å, the tangent of a tilt.
+# Astigmatism is a vector of length (u - v)/2 at twice the angle of u, in the image frame. A
+# magnification matrix is [[1 + a, b], [b, 1 - a]]; the remaining components are the pixel
+# size and an in-plane rotation. Slopes of a defocus plane are in Å per Å: tangents of tilts.
 SHARED: dict[str, Shared] = {
     "pixel_size": Shared(("pixel_size",), "Å", 0.1),
     "magnification": Shared(("magnification_yy", "magnification_yx"), "", 0.05),
@@ -53,11 +53,11 @@ SHARED: dict[str, Shared] = {
 
 
 class LocalCoordinates(NamedTuple):
-    """Which coordinates a particle's image is differentiated in.
+    """The coordinates in which a particle's image is differentiated.
 
     Attributes:
-        pose: Those of `COORDINATES`, `OWN` first.
-        optics: Parameters of `SHARED` that are fields of the optics.
+        pose: The ones in `COORDINATES`, `OWN` first.
+        optics: The parameters in `SHARED` that are fields of the optics.
     """
 
     pose: tuple[str, ...]
@@ -65,7 +65,7 @@ class LocalCoordinates(NamedTuple):
 
     @classmethod
     def of(cls, shared: tuple[str, ...]) -> "LocalCoordinates":
-        """What some shared parameters need."""
+        """The coordinates that some shared parameters need."""
         pose = [name for name in ("astigmatism", "pixel_size") if name in shared]
         planar = {"defocus", "defocus_plane", *pose}
         return cls((*OWN, *pose), tuple(n for n in shared if n not in planar))
@@ -77,7 +77,7 @@ class LocalCoordinates(NamedTuple):
 
     @property
     def slices(self) -> dict[str, slice]:
-        """Where each parameter's coordinates stand."""
+        """The slice of the coordinates of each parameter."""
         at = parameter_slices(self.pose)
         end = max(part.stop for part in at.values())
         for name in self.optics:
@@ -86,10 +86,10 @@ class LocalCoordinates(NamedTuple):
         return at
 
     def offsets(self, coordinates: Float[Array, " p"], start: Alignment) -> Offsets:
-        """What the coordinates stand for, around an alignment."""
+        """Convert coordinates to offsets around an alignment."""
         at = self.slices
         if "astigmatism" in self.pose:
-            # `offsets_from` counts along the present axis.
+            # `offsets_from` uses the current axis of astigmatism.
             double = 2 * jnp.deg2rad(start.astigmatism_deg)
             a, b = coordinates[at["astigmatism"]]
             turned = jnp.stack(

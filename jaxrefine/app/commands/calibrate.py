@@ -1,4 +1,4 @@
-"""`jaxrefine calibrate CONFIG.yaml`: fit what particles share to all of them together."""
+"""`jaxrefine calibrate CONFIG.yaml`: fit shared parameters to all particles together."""
 
 import argparse
 import logging
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Calibrate, and say what was found."""
+    """Calibrate, and print the results."""
     from jaxrefine.app.config import Config
     from jaxrefine.app.config.yaml_writer import write_yaml
     from jaxrefine.app.console.calibration_summary import format_calibration

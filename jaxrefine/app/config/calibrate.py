@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar
 
 from jaxrefine.app.config.schema import Rule, Section
 
-# Those of the microscope, and those of a micrograph.
+# Parameters of the optics, and of a micrograph.
 OF_OPTICS = (
     *("pixel_size", "magnification", "beam_tilt", "trefoil", "even_zernikes"),
     *("spherical_aberration", "amplitude_contrast", "phase_shift", "b_factor"),
@@ -16,9 +16,9 @@ _COLUMN = "the name of a column, all, or auto"
 
 
 class CalibrateGroupsConfig(Section):
-    """Which particles share a parameter: those with one value in a column.
+    """Groups of particles that share a parameter: equal values in a column.
 
-    `all`: all particles. `auto`: the column optics_group if the table has one, else all.
+    `all`: all particles. `auto`: the column optics_group if the table has it, else all.
 
     Attributes:
         pixel_size: Column that groups the pixel size.
@@ -50,22 +50,22 @@ class CalibrateGroupsConfig(Section):
 
 
 class CalibrateConfig(Section):
-    """The joint fit of `jaxrefine calibrate`; a refinement does not read it.
+    """The joint fit of `jaxrefine calibrate`; a refinement ignores this section.
 
     Attributes:
-        parameters: What is fitted: some of pixel_size, magnification (anisotropic),
+        parameters: The parameters to fit: some of pixel_size, magnification (anisotropic),
             beam_tilt, trefoil, even_zernikes, spherical_aberration, amplitude_contrast,
-            phase_shift, b_factor; and of micrographs defocus, astigmatism, defocus_plane.
-        groups: Which particles share them.
+            phase_shift, b_factor; and for micrographs defocus, astigmatism, defocus_plane.
+        groups: The groups of particles that share them.
         defocus_sigma: Standard deviation in Å of the particles' own defocus around the
-            micrograph's defocus or plane; where neither is fitted, around the table's.
-        robust: Weigh picks by the probability that they are particles.
+            micrograph's defocus or plane; if neither is fitted, around the table's.
+        robust: Weight picks by the probability that they are particles.
         held_out: Also fit half of the micrographs, and score the others with the result.
-        pixel_size_range: Of the first, coarse scan, to either side, as a share of the pixel
-            size; 0: none.
-        defocus_range: The same of the mean defocus in Å.
-        beam_tilt_range: The same of the beam tilt in mrad.
-        max_passes: Over all particles, at most, of each fit.
+        pixel_size_range: Range of the first, coarse scan to either side, as a fraction of
+            the pixel size; 0: none.
+        defocus_range: The same for the mean defocus, in Å.
+        beam_tilt_range: The same for the beam tilt, in mrad.
+        max_passes: Largest number of passes over all particles in each fit.
     """
 
     parameters: Annotated[tuple[str, ...], _WORDS] = (

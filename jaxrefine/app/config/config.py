@@ -97,7 +97,7 @@ class Config(Section):
         reference_priors: If template_volume_path names several references: the prior
             probability of each. `equal`; `estimated`, the shares of the data set; or a
             number for each, in their order.
-        calibrate: Of `jaxrefine calibrate`: which parameters of the microscope are fitted.
+        calibrate: The parameters that `jaxrefine calibrate` fits.
         references: The references; empty if there is one template.
         source: Name of the configuration in messages: the path of its file.
         path_map: Folders that have moved, as given by `--map-path`; see `resolve_path`.

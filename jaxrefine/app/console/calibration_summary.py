@@ -1,9 +1,9 @@
-"""What the command line says of a calibration."""
+"""Summary of a calibration for the command line."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-# A gain as large happens by chance so rarely.
+# Probability of such a gain by chance, below which it counts as significant.
 _SIGNIFICANT = 0.01
 _MOST_GROUPS = 12
 

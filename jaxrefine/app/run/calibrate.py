@@ -1,4 +1,4 @@
-"""A calibration: fit what particles share to all of them together, and write it down."""
+"""Calibration: fit shared parameters to all particles together, and write the result."""
 
 import logging
 import time
@@ -29,19 +29,19 @@ from jaxrefine.refine.joint_scan import Ranges, coarse_scan
 log = logging.getLogger("jaxrefine")
 
 _AT_ONCE = 8  # on each device
-_SHARE_OF_MEMORY = 0.25  # for particles, which are read anew in each pass if there is less
+_SHARE_OF_MEMORY = 0.25  # for particles; if it is too small, each pass reads them again
 
 
 @dataclass(frozen=True, eq=False)
 class HeldOut:
-    """What a calibration on half of the micrographs does for the other half.
+    """Effect of a calibration on one half of the micrographs on the other half.
 
     Attributes:
-        particles: Probable ones of that half.
-        z_before: Their mean score, poses refined, with the starting values.
-        z_after: The same with the values that the first half gave.
+        particles: Number of probable particles in the other half.
+        z_before: Their mean score with refined poses and the starting values.
+        z_after: The same with the values from the first half.
         gain_sigma: Standard error of the difference.
-        of_rows: Whether halves are of particles, there being one micrograph.
+        of_rows: Whether the halves are of particles, because there is one micrograph.
     """
 
     particles: float
@@ -53,16 +53,16 @@ class HeldOut:
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """What a calibration has found.
+    """Result of a calibration.
 
     Attributes:
-        inputs: What it was made of.
-        before: Poses refined, shared values as they were.
-        fit: All fitted.
-        scores: Correlation, z-score and SNR of each row at the fitted values; NaN where it
+        inputs: The inputs.
+        before: Fit of the poses with fixed shared values.
+        fit: Fit of all values.
+        scores: Correlation, z-score and SNR of each row at the fitted values; NaN if it
             was not read.
         held_out: The check on other micrographs; None if there was none.
-        seconds: How long it took.
+        seconds: Duration in seconds.
     """
 
     inputs: CalibrationInputs
@@ -80,17 +80,17 @@ def calibrate(
     *,
     stop: Stop | None = None,
 ) -> Calibration:
-    """Fit what the configuration's `calibrate` names.
+    """Fit the parameters in the configuration's section `calibrate`.
 
     Args:
-        config: The configuration of a refinement, with that section.
+        config: Configuration of a refinement, with that section.
         output: The table that will be written; None: `<stem>_calibrated.csv` beside the
             particle table.
-        stop: Is asked between batches.
+        stop: Called between batches.
 
     Raises:
-        InputError: Before any long work, with every error found.
-        Stopped: Asked to.
+        InputError: With all errors, before any long work.
+        Stopped: The calibration was asked to stop.
     """
     began = time.monotonic()
     inputs = load_calibration(config, output)
@@ -132,7 +132,7 @@ def _ranges(inputs: CalibrationInputs) -> tuple[Ranges, float]:
 
 
 class _Source:
-    """The particles of a run, again and again; kept in memory if they fit."""
+    """The particles of a run for repeated passes; kept in memory if they fit."""
 
     def __init__(self, inputs: CalibrationInputs, stop: Stop):
         self.run, self.stop = in_batches_of(inputs.run, _AT_ONCE), stop
@@ -168,7 +168,7 @@ def _held_out(
     start: State,
     options: dict,
 ) -> HeldOut:
-    """Fit the optics to half of the micrographs, and score the others with them."""
+    """Fit the optics to half of the micrographs, and score the others with the result."""
     design, groups = model.design, list(inputs.run.groups.values())
     of_rows = len(groups) == 1
     first = np.zeros(len(inputs.run.table), bool)
@@ -197,7 +197,7 @@ def _held_out(
 
 
 def _only(model: Model, rows: Bool[np.ndarray, " n"]) -> Model:
-    """The model of some rows; what is in no batch counts for nothing."""
+    """The model with some rows only; rows in no batch do not contribute."""
 
     def source() -> Iterator[tuple[np.ndarray, Particles]]:
         for some, particles in model.source():
@@ -209,6 +209,6 @@ def _only(model: Model, rows: Bool[np.ndarray, " n"]) -> Model:
 
 
 def mean_z(fit: JointFit, weight: Float[np.ndarray, " n"]) -> float:
-    """Mean score of the picks that are particles."""
+    """Mean score of the probable particles."""
     known = np.isfinite(fit.z)
     return float(np.average(fit.z[known], weights=weight[known] + 1e-12))

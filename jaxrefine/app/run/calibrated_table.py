@@ -1,4 +1,4 @@
-"""The table of a calibration: each particle's row, with the fitted values."""
+"""The table of a calibration: the input rows with the fitted values."""
 
 import json
 from dataclasses import replace
@@ -52,14 +52,14 @@ def write_calibrated_table(made: Calibration) -> Path:
 
 
 def _coordinates(made: Calibration) -> dict[str, Float[np.ndarray, "n c"]]:
-    """Of all rows, by parameter."""
+    """Coordinates of all rows, by parameter."""
     state, design = made.fit.state, made.inputs.design
     at = design.coordinates(state.own, state.shared)
     return {name: at[:, part] for name, part in design.local.slices.items()}
 
 
 def _columns(made: Calibration) -> RefinedColumns:
-    """Poses and scores of the particles that were read."""
+    """Columns of poses and scores of the particles that were read."""
     run, start, at = made.inputs.run, made.inputs.run.start, _coordinates(made)
     count = len(run.table)
     results = RefinedColumns.empty(count, run.template_side, polished=True)
@@ -74,7 +74,7 @@ def _columns(made: Calibration) -> RefinedColumns:
     euler = matrix_to_euler(rotation).T
     position = start.position_px + at["shift"]
     whole = np.rint(position)
-    # The start has the relative defocus in it where the defocus was not fitted.
+    # If the defocus was not fitted, the start includes the relative defocus.
     own = run.table.start()
     started = start.defocus_angstrom.mean(axis=1) - own.defocus_angstrom.mean(axis=1)
     relative = own.relative_defocus_angstrom + started + at["defocus"][:, 0]
@@ -108,7 +108,7 @@ def _columns(made: Calibration) -> RefinedColumns:
 
 
 def _astigmatism(own, change: Float[np.ndarray, "n 2"]) -> dict[str, np.ndarray]:
-    """The micrograph's defocus with another astigmatism, a vector at twice the angle."""
+    """The micrograph's defocus after a change of astigmatism (u - v and its angle)."""
     micrograph = own.defocus_angstrom - own.relative_defocus_angstrom[:, None]
     mean = micrograph.mean(axis=1)
     half = (micrograph[:, 0] - micrograph[:, 1]) / 2
@@ -123,7 +123,7 @@ def _astigmatism(own, change: Float[np.ndarray, "n 2"]) -> dict[str, np.ndarray]
 
 
 def _with_optics(made: Calibration) -> DataFrame:
-    """The input's cells, those of fitted optics replaced."""
+    """The input's cells, with those of fitted optics replaced."""
     table, at = made.inputs.run.table, _coordinates(made)
     optics, frame = table.start().optics, table.raw.copy()
     for name, field in _SCALARS.items():
@@ -153,7 +153,7 @@ def _with_optics(made: Calibration) -> DataFrame:
 
 
 def _with_terms(text: str, change: dict[str, float]) -> str:
-    """A cell of Zernike terms, some of them changed."""
+    """A cell of Zernike terms with some of them changed."""
     found = json.loads(text) if text.strip().startswith("{") else {}
     return json.dumps(
         found | {n: round(found.get(n, 0.0) + c, 4) for n, c in change.items()}

@@ -1,4 +1,4 @@
-"""What a calibration starts from: a run's inputs, and which particles share what."""
+"""The inputs of a calibration: those of a run, and the shared parameters."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,15 +23,15 @@ _ABERRATIONS = {"magnification", "beam_tilt", "trefoil", "even_zernikes"}
 
 @dataclass(frozen=True, eq=False)
 class CalibrationInputs:
-    """All that a calibration needs.
+    """Everything that a calibration needs.
 
     Attributes:
-        run: The inputs of a run; where the defocus is fitted, its starting defocus is the
-            micrograph's.
-        design: What particles share.
-        start: Where the fit starts, from there.
-        groups: For each parameter the names of its groups, by number.
-        columns: For each the column that groups it, or "all".
+        run: The inputs of a run; if the defocus is fitted, its starting defocus is that of
+            the micrograph.
+        design: The shared values.
+        start: Starting values of the fit.
+        groups: For each parameter, the names of its groups, by number.
+        columns: For each parameter, the column that groups it, or "all".
         output: The table to write.
     """
 
@@ -44,10 +44,10 @@ class CalibrationInputs:
 
 
 def load_calibration(config: Config, output: Path | None = None) -> CalibrationInputs:
-    """Read and check everything but the micrographs' values.
+    """Read and check everything except the values of the micrographs.
 
     Raises:
-        InputError: With every error found.
+        InputError: With all errors.
     """
     _check(config)
     table_file = table_path(config)
@@ -84,10 +84,10 @@ def load_calibration(config: Config, output: Path | None = None) -> CalibrationI
 
 
 def _check(config: Config) -> None:
-    """Refuse configurations of other kinds.
+    """Refuse configurations that are not for a calibration.
 
     Raises:
-        InputError: With every error found.
+        InputError: With all errors.
     """
     errors = []
     if config.constraint is not None:
@@ -107,10 +107,10 @@ def _check(config: Config) -> None:
 
 
 def _check_table(config: Config, table: ParticleTable, columns: dict[str, str]) -> None:
-    """Refuse columns that a calibration cannot add to.
+    """Refuse columns whose values a calibration cannot change.
 
     Raises:
-        InputError: With every error found.
+        InputError: With all errors.
     """
     errors = []
     for name, column in columns.items():
@@ -138,7 +138,7 @@ def _column(config: Config, parameter: str, table: ParticleTable) -> str:
 
 
 def _grouped(table: ParticleTable, column: str) -> tuple[list[str], Int[np.ndarray, " n"]]:
-    """The groups' names, in their order in the table, and each row's number."""
+    """Names of the groups, in order of appearance, and each row's group number."""
     if column == ALL or column not in table.raw.columns:
         return [ALL], np.zeros(len(table), int)
     texts = table.raw[column].tolist()
@@ -148,7 +148,7 @@ def _grouped(table: ParticleTable, column: str) -> tuple[list[str], Int[np.ndarr
 
 
 def _given_envelope(config: Config, table: ParticleTable) -> Float[np.ndarray, " n"]:
-    """B beside the table's: as configured, or as the table was refined with."""
+    """B factor in addition to the table's: as configured, or from the refined table."""
     named = config.template_envelope
     if not isinstance(named, str):
         return np.full(len(table), float(named))
@@ -161,7 +161,7 @@ def _shift_px(table: ParticleTable) -> Float[np.ndarray, "n 2"]:
 
 
 def _places_angstrom(run: RunInputs) -> Float[np.ndarray, "n 2"]:
-    """(y, x) of the particles, from the middle of their micrographs."""
+    """(y, x) of the particles relative to the centres of their micrographs."""
     centre = run.start.position_px + run.template_side // 2
     for (micrograph, *_), rows in run.groups.items():
         height, width = image_shape(micrograph, warn=False)
@@ -170,5 +170,5 @@ def _places_angstrom(run: RunInputs) -> Float[np.ndarray, "n 2"]:
 
 
 def in_batches_of(run: RunInputs, particles: int) -> RunInputs:
-    """The run with so many particles at once on each device; they are not searched."""
+    """The run with this number of particles per device in a batch; without search."""
     return replace(run, layout=replace(run.layout, particles=particles))

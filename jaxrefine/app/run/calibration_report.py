@@ -1,4 +1,4 @@
-"""What a calibration says: values, errors, correlations and gains, as plain data."""
+"""Results of a calibration as plain data: values, errors, correlations and gains."""
 
 import math
 from typing import Any
@@ -9,7 +9,7 @@ from jaxrefine.app.run.calibrate import Calibration, mean_z
 from jaxrefine.app.run.calibration_inputs import CalibrationInputs
 from jaxrefine.refine.shared import SHARED
 
-# Of more values the correlations would fill the file.
+# The largest number of values whose correlations are written.
 _MOST_CORRELATED = 60
 
 
@@ -105,7 +105,7 @@ def chi2_survival(chi2: float, degrees: int) -> float:
 
 
 def _tilt(made: Calibration, numbers: list[int]) -> dict[str, Any]:
-    """A plane as the tilt of a stage: its angle, and the axis from x towards y."""
+    """A plane as the tilt of a stage: its angle, and its axis from x towards y."""
     y, x = slope = made.fit.state.shared[numbers]
     steep2 = float(slope @ slope)
     along = slope / max(np.sqrt(steep2), 1e-12)
@@ -158,7 +158,7 @@ def starting_values(inputs: CalibrationInputs, name: str, group: int) -> list[fl
 
 
 def _correlation(made: Calibration) -> dict[str, Any] | None:
-    """Of all values that the data determine; of too many, those of the largest groups."""
+    """Correlations of the values that the data determine; at most those of large groups."""
     fit, design = made.fit, made.inputs.design
     at = np.flatnonzero(fit.determined)
     if len(at) > _MOST_CORRELATED:
@@ -182,5 +182,5 @@ def _name(made: Calibration, number: int) -> str:
 
 
 def _number(value: float) -> float | None:
-    """Six digits; nothing where it is not finite."""
+    """A number with six digits; None if it is not finite."""
     return float(f"{value:.6g}") if np.isfinite(value) else None
