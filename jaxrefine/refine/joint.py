@@ -1,6 +1,6 @@
 """Joint fit of shared parameters and of each particle's own pose.
 
-Damped Gauss-Newton over all of them together; `joint_equations` has the equations of a step.
+Damped Gauss-Newton over all of them together; `joint_equations` has the equations.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -251,7 +251,7 @@ class _Fit:
         return free
 
     def step(self, free: np.ndarray) -> tuple[float, float]:
-        """Take one step if it gains; returns its predicted gain for shared and own values."""
+        """Take one step if it gains; returns the predicted gain of shared and own values."""
         z = np.maximum(np.nan_to_num(self.found.z), 0.0)
         at, sigma = np.flatnonzero(free), self.model.design.shared_sigma
         parts = self._eliminated(z**2, self.own_damping)

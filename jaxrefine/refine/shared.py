@@ -35,7 +35,7 @@ class Shared(NamedTuple):
 
 # Astigmatism is a vector of length (u - v)/2 at twice the angle of u, in the image frame. A
 # magnification matrix is [[1 + a, b], [b, 1 - a]]; the remaining components are the pixel
-# size and an in-plane rotation. Slopes of a defocus plane are in Å per Å: tangents of tilts.
+# size and an in-plane rotation. Slopes of a defocus plane are in Å/Å: tangents of tilts.
 SHARED: dict[str, Shared] = {
     "pixel_size": Shared(("pixel_size",), "Å", 0.1),
     "magnification": Shared(("magnification_yy", "magnification_yx"), "", 0.05),
