@@ -251,7 +251,7 @@ class _Fit:
         return free
 
     def step(self, free: np.ndarray) -> tuple[float, float]:
-        """Take one step if it gains; returns the predicted gain of shared and own values."""
+        """Take one step if it gains; returns predicted gains of shared and own values."""
         z = np.maximum(np.nan_to_num(self.found.z), 0.0)
         at, sigma = np.flatnonzero(free), self.model.design.shared_sigma
         parts = self._eliminated(z**2, self.own_damping)
