@@ -30,7 +30,7 @@ Row = dict[str, str | int | float]
 
 @dataclass(frozen=True)
 class Pair:
-    """What is simulated: a reference and a partner, each about its own centre.
+    """The simulated structures: a reference and a partner, each about its own centre.
 
     Attributes:
         reference: Its atoms.
@@ -50,7 +50,7 @@ def make_pair(rng: np.random.Generator) -> Pair:
 
 
 def partner_offset(theta_deg: float, psi_deg: float) -> NDArray[np.float64]:
-    """A turn of the partner within the structure: about the axis, after a tilt."""
+    """A rotation of the partner within the structure: about the axis, after a tilt."""
     axis = sim.matrix_from_euler(*AXIS_EULER_DEG)
     return axis @ sim.matrix_from_euler(0.0, theta_deg, psi_deg) @ axis.T
 
@@ -196,7 +196,7 @@ def _image(
 
 
 def _reference_row(truth: Row, name: str, rng: np.random.Generator) -> Row:
-    """As a match, and a refinement that came within 0.3° and half a pixel, has it."""
+    """Table row as after a match and a refinement within 0.3° and half a pixel."""
     y, x, phi, theta, psi, relative, *_ = map(float, truth.values())
     rotation = sim.matrix_from_euler(phi, theta, psi)
     coarse = sim.euler_from_matrix(sim.perturbed_rotation(rotation, rng, 2.0, 1.0))
@@ -230,7 +230,7 @@ def _reference_row(truth: Row, name: str, rng: np.random.Generator) -> Row:
 
 
 def _match_row(reference: Row, maps: dict[str, NDArray]) -> Row:
-    """The same place in the partner's match."""
+    """The same position in the partner's match."""
     at = (int(reference["pos_y"]), int(reference["pos_x"]))
     row = {name: cell for name, cell in reference.items() if "refined_pos" not in name}
     for column, map_name in (
@@ -255,5 +255,5 @@ def _write_csv(path: Path, rows: list[Row]) -> None:
 
 
 def write_truth(path: Path, truth: list[Row]) -> None:
-    """As JSON, to every digit."""
+    """JSON text with all digits."""
     path.write_text(json.dumps(truth, indent=1), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Puts together the reference sets: simulated data that Leopard-EM 1.2 refined."""
+"""Assembles the reference sets: simulated data that Leopard-EM 1.2 refined."""
 
 import shutil
 from pathlib import Path

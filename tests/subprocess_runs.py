@@ -77,7 +77,7 @@ def change(folder: Path, **values: object) -> None:
 
 
 def free_port() -> int:
-    """A port that nobody listens at."""
+    """A port without a listener."""
     with socket.create_server(("", 0)) as server:
         return server.getsockname()[1]
 
@@ -110,7 +110,7 @@ def start(folder: Path, *options: str, pause_s: float = 0.0) -> subprocess.Popen
 def start_many(
     folder: Path, count: int, *options: str, pause_s: float = 0.0
 ) -> list[subprocess.Popen[str]]:
-    """Start so many processes that share one run."""
+    """Start `count` processes that share one run."""
     where = f"127.0.0.1:{free_port()}"
     several = ["--coordinator", where, "--num-processes", str(count), "--process-id"]
     return [

@@ -1,4 +1,4 @@
-"""The rules of the layout, read off the source: rooms, cycles, sizes, side effects."""
+"""The rules of the layout, checked on the source: imports, cycles, sizes, side effects."""
 
 import ast
 import functools
@@ -160,7 +160,7 @@ def test_the_rooms_are_those_of_the_tree():
 
 
 def test_the_drawing_is_that_of_today(monkeypatch):
-    """And the script that makes it sees the imports that this file sees."""
+    """And the script that draws it finds the same imports as this file."""
     monkeypatch.syspath_prepend(ROOT / "docs")
     drawing = importlib.import_module("architecture_drawing")
     edges = {
@@ -254,7 +254,7 @@ def run_python(code):
 
 @pytest.fixture(scope="module")
 def fresh_import():
-    """The core imported in a new interpreter in which what it must not need is missing."""
+    """The core can be imported without the packages that it must not need."""
     result = run_python(f"""
 import sys
 for name in {sorted(GUARDED)}:

@@ -1,4 +1,4 @@
-"""The documentation's code is run, block after block, as a reader would."""
+"""The code in the documentation is run, block after block."""
 
 import re
 

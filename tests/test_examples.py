@@ -1,4 +1,4 @@
-"""Every example, every configuration and the README's own words are run."""
+"""Every example, every configuration and the commands of the README are run."""
 
 import re
 import runpy
@@ -89,7 +89,7 @@ def test_demo_config_is_the_one_shipped(demo_folder):
 
 @pytest.mark.slow
 def test_own_run_example(run_example, demo_folder, tmp_path):
-    """Search and polish gain; the table is there, and says what the errors are."""
+    """Search and polish raise z; the table exists, and contains the errors."""
     folder = tmp_path / "copy"  # the table is written beside the demo's
     shutil.copytree(demo_folder, folder)
     printed = run_example("own_run.py", folder)
@@ -116,7 +116,7 @@ def test_library_example(run_example, demo_folder, tmp_path):
 
 
 def measured(printed, name):
-    """A value, its standard error and what the table says, of a line of an example."""
+    """A value, its standard error and the table's value, from a line of an example."""
     line = next(line for line in printed.splitlines() if line.startswith(name))
     return [float(text) for text in re.findall(r"[-+]?\d+\.?\d*", line.split(":")[1])]
 
@@ -219,7 +219,7 @@ def test_demo_refines_from_its_own_folder(demo_folder, tmp_path, monkeypatch, ca
 
 @pytest.mark.slow
 def test_two_states_example(run_example, tmp_path, compiled_in_less_time):
-    """Nearly all are given to their state, and it is said of how many that is sure."""
+    """Nearly all are assigned to their state, and the number of certain ones is printed."""
     printed = run_example("two_states.py", tmp_path)
     right = int(re.search(r"right: (\d+) of 36", printed)[1])
     assert right >= 32

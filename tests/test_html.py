@@ -1,4 +1,4 @@
-"""What a notebook shows of the things that a library user holds."""
+"""Representation of library objects in a notebook."""
 
 import jax
 import jax.numpy as jnp
@@ -48,7 +48,7 @@ def test_grid_and_template_show_their_extent():
 
 
 def test_inside_of_jit_they_show_their_kind():
-    """There they have no values yet."""
+    """Inside `jit` there are no values yet."""
     seen = []
 
     @jax.jit

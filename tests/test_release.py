@@ -1,4 +1,4 @@
-"""The release script sees what does not fit a version."""
+"""The release script detects what does not match a version."""
 
 import re
 import runpy

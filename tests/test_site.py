@@ -1,4 +1,4 @@
-"""The documentation as a site: nothing is lost, no link is dead, every command is one."""
+"""The documentation as a site: complete, without dead links, with valid commands."""
 
 import importlib.util
 import os
@@ -62,7 +62,7 @@ def test_every_page_is_in_the_navigation():
 
 
 def anchors(path):
-    """Of a page's headings, as both a repository's pages and the site spell them."""
+    """Anchors of a page's headings, both in a repository and on the site."""
     found = set()
     for heading in re.findall(r"^#+ (.*)$", prose(path), flags=re.MULTILINE):
         bare = re.sub(r"[^\w\s-]", "", heading).strip().lower()
@@ -106,7 +106,7 @@ def command_lines(page):
 
 
 def check_command(line, extras):
-    """Fails where a line is no command that there is."""
+    """Fails if a line is not a valid command."""
     for words in split_at_and(shlex.split(line, comments=True)):
         if words[:1] == ["srun"]:
             words = [word for word in words[1:] if not word.startswith("--mpi=")]
@@ -195,7 +195,7 @@ def test_configurations_are_valid(page, tmp_path):
 
 @pytest.mark.slow
 def test_the_pages_commands_run(tmp_path, monkeypatch, capsys):
-    """Those of a first day, word for word: start, report, export and import."""
+    """The commands of a first day, unchanged: start, report, export and import."""
 
     def run(page, which, change=None):
         ran = 0

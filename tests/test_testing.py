@@ -1,4 +1,4 @@
-"""The test kit for scores: it passes ours, and says what is wrong with wrong ones."""
+"""The test kit for scores: it passes ours, and reports the errors of wrong ones."""
 
 import equinox as eqx
 import jax
@@ -33,7 +33,7 @@ def test_ours_are_right(kind):
 
 
 class AllWrong(TemplateCTF):
-    """The search would see images mirrored and squared, the polish climb another score."""
+    """The search would use mirrored images, and the polish optimise another score."""
 
     def columns(self, particle, pixel_size, defocus, corners):
         image = particle.image[::-1] ** 2
@@ -79,7 +79,7 @@ def test_what_cannot_be_mapped_is_found():
 
 @pytest.mark.slow
 def test_wrong_numbers_are_found():
-    """Each check finds its own, and all are said together."""
+    """Each check finds its error, and all are reported together."""
     caught = said_of(AllWrong)
     for words in (
         "white noise of variance 1 correlates with a standard deviation of 0.[0-8]",

@@ -1,4 +1,4 @@
-"""The package's types are true, and enough for a program that uses it."""
+"""The package's types are correct, and sufficient for a program that uses it."""
 
 import json
 import subprocess
@@ -10,7 +10,7 @@ from tests.reference import ROOT
 
 
 def complaints(*paths):
-    """What the type checker has to say of some files, with pyproject.toml's settings."""
+    """Messages of the type checker on some files, with the settings in pyproject.toml."""
     done = subprocess.run(
         [
             *(sys.executable, "-m", "basedpyright", "--outputjson"),

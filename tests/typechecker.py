@@ -1,4 +1,4 @@
-"""The run-time type checker of the tests: beartype, an int being good for a float."""
+"""The run-time type checker of the tests: beartype, accepting an int as a float."""
 
 from beartype import BeartypeConf, beartype
 

@@ -1,4 +1,4 @@
-"""Small worlds: templates, particles and micrographs of which everything is known."""
+"""Small problems: templates, particles and micrographs with known truth."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -135,7 +135,7 @@ def batch_of(particles: Sequence[Particles]) -> Particles:
 def ball(
     side: int, pixel_size: float, fill: float = 0.78, b: float = 40.0, seed: int = 0
 ) -> sim.Atoms:
-    """400 atoms anywhere in a ball whose diameter is this share of a template's side."""
+    """400 random atoms in a ball whose diameter is this fraction of a template's side."""
     rng = np.random.default_rng(seed)
     xyz = rng.standard_normal((400, 3))
     radius = fill * side * pixel_size / 2 * rng.uniform(size=400) ** (1 / 3)
@@ -187,7 +187,7 @@ def matrix_products(function: Callable, *arguments: object) -> list:
 
 @dataclass(frozen=True)
 class World:
-    """A micrograph with particles on a grid of places, and the truth about them.
+    """A micrograph with particles on a grid of positions, and their true values.
 
     Attributes:
         imaging: What all particles share.
@@ -216,7 +216,7 @@ class World:
         return jnp.zeros(shape), jnp.ones(shape)
 
     def alignment(self, rotation=None, shift_px=(0, 0), defocus: float = 0.0) -> Alignment:
-        """The truth, but for what is given; `shift_px` moves the corners."""
+        """The truth, except for given values; `shift_px` moves the corners."""
         n = len(self.corner_px)
         rotation = self.rotation if rotation is None else rotation
         return Alignment(

@@ -1,4 +1,4 @@
-"""The command line: words in, exit codes and messages out."""
+"""The command line: arguments, exit codes and messages."""
 
 import gzip
 import re
@@ -235,7 +235,7 @@ def test_a_table_written_elsewhere_can_be_refined(quick, tmp_path, capsys):
 
 
 def test_positions_without_a_positive_deviation_are_not_scored(quick):
-    """A negative deviation would turn the worst correlation into the best score."""
+    """A negative standard deviation would make the worst correlation the best score."""
     table = pd.read_csv(quick / "match_results.csv")
     std = read_image(quick / "correlation_variance.mrc").copy()
     std[table.pos_y[0] - 3, table.pos_x[0] - 3] = -1e-3

@@ -1,4 +1,4 @@
-"""The program in surroundings that are odd: threads, notebooks, JAX's own settings."""
+"""The program in unusual environments: threads, notebooks, JAX's own settings."""
 
 import subprocess
 import sys
@@ -30,7 +30,7 @@ def test_jax_platforms_without_its_device(tmp_path):
 
 
 def test_main_in_a_thread_after_jax(tmp_path, monkeypatch):
-    """No signals there, and JAX's devices are as they are."""
+    """There are no signals, and JAX's devices cannot be changed."""
     monkeypatch.chdir(reference_set("basic", tmp_path))
     monkeypatch.setattr("jaxrefine.app.run.pipeline._refine_share", _enough)
     monkeypatch.setattr(jax.config, "update", _too_late)

@@ -1,4 +1,4 @@
-"""A run step by step gives what the program gives."""
+"""A run step by step gives the same results as the program."""
 
 import dataclasses
 import shutil
@@ -125,7 +125,7 @@ def test_a_damaged_micrograph_is_left_out(folder, tmp_path, caplog):
 
 
 def test_an_image_that_has_changed_its_shape_is_left_out(tmp_path, caplog):
-    """It was checked, and then another one was put in its place."""
+    """It was replaced by another one after the check."""
     folder = reference_set("two_micrographs", tmp_path)
     run = Refinement.load(config_file(folder))
     shutil.copy(folder / "correlation_average_0.mrc", folder / "micrograph_0.mrc")
@@ -155,7 +155,7 @@ def test_errors_are_told_together(folder, tmp_path):
 
 
 def test_results_as_a_frame():
-    """Angles, positions and errors where their names say."""
+    """Angles, positions and errors in the columns with their names."""
     alignment = jr.Alignment(
         rotation=single(jr.euler_to_matrix(np.array([[10.0, 20.0, 30.0]] * 2))),
         position_px=single([[1.5, 2.0], [3.0, 4.0]]),

@@ -1,4 +1,4 @@
-"""Formulas are tested on small arrays, where compiling takes most of the time."""
+"""Formulas are tested on small arrays, for which compilation takes most of the time."""
 
 import pytest
 

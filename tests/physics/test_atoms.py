@@ -1,4 +1,4 @@
-"""The template of an atomic model, against a plain sum over atoms in float64."""
+"""The template from an atomic model, compared with a float64 sum over atoms."""
 
 import gemmi
 import jax
@@ -79,7 +79,7 @@ def test_solvent_is_subtracted_where_atoms_are(model):
 
 
 def test_exposure_and_detector(model):
-    """The mean over many exposures, one by one; the detector's curve by hand."""
+    """The mean over many separate exposures; the detector's curve applied by hand."""
 
     def damaged(element, k2):
         k = np.maximum(np.sqrt(k2), 1e-9)
@@ -109,7 +109,7 @@ def test_the_table_is_gemmis():
 
 
 def test_simulated_atoms_have_the_same_frame():
-    """The simulator's volume of the same atoms, were each a point with its weight."""
+    """The simulator's volume of the same atoms as weighted points."""
     atoms = sim.random_globule(30, 9.0, np.random.default_rng(0))
     there = sim.potential_volume(atoms, SIDE, PIXEL_SIZE)
     here = jr.template_from_atoms(

@@ -1,4 +1,4 @@
-"""Slopes, steps from edge to edge, and strong objects."""
+"""Slopes, steps between opposite edges, and strong objects."""
 
 import numpy as np
 
@@ -15,7 +15,7 @@ def step_at_edges(image):
 
 
 def test_a_slope_goes_and_noise_stays():
-    """Noise has steps of its own, whose smooth part is taken, too, near the edges."""
+    """Noise also has steps, whose smooth part is removed near the edges."""
     plain, sloped = periodic_part(NOISE), periodic_part(with_slope(NOISE, 40.0))
     assert step_at_edges(with_slope(NOISE, 40.0)) > 1e3
     assert step_at_edges(sloped) < 3
@@ -27,7 +27,7 @@ def test_a_slope_goes_and_noise_stays():
 
 
 def test_the_part_that_goes_is_harmonic_inside():
-    """Moisan's definition: its discrete Laplacian is 0 but at the edges; the mean is 0."""
+    """Moisan's definition: discrete Laplacian 0 except at the edges, mean 0."""
     image = np.cumsum(NOISE.astype(np.float64), axis=1)
     part = periodic_part(image)
     assert abs(part.mean()) < 1e-9

@@ -1,4 +1,4 @@
-"""Cutting boxes, inside and outside of images."""
+"""Extraction of boxes, inside and outside images."""
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +32,7 @@ def test_boxes_of_the_peer():
 @given(st.integers(-40, 40), st.integers(-40, 40))
 @settings(max_examples=80, deadline=None, derandomize=True)
 def test_any_corner(top, left):
-    """Also where the box lies wholly outside, and beyond one reflection."""
+    """Also if the box is entirely outside, and beyond one reflection."""
     corner = jnp.asarray([top, left], jnp.int32)
     np.testing.assert_array_equal(
         reflected(jnp.asarray(IMAGE), corner, SHAPE),

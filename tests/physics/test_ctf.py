@@ -72,7 +72,7 @@ def test_against_the_peer_and_the_oracle(index):
 
 
 def test_the_astigmatism_has_a_sign():
-    """u < v is not u > v, unlike in the peer: the angle says where u lies."""
+    """u < v differs from u > v, unlike in Leopard-EM: the angle is the direction of u."""
     setting = SETTINGS[2]
     assert setting["u"] < setting["v"]
     assert np.abs(ours(setting) - PEER["ctf_2"]).max() > 0.1
@@ -184,7 +184,7 @@ def test_the_spread_bounds_the_ctf_s_phase_gradient(defocus, resolution):
 
 
 def test_the_spread_of_an_image_of_a_point():
-    """Nothing of a band-limited point's image lies beyond the bound, but its wave tails."""
+    """The image of a band-limited point is within the bound, except for wave tails."""
     side, resolution = 256, 4.0
     transfer_function = oracle.ctf_2d(
         (side, side), 1.5, 9000.0, 9000.0, 0.0, 300.0, 2.7, 0.07

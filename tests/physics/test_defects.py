@@ -1,4 +1,4 @@
-"""What is no image is found, nothing else is, and filling it leaves no step."""
+"""Defective pixels are found, no others, and filling them leaves no step."""
 
 import numpy as np
 import pytest
@@ -98,7 +98,7 @@ def test_each_kind_is_told_from_the_others():
 
 
 def test_single_pixels_are_far_from_their_surroundings_not_from_the_mean():
-    """A slope of 40 deviations hides a pixel 150 above it from any limit for all."""
+    """On a slope of 40 σ, no global limit finds a pixel 150 σ above it."""
     spoilt = with_slope(NOISE, 40.0)
     assert 150 < 20 * spoilt.std()
     spoilt[100, 10] += 150
@@ -131,7 +131,7 @@ def test_filling_does_not_look_at_what_it_fills():
 
 
 def test_filling_continues_what_is_around():
-    """A slope across a hole of 40 px, and a level beside a band."""
+    """A slope across a hole of 40 px, and a constant level beside a band."""
     y, x = np.indices(SHAPE).astype(np.float32)
     slope = 3 * y - 2 * x
     mask = np.zeros(SHAPE, bool)

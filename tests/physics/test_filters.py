@@ -1,4 +1,4 @@
-"""Filters against the peer's frozen numbers and the plain formulas."""
+"""Filters, compared with Leopard-EM's frozen numbers and the plain formulas."""
 
 from functools import partial
 
@@ -70,7 +70,7 @@ def curve_of(setting):
 
 
 def bandpass_arguments(setting):
-    """As the config hands them on: what is null has a value already."""
+    """As passed on by the configuration: null values are already replaced."""
     return dict(
         low=setting.get("low_freq_cutoff", 0.0),
         high=setting.get("high_freq_cutoff", 1.0),
@@ -169,7 +169,7 @@ def test_empty_and_powerless_bins_stay_zero():
 
 
 def test_an_image_without_noise_cannot_be_whitened():
-    """Its filter is not finite, so that the particle is found out, not silently scored."""
+    """Its filter is not finite, so that the particle is reported, not silently scored."""
     values = jitted_values(jnp.zeros((16, 9), jnp.complex64), (16, 16), Whitening())
     assert not np.any(np.isfinite(values[np.linspace(0, 0.7, len(values)) < 0.5]))
 
@@ -269,7 +269,7 @@ def test_unit_noise_without_a_bandpass(shape):
 @pytest.mark.parametrize("falloff", [0.0, 0.05])
 @pytest.mark.parametrize("shape", [(48, 40), (31, 45)])
 def test_unit_noise_with_a_bandpass(shape, falloff):
-    """Then the pixel variance is D/N: the share of coefficients in the band."""
+    """The pixel variance is then D/N: the fraction of coefficients in the band."""
     transform = single(rfft(coloured(shape)))
     filters = Filters(None, Bandpass(low=0.06, high=0.33, falloff=falloff))
     scaled = unit_noise(transform, shape, filters)

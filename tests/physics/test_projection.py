@@ -50,7 +50,7 @@ def test_normalisation_of_the_peer():
 
 
 def test_the_mean_enters_as_in_the_peer():
-    """With (n²/HW)² rather than n²/HW: only an image with a large mean tells them apart."""
+    """With (n²/HW)² instead of n²/HW; only a large mean distinguishes them."""
     image = np.full((4, 4), 3.0) + np.eye(4)
     box = (6, 10)
     mean = image.mean() * (16 / 60) ** 2

@@ -1,4 +1,4 @@
-"""Rotations against plain float64 formulas, the peer's matrices, and themselves."""
+"""Rotations, compared with float64 formulas, Leopard-EM's matrices, and themselves."""
 
 import jax
 import jax.numpy as jnp
@@ -123,7 +123,7 @@ def test_angles_match_the_oracle_away_from_the_poles():
 
 
 def rodrigues(vector_deg):
-    """Turn each basis vector v: a(a.v) + cos (v - a(a.v)) + sin (a x v)."""
+    """Rotate each basis vector v: a(a.v) + cos (v - a(a.v)) + sin (a x v)."""
     angle = np.linalg.norm(np.deg2rad(vector_deg))
     if angle == 0:
         return np.eye(3)

@@ -1,4 +1,4 @@
-"""Central slices against float64 sums, the exact projection, and the peer."""
+"""Central slices, compared with float64 sums, exact projections, and Leopard-EM."""
 
 import jax
 import jax.numpy as jnp
@@ -65,7 +65,7 @@ def test_the_transform_is_the_oracle_s():
 
 @pytest.mark.parametrize("index", range(len(POSES)))
 def test_trilinear_slices_of_the_peer(index):
-    """White noise, so that any coordinate that is off shows.
+    """White noise, for which any wrong coordinate matters.
 
     Quarter and half turns, the first 13 and 14 of the poses, put whole lines on ties
     (kx = 0) and on the faces of the stored cube; the rule there is the peer's too.
@@ -143,7 +143,7 @@ def test_padded_slices_are_nearly_exact_projections(index):
 
 @pytest.mark.parametrize("index", [0, 1, 4, 7, 8, 22])
 def test_padded_slices_on_the_lattice(index):
-    """Their worst place: nothing is interpolated there, hence wrongly compensated."""
+    """Their worst case: nothing is interpolated there, so the compensation is wrong."""
     exact = oracle.exact_projection_slice(SMOOTH, POSES[index])
     got = ours(slices.make_template(SMOOTH, "padded"), POSES[index])
     assert correlation(exact, got) > 0.9995
@@ -231,7 +231,7 @@ def test_the_centre_is_voxel_half_side():
 
 
 def test_a_rotated_slice_is_the_slice_of_a_rotated_point():
-    """The image shows R.T p: the rotation takes the image's frame into the volume's."""
+    """The image shows R.T p: the rotation maps the image frame to the volume frame."""
     volume = np.zeros((SIDE,) * 3, np.float32)
     volume[SIDE // 2, SIDE // 2, SIDE // 2 + 4] = 1.0  # p = (4, 0, 0)
     template = slices.make_template(volume, "padded")
@@ -243,7 +243,7 @@ def test_a_rotated_slice_is_the_slice_of_a_rotated_point():
 
 
 def test_friedel_mates_make_no_difference():
-    """A slice from behind (turned by 180 degrees about y) is the mirror image."""
+    """A slice rotated by 180 degrees about y is the mirror image."""
     template = slices.make_template(SMOOTH, "padded")
     front = oracle_projection(ours(template, POSES[15]))
     back = oracle_projection(ours(template, POSES[15] @ rotations.rotation_y(180.0)))
@@ -293,7 +293,7 @@ def test_a_constant_background_changes_no_padded_slice():
 
 @pytest.mark.parametrize("stored", [96, 192, 256, 384])
 def test_nothing_inside_the_cube_is_lost(stored, rng):
-    """Of ones, slices are 1 wherever they lie inside, also just beside whole positions."""
+    """Slices of ones are 1 everywhere inside, also just beside whole positions."""
     ones = jnp.ones((stored, stored, stored // 2 + 1), jnp.float32)
     template = Template(ones, jnp.zeros_like(ones), side=stored // 2)
     # At half the scale the corners are at 0.35 of the cube's side.

@@ -1,4 +1,4 @@
-"""Cubic interpolation and its derivatives, beside the plain formula, differentiated."""
+"""Cubic interpolation and its derivatives, compared with the plain formula."""
 
 import jax
 import jax.numpy as jnp

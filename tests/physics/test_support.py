@@ -1,4 +1,4 @@
-"""The part of a template that holds its signal, and that searching it is enough."""
+"""The trimmed template, and that searching it is sufficient."""
 
 from dataclasses import replace
 
@@ -15,7 +15,7 @@ SIDE, MARGIN, DEFOCUS = 96, 8, 8000.0
 
 
 def globule(share: float, b_angstrom2: float = 80.0) -> np.ndarray:
-    """A particle whose diameter is a share of the template's side."""
+    """A particle whose diameter is a fraction of the template's side."""
     atoms = sim.random_globule(400, share / 2 * SIDE, np.random.default_rng(3))
     return np.asarray(sim.potential_volume(atoms.blurred(b_angstrom2), SIDE, 1.0))
 
@@ -54,7 +54,7 @@ def test_what_holds_no_structure_stays_whole(value):
 
 @pytest.mark.slow
 def test_the_middle_has_the_whole_s_scores():
-    """At the same positions, though the middle's corner lies elsewhere."""
+    """At the same positions, although the corner of the trimmed template differs."""
     volume = globule(0.5)
     box, ny = (SIDE + MARGIN,) * 2, 256
     score = jr.ImageCTF.for_particles(

@@ -1,4 +1,4 @@
-"""The refining core is tested in small worlds, where compiling takes most of the time."""
+"""Refinement is tested on small problems, for which compilation takes most of the time."""
 
 import pytest
 

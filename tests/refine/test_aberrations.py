@@ -1,4 +1,4 @@
-"""Aberrated particles: all forms of a score agree, and find what was planted."""
+"""Particles with aberrations: all forms of a score agree, and find the true poses."""
 
 import functools
 from dataclasses import replace
@@ -129,7 +129,7 @@ def test_offsets_add_to_aberrations_that_are_there_and_that_are_not():
 
 @pytest.mark.slow
 def test_the_search_finds_aberrated_particles():
-    """The right one of all orientations, defoci and positions."""
+    """The right one of all orientations, defocus values and positions."""
     score = SCORES["image"]
     orientations = uniform_orientations(
         psi_coarse=6.0, psi_fine=3.0, theta_coarse=6.0, theta_fine=3.0

@@ -1,4 +1,4 @@
-"""Arguments that do not fit together are refused before any work, in words that help."""
+"""Mismatched arguments are refused before any work, with helpful messages."""
 
 from dataclasses import replace
 
@@ -156,7 +156,7 @@ WRONG = {
 
 @pytest.fixture
 def as_users_call_it():
-    """Without the run-time types of the tests, which would refuse some of it before."""
+    """Without the run-time type checks of the tests, which would refuse some of it."""
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
@@ -193,7 +193,7 @@ def test_a_defocus_that_is_no_number_is_left_to_the_status(particles):
 
 
 def test_the_position_has_no_slope_but_the_shift_has(particles, template):
-    """As the docstring says: boxes are cut at the position."""
+    """As documented: boxes are extracted at the position."""
 
     def total(position):
         at = replace(particles.alignment, position_px=position)
@@ -211,7 +211,7 @@ def test_the_position_has_no_slope_but_the_shift_has(particles, template):
 
 
 def test_at_best_keeps_the_sub_pixel_position(particles, template):
-    """Moved by (1.3, -0.6) px it scores what the shift scores from where it was."""
+    """Moved by (1.3, -0.6) px, it has the same score as with this shift."""
     one = particles[0]
     move = jnp.asarray([1.3, -0.6])
     found = jr.Refined(

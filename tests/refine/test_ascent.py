@@ -1,4 +1,4 @@
-"""The climb itself, on functions of which everything is known."""
+"""The optimisers, on functions with known optimum."""
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ def mixed(seed=0):
 
 
 def quadratic(at, curvature):
-    """12 at the top, falling by curvatures in UNITS."""
+    """12 at the maximum, with curvatures in UNITS."""
     away = (at - TOP) / UNITS
     return 12.0 - 0.5 * away @ jnp.asarray(curvature, jnp.float32) @ away
 
@@ -52,7 +52,7 @@ def in_units(curvature):
 
 
 def test_a_known_curvature_leads_there_at_once():
-    """In two steps and a look: the damping leaves a tenth of the way after the first."""
+    """In two steps and an evaluation: the damping leaves a tenth after the first."""
     curvature = mixed()
     start = float(quadratic(jnp.zeros(4), curvature))
     # Minus the curvature is taken as value times information.
@@ -64,7 +64,7 @@ def test_a_known_curvature_leads_there_at_once():
 
 @pytest.mark.parametrize("factor", [0.4, 2.5])
 def test_a_wrong_curvature_is_corrected(factor):
-    """Steps far too long or too short at first: secants put it right within ten."""
+    """Steps that are much too long or short at first: secants correct this within ten."""
     curvature = mixed(1)
     summit, _ = optimise(lambda x: quadratic(x, curvature), in_units(np.eye(4)) * factor)
     assert summit.converged and summit.evaluations <= 10
@@ -93,7 +93,7 @@ def test_what_nothing_depends_on_stays():
 
 @pytest.mark.parametrize("method", [ascent.gauss_newton, ascent.adam])
 def test_never_below_the_start(method):
-    """A function that falls wherever one goes, whatever its gradient says."""
+    """A function that decreases in all directions, despite its gradient."""
 
     def jagged(x):
         return 10.0 + jnp.sum(x / UNITS) - 1e3 * jnp.sum(jnp.abs(x))

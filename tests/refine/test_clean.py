@@ -1,4 +1,4 @@
-"""What artefacts cost in z, micrographs cleaned before they are filtered."""
+"""Loss of z due to artefacts in micrographs that are cleaned before filtering."""
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -29,7 +29,7 @@ def score(micrograph):
 
 
 def z_scores(image, *, cleaned=True, global_filtering=True):
-    """Of all particles at their true poses."""
+    """z of all particles at their true poses."""
     image = np.asarray(image, np.float32)
     more = {}
     if cleaned:
@@ -60,7 +60,7 @@ def away_from(changed):
 
 
 def lost(image, spoilt, **how):
-    """Share of the mean z that is lost, by particles away from what changed.
+    """Fraction of the mean z lost by particles away from the artefact.
 
     What changes nearly everything, a slope or carbon, concerns all. Noise on the carbon is
     information that is lost, and no cleaning brings it back.
@@ -103,7 +103,7 @@ def test_smeared_bands_cost_one_percent_at_most(mean):
 
 
 def test_bands_did_cost():
-    """The test above would see it."""
+    """The test above would detect it."""
     image = with_band(WORLD.image, "top", 4, 0.0)
     assert lost(WORLD.image, image, cleaned=False) > 0.1
 

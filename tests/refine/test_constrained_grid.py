@@ -41,7 +41,7 @@ def test_the_peer_s_offsets(number):
 
 
 def test_both_ends_are_searched():
-    """Where the peer leaves out the last psi and goes past the last theta."""
+    """Where Leopard-EM omits the last psi and exceeds the last theta."""
     theta, psi = (-4.0, 3.0, 2.0), (-6.0, 6.0, 3.0)
     euler, at_edge = offsets("uniform", theta=theta, psi=psi)
     assert set(euler[:, 1]) == {-4, -2, 0, 2} and set(euler[:, 2]) == {-6, -3, 0, 3, 6}

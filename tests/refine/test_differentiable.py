@@ -1,4 +1,4 @@
-"""The continuous score: the search's own at grid points, and its derivatives."""
+"""The continuous score: equal to the search's at grid points, and its derivatives."""
 
 import functools
 from dataclasses import fields, replace
@@ -44,7 +44,7 @@ def template(sampling="padded"):
 
 @functools.cache
 def particle(kind, offset_px=(0.0, 0.0), snr=20.0, seed=0):
-    """Planted `offset_px` off the box's middle, in white noise of variance 1."""
+    """Planted `offset_px` from the box's centre, in white noise of variance 1."""
     score = SCORES[kind]
     noise = np.random.default_rng(seed).standard_normal(score.padded_box)
     grid = 2 * max(SCORES["image"].padded_box)
@@ -125,7 +125,7 @@ def test_noise_has_variance_1_everywhere(kind):
 
 @KINDS
 def test_sub_pixel_shifts(kind):
-    """A particle between pixels is found where it is, and nothing of it is lost."""
+    """A particle between pixels is found at its place, without loss of signal."""
     place = (0.4, -0.3)
     between, smooth = particle(kind, place, snr=500.0), template("cubic")
     shifts = np.stack(np.meshgrid(np.arange(-2, 3), np.arange(-2, 3), indexing="ij"), -1)

@@ -1,4 +1,4 @@
-"""The envelope: found where it is known, and not by the poses' own noise."""
+"""The envelope: the true one is found, unbiased by the noise in fitted poses."""
 
 import functools
 from dataclasses import replace
@@ -45,7 +45,7 @@ def template():
 
 @functools.cache
 def particles(snr=16.0, seed=0):
-    """Their signal falls off by more than the table says."""
+    """Their signal decays faster than in the table."""
     rng = np.random.default_rng(seed)
     blurred = replace(IMAGING, b=TABLE_B + EXTRA_B)
     each = []
@@ -122,7 +122,7 @@ def test_the_extra_b_is_found_whatever_it_began_with():
 
 @pytest.mark.slow
 def test_without_folds_the_fit_confirms_what_it_began_with():
-    """What the folds are for: a pose that was fitted to a ring has fitted its noise."""
+    """The reason for folds: a pose that was fitted to a ring has fitted its noise."""
     rings = envelope.Rings()
     batch = particles(snr=8.0, seed=1)
     start = start_of(batch)
@@ -140,7 +140,7 @@ def test_without_folds_the_fit_confirms_what_it_began_with():
 
 @pytest.mark.slow
 def test_a_study_finds_it_from_afar():
-    """From poses that were fitted with twice the B, and simulated ones beside them."""
+    """From poses that were fitted with twice the B, and from simulated ones."""
     start = start_of(particles())
     study = EnvelopeStudy([(particles(), start)], template(), GRID, SCORE)
     assert study.count == COUNT
@@ -168,7 +168,7 @@ def test_noise_alone_has_no_strength():
 
 
 def test_simulated_particles_are_what_they_are_said_to_be():
-    """Without noise, and measured at their own poses, all of the strength is seen."""
+    """Without noise, and at the true poses, the full strength is measured."""
     batch = particles()
     start = start_of(batch)
     noisy, clean = envelope.simulated_like(

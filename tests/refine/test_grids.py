@@ -1,4 +1,4 @@
-"""Search grids against the plain grid, the peer's frozen ones, and what they are for."""
+"""Search grids, compared with a plain grid and Leopard-EM's frozen ones; and coverage."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -155,7 +155,7 @@ def random_offsets(n, tilt_max, psi_max, rng):
 
 
 def test_the_best_reachable_error():
-    """Why anyone would switch: true offsets within half a cell of the coarse search.
+    """Coverage of true offsets within half a cell of the coarse search.
 
     The peer's grid hardly turns about one of the tilt axes and is left with that axis's
     mean error of 0.5 degrees and more, however fine its steps.

@@ -1,4 +1,4 @@
-"""The joint fit, on particles that are a few numbers each: nothing is compiled."""
+"""The joint fit, on particles of a few numbers each, without compilation."""
 
 from types import SimpleNamespace
 
@@ -59,7 +59,7 @@ class Toy:
         self.seen = self.strength[:, None] * unit + noise
 
     def equations(self, particles, coordinates, *_):
-        """In the place of `equations`: of the rows that `particles` are."""
+        """Replaces `equations`, for the rows `particles`."""
         at, rows = np.asarray(coordinates, float), particles
         values = self.middle[rows] + np.einsum("nkp,np->nk", self.slopes[rows], at)
         length = np.linalg.norm(values, axis=1)
@@ -158,7 +158,7 @@ def test_standard_errors_are_true(monkeypatch):
 
 
 def test_what_no_image_tells_apart_is_not_reported(monkeypatch):
-    """Of two such values one is held where it began; the other is then determined."""
+    """Of two such values one is fixed at its start; the other is then determined."""
     names = ("beam_tilt", "amplitude_contrast", "phase_shift")
     toy = Toy(names, {}, same=[("amplitude_contrast", "phase_shift")])
     toy.expose(np.zeros((60, OWN_COUNT)), np.array([0.3, 0.0, 0.03, 0.0]))
@@ -181,7 +181,7 @@ def test_values_without_particles_that_say_anything_are_held(monkeypatch):
 
 
 def test_false_picks_do_not_bias(monkeypatch):
-    """30 % of noise, whose poses the table has, and with them the wrong beam tilt."""
+    """30 % noise, which agrees with the table's poses and its wrong beam tilt."""
     strength = np.where(np.arange(120) % 10 < 3, 0.0, 12.0)
     toy = Toy(("beam_tilt",), {}, count=120, strength=strength)
     toy.expose(np.zeros((120, OWN_COUNT)), np.array([0.5, -0.5]))

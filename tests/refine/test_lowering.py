@@ -1,4 +1,4 @@
-"""What a CPU can know of accelerators: search and polish can be lowered for them."""
+"""Tests of accelerators on a CPU: search and polish can be lowered for them."""
 
 import functools
 import re
@@ -66,7 +66,7 @@ def lowered(platform: str, program: str, side: int) -> str:
 
 
 def exported(function: Callable, *arguments: object, platform: str) -> str:
-    """Of a function of arrays and other things, for a platform that is not here."""
+    """The lowered program of a function, for a platform that is not available."""
     arrays, others = eqx.partition(
         arguments, lambda x: eqx.is_array(x) or isinstance(x, jax.ShapeDtypeStruct)
     )

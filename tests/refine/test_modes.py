@@ -1,4 +1,4 @@
-"""Several optima: found and covered where there are some, and not where there is one."""
+"""Several optima are found and included in errors; a single one stays single."""
 
 import functools
 from dataclasses import replace
@@ -24,7 +24,7 @@ TEETH, TURN_DEG = 12, 30.0
 
 
 def wheel(odd_one: float) -> sim.Atoms:
-    """Teeth around z, one of another weight, and something along z."""
+    """A gear around z with one different tooth, and a part along z."""
     angle = np.arange(TEETH) * 2 * np.pi / TEETH
     teeth = np.stack([16 * np.cos(angle), 16 * np.sin(angle), 0 * angle], axis=-1)
     hub = np.array([[0.0, 0.0, z] for z in (-8.0, -3.0, 4.0)])
@@ -60,7 +60,7 @@ def ordinary():
 
 @functools.cache
 def searched(atoms_of):
-    """Particles, turned by nearly half a tooth from where the search begins."""
+    """Particles, rotated by nearly half a tooth from the starting values."""
     rng = np.random.default_rng(5)
     clean = worlds.signal_in_padded_box(SCORE, atoms_of(), IMAGING, np.eye(3), 200)
     cuts = 14.0 * clean + rng.standard_normal((COUNT, *SCORE.padded_box))
@@ -71,7 +71,7 @@ def searched(atoms_of):
 
 
 def by_each_orientation(batch, template):
-    """What a search finds, without compiling one."""
+    """The result of a search, without compiling one."""
     turned = np.asarray(batch.alignment.rotation[0]) @ np.asarray(GRID.rotation)
     scores, places = [], []
     for rotation in turned:
@@ -141,7 +141,7 @@ def test_within_the_cell_nothing_else_is_looked_for():
 
 
 def two(share_of_z=0.0):
-    """An optimum, and the same again one tooth on; `share_of_z` better in z²/2."""
+    """An optimum, and another one tooth further; `share_of_z` better in z²/2."""
     one = modes._on_host(polished(ordinary, other_optima=False))
     correlation = np.sqrt(one.refined.correlation**2 + 2 * share_of_z)
     other = eqx.tree_at(

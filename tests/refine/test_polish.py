@@ -1,4 +1,4 @@
-"""The polish: truth found between grid points, limits, failures, devices, errors."""
+"""The polish: truth between grid points, limits, failures, devices, errors."""
 
 import functools
 from dataclasses import replace
@@ -45,7 +45,7 @@ def template():
 
 @functools.cache
 def clean(index):
-    """A cut without noise, its ideal SNR 1."""
+    """A padded box without noise, with an ideal SNR of 1."""
     return worlds.signal_in_padded_box(
         SCORE, ATOMS, replace_defocus(index), ROTATION[index], 200, tuple(PLACE[index])
     )
@@ -71,7 +71,7 @@ def particles(snr=16.0, noise=1.0, seed=0):
 
 
 def unsearched(batch):
-    """A search's result that is each particle's own start."""
+    """A result of a search that equals each particle's start."""
     z, correlation = jr.score_particles(batch, template(), SCORE)
     index = jnp.zeros((len(z), 5), jnp.int32)
     status = jnp.zeros(len(z), jnp.int32)
@@ -108,7 +108,7 @@ def assert_same(one, other, keep=slice(None)):
 
 @pytest.mark.slow
 def test_the_truth_is_found_between_the_grid_s_points():
-    """Without noise: pose, defocus and place to a small part of the grid's step."""
+    """Without noise: pose, defocus and position to a small fraction of the grid step."""
     batch = particles(noise=0.0)
     start = unsearched(batch)
     result = polished(batch, start)
@@ -135,7 +135,7 @@ def test_the_truth_is_found_between_the_grid_s_points():
 
 @pytest.mark.slow
 def test_the_length_on_the_cut_leads_to_the_score_s_own_optimum():
-    """The climb's shortcut, against the z-score itself as the objective."""
+    """The approximate norm of the polish, compared with the z-score as objective."""
 
     def itself(offsets, particle, template, score):
         return jr.z_score(offsets, particle, template, score)
@@ -332,7 +332,7 @@ def test_information_is_the_curvature():
 
 
 def test_errors_are_of_the_summit_s_own_curvature():
-    """Where there is a summit; at a saddle, or a flat place, of what is expected.
+    """At a maximum; at a saddle or a flat place, the expected information.
 
     As they are at a summit that is sharper than the signal's: noise has made it so.
     """
@@ -390,7 +390,7 @@ def test_noise_makes_errors_of_their_own():
 
 
 def test_astigmatism_has_two_plain_components():
-    """Also where there is none, and where v is the larger."""
+    """Also without astigmatism, and with v larger than u."""
     for u, v in ((5000.0, 5000.0), (5200.0, 4800.0), (4800.0, 5200.0)):
         start = eqx.tree_at(
             lambda a: a.defocus_angstrom,
@@ -418,7 +418,7 @@ def test_astigmatism_has_two_plain_components():
 
 
 class Weighted(Score):
-    """Somebody's own score: another one's, low frequencies counting half."""
+    """A custom score: another one with low frequencies at half weight."""
 
     inner: jr.ImageCTF
 
@@ -459,7 +459,7 @@ class Weighted(Score):
 
 @pytest.mark.slow
 def test_an_own_score_is_searched_and_polished():
-    """And offsets of zero at the grid's best, wherever that is, are the grid's score."""
+    """Offsets of zero at the best grid point give the grid's score, wherever it is."""
     score = Weighted(SCORE)
     batch = jax.tree.map(lambda leaf: leaf[:3], particles())
     moved = eqx.tree_at(

@@ -1,4 +1,4 @@
-"""Standard errors of a pose, and the score that it is worth in other data."""
+"""Standard errors of a pose, and its expected score in independent data."""
 
 import equinox as eqx
 import jax
@@ -90,7 +90,7 @@ def test_a_prior_takes_degrees_of_freedom():
 
 @eqx.filter_jit
 def z_at(particles, found):
-    """Of images at poses that were found in others."""
+    """Scores of images at poses that were found in others."""
 
     def one(both):
         particle, there = both

@@ -187,7 +187,7 @@ def test_statistic_maps_are_cut_at_the_box_s_corner():
 
 
 def test_outside_is_a_matter_of_place_and_not_of_values():
-    """Any deviation counts within the map; where none does, there is no score at all."""
+    """Within the map any standard deviation counts; if none does, there is no score."""
 
     def std_of(value):
         std_map = np.full(STD_MAP.shape, value, np.float32)
@@ -203,7 +203,7 @@ def test_outside_is_a_matter_of_place_and_not_of_values():
 
 
 def test_the_map_belongs_to_the_template_s_corner():
-    """The middle position of a box is the particle's own place in the map."""
+    """The central position of a box is the particle's position in the map."""
     particles = cut_at(CORNERS[:1], Filters(None))
     y, x = CORNERS[0]
     assert particles.corr_std[0][SCORE.margin] == STD_MAP[y, x]
@@ -216,7 +216,7 @@ def test_the_background_is_the_median_map():
 
 
 def test_noise_is_what_orientations_and_positions_have_together():
-    """Of noise: a part that all orientations share, and one that is each one's own."""
+    """For noise: a part that all orientations share, and a separate part of each."""
     shared = np.random.default_rng(4).normal(0.1, 0.6, MEAN_MAP.shape).astype(np.float32)
     shared[:2] = 40.0  # particles
     own = np.full_like(STD_MAP, 0.8)

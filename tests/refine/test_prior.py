@@ -56,7 +56,7 @@ def test_the_posterior_mean_weighs_both():
 
 @pytest.mark.slow
 def test_what_an_image_does_not_say_the_start_does():
-    """Noise alone: without a prior poses are lost, with it they stay where they were."""
+    """Noise alone: without a prior poses scatter, with it they stay at the start."""
     batch = polish_world.particles(snr=0.0, seed=5)
     start = polish_world.unsearched(batch)
     free = polish_world.polished(batch, start)

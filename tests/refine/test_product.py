@@ -1,4 +1,4 @@
-"""The matrix product that the search begins with: its columns, nodes and norms."""
+"""The matrix products of the search: columns, nodes and norms."""
 
 import functools
 
@@ -159,7 +159,7 @@ def test_interpolation_weights():
 # and again; and fewer orientations than coefficients.
 @pytest.mark.parametrize("steps", [(3.0, 1.0, 5.0, 1.0), (1.0, 1.0, 0.0, 1.0)])
 def test_fitted_norms(steps):
-    """Samples must not fall in step with the grid, whatever its counts."""
+    """Samples must not be periodic with the grid, whatever its size."""
     score, particle, template = setting("template")
     names = ("psi_coarse", "psi_fine", "theta_coarse", "theta_fine")
     grid = local_grid(uniform_orientations(**dict(zip(names, steps, strict=True))))
@@ -233,7 +233,7 @@ def test_an_axis_about_which_nothing_turns():
 
 @KINDS
 def test_interpolated_promises(kind):
-    """Few nodes for many orientations, to what trilinear slices are off by themselves."""
+    """Few nodes for many orientations, with an error like that of trilinear slices."""
     score, particle, template = setting(kind)
     orientations = uniform_orientations(
         psi_coarse=3.0, psi_fine=0.5, theta_coarse=5.0, theta_fine=1.0
@@ -306,7 +306,7 @@ def test_what_is_promised_is_nearly_so():
 
 @pytest.mark.slow
 def test_more_of_everything_than_a_block():
-    """Blocks are filled up; what fills them must not count."""
+    """Blocks are padded; the padding must not count."""
     score, particle, template = setting("template")
     grid = local_grid(
         uniform_orientations(psi_coarse=2.0, psi_fine=1.0, theta_coarse=3.0, theta_fine=1.0)

@@ -1,4 +1,4 @@
-"""Which reference a particle is of: probabilities that are right as often as they say."""
+"""Assignment of particles to references: calibrated probabilities."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def mixture(count, rho, shares, seed=0, free=0):
 
 @pytest.mark.parametrize("rho", [0.9, 0.97, 0.99])
 def test_probabilities_are_calibrated(rho):
-    """In each bin as many are right as is said, within 4 standard errors."""
+    """In each bin the predicted fraction is right, within 4 standard errors."""
     truth, signal = mixture(20_000, rho, (0.5, 0.5))
     found = decide(signal, np.zeros_like(signal), 0, np.full(2, 0.5))
     sure, right = found.probability.max(axis=1), found.best == truth
@@ -47,7 +47,7 @@ def test_only_what_differs_counts():
 
 
 def test_pose_and_strength_are_integrated_over():
-    """Against sums over both, for a score that falls off as s c exp(-s c J θ²/2) says."""
+    """Compared with sums over both, for a score that decays as s c exp(-s c J θ²/2)."""
     strengths = Strengths(9.0, 1.5)
     s = np.linspace(1, 22, 2001)
     theta = np.linspace(-4, 4, 2001)[:, None]

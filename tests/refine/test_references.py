@@ -71,7 +71,7 @@ def test_the_score_is_that_of_the_polish():
 
 
 def test_an_optimum_that_one_reference_missed_is_found_from_the_other_s():
-    """The second one's search went astray by 25°, and by two pixels."""
+    """The search with the second one is wrong by 25° and by two pixels."""
     particles = world.particles()
     turn = sim.matrix_from_euler(0.0, 25.0, 0.0).astype(np.float32)
     start = particles.alignment

@@ -35,7 +35,7 @@ TRACES = []
 
 
 class CountedTemplateCTF(TemplateCTF):
-    """Tells when it is traced, that is, compiled."""
+    """Records when it is traced, that is, compiled."""
 
     def prepare(self, particle, grid):
         TRACES.append(1)
@@ -78,7 +78,7 @@ def micrograph(gain=1.0, offset=0.0, roll=(0, 0)):
 
 
 def cut(score=SCORE, shift_px=(0, 0), defocus=0.0, seen=None, alignment=None):
-    """The batch; it starts `shift_px` off, and at the wrong orientation."""
+    """The batch; it starts `shift_px` away, and at the wrong orientation."""
     if alignment is None:
         alignment = WORLD.alignment(START, shift_px, defocus)
     n = len(alignment.rotation)
@@ -106,13 +106,13 @@ def refined(particles, **more):
 
 
 def assert_same(one, other, keep=slice(None)):
-    """Bit by bit, NaN being NaN."""
+    """Equal bit by bit, with NaN equal to NaN."""
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
         np.testing.assert_array_equal(np.asarray(a)[keep], np.asarray(b)[keep])
 
 
 def assert_same_best(one, other):
-    """But for the products: different ones were made, and other errors of them seen."""
+    """Except for approximation errors, since different products were computed."""
     # As far as interpolation between nodes is off in a world as small as this.
     np.testing.assert_allclose(one.orientation_z, other.orientation_z, rtol=0, atol=1.0)
     error = jnp.zeros(len(one.status))
@@ -213,7 +213,7 @@ def test_four_devices_need_not_talk():
 @pytest.mark.slow
 @pytest.mark.parametrize(("particles", "devices"), [(1, 2), (1, 3), (2, 4), (3, 4)])
 def test_fewer_particles_than_devices(particles, devices):
-    """Orientations are split: the same results, and devices speak once, at the end."""
+    """Orientations are split: equal results, and devices communicate once, at the end."""
     mesh = device_mesh(jax.devices()[:devices], particles)
     rows = mesh.shape["particles"]
     assert rows < devices
@@ -257,7 +257,7 @@ def test_ties_between_the_shares_go_to_the_lowest_index():
 
 
 def exhausted(most, error="RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes."):
-    """A device with room for so many orientations, and what it was asked."""
+    """A device with memory for so many orientations, and a record of requests."""
     asked = []
 
     def search(particles, template, grid, score, mesh, layout):
@@ -309,7 +309,7 @@ def test_a_batch_that_does_not_divide_is_filled_up():
 
 @pytest.mark.slow
 def test_several_at_once_on_a_device():
-    """As an accelerator searches them: the same bests, some of them padding."""
+    """Searched together as on an accelerator: the same results, with padding."""
     batch = some(cut(shift_px=(1, 2), defocus=200.0), slice(5))
     batch = eqx.tree_at(lambda p: p.valid, batch, jnp.arange(5) != 1)
     together = refined(batch, layout=dataclasses.replace(LAYOUT, particles=3))
@@ -370,7 +370,7 @@ BROKEN = {
 
 
 def broken(particles, kind):
-    """Particle 3 spoiled in one of many ways."""
+    """Particle 3, invalid in one of many ways."""
 
     def put(where, value):
         return eqx.tree_at(where, particles, where(particles).at[3].set(value))
@@ -440,7 +440,7 @@ def test_an_image_without_variance_is_not_refined():
 
 
 def test_positions_without_a_score_are_passed_over():
-    """A hole in a map: the best of the others is taken."""
+    """A hole in a map: the best of the other positions is used."""
     particles = cut(shift_px=(1, 2), defocus=200.0)
     std = particles.corr_std.at[:, 1, 1].set(jnp.nan)
     result = refined(eqx.tree_at(lambda p: p.corr_std, particles, std))
@@ -503,7 +503,7 @@ def test_gain_and_offset_of_the_image_do_not_matter():
 
 
 def test_whole_pixel_shifts_move_the_position_and_nothing_else():
-    """The micrograph is periodic: rolled, each particle is found that much further."""
+    """The micrograph is periodic: if rolled, particles are found shifted equally."""
     other = refined(cut(shift_px=(1, 2), defocus=200.0, seen=micrograph(roll=(1, -1))))
     moved = other.alignment.position_px - found().alignment.position_px
     np.testing.assert_array_equal(moved, np.tile([1, -1], (COUNT, 1)))
@@ -579,7 +579,7 @@ def test_scoring_is_refining_on_a_box_of_one_position():
 
 @KINDS
 def test_gradients(kind):
-    """Finite everywhere, on the lattice too; and right, where z bends slowly."""
+    """Finite everywhere, also on the lattice; and accurate where z is smooth."""
     score = SCORES[kind]
     particles = some(cut(score, alignment=WORLD.alignment()), slice(4))
     special = rotations.euler_matrix(90.0, 90.0, 0.0)

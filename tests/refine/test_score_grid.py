@@ -84,7 +84,7 @@ def test_the_posterior_of_a_particle(template, particles):
 
 
 def made_up(grid, *hills):
-    """Scores that fall off around some poses, (orientation offset in deg, best, width)."""
+    """Scores that decay around some poses, (orientation offset in deg, best, width)."""
     vector = np.asarray(jr.matrix_to_euler(np.asarray(grid.rotation, np.float64)))
     in_plane = np.mod(vector[:, 0] + vector[:, 2] + 180, 360) - 180
     tilt = vector[:, 1]
@@ -121,7 +121,7 @@ def test_modes_are_counted_on_grids_of_any_steps(psi_fine, theta_fine):
 
 
 def test_a_pseudo_symmetric_particle_has_two_modes():
-    """Two lobes: half a turn in the plane leaves all but a few atoms where they are."""
+    """Two lobes: an in-plane rotation by 180° leaves almost all atoms in place."""
     rng = np.random.default_rng(1)
     lobe = rng.normal(scale=2.0, size=(60, 3)) + np.array([9.0, 0.0, 0.0])
     odd = np.array([[0.0, 6.0, 0.0]] * 3)

@@ -1,4 +1,4 @@
-"""Both scores against their brute-force oracles, the peer, and known signals."""
+"""Both scores, compared with brute-force oracles, Leopard-EM, and known signals."""
 
 import equinox as eqx
 import jax
@@ -171,7 +171,7 @@ def test_the_norm_is_the_unwrapped_one(defocus):
 
 
 def test_the_grids_of_the_image_score():
-    """The cut holds the box and twice the CTF's spread at 4 Å, on fast sizes."""
+    """The padded box holds the box and twice the CTF's spread at 4 Å, at a fast size."""
     imaging = Imaging(defocus=(10000.0, 9000.0), pixel_size=1.0)
     score = imaging.image_ctf((40, 36), 32)
     # λΔk + Cs λ³ k³ at 1/4 Å = 49.2 + 3.2 px

@@ -1,4 +1,4 @@
-"""The exhaustive search against plain loops: the best, ties, what is scored again."""
+"""The exhaustive search, compared with plain loops: best, ties, exact scores."""
 
 import functools
 
@@ -86,7 +86,7 @@ ANYONE = one_particle(TemplateCTF((17, 19), 16), np.zeros((17, 19)), Imaging())
 
 @pytest.fixture(scope="module")
 def promised():
-    """The product's place is taken by what the table's score promises."""
+    """The product is replaced by the approximate scores of the table."""
     product = search._approximate_scores
 
     def approximate_z(score, particle, template, grid, prepared, *more):
@@ -136,7 +136,7 @@ def test_ties_go_to_the_lowest_index(promised, seed, levels):
 @given(seed=st.integers(0, 10_000), error=st.floats(0.01, 3.0))
 @hypothesis_settings(max_examples=100, deadline=None, derandomize=True)
 def test_the_best_is_exact_though_the_promise_is_not(promised, seed, error):
-    """Promises off by up to `error`, which the first 16 exact scores reveal."""
+    """Approximate scores wrong by up to `error`, which the first 16 exact scores reveal."""
     rng = np.random.default_rng(seed)
     table = rng.integers(0, 5, SHAPE) + rng.integers(0, 2) * rng.uniform(size=SHAPE)
     exact = table.max(axis=(0, 1, 3, 4))
@@ -148,7 +148,7 @@ def test_the_best_is_exact_though_the_promise_is_not(promised, seed, error):
 
 
 def test_the_norms_error_counts_from_the_start(promised):
-    """One bad norm among good promises: only the fit's own error tells of it."""
+    """One wrong norm: only the error of the fit reveals it."""
     table = np.zeros(SHAPE)
     table[0, 0, :16] = 9.0
     table[1, 1, 20, 1, 1] = 10.0
@@ -170,7 +170,7 @@ def test_how_far_off_the_products_were(promised):
 
 
 def test_products_that_fail_altogether(promised):
-    """Nothing is promised, and something is there: the error is infinite."""
+    """No approximate score is finite although a particle exists: the error is infinite."""
     table = np.zeros(SHAPE)
     table[1, 1, 3, 1, 1] = 5.0
     approximate_z = np.full(21, -np.inf)
@@ -181,7 +181,7 @@ def test_products_that_fail_altogether(promised):
 
 
 def test_two_equal_peaks(promised):
-    """A later orientation wins by an earlier pixel size or defocus, and by nothing else."""
+    """A later orientation wins only by an earlier pixel size or defocus."""
     for first, second in (
         ((0, 1, 20, 1, 3), (0, 2, 0, 0, 0)),
         ((0, 2, 20, 1, 3), (1, 0, 0, 0, 0)),
@@ -198,7 +198,7 @@ def test_two_equal_peaks(promised):
 
 
 def test_every_point_of_the_grid_can_win(promised):
-    """By turns each of the 1008 points holds the maximum; so none is left out."""
+    """Each of the 1008 points in turn holds the maximum, so none is omitted."""
     count = int(np.prod(SHAPE))
 
     @jax.jit
@@ -232,7 +232,7 @@ def test_orientations_that_are_scored_again(promised, levels, expected):
 
 
 def test_an_adaptive_search_scores_no_more_than_the_promising(promised):
-    """The last orientation is the best, and promised least: what thoroughness is for."""
+    """The last orientation is the best but has the lowest approximate score."""
     seen = []
     table = np.zeros(SHAPE, np.float32)
     table[1, 1, :, 1, 1] = [5.0] * 20 + [6.0]
@@ -350,7 +350,7 @@ def real():
 
 @functools.cache
 def plainly():
-    """What transforms alone find, sixteen orientations at a time."""
+    """The result with transforms only, sixteen orientations at a time."""
     template, particles = real()
 
     @jax.jit

@@ -1,4 +1,4 @@
-"""Which devices a run gets, and what it is told when they are not there."""
+"""Selection of devices, and the message if they do not exist."""
 
 from unittest import mock
 
@@ -12,7 +12,7 @@ from jaxrefine.refine import sharding
 
 
 def accelerator(number):
-    """Stands in for a GPU, also where types are checked."""
+    """A substitute for a GPU that passes type checks."""
     device = mock.Mock(spec=jax.Device)
     device.configure_mock(id=number, platform="gpu", device_kind="Imaginary X100")
     return device

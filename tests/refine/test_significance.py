@@ -1,4 +1,4 @@
-"""p-values of a local search: trials, limits that are known, and calibration on noise."""
+"""p-values of a local search: trials, known limits, and calibration on noise."""
 
 import numpy as np
 import pytest
@@ -56,7 +56,7 @@ def test_steps_beyond_the_correlation_are_independent_trials():
 
 
 def test_what_steps_see_is_the_bivariate_normal_s():
-    """Against numbers drawn: pairs of a correlation, one above u and the other below."""
+    """Compared with random pairs of given correlation, one above u and the other below."""
     rng = np.random.default_rng(0)
     step, u = 0.8, 1.5
     correlation = np.exp(-(step**2) / 2)

@@ -1,4 +1,4 @@
-"""The simulator against slow sums, and its conventions against geometry by hand."""
+"""The simulator, compared with slow sums, and its conventions with explicit geometry."""
 
 import numpy as np
 import pytest

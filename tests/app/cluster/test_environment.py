@@ -1,4 +1,4 @@
-"""What SLURM and MPI's launchers tell a process in its environment."""
+"""Environment variables of SLURM and MPI launchers."""
 
 import pytest
 
@@ -55,7 +55,7 @@ def test_several_machines_need_an_address():
 
 
 def test_srun_and_mpirun_at_once():
-    """srun sets MPI's variables as well; mpirun in a job of SLURM's sets its own."""
+    """srun also sets MPI's variables; mpirun within a SLURM job sets its own."""
     slurm = {**SLURM, "SLURM_STEP_TASKS_PER_NODE": "1(x3)", "SLURM_NODEID": "2"}
     assert detect({**slurm, "PMI_SIZE": "3", "PMI_RANK": "2"}).coordinator is None
     assert detect({**slurm, **OPEN_MPI}).count == 2

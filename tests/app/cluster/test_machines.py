@@ -1,4 +1,4 @@
-"""Several processes of one run: real ones, on this machine."""
+"""Several real processes of one run, on this machine."""
 
 import os
 import signal
@@ -105,7 +105,7 @@ def test_a_port_in_use():
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    """The data, and the table that one process makes of it."""
+    """The data, and the table from a run with one process."""
     folder = subprocess_runs.several_micrographs(tmp_path_factory.mktemp("machines"))
     (end,) = subprocess_runs.ends([subprocess_runs.start(folder, "--output", "alone.csv")])
     assert end[0] == 0, end
@@ -141,7 +141,7 @@ sys.exit(max(task.wait() for task in tasks))
     [("one_task_per_node.sh", "1(x2)"), ("one_task_per_gpu.sh", "2")],
 )
 def test_job_scripts(alone, tmp_path, script, tasks_per_node):
-    """The examples as they stand, up to srun: it sets what JAX itself finds the way by."""
+    """The examples unchanged up to srun, which sets the variables that JAX uses."""
     folder, expected = alone
     path = subprocess_runs.ROOT / "examples" / "slurm" / script
     subprocess.run(["bash", "-n", path], check=True)
@@ -188,7 +188,7 @@ def test_three_processes_write_what_one_writes(alone):
 
 @pytest.mark.slow
 def test_one_of_two_is_killed(alone):
-    """A loud end within the heartbeat's time; what is done stays; one process continues."""
+    """A message within the heartbeat time; results are kept; one process resumes."""
     folder, expected = alone
     output = folder / "killed.csv"
     two = subprocess_runs.start_many(folder, 2, "--output", "killed.csv", pause_s=0.7)
@@ -222,7 +222,7 @@ def test_errors_are_told_once(alone, tmp_path):
 
 @pytest.mark.slow
 def test_all_are_interrupted(alone):
-    """SIGTERM, as at the end of a job's time: saved, said once, continued by one."""
+    """SIGTERM, as at a job's time limit: saved, one message, resumed by one process."""
     folder, expected = alone
     output = folder / "term.csv"
     two = subprocess_runs.start_many(folder, 2, "--output", "term.csv", pause_s=1.0)
@@ -239,7 +239,7 @@ def test_all_are_interrupted(alone):
 
 
 def test_who_never_meets_is_told(tmp_path):
-    """Process 1 without a process 0: an error in words, and no stack of JAX's."""
+    """Process 1 without process 0: an error message without a stack trace of JAX."""
     program = (
         "import sys; from jaxrefine.app.cluster import process_group; "
         "from jaxrefine.app.cli import main; process_group.MEETING_TIMEOUT_S = 2; "

@@ -1,4 +1,4 @@
-"""The configuration: what is accepted, and what it then holds."""
+"""Valid configurations, and the values that they contain."""
 
 import copy
 import dataclasses
@@ -106,7 +106,7 @@ def test_document_describes_every_key_and_its_default():
 
 
 def test_leopard_em_13_files_load(tmp_path):
-    """As 1.3 dumps them, in YAML and JSON, with a table or a particle stack."""
+    """As written by Leopard-EM 1.3, in YAML and JSON, with a table or a particle stack."""
     data = with_values(
         {
             "particle_stack.leopard_em_version": "1.3.0",

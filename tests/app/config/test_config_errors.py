@@ -1,4 +1,4 @@
-"""The configuration: what is refused, and with which words."""
+"""Invalid configurations, and their messages."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Configuration files: errors of the file itself, and any file or data at all."""
+"""Configuration files: errors of the file itself, and arbitrary files and data."""
 
 from pathlib import Path
 
@@ -148,7 +148,7 @@ TREES = st.recursive(
 
 @st.composite
 def configs(draw):
-    """Real key paths with arbitrary values: deeper into the tree than chance leads."""
+    """Existing key paths with arbitrary values, to reach deep levels of the tree."""
     paths = draw(st.lists(st.sampled_from(sorted(leaves(Config))), max_size=8, unique=True))
     return with_values({path: draw(TREES) for path in paths})
 

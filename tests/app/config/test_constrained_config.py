@@ -68,7 +68,7 @@ def errors(**changes):
 
 
 def test_leopard_em_s_file_loads_unchanged(tmp_path):
-    """Its example names the defocus search as its own program does not."""
+    """Its example names the defocus search differently from its program."""
     path = tmp_path / "constrained.yaml"
     for text in (LEOPARD_EM, LEOPARD_EM.replace("_search_config", "_refinement_config")):
         path.write_text(text)
@@ -93,7 +93,7 @@ def test_particle_stacks_are_known():
 
 
 def test_the_shipped_file_has_every_key():
-    """And our own at their defaults."""
+    """With our own keys at their defaults."""
     for kind, data in (
         (ConstrainedConfig, SHIPPED),
         (ConstrainedOrientationConfig, SHIPPED["orientation_refinement_config"]),

@@ -1,4 +1,4 @@
-"""What a run says while it works: few lines, JSON for programs, and all into a file."""
+"""Messages during a run: few lines, JSON for programs, and everything in a log file."""
 
 import io
 import itertools
@@ -21,7 +21,7 @@ log = logging.getLogger("jaxrefine")
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Time goes on by this much whenever somebody looks."""
+    """A clock that advances by this step at every reading."""
 
     def every(seconds):
         times = itertools.count(0.0, seconds)
@@ -32,7 +32,7 @@ def clock(monkeypatch):
 
 @pytest.mark.parametrize("seconds", [0.01, 1.0, 100.0])
 def test_a_long_run_says_little(clock, capsys, seconds):
-    """10,000 particles, one after the other, however long each takes."""
+    """10,000 particles, one after the other, each with the given duration."""
     clock(seconds)
     set_up_logging(quiet=False)
     with Progress(10_000, 118_327) as shown:
@@ -56,7 +56,7 @@ def test_quiet_is_quiet(clock, capsys):
 
 
 def test_progress_as_json(clock, capsys):
-    """Every line is an object, messages too; at most one of a second."""
+    """Every line is a JSON object, including messages; at most one per second."""
     clock(0.6)
     set_up_logging(quiet=False, json_lines=True)
     log.warning("beware of %s", "this")
@@ -84,7 +84,7 @@ def test_progress_as_json(clock, capsys):
 
 
 def test_the_log_file_has_everything(tmp_path, capsys):
-    """Though the terminal is kept quiet; with times, and runs one after the other."""
+    """Even with a quiet terminal; with times, and several runs in one file."""
     path = tmp_path / "run.log"
     for _ in range(2):
         set_up_logging(quiet=True, log_file=path)
@@ -148,14 +148,14 @@ def test_a_log_is_appended_to_nothing_but_a_log(tmp_path, capsys):
 
 
 def test_without_an_error_stream(monkeypatch):
-    """As where it is closed."""
+    """As if it were closed."""
     monkeypatch.setattr("sys.stderr", None)
     with Progress(2, 7) as shown:
         shown.update(2, "m.mrc")
 
 
 def test_warnings_of_one_kind_do_not_fill_the_screen(tmp_path, capsys):
-    """As when each of many micrographs has a dead pixel; the log file has them all."""
+    """For example dead pixels in many micrographs; the log file contains all of them."""
     path = tmp_path / "run.log"
     set_up_logging(quiet=False, log_file=path)
     for number in range(400):
@@ -170,7 +170,7 @@ def test_warnings_of_one_kind_do_not_fill_the_screen(tmp_path, capsys):
 
 
 def test_a_notebook_shows_the_bar(monkeypatch):
-    """Its stream is no terminal, but shows what is written over itself."""
+    """Its stream is not a terminal, but shows overwritten lines correctly."""
     notebook = type("OutStream", (io.StringIO,), {"__module__": "ipykernel.iostream"})()
     for stream, bar in ((notebook, True), (io.StringIO(), False)):
         monkeypatch.setattr("sys.stderr", stream)

@@ -1,4 +1,4 @@
-"""The self-test: it passes here, and says which check an error of the device fails."""
+"""The self-test: it passes here, and names the check that fails on a faulty device."""
 
 import contextlib
 import io
@@ -18,7 +18,7 @@ CPU = ["selftest", "--device", "cpu"]
 
 @pytest.fixture(scope="module")
 def passed(compiled_in_less_time):
-    """One run: its exit code, what it printed, its world and the plain search's scores."""
+    """One run: exit code, output, problem, and the scores of the plain search."""
     kept, printed = [], io.StringIO()
     plain_scores = selftest._plain_scores
 
@@ -75,7 +75,7 @@ def test_an_absent_device(capsys):
 
 
 def test_slices_and_ctfs_that_are_off(monkeypatch):
-    """By a ten-thousandth, as a reduced precision would have them."""
+    """Wrong by 1e-4, as with reduced precision."""
     atoms = selftest.problem.some_atoms()
     monkeypatch.setattr(
         selftest,

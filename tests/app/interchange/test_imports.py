@@ -1,4 +1,4 @@
-"""Files as other programs write them, each against one known particle."""
+"""Files of other programs, each compared with one known particle."""
 
 import json
 import re
@@ -108,7 +108,7 @@ KINDS = {
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A micrograph with maps, and a table that names them; where the program is started."""
+    """A micrograph with maps, and a table that names them, in the current directory."""
     monkeypatch.chdir(tmp_path)
     write_image("image.mrc", np.zeros(SHAPE))
     valid = [side - TEMPLATE + 1 for side in SHAPE]
@@ -119,7 +119,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def imported(folder, name, *words):
-    """What is made of a file, as text: with maps, a table that can be refined."""
+    """The converted file as text; with maps, it is a table that can be refined."""
     words = ["--output", "out.csv", "--template-size", str(TEMPLATE), *words]
     assert main(["import", name, *words, "--overwrite"]) == 0
     if "--maps-from" in words:
@@ -128,7 +128,7 @@ def imported(folder, name, *words):
 
 
 def check_particle(table):
-    """Within what the formats round: nothing is said of the defocus of the micrograph."""
+    """Up to the rounding of the formats, which lack the defocus of the micrograph."""
     numbers = {
         "pos_x": CENTRE[0] - TEMPLATE // 2,
         "pos_y": CENTRE[1] - TEMPLATE // 2,
@@ -268,7 +268,7 @@ def test_phase_shifts_that_contradict_their_origin(folder, capsys):
 
 
 def records(mirrored=False, **more):
-    """A `.cs` file's particle; its box is binned to 6 Å."""
+    """A particle in a `.cs` file, with a box binned to 6 Å."""
     rotation = scipy.spatial.transform.Rotation.from_euler("ZYZ", EULER, degrees=True)
     y, shift_y, angle = 143.0, -7.5, 25.0
     if mirrored:  # an image turned top to bottom shows the volume turned about x
@@ -370,7 +370,7 @@ ABERRATIONS = {
 
 
 def refined(table, path):
-    """The table, as if it had been refined to what it started from."""
+    """The table, as if refinement had not changed the starting values."""
     raw = table.copy()
     for name in ("pos_x", "pos_y", "phi", "theta", "psi", "relative_defocus"):
         raw[f"refined_{name}"] = raw[name]

@@ -36,7 +36,7 @@ CENTRES = ((48.3, 61.75), (90.6, 118.2), (140.45, 60.1))  # y, x
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """A micrograph almost without noise, its refined table, and the volume."""
+    """A micrograph with little noise, its refined table, and the volume."""
     folder = tmp_path_factory.mktemp("hand_over")
     rng = np.random.default_rng(5)
     atoms = sim.random_globule(300, 0.42 * SIDE * PIXEL, rng).blurred(150.0)
@@ -65,7 +65,7 @@ def world(tmp_path_factory):
 
 
 def refined_row(particle, number):
-    """Where a perfect refinement would have put a particle; the match was elsewhere."""
+    """The exact values of a particle, with different ones from the match."""
     y, x = particle.centre_px
     whole = {"x": round(x), "y": round(y)}
     phi, theta, psi = sim.euler_from_matrix(particle.rotation)
@@ -120,7 +120,7 @@ def projected(volume, to_volume):
 
 
 def relion_matrix(rot, tilt, psi):
-    """RELION's Euler_angles2matrix: takes the reference's frame into the image's."""
+    """RELION's Euler_angles2matrix: maps the reference frame to the image frame."""
     a, b, g = np.deg2rad([rot, tilt, psi])
     ca, cb, cg, sa, sb, sg = *np.cos([a, b, g]), *np.sin([a, b, g])
     return np.array(
@@ -166,7 +166,7 @@ def cistem_ctf(row):
 
 
 def seen(projection, ctf, move_px):
-    """A projection through the microscope, moved by (x, y)."""
+    """A projection with CTF, shifted by (x, y)."""
     kx, ky, _, _ = frequencies()
     move = np.exp(-2j * np.pi * (kx * move_px[0] + ky * move_px[1]))
     return np.fft.irfft2(np.fft.rfft2(projection) * ctf * move, s=projection.shape)
@@ -186,7 +186,7 @@ def correlation(one, other):
 
 
 def relion_image(volume, row, optics, **changed):
-    """What RELION expects a box to look like: origins move the image to the centre."""
+    """The box that RELION expects: origins move the image to the centre."""
     value = row | changed
     a = value.get("matrix")
     if a is None:
@@ -238,7 +238,7 @@ def test_relion_sees_the_particles_and_sees_no_other_convention(world, written):
 
 
 def cistem_image(volume, row, sign=1.0, transposed=False):
-    """Dark matter; the shift leads from the box's centre to the particle."""
+    """Particles are dark; the shift is from the box's centre to the particle."""
     z = scipy.spatial.transform.Rotation.from_euler
     angles = [row[f"cisTEMAngle{name}"] for name in ("Phi", "Theta", "Psi")]
     matrix = z("ZYZ", angles, degrees=True).as_matrix()
@@ -336,7 +336,7 @@ def test_imported_particles_can_be_refined(world, written, tmp_path):
 
 
 def test_an_import_says_what_the_maps_hold(tmp_path, capsys):
-    """The match's z-scores, which tell, are not in the new table."""
+    """The new table lacks the match's z-scores, which would determine it."""
     table = REFERENCE.parent / "peer" / "refined_by_jaxrefine.csv"
     export(table, "relion", tmp_path / "x.star")
     words = ["import", str(tmp_path / "x.star"), "--output", str(tmp_path / "x.csv")]
@@ -470,7 +470,7 @@ def test_the_missing_package_is_named(monkeypatch, capsys):
 
 @pytest.mark.parametrize("program", ["relion", "cistem"])
 def test_names_may_begin_as_blocks_do(world, tmp_path, program):
-    """They would be taken for blocks, and the particles would be lost."""
+    """They would be read as blocks, and the particles would be lost."""
     star = tmp_path / "x.star"
     export(invalid(world, tmp_path, micrograph_path="data_1.mrc"), program, star)
     assert read_star(star).micrograph == ["./data_1.mrc"]
@@ -494,7 +494,7 @@ def test_an_export_replaces_nothing_but_a_file(world, tmp_path, capsys, odd):
 
 
 def test_images_are_not_overwritten(world, written, tmp_path, capsys):
-    """Those that a table or a STAR file names, whatever is asked for."""
+    """Files that a table or a STAR file names, with any option."""
     folder, _ = world
     image = folder / "image.mrc"
     before = image.read_bytes()

@@ -1,4 +1,4 @@
-"""Tables put together, and what a second refinement of the same particles changed."""
+"""Joining of tables, and changes by a second refinement of the same particles."""
 
 import numpy as np
 import pytest

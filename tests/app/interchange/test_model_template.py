@@ -1,4 +1,4 @@
-"""The command that makes a template of an atomic model."""
+"""The command that makes a template from an atomic model."""
 
 import gzip
 

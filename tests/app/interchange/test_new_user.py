@@ -1,4 +1,4 @@
-"""From a STAR file, micrographs with borders and a template: the whole way."""
+"""From a STAR file, micrographs with borders and a template to a refined table."""
 
 import re
 import shutil
@@ -25,7 +25,7 @@ BORDER_PX = 8
 
 
 def lay_out(demo, folder):
-    """No match's table, no maps; zero borders; the template's contrast the other way."""
+    """No match table, no maps, zero borders, and a template of inverted contrast."""
     (folder / "MotionCorr").mkdir(parents=True)
     match = pd.read_csv(demo / "match_results.csv")
     for name in match.micrograph_path.unique():
@@ -64,7 +64,7 @@ def lay_out(demo, folder):
 
 
 def search_coarsely(path):
-    """Both searches meet only each other: with few orientations they do so sooner."""
+    """The two searches are only compared with each other, so few orientations suffice."""
     text = path.read_text()
     for name, step in (("psi_step_fine", 0.5), ("theta_step_fine", 1.25)):
         text = re.sub(rf"{name}: [\d.]+", f"{name}: {step}", text)

@@ -1,4 +1,4 @@
-"""Selecting particles of a table: conditions, presets, counts, and cells as they were."""
+"""Selection of particles: conditions, presets, counts, and unchanged cells."""
 
 import csv
 
@@ -25,7 +25,7 @@ REFINED = {
 
 @pytest.fixture
 def table(tmp_path):
-    """Five particles: a good one, one at the edge, one that moved, a copy, one without."""
+    """Five particles: good, at the edge, moved, duplicate, and not refined."""
     return read(
         tmp_path,
         REFINED,

@@ -1,4 +1,4 @@
-"""The report's page in headless Chromium: clicked, brushed, filtered, exported, read."""
+"""The report in headless Chromium: clicking, selecting, filtering, exporting."""
 
 import shutil
 
@@ -94,7 +94,7 @@ def text_of(tab, selector):
 
 
 def settle(tab):
-    """Until what was asked for is painted."""
+    """Wait until the requested plot is painted."""
     tab.evaluate(
         "() => new Promise((then) => requestAnimationFrame(() => requestAnimationFrame("
         "() => setTimeout(then, 30))))"
@@ -102,7 +102,7 @@ def settle(tab):
 
 
 def place_in(tab, plot, x, y):
-    """Where a plot shows a point of its data, in pixels of the window."""
+    """Window coordinates in pixels of a data point in a plot."""
     tab.locator(f"#plot-{plot}").scroll_into_view_if_needed()
     return tab.evaluate(
         """([id, x, y]) => {
@@ -130,7 +130,7 @@ def drag(tab, plot, start, end):
 
 
 def orange_in(tab, plot):
-    """How many pixels of a plot are of the colour of what is selected."""
+    """Number of pixels of a plot in the colour of selected particles."""
     return tab.evaluate(
         """(id) => {
           const host = document.getElementById(`plot-${id}`);
@@ -236,7 +236,7 @@ def test_page_is_worked_in(tab, tmp_path):
 
 
 def test_scripts_other_than_the_page_s_own_do_not_run(browser, page_file, tmp_path):
-    """The policy names the two scripts by their content: one that is put in is refused."""
+    """The policy allows the two scripts by their hashes; an injected one is refused."""
     source = page_file.read_text(encoding="utf-8")
     planted = "<script>document.title = 'taken'</script></body>"
     (tmp_path / "planted.html").write_text(source.replace("</body>", planted))

@@ -1,4 +1,4 @@
-"""The report of a run that goes on: what is done, seldom enough, never in the way."""
+"""The report during a run: finished particles, limited time, and no disturbance."""
 
 from types import SimpleNamespace
 
@@ -17,7 +17,7 @@ from tests.reference import reference_set
 
 
 class Clock:
-    """Time, which goes on when told."""
+    """A clock that the test advances."""
 
     def __init__(self):
         self.now = 1000.0

@@ -1,4 +1,4 @@
-"""What the page's script reads: the table's numbers, packed, and words that stay words."""
+"""Data for the page's script: packed numbers, and texts that stay texts."""
 
 import base64
 import hashlib
@@ -60,7 +60,7 @@ def test_policy_allows_the_page_s_own_scripts_alone(tmp_path):
 
 
 def test_words_of_a_table_are_words_in_the_data(tmp_path):
-    """They cannot end the element that holds them, and come out as they were."""
+    """They cannot end the element that contains them, and are read back unchanged."""
     trap = "</script><!--<script>alert(1)</script>&amp;.mrc"
     index = "</ScRiPt>" + "x" * 60
     names = {"micrograph_path": trap, "particle_index": index}
@@ -113,7 +113,7 @@ def test_a_hundred_thousand_particles_make_a_page_below_15_mb(tmp_path, rng):
 
 
 def test_another_refinement_is_compared_particle_by_particle(tmp_path):
-    """By the index, whatever the order; what only one has counts for nothing."""
+    """By the index, in any order; particles in only one table are ignored."""
     first = POLISHED | {"particle_index": "1"}
     moved = first | {"refined_scaled_mip": "9.5", "refined_psi": "28.0"}
     moved |= {"refined_pos_x": "24", "refined_pos_y": "12", "refined_shift_x": "0.25"}
@@ -165,7 +165,7 @@ def test_particles_are_chosen_by_score_or_by_index(tmp_path):
 
 
 def test_particles_are_found_by_a_saved_selection(tmp_path):
-    """Where an index occurs twice, together with the micrograph, as the page saves it."""
+    """If an index occurs twice, together with the micrograph, as saved by the page."""
     other = REFINED | {"micrograph_path": "other.mrc"}
     data = loaded(tmp_path / "r.csv", REFINED, other, REFINED | {"particle_index": "8"})
     some = tmp_path / "some.csv"

@@ -1,4 +1,4 @@
-"""The report: one page that needs no other file, of every kind of refined table."""
+"""The report: one self-contained page, for every kind of refined table."""
 
 import base64
 import json
@@ -57,7 +57,7 @@ FAILED |= {"refined_status": "box_outside"}
 
 
 class Page(HTMLParser):
-    """What a browser would find: pictures, links to other files, words, and its data."""
+    """The content for a browser: pictures, links to other files, text, and data."""
 
     def __init__(self, path):
         super().__init__()
@@ -232,7 +232,7 @@ def test_ten_thousand_particles_make_no_larger_page(tmp_path, rng):
 
 
 def test_words_of_files_are_words_in_the_page(tmp_path):
-    """Nothing that a table or a configuration holds is taken for HTML or mathematics."""
+    """No text from a table or a configuration is interpreted as HTML or mathematics."""
     trap = {
         "micrograph_path": "<img src=x onerror=alert(1)>.mrc",
         "particle_index": r"$\frac{1}</td>",
@@ -256,7 +256,7 @@ def test_an_older_report_is_replaced(tmp_path):
 
 @pytest.mark.slow
 def test_landscape_is_that_of_the_search(tmp_path):
-    """Through a kept table's best: its scores at zero, and nothing much better around."""
+    """Around the values of a stored table: its scores at zero, none much better nearby."""
     folder = reference_set("basic", tmp_path)
     kept = ROOT / "tests/data/peer/refined_by_jaxrefine.csv"
     shutil.copy(kept, folder / "kept.csv")
@@ -289,7 +289,7 @@ def test_landscape_needs_the_configuration(tmp_path):
 
 
 def test_each_step_of_a_grid_has_a_bin():
-    """40 Å steps: other bins would hold now one step, now two; none for other values."""
+    """Steps of 40 Å: other bins would hold one or two steps; no step for other values."""
     steps = np.repeat(np.arange(-5, 6) * 40.0, 3)
     edges = np.array(_bins(steps))
     np.testing.assert_allclose(np.diff(edges), 40.0)
@@ -332,7 +332,7 @@ def test_odd_options_are_refused(option, capsys):
 
 
 def test_a_run_can_end_with_its_report(tmp_path, capsys, monkeypatch):
-    """The search itself is another test's: here it has just written its table."""
+    """Another test covers the search; here it has just written its table."""
     folder = reference_set("basic", tmp_path)
     table = save(folder / "match_results_refined.csv", REFINED | FAILED)
     nan = float("nan")

@@ -1,4 +1,4 @@
-"""Conventions confused on purpose, in a data set that is sound."""
+"""Deliberate confusions of conventions in a valid data set."""
 
 import dataclasses
 import shutil
@@ -78,7 +78,7 @@ def _angles(change: Callable[..., tuple]):
 
 
 def _other_template(folder: Path, config: Config, table: Table) -> Config:
-    """The same voxels, in another order: as much power, and another structure."""
+    """The same voxels in another order: equal power, but another structure."""
     volume, voxel_size = read_volume(folder / config.template_volume_path)
     middle = volume.shape[0] // 2
     blocks = [volume[:middle], volume[middle:]]
@@ -93,7 +93,7 @@ def _nameless_template(folder: Path, config: Config, table: Table) -> Config:
 
 
 def _volume(change: Callable[[np.ndarray], np.ndarray]):
-    """Another volume than that of the match, which is gone."""
+    """Another volume than that of the match, which was deleted."""
 
     def spoil(folder: Path, config: Config, table: Table) -> Config:
         volume, voxel_size = read_volume(folder / config.template_volume_path)
@@ -107,7 +107,7 @@ def _volume(change: Callable[[np.ndarray], np.ndarray]):
 
 
 def _swap(*columns: str):
-    """What rows of one micrograph say, said by those of the other."""
+    """The values of rows of one micrograph in rows of the other."""
 
     def spoil(folder: Path, config: Config, table: Table) -> None:
         for name in columns:
@@ -158,7 +158,7 @@ OF_TWO_MICROGRAPHS = {
 
 
 def plant(planted: Planted, sound: Path, config_name: str, folder: Path) -> Config:
-    """A copy of a data set, spoiled, and how to refine it."""
+    """A copy of a data set with a planted confusion, and its configuration."""
     shutil.copytree(sound, folder)
     for path in folder.iterdir():
         path.chmod(0o644)

@@ -10,7 +10,7 @@ from jaxrefine.data import Alignment, Refined
 
 
 def refined(*pairs):
-    """Of (z-score, promise error), as a batch comes from the devices."""
+    """A batch with these (z-score, approximation error) pairs."""
     z, error = jnp.asarray(pairs, jnp.float32).T
     n = len(z)
     alignment = Alignment(*(jnp.zeros((n, *s)) for s in ((3, 3), (2,), (2,), (), ())))
@@ -21,7 +21,7 @@ def refined(*pairs):
 
 @pytest.fixture
 def warned(caplog):
-    """What was said at the warning level, so far."""
+    """The warnings so far."""
     with caplog.at_level("WARNING", "jaxrefine"):
         yield lambda: [record.getMessage() for record in caplog.records]
 

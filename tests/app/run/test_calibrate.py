@@ -1,4 +1,4 @@
-"""A calibration from files to files: the shipped example, and what can be wrong."""
+"""A calibration from files to files: the shipped example, and invalid input."""
 
 import json
 import runpy
@@ -34,7 +34,7 @@ def example(tmp_path_factory):
 
 @pytest.mark.slow
 def test_what_the_microscope_did_is_found(example):
-    """Each within three standard errors, and z rises also where nothing was fitted."""
+    """Each value within three standard errors; z also rises for held-out micrographs."""
     folder, names = example
     assert (folder / "calibrate.png").read_bytes().startswith(b"\x89PNG\r\n")
     found = yaml.safe_load((folder / "picks_calibration.yaml").read_text())
@@ -66,7 +66,7 @@ def test_what_the_microscope_did_is_found(example):
 
 @pytest.mark.slow
 def test_the_table_can_be_refined_again(example):
-    """It has the fitted values where a refinement reads them, and their scores."""
+    """It has the fitted values in the columns that a refinement reads, and their scores."""
     folder, _ = example
     found = yaml.safe_load((folder / "picks_calibration.yaml").read_text())
     values = {
@@ -156,7 +156,7 @@ def test_errors(changed, change, said):
 
 @pytest.mark.slow
 def test_groups(changed):
-    """A parameter for each value of a column, and the plane's places."""
+    """One parameter per value of a column, and the positions for the plane."""
     columns = {"optics_group": ["b"] * 20 + ["a"] * 12, "refined_shift_x": 0.25}
     inputs = load_calibration(
         changed(

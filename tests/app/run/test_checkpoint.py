@@ -1,4 +1,4 @@
-"""Runs that are interrupted and continued, and results on disk that do not fit."""
+"""Runs that are interrupted and resumed, and checkpoints that do not match."""
 
 import errno
 import re
@@ -30,7 +30,7 @@ PER_MICROGRAPH = 5
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """The data, and the table that an undisturbed run makes of it."""
+    """The data, and the table from an undisturbed run."""
     folder = subprocess_runs.several_micrographs(
         tmp_path_factory.mktemp("parts"), copies=1, particles=PER_MICROGRAPH
     )
@@ -41,7 +41,7 @@ def made(tmp_path_factory):
 
 @pytest.fixture
 def data(made, monkeypatch):
-    """The same, to be disturbed: everything is put back."""
+    """The same for a test that disturbs the run; everything is restored."""
     folder, expected = made
     config = (folder / "refine.yaml").read_bytes()
     table = (folder / "match_results.csv").read_bytes()
@@ -58,7 +58,7 @@ def refine(*options):
 
 
 def interrupt_after(monkeypatch, batches):
-    """Run until so many batches are done, as if Ctrl-C came then; the run's last words."""
+    """Run for a number of batches, then as after Ctrl-C; returns the last message."""
     stop, count, store = Stop(), 0, Results.store
 
     def counting(self, *arguments):
@@ -83,7 +83,7 @@ def interrupt_after(monkeypatch, batches):
 
 @pytest.mark.parametrize("batches", [1, 2, 3])
 def test_a_continued_run_writes_the_same_bytes(data, monkeypatch, capsys, batches):
-    """Also from the middle of a micrograph, of which the rest alone is refined."""
+    """Also within a micrograph, of which only the rest is refined."""
     folder, expected = data
     words = interrupt_after(monkeypatch, batches)
     done = {1: 4, 2: 5, 3: 9}[batches]
@@ -115,7 +115,7 @@ def test_only_what_is_left_is_refined(data, monkeypatch):
 
 
 def test_within_a_micrograph_too_results_are_saved(data, monkeypatch):
-    """All but the last seconds' work survives, however it ends."""
+    """All results except those of the last seconds are kept, however the run ends."""
     monkeypatch.setattr(pipeline, "_SECONDS_BETWEEN_SAVES", 0.0)
     saved, save = [], checkpoint_module.Checkpoint.save
 
@@ -301,7 +301,7 @@ def test_strangers_files_are_left_alone(data, capsys):
 
 @pytest.mark.slow
 def test_one_output_has_one_run_and_a_killed_one_continues(tmp_path):
-    """The system takes a dead run's lock back; no Python ran at its end."""
+    """The system releases the lock of a killed run, which could not do so itself."""
     folder = subprocess_runs.several_micrographs(tmp_path, particles=1)
     output = folder / "out.csv"
     # Time enough for the second to start, on a busy machine too.
@@ -346,7 +346,7 @@ def test_kill_study(made):
 
 @pytest.mark.slow
 def test_ctrl_c(tmp_path):
-    """Once: saved, and how to continue. Twice: at once."""
+    """Once: results are saved, with a message how to resume. Twice: ends at once."""
     folder = subprocess_runs.several_micrographs(tmp_path)
     output = folder / "out.csv"
     run = subprocess_runs.start(folder, "--output", "out.csv", pause_s=2.0)
@@ -385,7 +385,7 @@ runpy.run_module("jaxrefine", run_name="__main__", alter_sys=True)
 
 @pytest.mark.parametrize("module", ["jaxrefine.app.cli", "numpy", "jax"])
 def test_ctrl_c_while_loading(module):
-    """From the first moment that is ours: one line, whatever is being imported."""
+    """From the start of our code on: one line, whatever is being imported."""
     done = subprocess.run(
         [sys.executable, "-c", INTERRUPTED_IMPORT, module, "refine", "none.yaml"],
         capture_output=True,
@@ -401,7 +401,7 @@ def test_ctrl_c_while_loading(module):
     "code", [errno.ENOLCK, errno.EOPNOTSUPP, errno.EACCES, errno.ENOSYS]
 )
 def test_a_file_system_without_locks(data, monkeypatch, code):
-    """EACCES, which some file systems answer where a lock is held, is told from that."""
+    """EACCES, which some file systems return for a held lock, is distinguished from it."""
     fcntl = pytest.importorskip("fcntl")
 
     def flock(*arguments):

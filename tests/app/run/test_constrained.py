@@ -1,4 +1,4 @@
-"""Constrained searches: Leopard-EM's frozen output, the truth, and what can go wrong."""
+"""Constrained searches: Leopard-EM's frozen output, the truth, and invalid input."""
 
 import csv
 import json
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.usefixtures("compiled_in_less_time")
 
 @pytest.fixture(scope="module")
 def unpacked(tmp_path_factory):
-    """The frozen data set as its user has it, and the shipped configuration."""
+    """The frozen data set as for a user, and the shipped configuration."""
     folder = tmp_path_factory.mktemp("constrained")
     partners.unpack(PEER, folder)
     for path in (*PEER.glob("micrograph*.csv"), *PEER.glob("*.yaml")):
@@ -74,7 +74,7 @@ def constraint_of(path, folder):
 
 
 def heights(table):
-    """Of the partners over the references along the image's z, by the simulator."""
+    """Height of the partners above the references along z, from the simulator."""
     names = [f"refined_{name}" for name in ("phi", "theta", "psi")]
     rows = table[names].to_numpy()
     return np.array([(sim.matrix_from_euler(*row).T @ VECTOR)[2] for row in rows])
@@ -92,7 +92,7 @@ def test_what_is_higher_has_less_defocus(folder, hand):
 
 
 def test_leopard_em_s_defocus_is_reproduced(folder):
-    """Of R·v, with degrees taken as radians; its matrices are float32."""
+    """z of R·v, with degrees taken as radians; Leopard-EM's matrices are float32."""
     text = (folder / "uniform.yaml").read_text()
     (folder / "uniform.yaml").write_text(f"reproduce: leopard_em\n{text}")
     start = predicted("uniform.yaml").start()
@@ -120,7 +120,7 @@ def test_in_its_own_frame_the_partner_s_place_is_predicted(folder):
 
 
 def test_each_micrograph_has_its_own_maps(folder):
-    """By its path; by its name, where the folder is another."""
+    """By its path, or by its name if the folder differs."""
     tables = {name: pd.read_csv(f"{name}.csv") for name in ("references", "partners")}
     half = np.arange(len(TRUTH)) < 5
     for name, table in tables.items():
@@ -149,7 +149,7 @@ def test_leopard_em_s_threshold(unpacked, tmp_path, case):
 
 
 def test_p_values_are_those_of_a_maximum(unpacked, rng):
-    """Of independent normal numbers: uniform, and `false_positives` at the threshold."""
+    """For independent normal numbers: uniform, and `false_positives` at the threshold."""
     small = replace(
         constraint_of("constrained.yaml", unpacked), projections=4, positions=25
     )
@@ -167,7 +167,7 @@ def test_p_values_are_those_of_a_maximum(unpacked, rng):
 
 @pytest.mark.slow
 def test_found_and_not_found(folder):
-    """The shipped configuration, by the truth: all partners, and none that is not there."""
+    """The shipped configuration and the truth: all partners are found, and no others."""
     assert main(["constrained", "constrained.yaml", "-q", "--false-positives", "0.01"]) == 0
     table = pd.read_csv("references_constrained.csv")
     np.testing.assert_array_equal(table.partner_found == 1, THERE)
@@ -297,7 +297,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("spoil", REFUSED, ids=lambda spoil: REFUSED[spoil][:60])
 def test_refused(folder, monkeypatch, capsys, spoil):
-    """In words, before long work; docs/errors.md has them all."""
+    """With messages, before long work; docs/errors.md lists all of them."""
 
     def too_late(*arguments):
         raise AssertionError("the template is transformed after all checks")

@@ -1,4 +1,4 @@
-"""Confusions of conventions, planted and named; and no alarm where all is sound."""
+"""Planted confusions of conventions are named; and no warning for valid data."""
 
 import dataclasses
 
@@ -61,7 +61,7 @@ def test_what_restores_the_score_is_named(z, table_z, scores, named, nearest):
 
 
 def test_chance_names_nothing():
-    """Single weak particles: what the best of a hundred trials in noise reaches."""
+    """Single weak particles: the level of the best of a hundred trials in noise."""
     rng = np.random.default_rng(0)
     for particles in (1, 3, 8):
         level = chance_level(289, particles, 100)

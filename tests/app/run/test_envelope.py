@@ -1,4 +1,4 @@
-"""The template's envelope in a run: as configured, or as the particles say."""
+"""The template envelope in a run: configured, or estimated from particles."""
 
 import dataclasses
 
@@ -58,7 +58,7 @@ def plain(folder):
 
 
 def test_a_b_is_added_to_the_table_s(folder, added, plain):
-    """The same as a table that says so itself."""
+    """The same as with this B factor in the table."""
     table = pd.read_csv(folder / "match_results.csv", dtype=str)
     of_table = table.ctf_B_factor.astype(float)
     table.assign(ctf_B_factor=of_table + 80).to_csv(folder / "blurred.csv", index=False)
@@ -76,7 +76,7 @@ def test_a_b_is_added_to_the_table_s(folder, added, plain):
 
 
 def test_a_curve_is_on_the_template(folder, added, plain):
-    """That of a B, in small steps, is the same as that B."""
+    """A curve for a B factor, in small steps, equals this B factor."""
     k = np.linspace(0.0, 0.6, 301)
     curve = pd.DataFrame({"k": k, "factor": np.exp(-80 * k**2 / 4)})
     curve.to_csv(folder / "fall_off.csv", index=False)

@@ -1,4 +1,4 @@
-"""A configuration to begin with, and what a run of it would do."""
+"""A first configuration, and the plan of its run."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""What is odd in a micrograph as it comes from the disk."""
+"""Oddities of a micrograph as read from disk."""
 
 import logging
 from pathlib import Path
@@ -15,7 +15,7 @@ NOISE = np.random.default_rng(0)
 
 @pytest.fixture
 def messages(caplog, monkeypatch):
-    """What is logged: its levels and texts."""
+    """Logged messages: levels and texts."""
     monkeypatch.setattr(logging.getLogger("jaxrefine"), "propagate", True)
     caplog.set_level(logging.INFO, "jaxrefine")
     return lambda: [(record.levelname, record.getMessage()) for record in caplog.records]
@@ -23,7 +23,7 @@ def messages(caplog, monkeypatch):
 
 @pytest.fixture
 def said(tmp_path, caplog, monkeypatch):
-    """What is warned of when an image is read."""
+    """Warnings on reading an image."""
     monkeypatch.setattr(logging.getLogger("jaxrefine"), "propagate", True)
 
     def read(image):

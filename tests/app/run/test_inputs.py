@@ -1,4 +1,4 @@
-"""The three passes over a run's inputs, and who looks at the output."""
+"""The three passes over a run's inputs, and the check of the output."""
 
 import pytest
 import yaml

@@ -1,4 +1,4 @@
-"""docs/errors.md, row by row: what can be wrong, what is said, and what then happens."""
+"""docs/errors.md, row by row: invalid input, the message, and the consequence."""
 
 import re
 from collections import Counter
@@ -34,7 +34,7 @@ def is_said(message: str, lines: list[str]) -> bool:
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A sound data set, in which the program is started."""
+    """A valid data set, as current directory."""
     folder = reference_set("basic", tmp_path)
     monkeypatch.chdir(folder)
     return folder
@@ -67,7 +67,7 @@ def contents(folder: Path) -> dict[Path, tuple[int, int]]:
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_refused(folder, monkeypatch, capsys, name):
-    """In words, without a traceback, before anything is computed or written."""
+    """With a message, without a traceback, before anything is computed or written."""
 
     def too_late(*arguments):
         raise AssertionError("the template is transformed after all checks")
@@ -91,7 +91,7 @@ def test_refused(folder, monkeypatch, capsys, name):
 
 @pytest.mark.parametrize("name", WARNED)
 def test_warned_of(folder, monkeypatch, capsys, name):
-    """Before the search, which is not begun here."""
+    """Before the search, which does not start here."""
 
     def enough(*arguments):
         raise KeyboardInterrupt
@@ -110,7 +110,7 @@ def test_warned_of(folder, monkeypatch, capsys, name):
 
 @pytest.fixture(scope="module")
 def odd(tmp_path_factory):
-    """One run over all odd rows: exit code, what it said, and its table by row."""
+    """One run over all odd rows: exit code, messages, and its table by row."""
     folder = unusual_folder(reference_set("basic", tmp_path_factory.mktemp("odd")))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -191,7 +191,7 @@ def test_strict_ends_with_its_own_code_and_the_warning_counts(odd):
 
 @pytest.mark.slow
 def test_one_particle_with_every_search_disabled(folder, capsys):
-    """Scored where it is; and strict has nothing to say."""
+    """Scored at its place; no effect of --strict."""
     off = {
         f"{name}_refinement_config.enabled": False for name in ("defocus", "orientation")
     }
@@ -209,7 +209,7 @@ def test_one_particle_with_every_search_disabled(folder, capsys):
 
 
 def test_a_full_disk_loses_nothing(folder, monkeypatch, capsys):
-    """The table cannot be written: what it is made of is kept, and the next run has it."""
+    """The table cannot be written: the results are kept, and the next run loads them."""
     set_keys(folder, QUICK)
     move = replace.os.replace
 
@@ -235,7 +235,7 @@ def test_a_full_disk_loses_nothing(folder, monkeypatch, capsys):
 
 
 def test_no_particle_can_be_refined(folder, capsys):
-    """The table is written all the same; the exit code tells."""
+    """The table is written nevertheless; the exit code differs."""
     set_keys(folder, QUICK)
     write_rows(folder, [dict(row, pos_y="-4000") for row in rows_of(folder)])
     assert main(["refine.yaml"]) == 4

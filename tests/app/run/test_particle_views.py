@@ -1,4 +1,4 @@
-"""Box images beside projections: of the refined pose, on one scale, with its score."""
+"""Images beside projections: at the refined pose, on one scale, with the score."""
 
 import shutil
 

@@ -36,7 +36,7 @@ def folder(tmp_path):
 
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory):
-    """The table of the set as it is."""
+    """The table of the unchanged set."""
     return refine(reference_set("two_micrographs", tmp_path_factory.mktemp("straight")))
 
 
@@ -51,7 +51,7 @@ def refine(folder, table=None, **changes):
 
 
 def test_batches_are_as_large_as_the_layout_says(folder):
-    """Several particles on each device; filled up, so that all have one size."""
+    """Several particles on each device, padded to one size."""
     inputs = load_inputs(Config.load(folder / "refine.yaml"))
     layout = replace(inputs.layout, particles=3)
     inputs = replace(inputs, layout=layout)
@@ -81,7 +81,7 @@ def test_one_compilation_whatever_the_numbers_of_particles(folder):
 
 @pytest.mark.slow
 def test_a_device_without_memory_for_the_plan(folder, straight, monkeypatch, caplog):
-    """Halved once, said once, kept for the rest of the run; and the same table."""
+    """Halved once with one message, kept for the rest of the run; and the same table."""
     asked = []
 
     def search(particles, template, grid, score, mesh, layout):
@@ -135,7 +135,7 @@ def test_reading_ahead_makes_no_difference(folder):
 
 @pytest.mark.slow
 def test_each_particle_has_its_own_optics_and_pixel_size(folder, straight):
-    """A micrograph described by other optics gets other scores, the other keeps its own."""
+    """With other optics, a micrograph gets other scores; the other one's are unchanged."""
     table = pd.read_csv(folder / "match_results.csv", index_col=0)
     other = table.micrograph_path == "micrograph_1.mrc"
     table.loc[other, "voltage"] = 200.0
@@ -154,7 +154,7 @@ def test_each_particle_has_its_own_optics_and_pixel_size(folder, straight):
     "scoring", ["image_ctf", pytest.param("template_ctf", marks=pytest.mark.slow)]
 )
 def test_local_filtering(folder, scoring):
-    """Filters measured in each box: nearly the scores of the whole micrograph's."""
+    """Filters measured in each box give nearly the scores of global filtering."""
     whole = refine(folder, scoring=scoring)
     boxes = refine(folder, scoring=scoring, apply_global_filtering=False)
     true = whole.refined_snr > 8
@@ -178,7 +178,7 @@ def test_random_phases_lower_the_score(folder, straight):
 
 @pytest.mark.slow
 def test_pixel_size_search(folder):
-    """The truth is the nominal pixel size; a table 2 % off is led back."""
+    """The truth is the nominal pixel size, which is recovered from a table 2 % off."""
     table = pd.read_csv(folder / "match_results.csv", index_col=0)
     table["refined_pixel_size"] = 2.04
     search = {

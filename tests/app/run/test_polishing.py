@@ -82,7 +82,7 @@ def test_positions_add_up(polished):
 
 
 def test_it_is_nearer_the_truth(folder, plain, polished):
-    """Positions most of all, which the grid has in whole pixels."""
+    """Most for positions, which the grid has in whole pixels."""
     truth = pd.read_csv(folder / "truth.csv")
 
     true = truth[["pos_x", "pos_y"]].to_numpy()

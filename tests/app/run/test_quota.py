@@ -1,4 +1,4 @@
-"""Cores and memory that control groups leave to a process."""
+"""Cores and memory that control groups grant to a process."""
 
 import os
 

@@ -26,7 +26,7 @@ QUICK = {
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """Three particles, of which the second lies outside, and a small grid."""
+    """Three particles, of which the second is outside, and a small grid."""
     folder = reference_set("basic", tmp_path)
     monkeypatch.chdir(folder)
     config = yaml.safe_load((folder / "refine.yaml").read_text())

@@ -1,4 +1,4 @@
-"""Several references: from YAML to the table that says which particle is of which."""
+"""Several references: from YAML to the table that assigns particles to them."""
 
 import numpy as np
 import pandas as pd
@@ -33,7 +33,7 @@ def configure(folder, name, **changes):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """The particles are of the template; beside it one that lacks a fifth of the mass."""
+    """The particles are of the template; the other reference lacks a fifth of the mass."""
     folder = reference_set("basic", tmp_path_factory.mktemp("references"))
     volume, voxel_size = read_volume(folder / "template.mrc")
     x = np.arange(volume.shape[0])
@@ -45,7 +45,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def both(folder):
-    """The table of both, and what was said."""
+    """The combined table, and the messages."""
     templates = {"whole": "template.mrc", "part": "part.mrc"}
     path = configure(folder, "both", template_volume_path=templates)
     assert main([str(path), "-q", "--output", str(folder / "both.csv")]) == 0
@@ -129,7 +129,7 @@ def test_tables_of_other_particles_are_refused(folder, both, capsys):
 
 @pytest.mark.slow
 def test_an_interrupted_comparison_goes_on(folder, both, monkeypatch, capsys):
-    """What was refined is there; the next run compares."""
+    """The refined tables exist; the next run compares them."""
 
     def stopped(*arguments, **more):
         raise Stopped("asked to stop", 130)

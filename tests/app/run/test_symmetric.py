@@ -1,4 +1,4 @@
-"""Particles of high symmetry: their place where their own signal fills the maps; poses."""
+"""Particles of high symmetry: positions if their own signal dominates the maps; poses."""
 
 import numpy as np
 import pandas as pd

@@ -1,4 +1,4 @@
-"""A template in a larger volume: only its middle is searched, and nothing else changes."""
+"""A template in a larger volume: only its centre is searched, and results are equal."""
 
 from pathlib import Path
 

@@ -84,7 +84,7 @@ def _dead(values: np.ndarray) -> np.ndarray:
 
 
 def _band(values: np.ndarray) -> np.ndarray:
-    """As motion correction leaves it."""
+    """A band as left by motion correction."""
     values[:4] = 0
     return values
 
@@ -139,7 +139,7 @@ UNUSUAL: dict[str, Odd] = {
 
 
 def unusual_folder(folder: Path) -> Path:
-    """Turns the reference set `basic` into odd data, searched in no time."""
+    """Changes the reference set `basic` to odd data that is searched quickly."""
     set_keys(folder, QUICK)
     plain = rows_of(folder)[0]
     plain["my_note"] = ""

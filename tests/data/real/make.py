@@ -1,4 +1,4 @@
-"""Makes this folder from the whole problem: a crop with many of its best particles.
+"""Makes this folder from the whole data set: a crop with many of its best particles.
 
 python tests/data/real/make.py FOLDER
 """
