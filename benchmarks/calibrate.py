@@ -6,11 +6,13 @@ errors of the fitted values, divided by the reported standard errors, should hav
 deviation of 1.
 
     python benchmarks/calibrate.py --sets 200 --particles 100
+    python benchmarks/calibrate.py --sets 20 --far
+    python benchmarks/calibrate.py --sets 20 --false-picks 0.3
 """
 
 import argparse
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax.numpy as jnp
 import numpy as np
@@ -19,6 +21,7 @@ import jaxrefine as jr
 from jaxrefine import simulate as sim
 from jaxrefine.refine.design import Design
 from jaxrefine.refine.joint import Model, State, fit_jointly
+from jaxrefine.refine.joint_scan import Ranges, coarse_scan
 
 SIDE, PIXEL_SIZE = 32, 2.0
 MICROGRAPHS = 4
@@ -37,6 +40,7 @@ class DataSet:
     particles: jr.Particles
     micrograph: np.ndarray
     place_angstrom: np.ndarray
+    strength: np.ndarray
     truth: dict[str, np.ndarray]  # label -> value of each group
 
 
@@ -57,22 +61,28 @@ def make_set(
     count: int,
     snr: tuple[float, float],
     false_picks: float,
+    far: bool,
     rng: np.random.Generator,
 ) -> DataSet:
-    pixel = PIXEL_SIZE * (1 + rng.normal(0, 0.003))
+    pixel = PIXEL_SIZE * (1 + (rng.choice([-0.02, 0.02]) if far else rng.normal(0, 0.003)))
     a, b = rng.normal(0, 0.004, 2)
     tilt = rng.normal(0, 0.7, 2)
+    if far:
+        tilt /= np.hypot(*tilt)
     microscope = sim.Microscope(
         b_factor_angstrom2=20.0 + rng.normal(0, 10),
         beam_tilt_mrad=(tilt[0], tilt[1]),
         mag_matrix=((1 + a, b), (b, 1 - a)),
     )
     defocus = rng.normal(0, 60, MICROGRAPHS)
+    if far:
+        defocus = rng.choice([-300.0, 300.0], MICROGRAPHS)
     astigmatism = rng.normal(0, 60, (MICROGRAPHS, 2))
     slope = rng.normal(0, 0.1, (MICROGRAPHS, 2))
     of = np.arange(count) % MICROGRAPHS
     place = rng.uniform(-2000, 2000, (count, 2))
     images, starts = [], []
+    strengths = np.where(rng.uniform(size=count) < false_picks, 0, rng.uniform(*snr, count))
     half = (DEFOCUS_U_V[0] - DEFOCUS_U_V[1]) / 2
     double = np.deg2rad(2 * ASTIGMATISM_DEG)
     nominal_vector = half * np.array([np.cos(double), np.sin(double)])
@@ -97,8 +107,7 @@ def make_set(
         cut = score.padded_box[0]
         first = middle - SIDE // 2 - 2 - (cut - SIDE - 4) // 2
         image = image[first : first + cut, first : first + cut]
-        strength = 0.0 if rng.uniform() < false_picks else rng.uniform(*snr)
-        images.append(strength * image + rng.standard_normal(image.shape))
+        images.append(strengths[number] * image + rng.standard_normal(image.shape))
         starts.append(sim.perturbed_rotation(rotation, rng, 1.5, 1.0))
     truth = {
         "pixel_size": np.array([pixel - PIXEL_SIZE]),
@@ -113,7 +122,7 @@ def make_set(
         "defocus_slope_y": slope[:, 0],
         "defocus_slope_x": slope[:, 1],
     }
-    return DataSet(_particles(images, starts, score), of, place, truth)
+    return DataSet(_particles(images, starts, score), of, place, strengths, truth)
 
 
 def _particles(images: list, starts: list, score: jr.ImageCTF) -> jr.Particles:
@@ -164,6 +173,7 @@ def main() -> None:
     parser.add_argument("--particles", type=int, default=100)
     parser.add_argument("--snr", type=float, nargs=2, default=(8.0, 16.0))
     parser.add_argument("--false-picks", type=float, default=0.0)
+    parser.add_argument("--far", action="store_true", help="2 %%, 300 Å and 1 mrad off")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     rng = np.random.default_rng(options.seed)
@@ -173,23 +183,30 @@ def main() -> None:
     away: dict[str, list[float]] = {}
     error: dict[str, list[float]] = {}
     sigma: dict[str, list[float]] = {}
-    seconds, passes, ended, held = [], [], [], 0
+    seconds, passes, ended, held, z = [], [], [], 0, []
     for _ in range(options.sets):
-        arguments = (options.particles, tuple(options.snr), options.false_picks, rng)
-        data = make_set(atoms, score, *arguments)
+        arguments = (tuple(options.snr), options.false_picks, options.far, rng)
+        data = make_set(atoms, score, options.particles, *arguments)
         model = model_of(data, template, score)
-        free = np.ones(len(model.design.values), bool)
+        values = model.design.values
+        free, none = np.ones(len(values), bool), State.start(model.design)
         began = time.perf_counter()
-        fit = fit_jointly(model, State.start(model.design), free)
+        before = fit_jointly(model, none, ~free)
+        start = coarse_scan(model, before.state, Ranges(0.03, 450.0, 2.0), PIXEL_SIZE)
+        fit = fit_jointly(model, start, free)
         seconds.append(time.perf_counter() - began)
-        passes.append(fit.passes)
+        passes.append(before.passes + fit.passes)
         ended.append(fit.converged)
+        truth = np.array([data.truth[value.label][value.group] for value in values])
+        ideal = fit_jointly(model, replace(none, shared=truth), ~free)
+        real = data.strength > 0
+        z.append([one.z[real].mean() for one in (before, fit, ideal)])
         errors = np.sqrt(np.diagonal(fit.covariance))
-        for number, value in enumerate(model.design.values):
+        for number, value in enumerate(values):
             if not fit.determined[number]:
                 held += 1
                 continue
-            wrong = fit.state.shared[number] - data.truth[value.label][value.group]
+            wrong = fit.state.shared[number] - truth[number]
             away.setdefault(value.label, []).append(wrong / errors[number])
             error.setdefault(value.label, []).append(wrong)
             sigma.setdefault(value.label, []).append(errors[number])
@@ -197,6 +214,11 @@ def main() -> None:
         f"{options.sets} sets of {options.particles} particles, SNR {options.snr}, "
         f"{options.false_picks:.0%} false picks: {np.mean(seconds[1:]):.1f} s and "
         f"{np.mean(passes):.1f} passes each, {np.mean(ended):.0%} converged, {held} held"
+    )
+    table, fitted, ideal = np.mean(z, axis=0)
+    print(
+        f"mean z of particles, poses fitted: {table:.3f} with the starting values, "
+        f"{fitted:.3f} with the fitted ones, {ideal:.3f} with the true ones"
     )
     print(
         "| parameter | n | mean error | RMS error | mean standard error | mean error/σ "

@@ -3,12 +3,16 @@
 import argparse
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jaxrefine.app.console.exit_codes import EXIT_NOTHING_REFINED, EXIT_WRITTEN
 from jaxrefine.app.console.interrupts import Stop, stop_on_signals
 from jaxrefine.app.console.option_types import add_path_map
 from jaxrefine.app.console.output import say
 from jaxrefine.data import InputError
+
+if TYPE_CHECKING:
+    from jaxrefine.app.config import Config
 
 HELP = "fit pixel size, aberrations and defocus planes to all particles together"
 
@@ -37,9 +41,49 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_path_map(parser)
 
 
+def _load(options: argparse.Namespace) -> "Config":
+    """The configuration; of an optimize_template file with the template that it makes."""
+    from jaxrefine.app.config import Config
+    from jaxrefine.app.config.optimize_template import (
+        is_optimize_template,
+        load_optimize_template,
+    )
+    from jaxrefine.app.interchange.model_template import make_model_template
+    from jaxrefine.io.paths import resolve_path
+
+    path, path_map = options.config, tuple(options.map_path)
+    if not is_optimize_template(path):
+        return Config.load(path, path_map=path_map)
+    template = path.with_name(f"{path.stem}_template.mrc")
+    config, simulator = load_optimize_template(path, template, path_map=path_map)
+    settings = simulator.simulator_config
+    model = resolve_path(simulator.pdb_filepath, beside=config.folder, path_map=path_map)
+    exposure = (settings.dose_start, settings.dose_end)
+    made = make_model_template(
+        model,
+        template,
+        simulator.pixel_spacing,
+        simulator.volume_shape[0],
+        b_factor_scale=simulator.b_factor_scaling,
+        b_factor_add_angstrom2=simulator.additional_b_factor,
+        exposure_e_per_angstrom2=exposure if settings.apply_dose_weighting else None,
+        voltage_kv=settings.voltage,
+        overwrite=True,
+    )
+    for warning in made.warnings:
+        log.warning("%s", warning)
+    if settings.apply_dqe:
+        log.warning(
+            "%s: simulator.simulator_config.apply_dqe: the detector's envelope is not "
+            "applied to the template",
+            path,
+        )
+    log.info("template of %s: %s", model, template)
+    return config
+
+
 def run(options: argparse.Namespace) -> int:
     """Calibrate, and print the results."""
-    from jaxrefine.app.config import Config
     from jaxrefine.app.config.yaml_writer import write_yaml
     from jaxrefine.app.console.calibration_summary import format_calibration
     from jaxrefine.app.run.calibrate import calibrate
@@ -48,7 +92,7 @@ def run(options: argparse.Namespace) -> int:
     from jaxrefine.app.run.devices import use_compilation_cache, use_cpu_cores
 
     use_cpu_cores()
-    config = Config.load(options.config, path_map=tuple(options.map_path))
+    config = _load(options)
     use_compilation_cache(config.computational_config.compilation_cache)
     stop = Stop()
     with stop_on_signals(stop, quiet=options.json_progress):

@@ -207,6 +207,11 @@ class Config(Section):
                 f"{path}: configures match_template; `jaxrefine init {path} --particles "
                 "TABLE.csv` makes a configuration to refine its particles"
             )
+        if isinstance(data, dict) and "pixel_size_coarse_search" in data:
+            raise InputError(
+                f"{path}: configures optimize_template; `jaxrefine calibrate {path}` runs "
+                "it"
+            )
         config = _build(data, os.fspath(path), errors)
         return dataclasses.replace(config, path_map=tuple(path_map))
 

@@ -3,6 +3,7 @@
 import json
 import runpy
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,9 +12,11 @@ import yaml
 
 from jaxrefine.app.cli import main
 from jaxrefine.app.config import Config
+from jaxrefine.app.config.optimize_template import load_optimize_template
 from jaxrefine.app.run.calibration_inputs import load_calibration
 from jaxrefine.app.run.calibration_report import chi2_survival
 from jaxrefine.data import InputError
+from jaxrefine.io.mrc import read_volume
 from jaxrefine.io.table import read_particle_table
 from tests.reference import ROOT
 
@@ -89,17 +92,14 @@ def test_the_table_can_be_refined_again(example):
     assert (table.numbers("particle_probability") > 0.5).all()
     frame = pd.read_csv(folder / "picks_calibrated.csv")
     assert np.shape(json.loads(frame.mag_matrix[0])) == (4,)
-    # The poses that were fitted score as they are said to, in a fit that starts there.
+    # A calibration from there starts where the first one has ended.
     config = yaml.safe_load((folder / "config.yaml").read_text())
-    config["particle_stack"]["df_path"] = "picks_calibrated.csv"
-    config["calibrate"] |= {"held_out": False, "pixel_size_range": 0.0}
-    (folder / "again.yaml").write_text(yaml.safe_dump(config))
-    assert main(["calibrate", str(folder / "again.yaml"), "-q"]) == 0
-    again = yaml.safe_load((folder / "picks_calibrated_calibration.yaml").read_text())
-    assert abs(again["mean_z_calibrated"] - found["mean_z_calibrated"]) < 0.05
-    for entry in again["parameters"][:3]:
-        for value in entry["values"].values():
-            assert abs(value["change"]) < 0.5 * value["standard_error"]
+    config["particle_stack"]["df_path"] = str(folder / "picks_calibrated.csv")
+    inputs = load_calibration(Config.from_dict(config, str(folder / "config.yaml")))
+    heights = frame.refined_relative_defocus
+    np.testing.assert_allclose(inputs.start.own[:, 5], heights)
+    np.testing.assert_allclose(inputs.start.own[:, 3], frame.refined_shift_y)
+    np.testing.assert_allclose(inputs.run.start.defocus_angstrom, 4000.0)
 
 
 @pytest.fixture
@@ -178,3 +178,103 @@ def test_groups(changed):
     assert inputs.start.own[:, 4].tolist() == [0.25] * 32
     # y and x from the middle of the micrograph in Å: the first at (32 + 12, 32 + 12) px.
     assert design.matrix[0, 5, -2:].tolist() == [(44 - 152) * 2.0] * 2
+
+
+PDB = "ATOM  {:>5}  C   ALA A{:>4}    {:8.3f}{:8.3f}{:8.3f}{:6.2f}{:6.2f}           C\n"
+
+
+@pytest.fixture
+def optimize(example, tmp_path, monkeypatch):
+    """An optimize_template file of Leopard-EM for the example's particles, changed."""
+    folder, names = example
+    shutil.copytree(folder, tmp_path / "set")
+    monkeypatch.chdir(tmp_path / "set")
+    atoms = names["atoms"]
+    xyz = atoms.positions_angstrom - atoms.positions_angstrom.mean(axis=0)
+    lines = [PDB.format(i, i, *place, 1.0, 30.0) for i, place in enumerate(xyz, 1)]
+    Path("model.pdb").write_text("".join(lines) + "END\n")
+
+    def make(**changes):
+        data = {
+            "particle_stack": {
+                "df_path": "picks.csv",
+                "extracted_box_size": [32, 32],
+                "original_template_size": [24, 24],
+            },
+            "pixel_size_coarse_search": {
+                "enabled": True,
+                "pixel_size_min": -0.05,
+                "pixel_size_max": 0.05,
+                "pixel_size_step": 0.01,
+            },
+            "pixel_size_fine_search": {
+                "enabled": True,
+                "pixel_size_min": -0.008,
+                "pixel_size_max": 0.008,
+                "pixel_size_step": 0.001,
+            },
+            "preprocessing_filters": {"whitening_filter": {"enabled": True}},
+            "computational_config": {"gpu_ids": "cpu", "num_cpus": 1},
+            "simulator": {
+                "pdb_filepath": "model.pdb",
+                "pixel_spacing": 2.0,
+                "volume_shape": [24, 24, 24],
+                "b_factor_scaling": 1.0,
+                "additional_b_factor": 0.0,
+                "simulator_config": {
+                    "voltage": 300.0,
+                    "apply_dose_weighting": False,
+                    "apply_dqe": False,
+                    "mtf_reference": "k2_300kv",
+                },
+            },
+            "statistics": "standard_deviation",
+        }
+        Path("optimize.yaml").write_text(yaml.safe_dump(data | changes))
+        return "optimize.yaml"
+
+    return make
+
+
+def pixel_size():
+    """As the file of a calibration in the current folder has it, and its error."""
+    found = yaml.safe_load(Path("picks_calibration.yaml").read_text())
+    value = found["parameters"][0]["values"]["pixel_size"]
+    return value["value"], value["standard_error"]
+
+
+@pytest.mark.slow
+def test_optimize_template_file(optimize):
+    """Its template is made, and gives the pixel size that the volume gave."""
+    path = optimize()
+    config, _ = load_optimize_template(path, Path("made.mrc"))
+    assert config.calibrate.parameters == ("pixel_size",)
+    # What the example has compiled serves here.
+    parameters = ["pixel_size", "magnification", "beam_tilt", "defocus", "defocus_plane"]
+    path = optimize(calibrate={"parameters": parameters, "held_out": False})
+    config, simulator = load_optimize_template(path, Path("made.mrc"))
+    assert config.calibrate.pixel_size_range == 0.025
+    assert config.calibrate.parameters == tuple(parameters)
+    assert config.template_pixel_size == simulator.pixel_spacing == 2.0
+    with pytest.raises(InputError, match=r"`jaxrefine calibrate optimize.yaml` runs it"):
+        Config.load(path)
+    of_volume = pixel_size()
+    assert main(["calibrate", path, "-q"]) == 0
+    value, sigma = pixel_size()
+    assert abs(value - 2.01) < 3 * sigma < 0.03
+    # The model has other scattering factors than the simulator's particles.
+    assert 0 < abs(value - of_volume[0]) < 0.5 * sigma
+    assert read_volume("optimize_template.mrc")[0].shape == (24, 24, 24)
+
+
+@pytest.mark.slow
+def test_errors_of_an_optimize_template_file(optimize):
+    simulator = {"pdb_filepath": "model.pdb", "volume_shape": [24, 24, 22]}
+    path = optimize(simulator={**simulator, "center_atoms": False}, scoring="image_ctf")
+    with pytest.raises(InputError) as error:
+        load_optimize_template(path, Path("made.mrc"))
+    assert [text.split(" — ")[0] for text in error.value.errors] == [
+        "optimize.yaml: scoring: 'image_ctf'",
+        "optimize.yaml: simulator.volume_shape: [24, 24, 22]",
+        "optimize.yaml: simulator.center_atoms: false",
+    ]
