@@ -94,7 +94,7 @@ class TemplateCTF(Score):
         return projection, jnp.sqrt(jnp.maximum(variance, 1e-8))
 
     def _over_poses(self, function: Any, prepared: PreparedTemplateCTF, template, rotation):
-        """Map `function(projection, norm)` over pixel sizes and defoci."""
+        """Map `function(projection, norm)` over pixel sizes and defocus values."""
 
         def one_scale(scale: ScalarLike, filter_ctf: Inexact[Array, "l n nr"]) -> Any:
             central = -central_slice(template, rotation, scale).at[0, 0].set(0)

@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--report",
         action="store_true",
         help="make an interactive page, <stem>_report/report.html beside the table, and "
-        "renew it while the run goes on; see `jaxrefine report --help`",
+        "update it during the run; see `jaxrefine report --help`",
     )
     parser.add_argument(
         "--scores",
@@ -140,8 +140,8 @@ def run(
         if config.references:
             if options.scores is not None:
                 raise InputError(
-                    f"--scores: {config.source} names several references; run the one "
-                    "whose scores are wanted with its template alone"
+                    f"--scores: {config.source} names several references; write a "
+                    "configuration with the template of the one to be scored"
                 )
             return _refine_against_references(options, config, processes, warnings)
         planned = None

@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--drop-at-edge",
         action="store_true",
-        help="drop particles whose best lies on the border of what was searched",
+        help="drop particles whose best is on the border of the search range",
     )
     parser.add_argument(
         "--drop-moved",
@@ -52,8 +52,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--drop-duplicates",
         type=distance_angstrom,
         metavar="ANGSTROM",
-        help="of particles of a micrograph that are no further apart, such as 30A, keep "
-        "the one of the highest z-score",
+        help="of particles in a micrograph that are no further apart than this, such as "
+        "30A, keep the one with the highest z-score",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an older file")
 

@@ -67,7 +67,7 @@ def split_references(
     names = [name for name, _, _ in named]
     twice = sorted({str(name) for name in names if names.count(name) > 1})
     if not errors and twice:
-        remedy = "every reference must have a name of its own: write `NAME: FILE` for each"
+        remedy = "every reference must have a different name: write `NAME: FILE` for each"
         errors.append(ConfigError(TEMPLATE, ", ".join(twice), remedy))
     if len(named) < 2 and not errors:
         remedy = "must be the path of one template, or name at least two"

@@ -54,14 +54,14 @@ def format_references(summary: ReferenceSummary) -> list[str]:
     lines = [f"  references: {counts}, {undecided}"]
     if decided:
         lines.append(
-            f"  of the {decided} decided, {summary.wrong * decided:.1f} may be expected to "
-            "be of another reference"
+            f"  of the {decided} decided, {summary.wrong * decided:.1f} are expected to be "
+            "of another reference"
         )
     each = zip(summary.names, summary.expected, summary.sigma, strict=True)
     shares = ", ".join(f"{name} {n:.1f} ± {sigma:.1f}" for name, n, sigma in each)
     lines.append(f"  in all, by the sum of the probabilities: {shares}")
     if summary.not_refined:
-        lines.append(f"  {summary.not_refined} were refined against none")
+        lines.append(f"  {summary.not_refined} were not refined against any reference")
     return [*lines, f"written: {summary.output}"]
 
 

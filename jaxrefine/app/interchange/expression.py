@@ -58,7 +58,7 @@ def rows_that_fulfil(table: ParticleTable, text: str) -> Bool[np.ndarray, " n"]:
             at = f"{table.path}, {table.locate(row)}"
             raise InputError(f"{where}: {error} ({at}); {_RIGHT}") from error
         if not isinstance(found, bool):
-            raise InputError(f"{where}: is no condition but a value, {found!r}; {_RIGHT}")
+            raise InputError(f"{where}: is a value, {found!r}, not a condition; {_RIGHT}")
         held[row] = found
     return held
 
@@ -163,13 +163,13 @@ def _arithmetic(compute: Callable[[Any, Any], Any]) -> Callable[[Any, Any], floa
 
 def _as_number(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{value!r}: is no number")
+        raise TypeError(f"{value!r}: is not a number")
     return float(value)
 
 
 def _truth(value: Any) -> bool:
     if not isinstance(value, bool):
-        raise TypeError(f"{value!r}: is no condition, and has no opposite")
+        raise TypeError(f"{value!r}: is not a condition and cannot be negated")
     return not value
 
 

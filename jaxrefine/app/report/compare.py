@@ -99,7 +99,7 @@ def _names(data: ReportData, other: ReportData) -> list[list[tuple[str, ...]]]:
     raise InputError(
         [
             f"{table.path}, column {INDEX}: holds a value more than once for one "
-            "micrograph: particles cannot be told apart, and so not compared"
+            "micrograph, so that particles cannot be identified and compared"
             for table, names in zip(tables, in_micrographs, strict=True)
             if len(set(names)) < len(names)
         ]

@@ -51,8 +51,8 @@ def landscape_figure(data: ReportData, found: list[Landscape]) -> RenderedFigure
         return RenderedFigure(
             "landscape",
             "",
-            "The score around the refined values, one changed at a time, as far as was "
-            "searched. Shaded: one standard error either way, where the table has it. "
+            "The score around the refined values, along one parameter at a time, over the "
+            "search range. Shaded: one standard error to either side, if known. "
             f"{_agreement(data, found)}",
             f"Lines of z-score over tilts, in-plane rotation and defocus, of {len(found)} "
             "particles; highest at zero where the refinement found the best.",

@@ -70,5 +70,5 @@ class LivePage:
         )
         page = write_page(ReportData(so_far), default_folder(inputs.output), options)
         if not self._told:
-            log.info("report so far, made anew while the run goes on: %s", page)
+            log.info("report so far, updated during the run: %s", page)
             self._told = True

@@ -104,7 +104,7 @@ def read_record(table: Path) -> RunRecord | None:
     except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
         sound = False
     if not sound:
-        log.warning("%s: damaged: what it says of the run is left out", path)
+        log.warning("%s: damaged: this record of the run is ignored", path)
         return None
     return record if record.table_sha256 == _digest(table) else None
 

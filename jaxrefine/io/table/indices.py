@@ -44,7 +44,7 @@ def listed_rows(table: ParticleTable, path: Path) -> Bool[np.ndarray, " n"]:
         if len(set(there)) < len(there):
             raise InputError(
                 f"--indices: {table.path}, column {word}: holds a value more than once, so "
-                "that particles cannot be told apart"
+                "that particles cannot be identified"
             )
     places = [content.header.index(name) for name in names]
     wanted = [tuple(row[place].strip() for place in places) for row in content.rows]

@@ -208,7 +208,7 @@ def test_names_and_pixel_sizes():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"template_volume_path": ["a/t.mrc", "b/t.mrc"]}, "a name of its own"),
+        ({"template_volume_path": ["a/t.mrc", "b/t.mrc"]}, "have a different name"),
         ({"template_volume_path": ["a.mrc"]}, "at least two"),
         ({"template_volume_path": ["a.mrc", 3]}, r"template_volume_path\[1\]: 3"),
         ({"template_volume_path": {"a b": "a.mrc", "c": "c.mrc"}}, "letters, digits"),
