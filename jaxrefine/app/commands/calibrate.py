@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _load(options: argparse.Namespace) -> "Config":
-    """The configuration; of an optimize_template file with the template that it makes."""
+    """Load the configuration; for an optimize_template file, also make its template."""
     from jaxrefine.app.config import Config
     from jaxrefine.app.config.optimize_template import (
         is_optimize_template,

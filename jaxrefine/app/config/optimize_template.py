@@ -1,6 +1,6 @@
-"""Leopard-EM's optimize_template, as a calibration of the pixel size.
+"""Leopard-EM's optimize_template, run as a calibration of the pixel size.
 
-Its keys are read as they are; `calibrate` and `statistics` are our own.
+Its keys are accepted unchanged; `calibrate` and `statistics` are additional.
 """
 
 import dataclasses
@@ -23,13 +23,13 @@ _OWN_KEYS = {"pixel_size_coarse_search", "pixel_size_fine_search", "simulator"}
 
 
 class PixelSizeSearchConfig(Section):
-    """A search of the pixel size; of it a calibration takes the range of its scan.
+    """A search of the pixel size, whose range becomes that of the calibration's scan.
 
     Attributes:
-        enabled: Scan; false: not.
+        enabled: Scan; false omits it.
         pixel_size_min: Smallest offset in Å.
         pixel_size_max: Largest offset in Å.
-        pixel_size_step: Step in Å; a fit needs none.
+        pixel_size_step: Step in Å; not used by the fit.
         skip_enforce_zero: No effect.
     """
 
@@ -41,22 +41,22 @@ class PixelSizeSearchConfig(Section):
 
     @property
     def reach_angstrom(self) -> float:
-        """How far the search goes to either side."""
+        """Range of the search to either side."""
         return max(abs(self.pixel_size_min), abs(self.pixel_size_max)) * self.enabled
 
 
 class SimulatorSettings(Section):
-    """How the template is made from its model.
+    """Settings for making the template from its model.
 
     Attributes:
-        voltage: Of the microscope in kV.
-        apply_dose_weighting: Damp the template as radiation damage does.
+        voltage: Acceleration voltage in kV.
+        apply_dose_weighting: Attenuate the template as radiation damage does.
         crit_exposure_bfactor: Only -1: critical exposures of Grant & Grigorieff.
         dose_filter_modify_signal: Only None.
-        dose_start: Exposure before, in e/Å².
-        dose_end: Exposure after.
+        dose_start: Exposure before the first frame, in e/Å².
+        dose_end: Exposure after the last frame, in e/Å².
         apply_dqe: The detector's envelope: not applied, with a warning.
-        mtf_reference: Its file; no effect.
+        mtf_reference: File of the detector's envelope; no effect.
     """
 
     voltage: float = 300.0
@@ -91,16 +91,16 @@ class SimulatorSettings(Section):
 
 
 class SimulatorConfig(Section):
-    """The model that the template is made from.
+    """The model from which the template is made.
 
     Attributes:
-        pdb_filepath: PDB or mmCIF.
+        pdb_filepath: PDB or mmCIF file.
         pixel_spacing: Voxel size in Å.
         volume_shape: Voxels along z, y and x, equal and even.
         center_atoms: Only true: the model's mean position is the volume's centre.
         b_factor_scaling: Factor on the model's B factors.
-        additional_b_factor: Added to them afterwards, in Å².
-        simulator_config: All else.
+        additional_b_factor: Value added to them afterwards, in Å².
+        simulator_config: The other settings.
     """
 
     pdb_filepath: Annotated[str, "the path of the atomic model"]
@@ -133,13 +133,13 @@ class OptimizeTemplateConfig(Section):
     Attributes:
         particle_stack: As in a refinement.
         pixel_size_coarse_search: The range of the scan before the fit.
-        pixel_size_fine_search: The same, where the coarse one is not enabled.
+        pixel_size_fine_search: The same, if the coarse one is not enabled.
         simulator: The template.
         preprocessing_filters: As in a refinement.
         computational_config: As in a refinement.
         apply_global_filtering: As in a refinement.
-        calibrate: Ours; by default the pixel size alone is fitted.
-        statistics: Ours, as in a refinement.
+        calibrate: Additional key; by default only the pixel size is fitted.
+        statistics: Additional key, as in a refinement.
     """
 
     particle_stack: ParticleStackConfig
@@ -164,7 +164,7 @@ class OptimizeTemplateConfig(Section):
 
 
 def is_optimize_template(path: str | os.PathLike[str]) -> bool:
-    """Whether a file is of optimize_template, by its keys."""
+    """Whether a file is one of optimize_template, by its keys."""
     data, _ = read_yaml(path)
     return isinstance(data, Mapping) and bool(_OWN_KEYS & set(data))
 
@@ -172,18 +172,18 @@ def is_optimize_template(path: str | os.PathLike[str]) -> bool:
 def load_optimize_template(
     path: str | os.PathLike[str], template: Path, *, path_map: PathMap = ()
 ) -> tuple[Config, SimulatorConfig]:
-    """The calibration that an optimize_template file comes down to.
+    """Load an optimize_template file as the equivalent calibration.
 
     Args:
         path: The file.
-        template: Where the template will be.
+        template: Path of the template that will be made.
         path_map: Folders that have moved: (OLD, NEW).
 
     Returns:
-        The configuration, and how to make its template.
+        The configuration, and the settings for making its template.
 
     Raises:
-        InputError: With every error of the file.
+        InputError: With all errors of the file.
     """
     data, errors = read_yaml(path)
     source = os.fspath(path)
