@@ -26,6 +26,7 @@ PLACES: dict[str, tuple[float, float, str]] = {
     "app.cluster": (0, 5, "processes"),
     "app.config": (1.2, 5, "every key"),
     "app.console": (0, 6, "messages, progress"),
+    "compilation": (2.2, 6, "compiled programs on disk"),
     "__init__": (-1, 6, "import jaxrefine as jr"),
     "testing": (-1, 7, "a kit for own scores"),
     "refine": (0.75, 7, "scores, search, polish"),

@@ -15,6 +15,7 @@ import yaml
 
 from jaxrefine.app import cli
 from jaxrefine.app.config import Config
+from jaxrefine.app.run.record import read_record
 from jaxrefine.io.table import read_particle_table
 from tests.reference import ROOT
 
@@ -215,6 +216,10 @@ def test_the_pages_commands_run(tmp_path, monkeypatch, capsys):
     assert "angle error (°)" in capsys.readouterr().out
     assert any("demo demo --run" in block for block in blocks(ROOT / "README.md", "bash"))
     assert Path("demo/match_results_refined_report/report.html").is_file()
+    # A report that comes later knows of the demo's run.
+    record = read_record(Path("demo/match_results_refined.csv"))
+    assert record and record.config_text == Path("demo/config.yaml").read_text()
+    assert any("11" in line for line in record.lines)
 
     monkeypatch.chdir("demo")
     Path("config.yaml").unlink()

@@ -10,8 +10,9 @@ from jaxrefine.data.refined import Refined
 # The possible outcomes of a polish, and their meaning.
 POLISH_MEANING = {
     "converged": "an optimum: no further step would have improved the score",
-    "multimodal": "an optimum, but other poses, more than two standard errors away, are "
-    "nearly as good; the standard errors cover them",
+    "multimodal": "an optimum, but one of several modes: separate poses, more than two "
+    "standard errors away, hold at least 5 % of the posterior; the standard errors cover "
+    "them",
     "at_limit": "stopped at the edge of the grid cell: search a finer grid, or set "
     "bound_to_cell: false; the standard errors are not those of an optimum",
     "not_converged": "max_steps was reached: the best pose so far",

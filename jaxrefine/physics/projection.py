@@ -1,7 +1,26 @@
 """From a central slice to a projection in the template's box."""
 
 import jax.numpy as jnp
-from jaxtyping import Array, Complex, Float
+from jaxtyping import Array, Complex, Float, ScalarLike
+
+from jaxrefine.data import Template
+from jaxrefine.physics.slices import central_slice
+
+
+def project(
+    template: Template, rotation: Float[Array, "3 3"], scale: ScalarLike = 1.0
+) -> Float[Array, "n n"]:
+    """Projection of a template along z of the image frame, its centre at pixel n // 2.
+
+    Differentiable in the template and in the rotation. The sign is the volume's; in an
+    image at underfocus a particle is minus this, times the CTF.
+
+    Args:
+        template: From `make_template`.
+        rotation: Image frame -> volume frame, on xyz column vectors.
+        scale: Template voxel size / image pixel size.
+    """
+    return slice_to_projection(central_slice(template, rotation, scale))
 
 
 def slice_to_projection(central: Complex[Array, "n r"]) -> Float[Array, "n n"]:

@@ -104,7 +104,12 @@ def check_batch(particles: Particles, score: Score, refined: Refined | None = No
     count = np.shape(particles.valid)
     errors = alignment_errors(particles.alignment, count)
     errors += _box_errors(particles, score, count)
-    if refined is not None and np.shape(refined.z_score) != count:
+    if refined is not None and not isinstance(refined, Refined):
+        errors.append(
+            f"refined: {type(refined).__name__}; expected Refined: of a polish, take "
+            ".refined"
+        )
+    elif refined is not None and np.shape(refined.z_score) != count:
         errors.append(
             f"refined has the results of {np.shape(refined.z_score)} particles; the batch "
             f"has {count}"

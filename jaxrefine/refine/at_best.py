@@ -4,10 +4,26 @@ from dataclasses import replace
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 
-from jaxrefine.data import Offsets, Particles, Polished, Refined
-from jaxrefine.refine.polish import recentred
+from jaxrefine.data import InputError, Offsets, Particles, Polished, Refined
+from jaxrefine.refine.arguments import check_one
+from jaxrefine.refine.differentiable import at_position
 from jaxrefine.refine.scoring import Score
+
+
+def recentred(particle: Particles, refined: Refined, score: Score) -> Particles:
+    """One particle moved to its grid's best: offsets of 0 are then that grid point.
+
+    The position is rounded to whole pixels; `at_best` keeps what a polish adds to them.
+
+    Raises:
+        InputError: A batch; `jax.vmap(lambda p, r: jr.recentred(p, r, score))` takes one.
+    """
+    _check_pair("recentred", particle, refined, score)
+    move = refined.alignment.position_px - particle.alignment.position_px
+    there = at_position(particle, jnp.round(move).astype(jnp.int32), score)
+    return eqx.tree_at(lambda p: p.alignment, there, refined.alignment)
 
 
 def at_best(
@@ -22,11 +38,29 @@ def at_best(
         particle: The particle as it was searched; use `jax.vmap` for a batch.
         found: Result of the search or the polish.
         score: The score of the refinement.
+
+    Raises:
+        InputError: A batch; `jax.vmap(lambda p, f: jr.at_best(p, f, score))` takes one.
     """
     refined = found.refined if isinstance(found, Polished) else found
+    _check_pair("at_best", particle, refined, score)
     position = refined.alignment.position_px
     there = recentred(particle, refined, score)
     whole = jnp.round(position - particle.alignment.position_px)
     whole = particle.alignment.position_px + whole
     there = eqx.tree_at(lambda p: p.alignment.position_px, there, whole)
     return there, replace(Offsets.zeros(), shift_px=position - whole)
+
+
+def _check_pair(name: str, particle: Particles, refined: Refined, score: Score) -> None:
+    """One particle and the results of one."""
+    if not isinstance(refined, Refined):
+        expected = "Refined" if name == "recentred" else "Refined or Polished"
+        raise InputError(f"{name}: {type(refined).__name__}; expected {expected}")
+    check_one(particle, score)
+    if np.ndim(refined.z_score):
+        raise InputError(
+            f"{name}: one particle, but the results of {np.shape(refined.z_score)}; "
+            "expected those of the same particle: take refined[i], or map over both with "
+            "jax.vmap"
+        )

@@ -66,7 +66,12 @@ def feature(
     Returns:
         The feature in the coordinates of `spectrum`, and its norm. The correlation is
         Σ Re(conj(feature) · spectrum) / norm.
+
+    Raises:
+        InputError: As `z_score`.
     """
+    check_template(template, score)
+    check_one(particle, score, offsets)
     pixel_size = particle.alignment.pixel_size_angstrom + offsets.pixel_size_angstrom
     there = moved(particle, offsets)
     filtered, norm = score.matched_filter(there, template, pixel_size)
@@ -125,8 +130,6 @@ def z_score(
         InputError: `particle` is a batch, or the template or the box does not match the
             score.
     """
-    check_template(template, score)
-    check_one(particle, score, offsets)
     return correlation_and_z(offsets, particle, template, score)[1]
 
 

@@ -23,9 +23,10 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, ScalarLike
 
 from jaxrefine.data import Offsets, Particles, Refined, SearchGrid, Template
+from jaxrefine.refine.at_best import recentred
 from jaxrefine.refine.coordinates import count, offsets_from
 from jaxrefine.refine.differentiable import feature, image_of, spectrum
-from jaxrefine.refine.polish import Polish, polish_particles, recentred
+from jaxrefine.refine.polish import Polish, polish_particles
 from jaxrefine.refine.rings import Rings
 from jaxrefine.refine.scoring import Score
 

@@ -21,7 +21,6 @@ from jaxrefine.refine.scoring import (
     box_error,
     check_defocus_unit,
     over_optics,
-    particle_ctf,
     particle_phase_factor,
     place_in_padded_box,
     slice_rotation,
@@ -173,7 +172,7 @@ class ImageCTF(Score):
         self, particle: Particles, pixel_size: ScalarLike, defocus: ScalarLike
     ) -> Float[Array, "H W"]:
         """The box of the image, with filter and CTF applied (the filter a second time)."""
-        transfer = particle.filter_image * particle_ctf(
+        transfer = particle.filter_image * self.ctf(
             particle, self.padded_box, pixel_size, defocus
         )
         # A complex CTF on the projection is its conjugate on the image.
@@ -187,7 +186,7 @@ class ImageCTF(Score):
     ) -> Float[Array, "N Nr"]:
         """Weights of |T|², on twice the template's grid, in the square of the norm."""
         doubled = (2 * self.side, 2 * self.side)
-        ctf = particle_ctf(particle, self.filter_grid, pixel_size, defocus)
+        ctf = self.ctf(particle, self.filter_grid, pixel_size, defocus)
         spread = jnp.fft.irfft2((particle.filter_template * ctf) ** 2, s=self.filter_grid)
         lags = np.fft.fftfreq(doubled[0], 1 / doubled[0]).astype(int) % self.norm_side
         weights = half_plane_weights(doubled) / (doubled[0] * doubled[1])
@@ -244,7 +243,7 @@ class ImageCTF(Score):
         scale = particle.template_pixel_size_angstrom / pixel_size
         rotation = slice_rotation(particle, particle.alignment.rotation)
         projection = self._projection(template, rotation, scale)
-        transfer = particle.filter_image * particle_ctf(
+        transfer = particle.filter_image * self.ctf(
             particle, self.padded_box, pixel_size, 0.0
         )
         transfer = transfer * particle_phase_factor(particle, self.padded_box, pixel_size)

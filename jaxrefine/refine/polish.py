@@ -5,7 +5,7 @@ It maximises the z-score of the search over all coordinates of the pose together
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
@@ -26,12 +26,19 @@ from jaxrefine.data import (
     Template,
 )
 from jaxrefine.refine import ascent
+from jaxrefine.refine.arguments import (
+    check_batch,
+    check_grid,
+    check_mesh,
+    check_not_traced,
+    check_template,
+)
+from jaxrefine.refine.at_best import recentred
 from jaxrefine.refine.coordinates import (
     cell_limits,
     offsets_from,
 )
 from jaxrefine.refine.differentiable import (
-    at_position,
     correlation_and_z,
     feature,
     moved,
@@ -48,6 +55,7 @@ from jaxrefine.refine.pose_errors import (
     uncertain,
     z_in_other_data,
 )
+from jaxrefine.refine.precision import in_single_precision
 from jaxrefine.refine.prior import (
     cell_precision,
     fitted_count,
@@ -61,7 +69,7 @@ Objective = Callable[[Offsets, Particles, Template, Score], Float[Array, ""]]
 
 
 class Polish(eqx.Module):
-    """Settings of the polish; plain values, no arrays.
+    """Settings of the polish; plain values, but an own objective may hold arrays.
 
     Attributes:
         parameters: The free parameters, out of orientation, shift, defocus, astigmatism
@@ -74,7 +82,8 @@ class Polish(eqx.Module):
             per particle.
         objective: Function to maximise instead of the z-score, with the same arguments, in
             units of z. Steps use the curvature of the z-score, and the reported scores are
-            z-scores.
+            z-scores. A function is compiled each time it is defined anew; an `eqx.Module`
+            with `__call__` only once, whatever its arrays and its floats.
         prior: "none", or "match": a Gaussian prior around the starting values, whose width
             is the search range (`prior`). Poses are then posterior means, at which the
             score has no maximum.
@@ -92,7 +101,7 @@ class Polish(eqx.Module):
     bound_to_cell: bool = eqx.field(static=True, default=False)
     method: str = eqx.field(static=True, default="gauss_newton")
     max_evaluations: int = eqx.field(static=True, default=10)
-    objective: Objective = eqx.field(static=True, default=z_score)
+    objective: Objective = eqx.field(default=z_score)
     prior: Literal["none", "match"] = eqx.field(static=True, default="none")
     errors: bool = eqx.field(static=True, default=True)
     other_optima: bool = eqx.field(static=True, default=True)
@@ -140,10 +149,23 @@ def polish_particles(
         mesh: From `device_mesh`, as for the search.
 
     Returns:
-        The polished batch. Without a prior, no z-score is lower than in `refined`.
-        Particles that were not refined are returned unchanged.
+        The polished batch, in float32. Without a prior, no z-score is lower than in
+        `refined`. Particles that were not refined are returned unchanged.
+
+    Raises:
+        InputError: Arguments that do not fit together, as for `refine_particles`; results
+            of other particles.
     """
+    check_grid(grid)
+    check_template(template, score)
+    check_batch(particles, score, refined)
+    check_mesh(mesh)
+    check_not_traced("polish_particles", particles, refined, grid)
     polish = Polish() if polish is None else polish
+    polish = replace(polish, objective=_traced_floats(polish.objective))
+    particles, refined, template, score, polish = in_single_precision(
+        (particles, refined, template, score, polish)
+    )
     limits = jnp.asarray(cell_limits(grid, polish.parameters), jnp.float32)
     precision = jnp.asarray(cell_precision(grid, polish.parameters), jnp.float32)
     if not polish.bound_to_cell:
@@ -176,6 +198,15 @@ def polish_particles(
         return jax.tree.map(lambda leaf: leaf[:count], polished)
 
 
+def _traced_floats(objective: Objective) -> Objective:
+    """An objective's numbers as arrays, so that others need no compilation."""
+
+    def as_array(leaf: Any) -> Any:
+        return jnp.asarray(leaf, jnp.float32) if isinstance(leaf, float) else leaf
+
+    return jax.tree.map(as_array, objective)
+
+
 @eqx.filter_jit
 def polish_batch(
     particles: Particles,
@@ -188,7 +219,11 @@ def polish_batch(
 ) -> Polished:
     """The compiled part of `polish_particles`, with limits and prior as arguments."""
 
-    def shard(particles, refined, template, cell) -> Polished:
+    arrays, rest = eqx.partition((polish, score), eqx.is_array)
+
+    def shard(particles, refined, template, cell, arrays) -> Polished:
+        polish, score = eqx.combine(arrays, rest)
+
         def one(both: tuple[Particles, Refined]) -> Polished:
             sound = (both[1].status < Status.BOX_OUTSIDE) & both[0].valid
             return jax.lax.cond(
@@ -203,23 +238,16 @@ def polish_batch(
         return jax.lax.map(one, (particles, refined), batch_size=together)
 
     if mesh is None:
-        return shard(particles, refined, template, cell)
+        return shard(particles, refined, template, cell, arrays)
     split, whole = PartitionSpec(PARTICLES), PartitionSpec()
     sharded = jax.shard_map(
         shard,
         mesh=mesh,
-        in_specs=(split, split, whole, whole),
+        in_specs=(split, split, whole, whole, whole),
         out_specs=split,
         check_vma=False,
     )
-    return sharded(particles, refined, template, cell)
-
-
-def recentred(particle: Particles, refined: Refined, score: Score) -> Particles:
-    """Move one particle to its best grid point, so that offsets of 0 are this point."""
-    move = refined.alignment.position_px - particle.alignment.position_px
-    there = at_position(particle, jnp.round(move).astype(jnp.int32), score)
-    return eqx.tree_at(lambda p: p.alignment, there, refined.alignment)
+    return sharded(particles, refined, template, cell, arrays)
 
 
 def _polish_one(

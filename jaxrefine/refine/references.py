@@ -18,6 +18,7 @@ from jaxtyping import Array, Complex, Float
 
 from jaxrefine.data import (
     Alignment,
+    InputError,
     Offsets,
     Particles,
     Refined,
@@ -90,7 +91,12 @@ def fit_references(
         polish: Settings of the polish, of which `prior` and `errors` are ignored. None
             takes the defaults.
         mesh: From `device_mesh`, as for the search.
+
+    Raises:
+        InputError: Fewer than two references; otherwise as `polish_particles`.
     """
+    if len(references) < 2:
+        raise InputError(f"{len(references)} references: expected at least two")
     polish = replace(polish or Polish(errors=False), prior="none")
 
     def climb(reference: Reference, starts: Alignment) -> Refined:

@@ -33,6 +33,7 @@ from jaxrefine.refine.arguments import (
     check_template,
 )
 from jaxrefine.refine.layout import Layout, plan_layout
+from jaxrefine.refine.precision import in_single_precision
 from jaxrefine.refine.prepare import OUTSIDE_STD
 from jaxrefine.refine.scoring import Score, slice_rotation
 from jaxrefine.refine.search import (
@@ -59,8 +60,9 @@ def refine_particles(
 ) -> Refined:
     """Search the grid for the best pose of each particle.
 
-    Compiled once for given shapes. It cannot be called inside `jit`, because the layout of
-    the search depends on the values of grid and optics.
+    Compiled once for given shapes, in float32 (arrays of float64 are converted). It cannot
+    be called inside `jit`, because the layout of the search depends on the values of grid
+    and optics.
 
     Args:
         particles: A batch, with one leading axis. With a mesh it is padded to a multiple of
@@ -93,6 +95,9 @@ def refine_particles(
         check_not_traced("refine_particles", particles, grid)
     layout = layout or layout_for(particles, grid, score, adaptive=adaptive)
     count = particles.valid.shape[0]
+    particles, template, grid, score = in_single_precision(
+        (particles, template, grid, score)
+    )
     with jax.enable_x64(False):  # whatever the caller has set
         filled = filled_up(particles, count, mesh, layout.particles)
         refined = search_batch(filled, template, grid, score, mesh, layout)
@@ -166,7 +171,13 @@ def search_batch(
     layout = replace(layout, candidates=max(layout.candidates // parts, 1))
     length = -(-grid.rotation.shape[0] // parts)
 
-    def shard(particles: Particles, template: Template, grid: SearchGrid) -> Refined:
+    # An own score may hold arrays, which every device gets whole.
+    arrays, rest = eqx.partition(score, eqx.is_array)
+
+    def shard(
+        particles: Particles, template: Template, grid: SearchGrid, arrays: Score
+    ) -> Refined:
+        score = eqx.combine(arrays, rest)
         part = jax.lax.axis_index(ORIENTATIONS) if parts > 1 else 0
         # The last part is padded with the last orientation, which does not affect results.
         number = jnp.minimum(part * length + jnp.arange(length), grid.rotation.shape[0] - 1)
@@ -195,12 +206,16 @@ def search_batch(
         return replace(refined, orientation_z=of_each)
 
     if mesh is None:
-        return shard(particles, template, grid)
+        return shard(particles, template, grid, arrays)
     split, whole = PartitionSpec(PARTICLES), PartitionSpec()
     sharded = jax.shard_map(
-        shard, mesh=mesh, in_specs=(split, whole, whole), out_specs=split, check_vma=False
+        shard,
+        mesh=mesh,
+        in_specs=(split, whole, whole, whole),
+        out_specs=split,
+        check_vma=False,
     )
-    return sharded(particles, template, grid)
+    return sharded(particles, template, grid, arrays)
 
 
 def _refined(

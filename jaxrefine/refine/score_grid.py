@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxrefine.data import Particles, SearchGrid, Template
+from jaxrefine.refine.arguments import check_batch, check_grid, check_template
 from jaxrefine.refine.prepare import OUTSIDE_STD
 from jaxrefine.refine.scoring import Score, slice_rotation
 from jaxrefine.refine.search import pose_rotations, ranked_by_background, z_scores
@@ -48,7 +49,13 @@ def score_grid(
     Returns:
         For each particle, arrays of shape `grid.shape`: (pixel sizes, defocus values,
         orientations).
+
+    Raises:
+        InputError: Arguments that do not fit together, as for `refine_particles`.
     """
+    check_grid(grid)
+    check_template(template, score)
+    check_batch(particles, score)
 
     def one(particle: Particles) -> GridScores:
         prepared = score.prepare(particle, grid)

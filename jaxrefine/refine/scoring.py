@@ -109,6 +109,32 @@ class Score(eqx.Module):
             white noise of variance 1.
         """
 
+    def ctf(
+        self,
+        particle: Particles,
+        shape: tuple[int, int],
+        pixel_size: ScalarLike,
+        defocus: ScalarLike,
+    ) -> Float[Array, "h r"]:
+        """Real CTF times envelope of a particle, which a score of one's own may replace.
+
+        `ImageCTF` and `TemplateCTF` take it from here for search, norm and polish alike.
+
+        Args:
+            particle: One particle: its optics, defocus and astigmatism.
+            shape: Real-space shape of the image; the CTF is on its half plane.
+            pixel_size: Absolute pixel size in Å.
+            defocus: Offset of u and v in Å.
+        """
+        alignment = particle.alignment
+        return contrast_transfer(
+            shape,
+            pixel_size,
+            alignment.defocus_angstrom + defocus,
+            alignment.astigmatism_deg,
+            particle.optics,
+        )
+
     def scale(self, particle: Particles, grid: SearchGrid) -> Float[Array, " m"]:
         """Template voxel size / image pixel size, at each pixel size of the grid."""
         pixel_size = particle.alignment.pixel_size_angstrom + grid.pixel_size_angstrom
@@ -173,19 +199,6 @@ def place_in_padded_box(
         before = (cut - box) // 2 + margin
         pads.append((before, cut - before - score.side))
     return jnp.pad(projection, pads)
-
-
-def particle_ctf(
-    particle: Particles, shape: tuple[int, int], pixel_size: ScalarLike, defocus: ScalarLike
-) -> Float[Array, "h r"]:
-    alignment = particle.alignment
-    return contrast_transfer(
-        shape,
-        pixel_size,
-        alignment.defocus_angstrom + defocus,
-        alignment.astigmatism_deg,
-        particle.optics,
-    )
 
 
 def particle_phase_factor(

@@ -18,7 +18,6 @@ from jaxrefine.physics.slices import central_slice
 from jaxrefine.refine.scoring import (
     Score,
     over_optics,
-    particle_ctf,
     particle_phase_factor,
     place_in_padded_box,
     slice_rotation,
@@ -81,7 +80,7 @@ class TemplateCTF(Score):
                 lambda p: p.optics.spherical_aberration_mm, particle, aberration
             )
             pixel_size = start
-        ctf = particle_ctf(particle, self.filter_grid, pixel_size, defocus)
+        ctf = self.ctf(particle, self.filter_grid, pixel_size, defocus)
         turn = particle_phase_factor(particle, self.filter_grid, pixel_size)
         return particle.filter_template * ctf * turn
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -48,12 +49,12 @@ def random_particle(
         image=array(rng.standard_normal(score.padded_box)),
         filter_image=uneven(score.padded_box),
         filter_template=uneven(score.filter_grid),
-        corr_mean=jnp.zeros(score.positions),
-        corr_std=jnp.ones(score.positions),
+        corr_mean=array(np.zeros(score.positions)),
+        corr_std=array(np.ones(score.positions)),
         background_mean=array(0.0),
         background_std=array(1.0),
         noise_std=array(1.0),
         mean_peaks=array(False),
         valid=array(True),
     )
-    return particle, make_template(volume)
+    return particle, jax.jit(make_template)(volume)

@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Int
 
 from jaxrefine.data import Offsets, Particles, SearchGrid, Template
 from jaxrefine.physics.rotations import rotation_vector_to_matrix
@@ -39,6 +40,19 @@ _SIZES: dict[str, float] = {
     "amplitude_contrast": 0.01,
     "b_factor_angstrom2": 10.0,
 }
+
+# Of the grid that is scored, and which of them is no offset.
+_DEFOCI, _NO_OFFSET = (-200.0, 0.0, 150.0), 1
+
+
+# On small arrays, compiling takes longer than all that optimised programs could save.
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    options = {
+        "xla_backend_optimization_level": 0,
+        "xla_llvm_disable_expensive_passes": True,
+    }
+    # equinox passes it on to `jax.jit`, of which its types do not know.
+    return eqx.filter_jit(function, compiler_options=options)  # pyright: ignore[reportCallIssue]
 
 
 class ScoreError(AssertionError):
@@ -106,27 +120,32 @@ def _measure(
     if errors:  # the other checks would fail for the same reason
         return errors, {}
     found: dict[str, float] = {}
-    for check in (_norm, _product, _filter, _slopes):
-        more, measured = check(score, particle, template, tolerance)
+    for more, measured in (
+        _norm(score, particle, template, tolerance),
+        _linearity(score, particle),
+        *_agreement(score, particle, template),
+        _slopes(score, particle, template),
+    ):
         errors += more
         found |= measured
     return errors, found
 
 
-def _grid() -> SearchGrid:
+def _grid(*pixel_sizes: float) -> SearchGrid:
+    array = jnp.asarray
     return SearchGrid(
-        rotation=jnp.eye(3)[None],
-        rotation_at_edge=jnp.zeros(1, bool),
-        defocus_angstrom=jnp.asarray([-200.0, 0.0, 150.0]),
-        pixel_size_angstrom=jnp.asarray([0.0, 0.02]),
+        rotation=array(np.eye(3)[None]),
+        rotation_at_edge=array(np.zeros(1, bool)),
+        defocus_angstrom=array(_DEFOCI),
+        pixel_size_angstrom=array(pixel_sizes),
     )
 
 
 def _shape_errors(score: Score, particle: Particles, template: Template) -> list[str]:
-    """Check the result of each method for one particle, and under vmap for two."""
-    side, rotation, grid = score.side, particle.alignment.rotation, _grid()
+    """Check the result of each method, mapped over two particles."""
+    side, rotation, grid = score.side, particle.alignment.rotation, _grid(0.0, 0.02)
     half = (score.padded_box[0], score.padded_box[1] // 2 + 1)
-    corners = jnp.zeros((4, 2), jnp.int32)
+    corners = _corners(score)[:4]
     pixel_size = particle.alignment.pixel_size_angstrom
 
     def prepared(particle: Particles) -> Any:
@@ -147,36 +166,27 @@ def _shape_errors(score: Score, particle: Particles, template: Template) -> list
             (half, ()),
         ),
     }
+    several = jax.tree.map(lambda x: np.stack([x, x]), particle)
     errors = []
     for name, (call, expected) in calls.items():
-        for batch in ((), (2,)):
-            several = jax.tree.map(lambda x: jnp.stack([x, x]), particle)
-            try:
-                given = (
-                    eqx.filter_eval_shape(jax.vmap(call), several)
-                    if batch
-                    else eqx.filter_eval_shape(call, particle)
-                )
-            except Exception as error:  # custom code can raise anything
-                how = " under jax.vmap" * bool(batch)
-                reason = (str(error) or type(error).__name__).splitlines()[0]
-                errors.append(f"{name}{how}: {type(error).__name__}: {reason}")
-                break
-            shapes = jax.tree.map(lambda leaf: tuple(leaf.shape), given)
-            wanted = (
-                tuple((*batch, *each) for each in expected)
-                if isinstance(given, tuple)
-                else (*batch, *expected)
+        try:
+            given = eqx.filter_eval_shape(jax.vmap(call), several)
+        except Exception as error:  # custom code can raise anything
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            errors.append(
+                f"{name}: {type(error).__name__}: {reason} (mapped over particles with "
+                "jax.vmap)"
             )
-            if shapes != wanted:
-                errors.append(f"{name}: returns shape {shapes}; expected {wanted}")
-                break
+            continue
+        shapes = jax.tree.map(lambda leaf: tuple(leaf.shape[1:]), given)
+        if shapes != expected:
+            errors.append(f"{name}: returns shape {shapes}; expected {expected}")
     return errors
 
 
 def _relative(found: Any, expected: Any) -> float:
-    size = float(jnp.max(jnp.abs(jnp.asarray(expected))))
-    return float(jnp.max(jnp.abs(jnp.asarray(found) - expected))) / max(size, 1e-30)
+    size = float(np.max(np.abs(expected)))
+    return float(np.max(np.abs(np.asarray(found) - expected))) / max(size, 1e-30)
 
 
 # Rounding errors of sums over thousands of pixels in float64, with constants in float32.
@@ -186,7 +196,7 @@ _CLOSE = 1e-5
 def _norm(
     score: Score, particle: Particles, template: Template, tolerance: float
 ) -> tuple[list[str], dict[str, float]]:
-    @eqx.filter_jit
+    @_compiled
     def length_and_norm(particle: Particles, template: Template) -> Any:
         values, norm = feature(Offsets.zeros(), particle, template, score)
         return jnp.sqrt(jnp.sum(jnp.abs(values) ** 2)), norm
@@ -204,148 +214,172 @@ def _norm(
     return errors, {"length_over_norm": length / norm if norm else np.nan}
 
 
-def _product(
-    score: Score, particle: Particles, template: Template, tolerance: float
-) -> tuple[list[str], dict[str, float]]:
-    """Compare `columns` times slices, divided by `norms`, with `correlate`."""
-    grid, rotation = _grid(), particle.alignment.rotation
-    corners = jnp.stack(jnp.indices(score.positions), axis=-1).reshape(-1, 2)
-    other = jnp.roll(particle.image, (3, 5), axis=(0, 1)) ** 2
+def _linearity(score: Score, particle: Particles) -> tuple[list[str], dict[str, float]]:
+    """Check that `columns` is linear in the image."""
+    corners = _corners(score)[:3]
+    image = np.asarray(particle.image)
+    other = np.roll(image, (3, 5), axis=(0, 1)) ** 2
 
-    @eqx.filter_jit
-    def both(particle: Particles, template: Template) -> Any:
+    @_compiled
+    def columns(image: Any) -> Any:
+        changed = eqx.tree_at(lambda p: p.image, particle, image)
+        size = particle.alignment.pixel_size_angstrom
+        return score.columns(changed, size, 0.0, corners)
+
+    first, second, both = (
+        np.asarray(columns(i)) for i in (image, other, image + 2 * other)
+    )
+    bent = _relative(both, first + 2 * second)
+    if bent <= _CLOSE:
+        return [], {"linearity": bent}
+    return [
+        f"columns: not linear in the particle's image (off by {bent:.2g} of its size)"
+    ], {"linearity": bent}
+
+
+def _corners(score: Score) -> Int[Array, "p 2"]:
+    corners = np.moveaxis(np.indices(score.positions), 0, -1).reshape(-1, 2)
+    return jnp.asarray(corners, jnp.int32)
+
+
+class _Scored(eqx.Module):
+    """A particle's correlations by each of a score's methods."""
+
+    exact: Any
+    norms: Any
+    products: Any
+    of_filter: Any
+    norm_of_filter: Any
+    kernel: Any
+
+
+def _agreement(
+    score: Score, particle: Particles, template: Template
+) -> list[tuple[list[str], dict[str, float]]]:
+    """Compare `columns` times slices, and `matched_filter`, with `correlate`."""
+    corners = _corners(score)
+
+    @_compiled
+    def scored(particle: Particles, template: Template, grid: SearchGrid) -> _Scored:
+        pose, start = particle.alignment.rotation, particle.alignment.pixel_size_angstrom
         prepared = score.prepare(particle, grid)
-        exact = score.correlate(prepared, template, rotation)
-        norms = score.norms(prepared, template, rotation)
+        exact = score.correlate(prepared, template, pose)
+        norms = score.norms(prepared, template, pose)
         scales = score.scale(particle, grid)
 
         def one(index: Any) -> Any:
-            m, l = jnp.divmod(index, 3)
-            size = particle.alignment.pixel_size_angstrom + grid.pixel_size_angstrom[m]
-            central = central_slice(template, rotation, scales[m])
+            m, l = jnp.divmod(index, len(_DEFOCI))
+            size = start + grid.pixel_size_angstrom[m]
+            central = central_slice(template, pose, scales[m])
             columns = score.columns(particle, size, grid.defocus_angstrom[l], corners)
             pairs = central.real * columns.real + central.imag * columns.imag
             return jnp.sum(pairs, axis=(1, 2)).reshape(score.positions) / norms[m, l]
 
-        return exact, jax.lax.map(one, jnp.arange(6)).reshape(exact.shape)
-
-    @eqx.filter_jit
-    def linear(particle: Particles, other: Any) -> Any:
-        def columns(image: Any) -> Any:
-            changed = eqx.tree_at(lambda p: p.image, particle, image)
-            size = particle.alignment.pixel_size_angstrom
-            return score.columns(changed, size, 0.0, corners[:3])
-
-        return columns(particle.image + 2 * other), columns(particle.image) + 2 * columns(
-            other
-        )
-
-    exact, products = both(particle, template)
-    off, bent = _relative(products, exact), _relative(*linear(particle, other))
-    errors = []
-    if not off <= _CLOSE:
-        worst = jnp.unravel_index(jnp.argmax(jnp.abs(products - exact)), exact.shape)
-        m, l, y, x = map(int, worst)
-        errors.append(
-            f"columns: its product with the central slice, over norms, is "
-            f"{float(products[m, l, y, x]):.6g} at pixel size {m}, defocus {l}, position "
-            f"({y}, {x}), where correlate gives {float(exact[m, l, y, x]):.6g}; expected "
-            "the same: the search would look at the wrong orientations"
-        )
-    if not bent <= _CLOSE:
-        errors.append(
-            f"columns: not linear in the particle's image (off by {bent:.2g} of its size)"
-        )
-    return errors, {"product": off, "linearity": bent}
-
-
-def _filter(
-    score: Score, particle: Particles, template: Template, tolerance: float
-) -> tuple[list[str], dict[str, float]]:
-    """Compare `matched_filter` with `correlate`; check that it does not use the image."""
-    zero = jnp.zeros(1)
-    here = SearchGrid(jnp.eye(3)[None], jnp.zeros(1, bool), zero, zero)
-    y, x = score.margin
-
-    @eqx.filter_jit
-    def both(particle: Particles, template: Template, pixel_size: Any) -> Any:
-        grid = eqx.tree_at(
-            lambda g: g.pixel_size_angstrom,
-            here,
-            (pixel_size - particle.alignment.pixel_size_angstrom)[None],
-        )
-        prepared, pose = score.prepare(particle, grid), particle.alignment.rotation
-        exact = score.correlate(prepared, template, pose)[0, 0, y, x]
-        norm = score.norms(prepared, template, pose)[0, 0]
-        rfft, own_norm = score.matched_filter(particle, template, pixel_size)
+        products = jax.lax.map(one, jnp.arange(norms.size)).reshape(exact.shape)
+        first = start + grid.pixel_size_angstrom[0]
+        rfft, norm = score.matched_filter(particle, template, first)
         kernel = jnp.fft.irfft2(rfft, s=score.padded_box)
-        ours = jnp.sum(kernel * particle.image) / own_norm
-        return exact, ours, norm, own_norm, kernel / own_norm
+        of_filter = jnp.sum(kernel * particle.image) / norm
+        return _Scored(exact, norms, products, of_filter, norm, kernel / norm)
 
-    turned = particle.alignment.rotation @ rotation_vector_to_matrix(
-        jnp.asarray([9.0, -5.0, 14.0])
-    )
+    def on_host(particle: Particles, *pixel_sizes: float) -> _Scored:
+        return jax.tree.map(np.asarray, scored(particle, template, _grid(*pixel_sizes)))
+
+    turn = rotation_vector_to_matrix(np.asarray([9.0, -5.0, 14.0]))
+    alignment = particle.alignment
     elsewhere = eqx.tree_at(
         lambda p: (p.alignment.rotation, p.alignment.defocus_angstrom),
         particle,
-        (turned, particle.alignment.defocus_angstrom - 300.0),
+        (
+            jnp.asarray(np.asarray(alignment.rotation) @ turn),
+            jnp.asarray(np.asarray(alignment.defocus_angstrom) - 300.0),
+        ),
     )
-    pixel_size = particle.alignment.pixel_size_angstrom
+    other_image = jnp.asarray(2 * np.asarray(particle.image) + 1)
+    blank = eqx.tree_at(lambda p: p.image, particle, other_image)
+    here = on_host(particle, 0.0, 0.02)
+    return [
+        _product(here),
+        _filter(
+            score,
+            {
+                "at its alignment": here,
+                "at another pose, defocus and pixel size": on_host(elsewhere, 0.02, 0.0),
+            },
+            _relative(on_host(blank, 0.0, 0.02).kernel, here.kernel),
+        ),
+    ]
+
+
+def _product(found: _Scored) -> tuple[list[str], dict[str, float]]:
+    off = _relative(found.products, found.exact)
+    if off <= _CLOSE:
+        return [], {"product": off}
+    worst = np.argmax(np.abs(found.products - found.exact))
+    m, l, y, x = np.unravel_index(worst, found.exact.shape)
+    return [
+        f"columns: its product with the central slice, over norms, is "
+        f"{float(found.products[m, l, y, x]):.6g} at pixel size {m}, defocus {l}, position "
+        f"({y}, {x}), where correlate gives {float(found.exact[m, l, y, x]):.6g}; expected "
+        "the same: the search would look at the wrong orientations"
+    ], {"product": off}
+
+
+def _filter(
+    score: Score, found: dict[str, _Scored], of_image: float
+) -> tuple[list[str], dict[str, float]]:
+    """Check the matched filter here and elsewhere, and that it does not use the image."""
+    y, x = score.margin
     errors, worst = [], {"matched_filter": 0.0, "norms": 0.0}
-    for where, one, size in (
-        ("at its alignment", particle, pixel_size),
-        ("at another pose, defocus and pixel size", elsewhere, pixel_size + 0.02),
-    ):
-        exact, ours, norm, own_norm, _ = both(one, template, size)
-        off = abs(float(ours - exact)) / max(abs(float(exact)), 1.0)
+    for where, one in found.items():
+        exact, norm = one.exact[0, _NO_OFFSET, y, x], one.norms[0, _NO_OFFSET]
+        off = abs(float(one.of_filter - exact)) / max(abs(float(exact)), 1.0)
         worst["matched_filter"] = max(worst["matched_filter"], off)
         if not off <= _CLOSE:
             errors.append(
                 f"matched_filter: {where} its product with the image, over the norm, is "
-                f"{float(ours):.6g}, where correlate gives {float(exact):.6g}; expected "
-                "the same: the polish would climb another score than was searched"
+                f"{float(one.of_filter):.6g}, where correlate gives {float(exact):.6g}; "
+                "expected the same: the polish would climb another score than was searched"
             )
-        off = _relative(own_norm, norm)
+        off = _relative(one.norm_of_filter, norm)
         worst["norms"] = max(worst["norms"], off)
         if not off <= _CLOSE:
             errors.append(
                 f"norms: {where} {float(norm):.6g}, where matched_filter has "
-                f"{float(own_norm):.6g}; expected the same"
+                f"{float(one.norm_of_filter):.6g}; expected the same"
             )
-    blank = eqx.tree_at(lambda p: p.image, particle, 2 * particle.image + 1)
-    before, after = (both(one, template, pixel_size)[-1] for one in (particle, blank))
-    if _relative(after, before) > _CLOSE:
+    if not of_image <= _CLOSE:
         errors.append("matched_filter: depends on the particle's image; expected not to")
     return errors, worst
 
 
 def _slopes(
-    score: Score, particle: Particles, template: Template, tolerance: float
+    score: Score, particle: Particles, template: Template
 ) -> tuple[list[str], dict[str, float]]:
     """Compare the gradient of z with central differences, at offsets away from 0."""
     rng = np.random.default_rng(1)
     zeros = Offsets.zeros()
-    at = Offsets(
-        **{
-            name: jnp.asarray(size * rng.uniform(0.3, 1, getattr(zeros, name).shape))
-            for name, size in _SIZES.items()
-        }
-    )
-    z = eqx.filter_jit(lambda offsets, p, t: z_score(offsets, p, t, score))
-    slope = eqx.filter_jit(jax.grad(lambda offsets, p, t: z_score(offsets, p, t, score)))(
-        at, particle, template
-    )
+    at = {
+        name: size * rng.uniform(0.3, 1, np.shape(getattr(zeros, name)))
+        for name, size in _SIZES.items()
+    }
+    # One program for both: nearly all of the time goes into compiling.
+    both = _compiled(jax.value_and_grad(lambda o, p, t: z_score(o, p, t, score)))
+
+    def z_and_slopes(**changed: Any) -> tuple[Any, Any]:
+        offsets = Offsets(**jax.tree.map(jnp.asarray, at | changed))
+        return both(offsets, particle, template)
+
+    _, slope = z_and_slopes()
     errors, worst = [], 0.0
     for name, step in _STEPS.items():
-        value = getattr(at, name)
-        way = jnp.asarray(rng.choice([-1.0, 1.0], value.shape))
+        way = rng.choice([-1.0, 1.0], np.shape(at[name]))
 
-        def moved(length: float, name=name, value=value, way=way) -> float:
-            there = eqx.tree_at(lambda o: getattr(o, name), at, value + length * way)
-            return float(z(there, particle, template))
+        def moved(length: float, name=name, way=way) -> float:
+            return float(z_and_slopes(**{name: at[name] + length * way})[0])
 
         numerical = (moved(step) - moved(-step)) / (2 * step)
-        ours = float(jnp.sum(getattr(slope, name) * way))
+        ours = float(np.sum(np.asarray(getattr(slope, name)) * way))
         # In what a step of `_SIZES` changes: of z, rounded at 1e-13, nothing is left.
         off = abs(ours - numerical) * _SIZES[name]
         close = 1e-4 * abs(numerical) * _SIZES[name] + 1e-7

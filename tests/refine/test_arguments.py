@@ -27,6 +27,16 @@ def cut(score=SCORE, optics=OPTICS, pixel_size=PIXEL_SIZE, **changed):
     return jr.cut_particles(MICROGRAPH, alignment, optics, pixel_size, score)
 
 
+def searched(particles):
+    """A search's results, of numbers that no check reads."""
+    count = len(particles)
+    nothing = jnp.zeros(count)
+    index, status = jnp.zeros((count, 5), jnp.int32), jnp.zeros(count, jnp.int32)
+    return jr.Refined(
+        particles.alignment, nothing, nothing, nothing, index, status, nothing
+    )
+
+
 @pytest.fixture(scope="module")
 def template():
     return jr.make_template(WORLD.volume)
@@ -79,6 +89,58 @@ WRONG = {
     "alignment as particles": (
         lambda p, t: jr.score_particles(p.alignment, t, SCORE),
         r"Alignment; expected Particles",
+    ),
+    "batch to be recentred": (
+        lambda p, t: jr.recentred(p, searched(p), SCORE),
+        r"expected one particle.*jax\.vmap",
+    ),
+    "results of a batch for one particle": (
+        lambda p, t: jr.at_best(p[0], searched(p), SCORE),
+        r"at_best: one particle, but the results of \(2,\)",
+    ),
+    "one particle to the polish": (
+        lambda p, t: jr.polish_particles(p[0], searched(p)[0], t, GRID, SCORE),
+        r"expected a batch.*jr\.Particles\.stack",
+    ),
+    "results of others to the polish": (
+        lambda p, t: jr.polish_particles(p, searched(p)[:1], t, GRID, SCORE),
+        r"results of \(1,\) particles; the batch has \(2,\)",
+    ),
+    "z-scores as results to the polish": (
+        lambda p, t: jr.polish_particles(p, searched(p).z_score, t, GRID, SCORE),
+        "expected Refined",
+    ),
+    "volume to the polish": (
+        lambda p, t: jr.polish_particles(p, searched(p), WORLD.volume, GRID, SCORE),
+        "make_template",
+    ),
+    "own mesh to the polish": (
+        lambda p, t: jr.polish_particles(
+            p, searched(p), t, GRID, SCORE, mesh=jax.make_mesh((1,), ("x",))
+        ),
+        r"jr\.device_mesh",
+    ),
+    "polish inside jit": (
+        lambda p, t: jax.jit(lambda p: jr.polish_particles(p, searched(p), t, GRID, SCORE))(
+            p
+        ),
+        "polish_particles.*inside jit",
+    ),
+    "one particle to all scores": (
+        lambda p, t: jr.score_grid(p[0], t, GRID, SCORE),
+        "expected a batch",
+    ),
+    "batch to the feature": (
+        lambda p, t: jr.feature(jr.Offsets.zeros(), p, t, SCORE),
+        r"expected one particle",
+    ),
+    "units of what is no offset": (
+        lambda p, t: jr.offset_units(p[0], t, SCORE, free=["shift"]),
+        "free.*shift_px",
+    ),
+    "one reference": (
+        lambda p, t: jr.fit_references(p, [], GRID, SCORE),
+        "at least two",
     ),
     "own mesh": (
         lambda p, t: jr.refine_particles(
@@ -214,15 +276,8 @@ def test_at_best_keeps_the_sub_pixel_position(particles, template):
     """Moved by (1.3, -0.6) px, it has the same score as with this shift."""
     one = particles[0]
     move = jnp.asarray([1.3, -0.6])
-    found = jr.Refined(
-        alignment=replace(one.alignment, position_px=one.alignment.position_px + move),
-        z_score=jnp.zeros(()),
-        correlation=jnp.zeros(()),
-        snr=jnp.zeros(()),
-        grid_index=jnp.zeros(5, jnp.int32),
-        status=jnp.asarray(0),
-        approximation_error=jnp.zeros(()),
-    )
+    moved = replace(one.alignment, position_px=one.alignment.position_px + move)
+    found = replace(searched(particles)[0], alignment=moved)
     there, offsets = jr.at_best(one, found, SCORE)
     z = jax.jit(lambda offsets, p: jr.z_score(offsets, p, template, SCORE))
     expected = z(replace(jr.Offsets.zeros(), shift_px=move), one)

@@ -89,7 +89,8 @@ def run(options: argparse.Namespace) -> int:
     from jaxrefine.app.run.calibrate import calibrate
     from jaxrefine.app.run.calibrated_table import write_calibrated_table
     from jaxrefine.app.run.calibration_report import calibration_data
-    from jaxrefine.app.run.devices import use_compilation_cache, use_cpu_cores
+    from jaxrefine.app.run.devices import use_cpu_cores
+    from jaxrefine.compilation import use_compilation_cache
 
     use_cpu_cores()
     config = _load(options)

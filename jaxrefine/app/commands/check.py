@@ -34,9 +34,10 @@ def run(options: argparse.Namespace) -> int:
         format_check,
         format_problems,
     )
-    from jaxrefine.app.run.devices import use_compilation_cache, use_cpu_cores
+    from jaxrefine.app.run.devices import use_cpu_cores
     from jaxrefine.app.run.inputs import load_inputs
     from jaxrefine.app.run.pipeline import envelope_of, read_and_prepare
+    from jaxrefine.compilation import use_compilation_cache
 
     use_cpu_cores()
     config = Config.load(options.config, path_map=tuple(options.map_path))

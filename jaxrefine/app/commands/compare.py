@@ -68,7 +68,8 @@ def run(options: argparse.Namespace) -> int:
     from jaxrefine.app.console.reference_summary import print_references
     from jaxrefine.app.interchange.export_star import refuse_overwriting
     from jaxrefine.app.run.compare import compare
-    from jaxrefine.app.run.devices import use_compilation_cache, use_cpu_cores
+    from jaxrefine.app.run.devices import use_cpu_cores
+    from jaxrefine.compilation import use_compilation_cache
 
     refuse_overwriting(
         options.output, *options.tables, *options.config, overwrite=options.overwrite

@@ -78,9 +78,10 @@ def run(options: argparse.Namespace) -> int:
 
 def _expected_errors(config: "Config") -> "ExpectedErrors | None":
     """Expected errors of the table's particles; None if its files cannot be used."""
-    from jaxrefine.app.run.devices import use_compilation_cache, use_cpu_cores
+    from jaxrefine.app.run.devices import use_cpu_cores
     from jaxrefine.app.run.expected_errors import expected_errors
     from jaxrefine.app.run.inputs import load_inputs
+    from jaxrefine.compilation import use_compilation_cache
 
     use_cpu_cores()
     use_compilation_cache(config.computational_config.compilation_cache)

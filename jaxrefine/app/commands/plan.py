@@ -38,8 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print what a run would do."""
     from jaxrefine.app.config import Config
-    from jaxrefine.app.run.devices import use_compilation_cache, use_cpu_cores
+    from jaxrefine.app.run.devices import use_cpu_cores
     from jaxrefine.app.run.several import output_of, outputs_of
+    from jaxrefine.compilation import use_compilation_cache
 
     use_cpu_cores()
     config = Config.load(options.config, path_map=tuple(options.map_path))

@@ -106,10 +106,11 @@ def run(
         format_summary,
         print_summary,
     )
-    from jaxrefine.app.run.devices import use_compilation_cache, use_cpu_cores
+    from jaxrefine.app.run.devices import use_cpu_cores
     from jaxrefine.app.run.pipeline import run as refine
     from jaxrefine.app.run.record import write_record
     from jaxrefine.app.run.scores import plan_scores, write_scores
+    from jaxrefine.compilation import use_compilation_cache
 
     if options.report:
         need_packages()

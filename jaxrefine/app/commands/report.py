@@ -97,7 +97,7 @@ def run(options: argparse.Namespace) -> int:
         raise InputError("--landscape needs the run's configuration: name it with --config")
     from jaxrefine.app.config import Config
     from jaxrefine.app.report.page import ReportOptions, default_folder, write_report
-    from jaxrefine.app.run.devices import use_compilation_cache
+    from jaxrefine.compilation import use_compilation_cache
 
     if options.indices and options.config is None:
         raise InputError("--indices needs the run's configuration: name it with --config")

@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
 
     import jaxrefine
     from jaxrefine.app.demo.selftest import run_checks
-    from jaxrefine.app.run.devices import use_compilation_cache
+    from jaxrefine.compilation import use_compilation_cache
     from jaxrefine.refine.sharding import select_devices
 
     words = options.device

@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Write the template."""
     from jaxrefine.app.interchange.model_template import make_model_template
-    from jaxrefine.app.run.devices import use_compilation_cache
+    from jaxrefine.compilation import use_compilation_cache
 
     use_compilation_cache("auto")
     with interrupts_unwind():

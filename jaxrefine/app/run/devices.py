@@ -5,10 +5,8 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import jax
-import platformdirs
 import psutil
 
 from jaxrefine.app.run.quota import memory_left_bytes, usable_cores
@@ -59,27 +57,3 @@ def free_bytes(device: Device) -> float:
     if not stats or "bytes_limit" not in stats:
         return math.inf
     return stats["bytes_limit"] - stats["bytes_in_use"]
-
-
-def use_compilation_cache(setting: str) -> Path | None:
-    """Keep compiled programs on disk, so that later runs need not compile them.
-
-    Args:
-        setting: "auto": the user's cache folder, or `JAX_COMPILATION_CACHE_DIR` if it is
-            set. "off": no cache. Anything else is a folder.
-
-    Returns:
-        The folder; None without a cache.
-    """
-    if setting == "off":
-        jax.config.update("jax_enable_compilation_cache", False)
-        return None
-    if setting == "auto":
-        default = platformdirs.user_cache_path("jaxrefine") / "compiled"
-        folder = Path(os.environ.get("JAX_COMPILATION_CACHE_DIR", default))
-    else:
-        folder = Path(setting)
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    # Including programs that compile quickly, of which a run has dozens.
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    return folder

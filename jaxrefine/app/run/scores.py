@@ -235,7 +235,7 @@ def _summaries(posteriors: Sequence[GridPosterior | None]) -> dict[str, Any]:
 def _warn_of_modes(
     labels: Sequence[str], posteriors: Sequence[GridPosterior | None]
 ) -> None:
-    """Warn of particles with several poses that are about equally likely."""
+    """Warn of particles with several modes."""
     several = [
         f"{label} ({', '.join(f'{share:.0%}' for share in p.shares)})"
         for label, p in zip(labels, posteriors, strict=True)
@@ -244,8 +244,8 @@ def _warn_of_modes(
     if several:
         more = ", …" if len(several) > _MOST_NAMED else ""
         log.warning(
-            "%d of %d particles have several separate poses that are about as likely "
-            "(pseudo-symmetry, or little signal), with these shares of the posterior: "
+            "%d of %d particles have several modes: separate poses that hold at least 5 %% "
+            "of the posterior (pseudo-symmetry, or little signal). Their shares: "
             "particle %s%s",
             len(several),
             len(labels),

@@ -160,6 +160,22 @@ def test_the_particles_of_a_list(table, header):
         select(table.path, output, Criteria(indices=listed), overwrite=True)
 
 
+def test_a_list_that_names_no_particles_is_refused(table):
+    listed, output = table.path.with_name("list.csv"), table.path.with_name("kept.csv")
+    listed.write_text("number\n8\n")
+    with pytest.raises(
+        InputError, match=r"list.csv: has no column particle_index \(or row"
+    ):
+        select(table.path, output, Criteria(indices=listed))
+    listed.write_text("particle_index\n8\n")
+    bare = table.path.with_name("bare.csv")
+    header, rest = table.path.read_text().split("\n", 1)
+    bare.write_text(f"{header.replace('particle_index', 'number')}\n{rest}")
+    with pytest.raises(InputError, match=r"bare.csv has no column particle_index; name a"):
+        select(bare, output, Criteria(indices=listed))
+    assert not output.exists()
+
+
 def test_hdf5_in_and_out(table, tmp_path):
     stack, back = tmp_path / "kept.h5", tmp_path / "back.csv"
     select(table.path, stack, Criteria(drop_at_edge=True))

@@ -1,5 +1,6 @@
 """The report in headless Chromium: clicking, selecting, filtering, exporting."""
 
+import os
 import shutil
 
 import numpy as np
@@ -19,15 +20,22 @@ _TRAP = "<img src=x onerror=document.title=1>.mrc"
 _COUNT = 40
 
 
+def without(reason):
+    """Skipped on a machine without a browser; in continuous integration there is one."""
+    if os.environ.get("JAXREFINE_NEEDS_BROWSER"):
+        pytest.fail(f"JAXREFINE_NEEDS_BROWSER is set, but {reason}")
+    pytest.skip(f"no browser test: {reason}")
+
+
 @pytest.fixture(scope="module")
 def browser():
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
-        pytest.skip("no browser test: the package playwright is not installed")
+        without("the package playwright is not installed")
     program = next(filter(None, map(shutil.which, _NAMES)), None)
     if program is None:
-        pytest.skip(f"no browser test: none of {', '.join(_NAMES)} is installed")
+        without(f"none of {', '.join(_NAMES)} is installed")
     quiet = ("background-networking", "component-update", "quic", "sync", "gpu")
     flags = ["--no-sandbox", *(f"--disable-{name}" for name in quiet)]
     with sync_playwright() as playwright:

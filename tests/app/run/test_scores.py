@@ -119,5 +119,8 @@ def test_particles_with_two_modes_are_named(caplog):
 
     one, two = with_shares(1.0), with_shares(0.6, 0.3)
     writing._warn_of_modes(["a", "b", "c"], [one, two, None])
-    assert "1 of 3 particles have several separate poses" in caplog.text
+    assert (
+        "1 of 3 particles have several modes: separate poses that hold at least 5 % of"
+        in caplog.text
+    )
     assert "particle b (60%, 30%)" in caplog.text
