@@ -39,6 +39,8 @@ _LEAST_GAIN, _LEAST_OWN_GAIN = 2e-3, 1e-2
 # A value is determined if at least this fraction of its information is from the data, not
 # from its prior.
 _KNOWN_SHARE = 0.5
+# Values of a smaller correlation may be held together.
+_UNRELATED = 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -242,12 +244,12 @@ class _Fit:
         everything = self._information(np.ones_like(free))
         while free.any():
             at = np.flatnonzero(free)
-            variance = np.diagonal(_inverse(everything[np.ix_(at, at)]))
+            covariance = _inverse(everything[np.ix_(at, at)])
+            variance = np.diagonal(covariance)
             share = variance / self.model.design.shared_sigma[at] ** 2
-            worst = int(np.argmax(share))
-            if share[worst] < _KNOWN_SHARE:
+            if share.max() < _KNOWN_SHARE:
                 break
-            free[at[worst]] = False
+            free[at[_least_certain(covariance, share)]] = False
         return free
 
     def step(self, free: np.ndarray) -> tuple[float, float]:
@@ -316,6 +318,28 @@ class _Fit:
 
 # Degrees, px and Å: limits of a step, beyond which the curvature is not valid.
 _LONGEST_OWN_STEP = np.array([3.0, 3.0, 3.0, 1.0, 1.0, 300.0])
+
+
+def _least_certain(
+    covariance: Float[np.ndarray, "s s"], share: Float[np.ndarray, " s"]
+) -> list[int]:
+    """The least certain value, and others that it has nothing to do with.
+
+    A data set may have thousands of micrographs with undetermined values; held one at a
+    time, each would cost an inversion.
+    """
+    sigma = np.sqrt(np.diagonal(covariance))
+    chosen: list[int] = []
+    taken = np.zeros(len(share), bool)
+    for number in np.argsort(-share).tolist():
+        if share[number] < _KNOWN_SHARE:
+            break
+        if taken[number]:
+            continue
+        chosen.append(number)
+        along = covariance[number] / (sigma[number] * sigma)
+        taken |= np.abs(along) > _UNRELATED
+    return chosen
 
 
 def _inverse(matrix: Float[np.ndarray, "s s"]) -> Float[np.ndarray, "s s"]:

@@ -211,6 +211,27 @@ def test_values_without_particles_that_say_anything_are_held(monkeypatch):
     assert np.isnan(fit.z[50:]).all() and (fit.weight[50:] == 0).all()
 
 
+def test_undetermined_values_of_many_groups_are_held_at_once(monkeypatch):
+    """In each of 20 micrographs one of two that no image tells apart: one inversion."""
+    names, count = ("amplitude_contrast", "phase_shift"), 100
+    groups = dict.fromkeys(names, np.arange(count) // 5)
+    toy = Toy(names, groups, count=count, same=[names])
+    toy.expose(np.zeros((count, OWN_COUNT)), np.zeros(40))
+    inversions = []
+    inverse = joint._inverse
+
+    def counted(matrix):
+        inversions.append(len(matrix))
+        return inverse(matrix)
+
+    monkeypatch.setattr(joint, "_inverse", counted)
+    fit = toy.fit(monkeypatch, most_passes=1)
+    assert fit.determined.sum() == 20
+    of_each = fit.determined.reshape(2, 20).sum(axis=0)
+    assert (of_each == 1).all()
+    assert inversions[:2] == [40, 20]
+
+
 def test_false_picks_do_not_bias(monkeypatch):
     """30 % noise, which agrees with the table's poses and its wrong beam tilt."""
     strength = np.where(np.arange(120) % 10 < 3, 0.0, 12.0)
