@@ -90,7 +90,7 @@ def _scanned(
     shared = state.shared.copy()
     for label, best, values in ((first, i, a), (second, j, b)):
         for number, value in enumerate(model.design.values):
-            if value.label == label:
+            if value.label == label and len(values) > 1:
                 shared[number] += values[best[value.group]]
     return replace(state, shared=shared)
 
