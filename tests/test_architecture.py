@@ -56,6 +56,7 @@ GUARDED = {
     "starfile": {"io"},
     "gemmi": {"io"},
     "h5py": {"io"},
+    "tifffile": {"io"},
     "yaml": {"app.config"},
     "cattrs": {"app.config"},
     "tqdm": {"app.console"},

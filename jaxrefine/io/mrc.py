@@ -50,7 +50,7 @@ def read_image(path: PathLike) -> np.ndarray:
         InputError: The file is missing, damaged, not an MRC file, complex, or holds several
             images.
     """
-    with _opened(path) as (stream, header):
+    with open_mrc(path) as (stream, header):
         _check_one_image(path, header)
         return _read_values(path, stream, header)[0]
 
@@ -68,7 +68,7 @@ def read_volume(path: PathLike) -> tuple[np.ndarray, float | None]:
     Raises:
         InputError: The file is missing, damaged, not an MRC file, complex, or not a volume.
     """
-    with _opened(path) as (stream, header):
+    with open_mrc(path) as (stream, header):
         _check_one_volume(path, header)
         return _read_values(path, stream, header), header.voxel_size_angstrom
 
@@ -89,7 +89,7 @@ def image_shape(path: PathLike, *, warn: bool = True) -> tuple[int, int]:
     Raises:
         InputError: As in `read_image`.
     """
-    with _opened(path) as (_, header):
+    with open_mrc(path) as (_, header):
         _check_one_image(path, header)
         if warn:
             _warn_of_oddities(path, header)
@@ -102,13 +102,13 @@ def image_pixel_size(path: PathLike) -> float | None:
     Raises:
         InputError: As in `read_image`.
     """
-    with _opened(path) as (_, header):
+    with open_mrc(path) as (_, header):
         return header.voxel_size_angstrom
 
 
 def volume_shape(path: PathLike) -> tuple[int, int, int]:
     """Reads only the header of a volume; otherwise as `image_shape`."""
-    with _opened(path) as (_, header):
+    with open_mrc(path) as (_, header):
         _check_one_volume(path, header)
         _warn_of_oddities(path, header)
         return header.shape
@@ -150,7 +150,7 @@ def _write(path: PathLike, array: np.ndarray, ndim: int, voxel_size: float | Non
 
 
 @contextmanager
-def _opened(path: PathLike) -> Iterator[tuple[BufferedIOBase, Header]]:
+def open_mrc(path: PathLike) -> Iterator[tuple[BufferedIOBase, Header]]:
     """Opens a file and checks its header; all errors become InputError."""
     try:
         if Path(path).is_dir():
@@ -166,7 +166,7 @@ def _opened(path: PathLike) -> Iterator[tuple[BufferedIOBase, Header]]:
                 header = read_header(path, stream, None if compressed else size)
                 expected = header.offset + header.n_bytes
                 if compressed is None and size < expected:
-                    raise _truncated(path, size, expected)
+                    raise truncated(path, size, expected)
                 if compressed and expected > max(_UNPACKED_BYTES, _UNPACKED_RATIO * size):
                     raise InputError(
                         f"{path}: its header asks for {expected} bytes, too many for a "
@@ -234,14 +234,12 @@ def _read_values(path: PathLike, stream: BufferedIOBase, header: Header) -> np.n
         del data[len(data) - len(data) % header.dtype.itemsize :]
         values = np.frombuffer(data, header.dtype)
     if values.nbytes < header.n_bytes:
-        raise _truncated(
-            path, header.offset + values.nbytes, header.offset + header.n_bytes
-        )
+        raise truncated(path, header.offset + values.nbytes, header.offset + header.n_bytes)
     values = values.reshape(header.stored_shape).transpose(header.axes)
     return np.ascontiguousarray(values, np.float32)
 
 
-def _truncated(path: PathLike, size: int, expected: int) -> InputError:
+def truncated(path: PathLike, size: int, expected: int) -> InputError:
     return InputError(
         f"{path}: is truncated: its header asks for {expected} bytes, it holds {size}"
     )

@@ -1,8 +1,9 @@
 """Frequency grids of the half-plane (rfft2) layout, and sizes that transform fast."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Complex, Float
 
 
 def frequency_grid(
@@ -16,6 +17,15 @@ def frequency_grid(
     ky = np.fft.fftfreq(height)[:, None].astype(np.float32)
     kx = np.fft.rfftfreq(width)[None, :].astype(np.float32)
     return jnp.asarray(ky), jnp.asarray(kx)
+
+
+def shift_phase(
+    shape: tuple[int, int], shift_px: Float[Array, " 2"]
+) -> Complex[Array, "h r"]:
+    """Factor on the rfft2 of an image of `shape` that moves the image by (y, x)."""
+    ky, kx = frequency_grid(shape)
+    phase = -2 * np.pi * (ky * shift_px[0] + kx * shift_px[1])
+    return jax.lax.complex(jnp.cos(phase), jnp.sin(phase))
 
 
 def radial_frequency(shape: tuple[int, int]) -> Float[np.ndarray, "h r"]:

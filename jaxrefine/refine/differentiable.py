@@ -11,11 +11,10 @@ from dataclasses import fields, replace
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Complex, Float, Int
 
 from jaxrefine.data import Alignment, Offsets, Optics, Particles, Template
-from jaxrefine.physics.fourier import frequency_grid, half_plane_weights
+from jaxrefine.physics.fourier import half_plane_weights, shift_phase
 from jaxrefine.physics.rotations import rotation_vector_to_matrix
 from jaxrefine.refine.arguments import check_one, check_template
 from jaxrefine.refine.scoring import Score
@@ -75,10 +74,7 @@ def feature(
     pixel_size = particle.alignment.pixel_size_angstrom + offsets.pixel_size_angstrom
     there = moved(particle, offsets)
     filtered, norm = score.matched_filter(there, template, pixel_size)
-    ky, kx = frequency_grid(score.padded_box)
-    y, x = offsets.shift_px
-    phase = -2 * np.pi * (ky * y + kx * x)
-    turn = jax.lax.complex(jnp.cos(phase), jnp.sin(phase))
+    turn = shift_phase(score.padded_box, offsets.shift_px)
     return _orthonormal(filtered * turn, score.padded_box), norm
 
 

@@ -19,7 +19,7 @@ from jaxrefine.physics.filters import (
     randomize_phases,
 )
 from jaxrefine.refine.arguments import alignment_errors, check_score
-from jaxrefine.refine.scoring import Score, box_error
+from jaxrefine.refine.scoring import Score, box_corner, box_error, padded_corner
 
 # Standard deviation outside the statistic maps, where no whole template fits into the
 # micrograph. Scores there are 0. The value does not occur within maps.
@@ -45,6 +45,7 @@ class Micrograph(eqx.Module):
             orientations (as in the maps) and positions.
         filters: The filters to apply to boxes.
         filled: Mask of the pixels that were filled; None for none.
+        gain: Factor on the filtered image beside the filter; None with local filtering.
     """
 
     image: Float[Array, "Ny Nx"]
@@ -56,6 +57,7 @@ class Micrograph(eqx.Module):
     noise_std: Float[Array, ""]
     filters: Filters
     filled: Bool[Array, "Ny Nx"] | None = None
+    gain: Float[Array, ""] | None = None
 
     @property
     def template_side(self) -> int:
@@ -84,11 +86,12 @@ def _filter(
     filters: Filters,
     noise: Float[Array, "Ny Nx"] | None = None,
     noise_share: float | Float[Array, ""] = 1.0,
-) -> tuple[Float[Array, "Ny Nx"], RadialFilter]:
+) -> tuple[Float[Array, "Ny Nx"], RadialFilter, Float[Array, ""]]:
     """Filter an image to unit noise power per coefficient in the band.
 
     Filter and scale are measured on `noise`, in which only the fraction `noise_share` of
-    the pixels holds noise, or on the image itself if it is None.
+    the pixels holds noise, or on the image itself if it is None. Returns the filtered
+    image, the filter, and the scale.
     """
     shape = image.shape[0], image.shape[1]
     gain = _gain_to_one(image)
@@ -99,7 +102,7 @@ def _filter(
     radial = measure_filter(noise_rfft, shape, filters)
     on_grid = radial.on_grid(shape)
     scale = noise_scale(noise_rfft * on_grid, shape, filters) * jnp.sqrt(noise_share)
-    return jnp.fft.irfft2(rfft * on_grid * scale, s=shape), radial
+    return jnp.fft.irfft2(rfft * on_grid * scale, s=shape), radial, gain * scale
 
 
 def prepare_micrograph(
@@ -148,9 +151,9 @@ def prepare_micrograph(
             "1, Nx - n + 1) for a template of side n, the positions of its first pixel; "
             "crop maps that were padded to the image's shape"
         )
-    filtered, radial = image, None
+    filtered, radial, gain = image, None, None
     if global_filtering:
-        filtered, radial = _filter(image, filters, noise, noise_share)
+        filtered, radial, gain = _filter(image, filters, noise, noise_share)
     corr_std = jnp.where(jnp.isinf(corr_std), jnp.nan, corr_std)
     return Micrograph(
         image=filtered,
@@ -162,6 +165,7 @@ def prepare_micrograph(
         noise_std=_noise_std(corr_mean, corr_std),
         filters=filters,
         filled=filled,
+        gain=gain,
     )
 
 
@@ -192,6 +196,7 @@ def cut_particles(
     image_scale: float = 1.0,
     place_by_z: bool = False,
     valid: Bool[Array, " n"] | None = None,
+    boxes: Float[Array, "n Ph Pw"] | None = None,
 ) -> Particles:
     """Extract the padded boxes of a batch of particles from their micrograph.
 
@@ -206,6 +211,9 @@ def cut_particles(
         image_scale: Factor on the images, for the normalisation of another program.
         place_by_z: Choose positions by z only, even if the mean map peaks at the particle.
         valid: False marks padding of a batch.
+        boxes: Raw boxes to filter instead of cutting any, such as sums of movie frames from
+            `refine.movies`: the middle of each is what would be cut, `score.padded_box`,
+            and what is around it is for the filter.
 
     Raises:
         InputError: The maps do not belong to a template with the side of the score, or to a
@@ -248,6 +256,7 @@ def cut_particles(
         image_scale,
         place_by_z,
         valid,
+        boxes,
     )
 
 
@@ -261,11 +270,12 @@ def _cut(
     image_scale: float,
     place_by_z: bool,
     valid: Bool[Array, " n"] | None,
+    boxes: Float[Array, "n Ph Pw"] | None,
 ) -> Particles:
     """`cut_particles` after the checks of its arguments."""
     corner = jnp.round(alignment.position_px).astype(jnp.int32)
     cut = jax.vmap(partial(_extract_one, micrograph, score))
-    image, filter_image, filter_template, corr_mean, corr_std = cut(corner)
+    image, filter_image, filter_template, corr_mean, corr_std = cut(corner, boxes)
     count = corner.shape[0]
     background = micrograph.background_mean, micrograph.background_std
     peaks = mean_map_peaks(corr_mean, *background)
@@ -315,28 +325,34 @@ def mean_map_peaks(
 
 
 def _extract_one(
-    micrograph: Micrograph, score: Score, corner: Int[Array, " 2"]
+    micrograph: Micrograph,
+    score: Score,
+    corner: Int[Array, " 2"],
+    raw: Float[Array, "Ph Pw"] | None,
 ) -> tuple[Array, Array, Array, Array, Array]:
     """(image, filter on its grid, filter on the score's, mean, std) of one particle.
 
     A position is the corner of the template with which the maps were computed. The template
     of the score may be its middle.
     """
-    box_corner = corner - jnp.asarray([(b - score.side) // 2 for b in score.box])
+    at_box = box_corner(score, corner)
     trimmed = micrograph.template_side - score.side
-    cut_corner = box_corner + jnp.asarray(
-        [(trimmed - (c - b)) // 2 for c, b in zip(score.padded_box, score.box, strict=True)]
-    )
-    image = crop_reflected(micrograph.image, cut_corner, score.padded_box)
-    radial = micrograph.filter
+    radial, gain = micrograph.filter, micrograph.gain
+    if raw is None:
+        at_cut = padded_corner(score, micrograph.template_side, corner)
+        image = crop_reflected(micrograph.image, at_cut, score.padded_box)
+    elif radial is not None and gain is not None:
+        image = centre_crop(_filter_raw(raw, radial, gain), score.padded_box)
+    else:
+        image = centre_crop(raw, score.padded_box)
     if radial is None:
         share = jnp.asarray(1.0)
         if micrograph.filled is not None:
             filled = micrograph.filled.astype(jnp.float32)
-            inner_corner = box_corner + trimmed // 2
+            inner_corner = at_box + trimmed // 2
             share = 1 - jnp.mean(crop_reflected(filled, inner_corner, score.box))
         image, radial = _filter_box(image, score.box, micrograph.filters, share)
-    std = crop_filled(micrograph.corr_std, box_corner, score.positions, OUTSIDE_STD)
+    std = crop_filled(micrograph.corr_std, at_box, score.positions, OUTSIDE_STD)
     outside = jnp.isinf(std)
     # The score of 0 outside the maps must not win over negative scores inside.
     scored = jnp.any((std > 0) & ~outside) | jnp.all(outside)
@@ -344,9 +360,21 @@ def _extract_one(
         image,
         radial.on_grid(score.padded_box),
         radial.on_grid(score.filter_grid),
-        crop_filled(micrograph.corr_mean, box_corner, score.positions, 0.0),
+        crop_filled(micrograph.corr_mean, at_box, score.positions, 0.0),
         jnp.where(scored, std, jnp.nan),
     )
+
+
+def _filter_raw(
+    raw: Float[Array, "Ph Pw"], radial: RadialFilter, gain: Float[Array, ""]
+) -> Float[Array, "Ph Pw"]:
+    """Apply a micrograph's filter to a box that was not cut out of it."""
+    shape = raw.shape[0], raw.shape[1]
+    rfft = jnp.fft.rfft2(raw - jnp.mean(raw))
+    from_frequency = radial.filters.randomize_phases_from
+    if from_frequency is not None:
+        rfft = randomize_phases(rfft, shape, from_frequency)
+    return jnp.fft.irfft2(rfft * radial.on_grid(shape) * gain, s=shape)
 
 
 def _filter_box(
@@ -357,7 +385,7 @@ def _filter_box(
 ) -> tuple[Float[Array, "Qh Qw"], RadialFilter]:
     """Local filtering: measured in the box, and applied to the padded box."""
     inner = centre_crop(image, box)
-    filtered, radial = _filter(inner, filters, noise_share=noise_share)
+    filtered, radial, _ = _filter(inner, filters, noise_share=noise_share)
     if image.shape == inner.shape:
         return filtered, radial
     scale = noise_scale(_rfft_without_mean(inner) * radial.on_grid(box), box, filters)

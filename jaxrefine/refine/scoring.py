@@ -13,7 +13,7 @@ Both are normalised so that the correlation of noise has variance 1.
 """
 
 import abc
-from typing import Any
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
@@ -28,6 +28,9 @@ from jaxrefine.physics.ctf import (
     frequency_matrix,
 )
 from jaxrefine.physics.fourier import half_plane_weights
+
+# Of arrays (…, 2) of either kind.
+Corners = TypeVar("Corners", Array, np.ndarray)
 
 # No micrograph is this close to focus, and no defocus in µm is this large.
 _LEAST_DEFOCUS_ANGSTROM = 10.0
@@ -158,6 +161,25 @@ class Score(eqx.Module):
     def margin(self) -> tuple[int, int]:
         """Index (y, x) of the starting position among the positions."""
         return (self.positions[0]) // 2, (self.positions[1]) // 2
+
+
+def box_corner(score: Score, corner: Corners) -> Corners:
+    """Top-left corner (y, x) of the boxes of particles, from their positions."""
+    return corner - np.asarray([(b - score.side) // 2 for b in score.box])
+
+
+def padded_corner(score: Score, template_side: int, corner: Corners) -> Corners:
+    """Top-left corners of what is cut, `score.padded_box`, from whole positions.
+
+    Args:
+        score: Its template may be the middle of the one that positions are of.
+        template_side: Side of that one.
+        corner: Its top-left corners (y, x), the positions.
+    """
+    trimmed = template_side - score.side
+    sides = zip(score.padded_box, score.box, strict=True)
+    around = np.asarray([(trimmed - (cut - box)) // 2 for cut, box in sides])
+    return box_corner(score, corner) + around
 
 
 def box_error(box: tuple[int, int], side: int) -> str:

@@ -21,6 +21,7 @@ from pathlib import Path
 os.environ["LEOPARDEM_DISABLE_TORCH_COMPILATION"] = "1"
 
 import numpy as np
+import pandas as pd
 import roma
 import torch
 from leopard_em.backend.cross_correlation import (
@@ -37,6 +38,7 @@ from leopard_em.pydantic_models.config.correlation_filters import (
     WhiteningFilterConfig,
 )
 from leopard_em.pydantic_models.data_structures.particle_stack import (
+    ParticleStack,
     get_cropped_image_regions,
 )
 from leopard_em.utils.ctf_utils import calculate_ctf_filter_stack_full_args
@@ -46,6 +48,7 @@ from leopard_em.utils.image_processing import (
 )
 from leopard_em.utils.search_utils import get_cs_range, get_search_tensors
 from torch_ctf import calculate_ctf_2d
+from torch_cubic_spline_grids import CubicCatmullRomGrid3d
 from torch_fourier_filter.envelopes import b_envelope
 from torch_fourier_slice import extract_central_slices_rfft_3d
 from torch_so3 import get_local_high_resolution_angles
@@ -456,6 +459,57 @@ def freeze_searches():
     return out
 
 
+# frames, pixel size, kV; pre-exposure and fluence in electrons/Å²
+MOVIE_SETTINGS = [
+    dict(frames=5, pixel_size=1.5, voltage=300.0, pre_exposure=0.0, fluence=1.3),
+    dict(frames=3, pixel_size=0.9, voltage=200.0, pre_exposure=4.0, fluence=2.0),
+]
+
+
+def freeze_movies():
+    """Boxes from frames by shifts of particles and by a field; and what is between."""
+    shape, box, template = (64, 72), (20, 24), (16, 16)
+    corner = np.array([[10, 20], [30, 41], [-3, 50]])
+    table = pd.DataFrame(dict(pos_y=corner[:, 0], pos_x=corner[:, 1]))
+    field = noise((2, 4, 3, 5), seed=11)
+    out = dict(box=box, template=template, corner=corner, field=field)
+    grid = CubicCatmullRomGrid3d.from_grid_data(torch.tensor(field))
+    tyx = np.random.default_rng(12).uniform(size=(40, 3))
+    tyx[:8] = [(t, y, x) for t in (0, 1) for y in (0, 1) for x in (0, 1)]
+    out["tyx"] = tyx
+    out["field_at_tyx"] = grid(torch.tensor(tyx)).detach().numpy()
+    for n, s in enumerate(MOVIE_SETTINGS):
+        movie = noise((s["frames"], *shape), seed=20 + n)
+        stack = ParticleStack(
+            skip_df_load=True,
+            df_path="",
+            extracted_box_size=box,
+            original_template_size=template,
+        )
+        stack._df = table.assign(pixel_size=s["pixel_size"], voltage=s["voltage"])
+        shifts = 0.49 * (2 * np.random.default_rng(n).uniform(size=(len(movie), 3, 2)) - 1)
+        both = dict(
+            particle_shifts=torch.tensor(shifts.astype(np.float32)), deformation_field=None
+        )
+        for name, given in {
+            "by_shifts": both,
+            "by_field": dict(particle_shifts=None, deformation_field=grid),
+        }.items():
+            boxes = stack.construct_image_stack_from_movie(
+                movie=torch.tensor(movie),
+                pos_reference="top-left",
+                handle_bounds="pad",
+                padding_mode="reflect",
+                pre_exposure=s["pre_exposure"],
+                fluence_per_frame=s["fluence"],
+                **given,
+            )
+            out[f"{name}_{n}"] = boxes.detach().numpy()
+        out[f"movie_{n}"], out[f"shifts_{n}"] = movie, shifts
+    out["settings"] = json.dumps(MOVIE_SETTINGS)
+    return out
+
+
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
     folder.mkdir(parents=True, exist_ok=True)
@@ -470,6 +524,7 @@ def main(folder: Path) -> None:
         "correlation": freeze_correlation,
         "grids": freeze_grids,
         "searches": freeze_searches,
+        "movies": freeze_movies,
     }.items():
         path = folder / f"{name}.npz"
         np.savez_compressed(path, **freeze())

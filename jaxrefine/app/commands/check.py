@@ -36,7 +36,8 @@ def run(options: argparse.Namespace) -> int:
     )
     from jaxrefine.app.run.devices import use_cpu_cores
     from jaxrefine.app.run.inputs import load_inputs
-    from jaxrefine.app.run.pipeline import envelope_of, read_and_prepare
+    from jaxrefine.app.run.particles import read_and_prepare
+    from jaxrefine.app.run.pipeline import envelope_of
     from jaxrefine.compilation import use_compilation_cache
 
     use_cpu_cores()

@@ -78,7 +78,8 @@ def _plan(
         particles_left,
     )
     from jaxrefine.app.run.inputs import describe, load_run
-    from jaxrefine.app.run.pipeline import envelope_of, read_and_prepare
+    from jaxrefine.app.run.particles import read_and_prepare
+    from jaxrefine.app.run.pipeline import envelope_of
     from jaxrefine.app.run.results import Results
 
     inputs = load_run(config, output)

@@ -63,7 +63,7 @@ class Config(Section):
         fill_defects: Fill defective pixels (bands and blocks of one value, NaN, hot and
             dead pixels), remove slopes across the micrograph, and measure the noise without
             defects and strong objects; false: use the image as it is.
-        movie_config: Refinement against movie frames; not implemented.
+        movie_config: Movies, from whose frames particles are summed.
         output_path: The refined table; null: beside the particle CSV, as
             `<stem>_refined.csv`.
         scoring: `image_ctf` applies filter and CTF to the image; `template_ctf` to the

@@ -72,7 +72,7 @@ class Checkpoint:
         self._made_from = fp.fingerprint(inputs)
         self._digest = fp.digest(self._made_from)
         # Before the images are read, since an image that changes later was not refined.
-        self._stamps = [fp.image_stamp(files) for files in self._files]
+        self._stamps = [fp.image_stamp(inputs.sources(files)) for files in self._files]
         self._lock: FileLock | None = None
         self._is_ours = False
 

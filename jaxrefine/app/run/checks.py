@@ -17,6 +17,7 @@ from jaxrefine.app.run.build import (
 )
 from jaxrefine.app.run.constrained import warn_of_template_frame
 from jaxrefine.app.run.costs import warn_of_box, warn_of_defocus
+from jaxrefine.app.run.motion import Movies, check_movies
 from jaxrefine.app.run.read import NamedInputs
 from jaxrefine.data import ErrorCollector, InputError, SearchGrid, add_error_context
 from jaxrefine.io.maps import MEAN, SPREAD, map_shape
@@ -54,6 +55,7 @@ class CheckedInputs:
         template_pixel_size_angstrom: Voxel size of the template, per row.
         grid: The search grid.
         score: The score.
+        movies: The movies; None if none are used.
     """
 
     start: StartingValues
@@ -62,6 +64,7 @@ class CheckedInputs:
     template_pixel_size_angstrom: Float[np.ndarray, " n"]
     grid: SearchGrid
     score: Score
+    movies: Movies | None = None
 
 
 def check_together(config: Config, named: NamedInputs) -> CheckedInputs:
@@ -86,6 +89,8 @@ def check_together(config: Config, named: NamedInputs) -> CheckedInputs:
     with errors:
         _check_images(groups, table, named.volume.shape[0])
         _check_whitening(config, (micrograph for micrograph, *_ in groups))
+    with errors:
+        movies = check_movies(config, table, start, groups)
     errors.raise_any()
 
     voxels = config.template_pixel_size
@@ -107,6 +112,7 @@ def check_together(config: Config, named: NamedInputs) -> CheckedInputs:
         template_pixel_size_angstrom=template_pixel_size,
         grid=grid,
         score=score,
+        movies=movies,
     )
 
 

@@ -3,13 +3,12 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jaxrefine
 from jaxrefine.app.config.schema import Section, show
-from jaxrefine.app.run.checks import Files
 from jaxrefine.app.run.inputs import RunInputs
 from jaxrefine.app.run.read import envelope_path
 from jaxrefine.data import InputError
@@ -18,6 +17,10 @@ from jaxrefine.data import InputError
 _WITHOUT_EFFECT = (
     "calibrate",
     "computational_config",
+    "movie_config.deformation_field_path",
+    "movie_config.gain_path",
+    "movie_config.movie_path",
+    "movie_config.particle_shifts_path",
     "output_path",
     "particle_stack.df_path",
     "particle_stack_constrained.df_path",
@@ -42,6 +45,8 @@ def fingerprint(inputs: RunInputs) -> Fingerprint:
     curve = envelope_path(inputs.config)
     if curve is not None:
         files["template's envelope"] = curve
+    if inputs.movies is not None:
+        files |= inputs.movies.movies.shared
     made = {
         "jaxrefine": jaxrefine.__version__,
         "config": settings,
@@ -71,7 +76,7 @@ def _content(path: Path) -> str:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def image_stamp(files: Files) -> Stamp:
+def image_stamp(files: Iterable[Path]) -> Stamp:
     """Name, size and modification time of each image; hashing them would take too long."""
     stamp: Stamp = []
     for path in files:

@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from jaxrefine.io.maps import MEAN, SPREAD, read_map
 from jaxrefine.io.mrc import read_image
-from jaxrefine.physics.defects import FAR
+from jaxrefine.physics.defects import FAR, Defects
 from jaxrefine.refine.clean import CleanMicrograph, clean_micrograph
 
 log = logging.getLogger("jaxrefine")
@@ -72,20 +72,7 @@ def clean_image(image: Float[np.ndarray, "Ny Nx"], path: Path) -> CleanMicrograp
         what = "is constant" if constant else "every pixel is NaN or infinite"
         log.warning("%s: %s: nothing can be refined", path, what)
         return clean
-    kinds = {
-        "NaN or infinite": clean.defects.not_finite,
-        "in rows, columns or blocks of one value": clean.defects.constant,
-        "isolated outliers": clean.defects.far,
-    }
-    counts = [f"{mask.sum()} {kind}" for kind, mask in kinds.items() if mask.any()]
-    if counts:
-        log.warning(
-            "%s: %.2g %% of its pixels are defective (%s): filled from their surroundings, "
-            "and excluded from the noise spectrum",
-            path,
-            100 * clean.filled.mean(),
-            ", ".join(counts),
-        )
+    warn_of_defects(clean.defects, path)
     if clean.objects.any():
         log.info(
             "%s: %.2g %% of it are strong objects (contamination, gold): excluded from the "
@@ -94,6 +81,24 @@ def clean_image(image: Float[np.ndarray, "Ny Nx"], path: Path) -> CleanMicrograp
             100 * clean.objects.mean(),
         )
     return clean
+
+
+def warn_of_defects(defects: Defects, path: Path) -> None:
+    """Warn about defective pixels that are filled."""
+    kinds = {
+        "NaN or infinite": defects.not_finite,
+        "in rows, columns or blocks of one value": defects.constant,
+        "isolated outliers": defects.far,
+    }
+    counts = [f"{mask.sum()} {kind}" for kind, mask in kinds.items() if mask.any()]
+    if counts:
+        log.warning(
+            "%s: %.2g %% of its pixels are defective (%s): filled from their surroundings, "
+            "and excluded from the noise spectrum",
+            path,
+            100 * defects.mask.mean(),
+            ", ".join(counts),
+        )
 
 
 def _without_dead_pixels(

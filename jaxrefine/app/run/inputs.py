@@ -17,9 +17,10 @@ from jaxrefine.app.run.build import (
     build_score,
     trims_template,
 )
-from jaxrefine.app.run.checks import CheckedInputs, Groups, check_together
+from jaxrefine.app.run.checks import CheckedInputs, Files, Groups, check_together
 from jaxrefine.app.run.constrained import Constraint, build_constraint, side_files
 from jaxrefine.app.run.devices import float32_only, free_bytes
+from jaxrefine.app.run.movies import MovieReader
 from jaxrefine.app.run.output import check_output
 from jaxrefine.app.run.read import (
     NamedInputs,
@@ -73,6 +74,7 @@ class RunInputs:
         threads: Number of threads that read and prepare micrographs.
         output: The refined table, if it is written.
         constraint: Criteria of a constrained search; None for a refinement.
+        movies: Sums particles from movie frames; None if boxes are cut from micrographs.
     """
 
     config: Config
@@ -97,6 +99,7 @@ class RunInputs:
     threads: int
     output: Path
     constraint: Constraint | None = None
+    movies: MovieReader | None = None
 
     @property
     def poses(self) -> int:
@@ -121,9 +124,16 @@ class RunInputs:
     @property
     def inputs(self) -> list[Path]:
         """All files that the run reads, except its configuration."""
-        images = (path for files in self.groups for path in files)
+        images = (path for files in self.groups for path in self.sources(files))
         curve = filter(None, [envelope_path(self.config)])
-        return [self.table.path, self.template_path, *curve, *images]
+        shared = [] if self.movies is None else self.movies.movies.shared.values()
+        return [self.table.path, self.template_path, *curve, *shared, *images]
+
+    def sources(self, files: Files) -> tuple[Path, ...]:
+        """All files that the particles of a micrograph are made of."""
+        if self.movies is None:
+            return files
+        return (*files, *self.movies.movies.of_micrograph[files].sources)
 
     @property
     def reproduces_leopard_em(self) -> bool:
@@ -152,9 +162,9 @@ def load_run(config: Config, output: Path | None = None) -> RunInputs:
         named = read_named(config)
     errors.raise_any()
     checked = check_together(config, named)
-    images = (path for files in checked.groups for path in files)
-    check_output(output, images, config.source)
-    return _build(config, named, checked, output)
+    inputs = _build(config, named, checked, output)
+    check_output(output, inputs.inputs, config.source)
+    return inputs
 
 
 @float32_only()
@@ -226,6 +236,20 @@ def _build(
         threads=config.computational_config.num_cpus,
         output=output,
         constraint=build_constraint(config, named.maps_table, checked.grid),
+        movies=_movie_reader(config, checked),
+    )
+
+
+def _movie_reader(config: Config, checked: CheckedInputs) -> MovieReader | None:
+    if checked.movies is None:
+        return None
+    return MovieReader(
+        checked.movies,
+        config.movie_config,
+        checked.start,
+        checked.score,
+        config.particle_stack.original_template_size[0],
+        config.fill_defects,
     )
 
 
@@ -302,6 +326,8 @@ def describe(inputs: RunInputs) -> list[str]:
     if inputs.polish is not None:
         free = ", ".join(inputs.polish.parameters)
         lines.append(f"the best are polished in {free}, with standard errors")
+    if inputs.movies is not None:
+        lines.append("particles are summed from the frames of movies")
     if inputs.reproduces_leopard_em:
         lines.append("reproducing Leopard-EM: for comparison, not for results")
     return lines

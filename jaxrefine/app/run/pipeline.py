@@ -24,19 +24,18 @@ from jaxrefine.app.console.interrupts import Stopped
 from jaxrefine.app.console.progress import Progress
 from jaxrefine.app.console.summary import Summary
 from jaxrefine.app.run.accuracy import ApproximationMonitor, SymmetryMonitor
-from jaxrefine.app.run.build import particle_optics, starting_alignment
 from jaxrefine.app.run.checkpoint import Checkpoint
 from jaxrefine.app.run.checks import Files
 from jaxrefine.app.run.convention_check import StartWatch
 from jaxrefine.app.run.devices import float32_only
 from jaxrefine.app.run.envelope import Envelope, find_envelope, use_envelope
-from jaxrefine.app.run.images import clean_image, read_images
 from jaxrefine.app.run.inputs import RunInputs, describe, load_run
+from jaxrefine.app.run.particles import extract_rows, read_and_prepare
 from jaxrefine.app.run.results import Results
 from jaxrefine.data import InputError, Particles, Polished, Refined
 from jaxrefine.refine.layout import Layout
 from jaxrefine.refine.polish import polish_particles
-from jaxrefine.refine.prepare import Micrograph, cut_particles, prepare_micrograph
+from jaxrefine.refine.prepare import Micrograph
 from jaxrefine.refine.refine import refine_within_memory
 from jaxrefine.refine.significance import score_metric
 
@@ -244,12 +243,18 @@ def micrographs(
     inputs: RunInputs, left: Mapping[int, np.ndarray]
 ) -> Iterator[tuple[int, Micrograph | None]]:
     """Number and micrograph of each group; threads read and prepare ahead."""
-    workers, files = inputs.threads, list(inputs.groups)
+    # The frames of one movie at a time: they use all processors, and much memory.
+    workers = 1 if inputs.movies else inputs.threads
+    files = list(inputs.groups)
     waiting: deque[tuple[int, int, Future[Micrograph]]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         for number, rows in left.items():
             waiting.append(
-                (number, len(rows), pool.submit(read_and_prepare, inputs, files[number]))
+                (
+                    number,
+                    len(rows),
+                    pool.submit(read_and_prepare, inputs, files[number], rows),
+                )
             )
             if len(waiting) > workers:
                 yield _result(*waiting.popleft())
@@ -266,35 +271,6 @@ def _result(
     except InputError as error:
         log.warning("%s: %d particles are not refined", error, particles)
         return number, None
-
-
-def read_and_prepare(inputs: RunInputs, files: Files) -> Micrograph:
-    """Read a micrograph with its maps, and filter it.
-
-    Raises:
-        InputError: A file cannot be read.
-    """
-    fill = inputs.config.fill_defects
-    image, mean, std = read_images(
-        *files, maps_hold_variance=inputs.maps_hold_variance, as_it_is=fill
-    )
-    expected = tuple(length - inputs.template_side + 1 for length in image.shape)
-    if not mean.shape == std.shape == expected:
-        raise InputError(f"{files[0]}: it or its maps have another shape than when checked")
-    clean = clean_image(image, files[0]) if fill else None
-    with jax.default_device(inputs.mesh.devices.flat[0]):  # the setting is per thread
-        return prepare_micrograph(
-            jnp.asarray(image if clean is None else clean.image),
-            jnp.asarray(mean),
-            jnp.asarray(std),
-            inputs.filters,
-            global_filtering=inputs.global_filtering,
-            second_square_root=inputs.reproduces_leopard_em
-            and not inputs.maps_hold_variance,
-            filled=None if clean is None else jnp.asarray(clean.filled),
-            noise=None if clean is None else jnp.asarray(clean.noise),
-            noise_share=1.0 if clean is None else clean.noise_share,
-        )
 
 
 def filled_batches(
@@ -368,33 +344,4 @@ def particles_of(inputs: RunInputs, files: Files, rows: np.ndarray) -> Particles
     Raises:
         InputError: A file cannot be read.
     """
-    return extract_rows(inputs, read_and_prepare(inputs, files), rows)
-
-
-def extract_rows(
-    inputs: RunInputs,
-    micrograph: Micrograph,
-    rows: np.ndarray,
-    valid: jax.Array | None = None,
-) -> Particles:
-    """Extract some particles from their micrograph; `valid` None means all are valid."""
-    return cut_particles(
-        micrograph,
-        starting_alignment(inputs.start, rows),
-        particle_optics(inputs.start, rows),
-        jnp.asarray(inputs.template_pixel_size_angstrom[rows], jnp.float32),
-        inputs.score,
-        image_scale=_image_scale(inputs),
-        place_by_z=inputs.reproduces_leopard_em,
-        valid=jnp.ones(len(rows), bool) if valid is None else valid,
-    )
-
-
-def _image_scale(inputs: RunInputs) -> float:
-    """Factor on filtered boxes: sign of the contrast, and Leopard-EM's normalisation."""
-    sign = -1.0 if inputs.contrast_is_inverted else 1.0
-    if not (inputs.reproduces_leopard_em and inputs.global_filtering):
-        return sign
-    # With global filtering Leopard-EM takes the box's area as (H + 1)(W + 1).
-    height, width = inputs.score.box
-    return sign * float(np.sqrt(height * width / ((height + 1) * (width + 1))))
+    return extract_rows(inputs, read_and_prepare(inputs, files, rows), rows)

@@ -106,6 +106,8 @@ correlation_variance_path|-|text|required|map of correlation_variance
 
 # Written last.
 _OURS = """
+movie_path|-|text|optional|movie of the micrograph, if particles are summed from frames
+deformation_field_path|-|text|optional|deformation field of the movie
 beam_tilt_x|mrad|number|aberration|beam tilt, x
 beam_tilt_y|mrad|number|aberration|the same, y
 refined_shift_x|px|number|polished|sub-pixel remainder of the refined position, x|4 decimals
