@@ -470,7 +470,8 @@ def freeze_movies():
     """Boxes from frames by shifts of particles and by a field; and what is between."""
     shape, box, template = (64, 72), (20, 24), (16, 16)
     corner = np.array([[10, 20], [30, 41], [-3, 50]])
-    table = pd.DataFrame(dict(pos_y=corner[:, 0], pos_x=corner[:, 1]))
+    # As centres: of corners it writes into what pandas 3 makes read-only.
+    table = pd.DataFrame(dict(pos_y=corner[:, 0] + 8, pos_x=corner[:, 1] + 8))
     field = noise((2, 4, 3, 5), seed=11)
     out = dict(box=box, template=template, corner=corner, field=field)
     grid = CubicCatmullRomGrid3d.from_grid_data(torch.tensor(field))
@@ -497,7 +498,7 @@ def freeze_movies():
         }.items():
             boxes = stack.construct_image_stack_from_movie(
                 movie=torch.tensor(movie),
-                pos_reference="top-left",
+                pos_reference="center",
                 handle_bounds="pad",
                 padding_mode="reflect",
                 pre_exposure=s["pre_exposure"],

@@ -162,9 +162,11 @@ def load_run(config: Config, output: Path | None = None) -> RunInputs:
         named = read_named(config)
     errors.raise_any()
     checked = check_together(config, named)
-    inputs = _build(config, named, checked, output)
-    check_output(output, inputs.inputs, config.source)
-    return inputs
+    images = [path for files in checked.groups for path in files]
+    if checked.movies is not None:
+        images += checked.movies.files
+    check_output(output, images, config.source)
+    return _build(config, named, checked, output)
 
 
 @float32_only()

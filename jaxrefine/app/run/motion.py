@@ -3,6 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -52,6 +53,12 @@ class Movies:
     of_micrograph: dict[tuple[Path, ...], Movie]
     shared: dict[str, Path]
     gain: Float[np.ndarray, "Ny Nx"] | None
+
+    @property
+    def files(self) -> list[Path]:
+        """All files that they are read from."""
+        own = (path for movie in self.of_micrograph.values() for path in movie.sources)
+        return [*self.shared.values(), *own]
 
 
 def check_movies(
@@ -133,6 +140,7 @@ def _named(
 ) -> tuple[Path, Path | None]:
     """Movie and deformation field of some particles of one micrograph."""
     errors = ErrorCollector()
+    movie = field = None
     with errors:
         movie = _of_rows(config, table, rows, "movie_path")
         if movie is None:
@@ -140,7 +148,6 @@ def _named(
                 f"{config.source}: {_SECTION}.movie_path: is empty, and so is the column "
                 "movie_path of the particle table; one of them must name the movie"
             )
-    field = None
     with errors:
         if use_fields:
             field = _of_rows(config, table, rows, "deformation_field_path")
@@ -152,8 +159,7 @@ def _named(
                     "aligned movie by zeros)"
                 )
     errors.raise_any()
-    assert movie is not None
-    return movie, field
+    return cast(Path, movie), field
 
 
 def _of_rows(

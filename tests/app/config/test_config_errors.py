@@ -27,6 +27,7 @@ WHITENING = "preprocessing_filters.whitening_filter"
 BANDPASS = "preprocessing_filters.bandpass_filter"
 CURVE = "preprocessing_filters.arbitrary_curve_filter"
 PHASES = "preprocessing_filters.phase_randomization_filter"
+MOVIE = "movie_config"
 
 # key, value, value as the message shows it, part of the remedy
 FAULTS = [
@@ -115,7 +116,9 @@ FAULTS = [
     (f"{COMPUTATION}.gpu_ids", "cuda:x", "'cuda:x'", "must be auto, all, cpu, cuda:N"),
     (f"{COMPUTATION}.gpu_ids", ["all"], "['all']", "must be auto, all, cpu, cuda:N"),
     (f"{COMPUTATION}.gpu_ids", ["cpu", 0], "['cpu', 0]", "must be auto, all, cpu"),
-    ("movie_config.enabled", True, "true", "not implemented yet"),
+    (f"{MOVIE}.pre_exposure", -1.0, "-1.0", "must be 0 … 10000 electrons/Å²"),
+    (f"{MOVIE}.fluence_per_frame", -0.1, "-0.1", "must be 0 … 10000 electrons/Å²"),
+    (f"{MOVIE}.eer_grouping", 0, "0", "must be 1 or more"),
 ]
 
 # Sections that are off by default, switched on and sound.
@@ -124,6 +127,7 @@ ENABLED: dict[str, dict[str, Any]] = {
     BANDPASS: {"high_freq_cutoff": 0.2},
     CURVE: {"frequencies": [0.0, 0.5], "amplitudes": [1.0, 0.5]},
     PHASES: {"cuton": 0.25},
+    MOVIE: {},
 }
 
 
@@ -188,7 +192,7 @@ def test_all_errors_come_together():
             f"{DEFOCUS}.defocus_step": "big",
             f"{DEFOCUS}.defocus_min": 300,
             f"{CURVE}.enabled": True,
-            "movie_config.enabled": True,
+            "movie_config.enabled": "often",
         }
     )
     assert [message.split(": ")[1] for message in errors] == [
