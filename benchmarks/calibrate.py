@@ -144,7 +144,7 @@ def _particles(images: list, starts: list, score: jr.ImageCTF) -> jr.Particles:
         template_pixel_size_angstrom=each(PIXEL_SIZE),
         image=jnp.asarray(np.stack(images), single),
         filter_image=each(np.ones((score.padded_box[0], score.padded_box[1] // 2 + 1))),
-        filter_template=each(np.ones((1, 1))),  # of the norm, which is not needed
+        filter_template=each(np.ones((score.norm_side, score.norm_side // 2 + 1))),
         corr_mean=each(np.zeros(score.positions)),
         corr_std=each(np.ones(score.positions)),
         background_mean=each(0.0),
