@@ -58,13 +58,30 @@ def test_differentiable(capsys):
     assert np.all(names["polished"].refined.z_score > refined.z_score)
     # The prior pulls u and v, which start at 5200 and 4700 Å, and the score is no better.
     assert np.all(names["with_it"].refined.z_score <= names["polished"].refined.z_score)
+    by_field = names["by_field"]
+    assert not np.any(by_field.alignment.position_px) and by_field.valid is None
+    assert np.all(by_field.optics.b_factor_angstrom2 != 0)
+    assert names["climbed"][-1] > names["climbed"][0]  # in all four of different units
+    assert np.all(names["scaled"].shift_px != 0) and names["scaled"].phase_shift_deg != 0
+    assert not np.any(names["scaled"].spherical_aberration_mm)
+    assert np.all(names["with_40"].z_score != refined.z_score)
     for leaf in (names["by_volume"], names["by_image"], names["slopes"].rotation_deg):
         assert np.all(np.isfinite(leaf)) and np.any(leaf != 0)
 
 
+def test_every_public_name_is_on_its_page():
+    stub = (ROOT / "jaxrefine" / "__init__.pyi").read_text()
+    page = (DOCS / "api.md").read_text()
+    public = re.findall(r"import (\w+) as \1\n", stub)
+    rooms = {"data", "physics", "refine"}
+    assert len(public) > 40
+    absent = {n for n in public if not re.search(rf"^::: jaxrefine\.{n}$", page, re.M)}
+    assert absent == rooms
+
+
 @pytest.mark.slow
 def test_library(tmp_path, monkeypatch, capsys):
-    steps, frames, arrays = python_blocks(DOCS / "library.md")
+    steps, frames, arrays, two_templates = python_blocks(DOCS / "library.md")
     (in_readme,) = python_blocks(ROOT / "README.md")
     assert re.sub(" +#.*", "", in_readme) == steps
     folder = reference_set("basic", tmp_path)
@@ -102,3 +119,9 @@ def test_library(tmp_path, monkeypatch, capsys):
     exec(coarser, names)
     assert np.all(names["refined"].z_score >= names["z"])
     assert isinstance(names["refined"], jr.Refined)
+
+    # The same template a second time, with maps of twice the deviation.
+    names |= {"other_volume": volume, "other_mean": images[1], "other_std": 2 * images[2]}
+    exec(two_templates, names)
+    half = (np.asarray(names["z"]) + 0) / 2
+    np.testing.assert_allclose(names["z_other"], half, rtol=1e-5)
