@@ -1,5 +1,6 @@
 """Settings of the whole test run."""
 
+import gc
 import logging
 import os
 import tempfile
@@ -16,6 +17,8 @@ from jaxrefine.app.demo.dataset import make_demo
 # Four devices, so that every test of the search can be run on several.
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 4)
+
+MOST_MEMORY_MAPS = 20_000
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -54,6 +57,20 @@ def compiled_in_less_time() -> Iterator[None]:
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", before)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _memory_maps_left() -> Iterator[None]:
+    """Drop compiled programs before they use up the memory maps of the process.
+
+    Each takes about a dozen, and Linux grants 65,530 (vm.max_map_count): a worker that
+    holds some thousands of programs ends with a segmentation fault in the compiler.
+    """
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and len(maps.read_bytes().splitlines()) > MOST_MEMORY_MAPS:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(autouse=True)
