@@ -11,6 +11,8 @@ import jaxrefine as jr
 from jaxrefine import simulate as sim
 from jaxrefine.physics.support import middle, trim_template
 
+pytestmark = pytest.mark.usefixtures("compiled_in_less_time")
+
 SIDE, MARGIN, DEFOCUS = 96, 8, 8000.0
 
 
