@@ -9,6 +9,7 @@ from pathlib import Path
 
 import jaxrefine
 from jaxrefine.app.commands import (
+    bias,
     calibrate,
     check,
     compare,
@@ -45,6 +46,7 @@ _COMMANDS = {
     "plan": plan,
     "check": check,
     "compare": compare,
+    "bias": bias,
     "demo": demo,
     "report": report,
     "select": select,
@@ -72,6 +74,8 @@ examples:
   jaxrefine check config.yaml            compare the particles' z-scores with the table
   jaxrefine compare a_refined.csv b_refined.csv --config a.yaml b.yaml --output both.csv
                                          assign particles to the most probable reference
+  jaxrefine bias full_refined.csv omit_refined.csv --config full.yaml omit.yaml --output DIR
+                                         measure template bias with a part left out
   jaxrefine demo DIR                     make a small data set with known truth
   jaxrefine demo DIR --run               make it, refine it, compare with the truth
   jaxrefine report refined.csv           make a report with figures

@@ -77,7 +77,7 @@ def run(options: argparse.Namespace) -> int:
     use_cpu_cores()
     path_map = tuple(options.map_path)
     loaded = [Config.load(path, path_map=path_map) for path in options.config]
-    configs = _by_name(loaded, options.tables)
+    configs = configs_by_name(loaded, options.tables)
     use_compilation_cache(loaded[0].computational_config.compilation_cache)
     priors = options.priors or loaded[0].reference_priors
     if not isinstance(priors, str) and len(priors) != len(configs):
@@ -101,7 +101,9 @@ def run(options: argparse.Namespace) -> int:
     return EXIT_WRITTEN
 
 
-def _by_name(configs: Sequence["Config"], tables: Sequence[Path]) -> Mapping[str, "Config"]:
+def configs_by_name(
+    configs: Sequence["Config"], tables: Sequence[Path]
+) -> Mapping[str, "Config"]:
     """The configuration of each table's reference.
 
     Raises:

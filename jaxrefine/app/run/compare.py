@@ -69,14 +69,14 @@ def compare(
         Stopped: The run was asked to stop.
     """
     started = time.monotonic()
-    refined, inputs = _read(configs, tables)
+    refined, inputs = read_references(configs, tables)
     first = next(iter(inputs.values()))
-    first = use_envelope(first, _common_envelope(refined))
+    first = use_envelope(first, common_envelope(refined))
     polish = first.polish or Polish(parameters=_searched(first), errors=False)
     fits = _fit(
         first,
         list(inputs.values()),
-        [_start(table) for table in refined.values()],
+        [refined_start(table) for table in refined.values()],
         polish,
         Progress(
             len(first.table),
@@ -99,9 +99,14 @@ def compare(
     return _summary(output, names, found, decided, time.monotonic() - started)
 
 
-def _read(
+def read_references(
     configs: Mapping[str, Config], tables: Mapping[str, Path]
 ) -> tuple[dict[str, ParticleTable], dict[str, RunInputs]]:
+    """The refined table of each reference, and the inputs of its run.
+
+    Raises:
+        InputError: With every error; or the tables hold other particles.
+    """
     errors = ErrorCollector()
     refined: dict[str, ParticleTable] = {}
     inputs: dict[str, RunInputs] = {}
@@ -122,7 +127,7 @@ def _read(
     return refined, inputs
 
 
-def _common_envelope(refined: Mapping[str, ParticleTable]) -> np.ndarray:
+def common_envelope(refined: Mapping[str, ParticleTable]) -> np.ndarray:
     """One B for all references of a particle, so that only their shapes differ."""
     b = np.stack([table.numbers("template_envelope_b") for table in refined.values()])
     return np.nan_to_num(b).mean(axis=0)
@@ -140,7 +145,7 @@ def _searched(inputs: RunInputs) -> tuple[str, ...]:
     return tuple(name for name, was in searched.items() if was) or ("shift",)
 
 
-def _start(table: ParticleTable) -> StartingValues:
+def refined_start(table: ParticleTable) -> StartingValues:
     """Refined poses; NaN for particles that were not refined."""
     start = table.start()
     euler = start.euler_deg.copy()

@@ -1,5 +1,7 @@
 """Several references: from YAML to the table that assigns particles to them."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -160,6 +162,26 @@ def test_the_report_and_a_star_file_say_so(folder, both):
     numbers = starfile.read(star)["particles"].rlnClassNumber
     expected = [["whole", "part"].index(name) + 1 for name in both.best_reference]
     np.testing.assert_array_equal(numbers, expected)
+
+
+@pytest.mark.slow
+def test_template_bias(folder, both, capsys):
+    """The part that `part` lacks is in the images; a few particles say so roughly."""
+    tables = [str(folder / f"both_{name}.csv") for name in ("whole", "part")]
+    more = ["--config", str(folder / "both.yaml"), "--output", str(folder / "bias")]
+    assert main(["bias", *tables, *more]) == 0
+    said = capsys.readouterr().out
+    omega = float(re.search(r"template bias: (\S+) ± ", said)[1])
+    assert abs(omega) < 0.5 and "7 particles" in said
+    volume, _ = read_volume(folder / "bias" / "omit.mrc")
+    assert volume.shape == (64, 64, 64) and np.isfinite(volume).all()
+    assert main(["bias", *tables, *more, "--mask", str(folder / "mean.mrc")]) == 2
+    swapped = configure(
+        folder, "swapped", template_volume_path={"a": "part.mrc", "b": "template.mrc"}
+    )
+    arguments = ["bias", *tables[::-1], "--config", str(swapped), *more[2:]]
+    assert main(arguments) == 2
+    assert "lacks no density" in capsys.readouterr().err
 
 
 @pytest.mark.slow
