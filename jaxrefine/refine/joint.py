@@ -33,6 +33,8 @@ Source = Callable[[], Iterable[tuple[Int[np.ndarray, " b"], Particles]]]
 # Initial damping, its factors after a step without and with gain, and its limits.
 _DAMPING, _GROWTH, _FALL, _LEAST_DAMPING, _MOST_DAMPING = 0.05, 8.0, 0.2, 0.01, 1e6
 _OWN_DAMPING = 0.1
+# Degrees, px and Å: limits of a step, beyond which the curvature is not valid.
+_LONGEST_OWN_STEP = np.array([3.0, 3.0, 3.0, 1.0, 1.0, 300.0])
 # The fit ends if the predicted gain in log likelihood of the next step is below this: per
 # shared value (0.06 standard errors), and for the six own coordinates of a particle.
 _LEAST_GAIN, _LEAST_OWN_GAIN = 2e-3, 1e-2
@@ -115,7 +117,6 @@ class JointFit:
             their start.
         z: Score of each particle in units of the noise; NaN for particles not read.
         weight: Probability that the pick is a particle.
-        log_likelihood: Log likelihood of the particles, weighted by `weight`.
         passes: Number of passes over all particles.
         converged: Whether the predicted gain of the last step was negligible.
     """
@@ -125,7 +126,6 @@ class JointFit:
     determined: Bool[np.ndarray, " s"]
     z: Float[np.ndarray, " n"]
     weight: Float[np.ndarray, " n"]
-    log_likelihood: float
     passes: int
     converged: bool
 
@@ -303,21 +303,15 @@ class _Fit:
         at = np.flatnonzero(free)
         if len(at):
             covariance[np.ix_(at, at)] = _inverse(self._information(free))
-        values = np.maximum(np.nan_to_num(self.found.z), 0.0) ** 2 / 2
         return JointFit(
             state=self.state,
             covariance=covariance,
             determined=free,
             z=np.asarray(self.found.z),
             weight=self.weight,
-            log_likelihood=float(self.weight @ values),
             passes=self.passes,
             converged=converged,
         )
-
-
-# Degrees, px and Å: limits of a step, beyond which the curvature is not valid.
-_LONGEST_OWN_STEP = np.array([3.0, 3.0, 3.0, 1.0, 1.0, 300.0])
 
 
 def _least_certain(

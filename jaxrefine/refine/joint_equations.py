@@ -6,8 +6,8 @@ and its information s² JᵀJ, with s the strength. (Changes of length are proje
 J.)
 
 Fitting each particle's own coordinates also fits noise, and the more so, the sharper the
-image is assumed to be. This would make B factors too small (by 4 standard errors for 100
-particles). The B factor therefore maximises the likelihood minus half the logarithm of
+image is assumed to be. This would make B factors too small, by several standard errors. The
+B factor therefore maximises the likelihood minus half the logarithm of
 det H, with H the observed information on the own coordinates: the adjusted profile
 likelihood of Cox & Reid (J. R. Stat. Soc. B 49 (1987) 1). H is a product of the expected
 and the observed image, of which B changes only the former, so its logarithm changes half as

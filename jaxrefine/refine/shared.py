@@ -26,11 +26,13 @@ class Shared(NamedTuple):
         unit: Unit of the coordinates.
         reach: Largest plausible distance from the starting value, as a standard deviation.
             If the data contain less information than this, they do not determine it.
+        field: The field of `Optics` and `Offsets`; None for parameters of pose and defocus.
     """
 
     labels: tuple[str, ...]
     unit: str
     reach: float
+    field: str | None = None
 
 
 # Astigmatism is a vector of length (u - v)/2 at twice the angle of u, in the image frame. A
@@ -38,14 +40,20 @@ class Shared(NamedTuple):
 # size and an in-plane rotation. Slopes of a defocus plane are in Å/Å: tangents of tilts.
 SHARED: dict[str, Shared] = {
     "pixel_size": Shared(("pixel_size",), "Å", 0.1),
-    "magnification": Shared(("magnification_yy", "magnification_yx"), "", 0.05),
-    "beam_tilt": Shared(("beam_tilt_x", "beam_tilt_y"), "mrad", 5.0),
-    "trefoil": Shared(("Z33c", "Z33s"), "rad Å³", 300.0),
-    "even_zernikes": Shared(("Z44c", "Z44s", "Z60"), "rad Å⁴, Z60 rad Å⁶", 3000.0),
-    "spherical_aberration": Shared(("spherical_aberration",), "mm", 1.0),
-    "amplitude_contrast": Shared(("amplitude_contrast",), "", 0.2),
-    "phase_shift": Shared(("phase_shift",), "°", 90.0),
-    "b_factor": Shared(("b_factor",), "Å²", 500.0),
+    "magnification": Shared(
+        ("magnification_yy", "magnification_yx"), "", 0.05, "mag_matrix"
+    ),
+    "beam_tilt": Shared(("beam_tilt_x", "beam_tilt_y"), "mrad", 5.0, "beam_tilt_mrad"),
+    "trefoil": Shared(("Z33c", "Z33s"), "rad Å³", 300.0, "odd_zernikes"),
+    "even_zernikes": Shared(
+        ("Z44c", "Z44s", "Z60"), "rad Å⁴, Z60 rad Å⁶", 3000.0, "even_zernikes"
+    ),
+    "spherical_aberration": Shared(
+        ("spherical_aberration",), "mm", 1.0, "spherical_aberration_mm"
+    ),
+    "amplitude_contrast": Shared(("amplitude_contrast",), "", 0.2, "amplitude_contrast"),
+    "phase_shift": Shared(("phase_shift",), "°", 90.0, "phase_shift_deg"),
+    "b_factor": Shared(("b_factor",), "Å²", 500.0, "b_factor_angstrom2"),
     "defocus": Shared(("defocus",), "Å", 1000.0),
     "astigmatism": Shared(("astigmatism_0", "astigmatism_45"), "Å", 1000.0),
     "defocus_plane": Shared(("defocus_slope_y", "defocus_slope_x"), "Å/Å", 1.0),
@@ -105,21 +113,10 @@ class LocalCoordinates(NamedTuple):
             values = coordinates[at[name]]
             if name == "magnification":
                 a, b = values
-                changed["mag_matrix"] = jnp.array([[a, b], [b, -a]])
+                values = jnp.array([[a, b], [b, -a]])
             elif name == "trefoil":
-                changed["odd_zernikes"] = jnp.concatenate([jnp.zeros(2), values])
-            elif name in _VECTORS:
-                changed[_VECTORS[name]] = values
-            else:
-                changed[_SCALARS[name]] = values[0]
+                values = jnp.concatenate([jnp.zeros(2), values])
+            elif len(values) == 1:
+                values = values[0]
+            changed[SHARED[name].field] = values
         return replace(offsets, **changed)
-
-
-# Names of `SHARED` -> fields of `Offsets`.
-_VECTORS = {"beam_tilt": "beam_tilt_mrad", "even_zernikes": "even_zernikes"}
-_SCALARS = {
-    "spherical_aberration": "spherical_aberration_mm",
-    "amplitude_contrast": "amplitude_contrast",
-    "phase_shift": "phase_shift_deg",
-    "b_factor": "b_factor_angstrom2",
-}

@@ -22,18 +22,9 @@ from jaxrefine.physics.rotations import (
     rotation_vector_to_matrix,
 )
 from jaxrefine.physics.symmetry import in_asymmetric_unit
+from jaxrefine.refine.shared import SHARED
 
 PROBABILITY = "particle_probability"
-_SCALARS = {
-    "spherical_aberration": "spherical_aberration_mm",
-    "amplitude_contrast": "amplitude_contrast",
-    "phase_shift": "phase_shift_deg",
-    "b_factor": "b_factor_angstrom2",
-}
-_ZERNIKES = {
-    "trefoil": ("odd_zernikes", ("Z33c", "Z33s")),
-    "even_zernikes": ("even_zernikes", ("Z44c", "Z44s", "Z60")),
-}
 
 
 def write_calibrated_table(made: Calibration) -> Path:
@@ -126,8 +117,8 @@ def _with_optics(made: Calibration) -> DataFrame:
     """The input's cells, with those of fitted optics replaced."""
     table, at = made.inputs.run.table, _coordinates(made)
     optics, frame = table.start().optics, table.raw.copy()
-    for name, field in _SCALARS.items():
-        if name in at:
+    for name, (_, _, _, field) in SHARED.items():
+        if name in at and field in OPTICS_FIELDS:
             values = np.asarray(getattr(optics, field)) + at[name][:, 0]
             frame[OPTICS_FIELDS[field].name] = [f"{value:.6g}" for value in values]
     if "beam_tilt" in at:
@@ -142,8 +133,9 @@ def _with_optics(made: Calibration) -> DataFrame:
         before = optics.mag_matrix
         matrix += np.eye(2).ravel() if before is None else before.reshape(-1, 4)
         frame["mag_matrix"] = [json.dumps(row) for row in np.round(matrix, 8).tolist()]
-    for name, (column, terms) in _ZERNIKES.items():
+    for name in ("trefoil", "even_zernikes"):
         if name in at:
+            terms, column = SHARED[name].labels, SHARED[name].field
             cells = frame[column] if column in frame.columns else [""] * len(frame)
             frame[column] = [
                 _with_terms(text, dict(zip(terms, row, strict=True)))

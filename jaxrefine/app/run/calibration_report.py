@@ -1,9 +1,9 @@
 """Results of a calibration as plain data: values, errors, correlations and gains."""
 
-import math
 from typing import Any
 
 import numpy as np
+from scipy.special import chdtrc
 
 from jaxrefine.app.run.calibrate import Calibration, mean_z
 from jaxrefine.app.run.calibration_inputs import CalibrationInputs
@@ -87,20 +87,9 @@ def _parameter(made: Calibration, name: str, group: int) -> dict[str, Any]:
         chi2 = float(away @ np.linalg.solve(block, away))
         found["log_likelihood_gain"] = _number(chi2 / 2)
         found["degrees_of_freedom"] = len(known)
-        found["p_value"] = _number(chi2_survival(chi2, len(known)))
+        found["p_value"] = _number(chdtrc(len(known), chi2))
     if name == "defocus_plane" and len(known) == 2:
         found |= _tilt(made, numbers)
-    return found
-
-
-def chi2_survival(chi2: float, degrees: int) -> float:
-    """Probability of a larger χ², by recursion from one or two degrees of freedom."""
-    half = chi2 / 2
-    found = math.erfc(math.sqrt(half)) if degrees % 2 else math.exp(-half)
-    for k in range(2 - degrees % 2, degrees, 2):
-        found += math.exp(k / 2 * math.log(max(half, 1e-300)) - half) / math.gamma(
-            k / 2 + 1
-        )
     return found
 
 
@@ -140,17 +129,8 @@ def starting_values(inputs: CalibrationInputs, name: str, group: int) -> list[fl
             a = (matrix[:, 0, 0] - matrix[:, 1, 1]) / 2
             values = np.stack([a, (matrix[:, 0, 1] + matrix[:, 1, 0]) / 2], axis=-1)
     else:
-        field = {
-            "beam_tilt": "beam_tilt_mrad",
-            "trefoil": "odd_zernikes",
-            "even_zernikes": "even_zernikes",
-            "spherical_aberration": "spherical_aberration_mm",
-            "amplitude_contrast": "amplitude_contrast",
-            "phase_shift": "phase_shift_deg",
-            "b_factor": "b_factor_angstrom2",
-        }[name]
-        there = getattr(optics, field)
-        size = len(SHARED[name].labels)
+        labels, _, _, field = SHARED[name]
+        there, size = getattr(optics, str(field)), len(labels)
         if there is None:
             there = np.zeros((len(rows), size))
         values = np.asarray(there).reshape(len(rows), -1)[:, -size:]
