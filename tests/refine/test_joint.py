@@ -1,5 +1,6 @@
 """The joint fit, on particles of a few numbers each, without compilation."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import jax
@@ -72,8 +73,7 @@ class Toy:
             np.einsum("nkp,nkq->npq", slopes, slopes),
         )
 
-    def fit(self, monkeypatch, **options):
-        monkeypatch.setattr(joint, "equations", self.equations)
+    def model(self):
         rows = np.arange(len(self.middle))
         source = lambda: [(some, some) for some in np.array_split(rows, 3)]  # noqa: E731
         nothing = SimpleNamespace()
@@ -86,6 +86,11 @@ class Toy:
             "mesh": None,
         }.items():
             object.__setattr__(model, name, value)
+        return model
+
+    def fit(self, monkeypatch, **options):
+        monkeypatch.setattr(joint, "equations", self.equations)
+        model = self.model()
         free = np.ones(len(self.design.values), bool)
         return fit_jointly(model, State.start(self.design), free, **options)
 
@@ -292,3 +297,27 @@ def test_nothing_to_fit_is_the_poses_alone(monkeypatch, robust):
     # In standard errors of each at a strength of 12.
     away = (fit.state.own - own) / (OWN_SCALE / 12)
     assert 0.5 < away.std() < 2
+
+
+def test_a_value_that_turns_out_undetermined_goes_back_to_its_start(monkeypatch):
+    toy = Toy(("beam_tilt",), {})
+    toy.expose(np.zeros((60, OWN_COUNT)), np.array([0.4, -0.4]))
+    both, second = np.ones(2, bool), np.array([False, True])
+    answers = iter([both, second, second])  # at the start, and after the fit has ended
+    monkeypatch.setattr(joint._Fit, "determined", lambda *_: next(answers))
+    fit = toy.fit(monkeypatch)
+    assert fit.converged and fit.determined.tolist() == [False, True]
+    assert fit.state.shared[0] == 0 and abs(fit.state.shared[1] + 0.4) < 0.2
+
+
+def test_the_objective_of_a_b_factor_is_adjusted(monkeypatch):
+    """By a quarter of the log determinant of each particle's information, weighted."""
+    toy = Toy(("beam_tilt",), {}, count=6)
+    toy.expose(np.zeros((6, OWN_COUNT)), np.zeros(2))
+    monkeypatch.setattr(joint, "equations", toy.equations)
+    model = toy.model()
+    fit = joint._Fit(model, State.start(toy.design), robust=False, after_pass=None)
+    adjusted = replace(fit.found, blurring=np.zeros((6, OWN_COUNT, OWN_COUNT)))
+    less = fit._objective(fit.found, fit.state) - fit._objective(adjusted, fit.state)
+    expected = log_determinant(toy.design, fit.found, fit._strength2()).sum() / 4
+    assert abs(expected) > 1 and less == pytest.approx(expected)

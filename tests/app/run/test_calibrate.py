@@ -3,6 +3,7 @@
 import json
 import runpy
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,14 @@ import yaml
 from jaxrefine.app.cli import main
 from jaxrefine.app.config import Config
 from jaxrefine.app.config.optimize_template import load_optimize_template
+from jaxrefine.app.run.calibrate import Calibration
+from jaxrefine.app.run.calibrated_table import write_calibrated_table
 from jaxrefine.app.run.calibration_inputs import load_calibration
 from jaxrefine.data import InputError
 from jaxrefine.io.mrc import read_volume
 from jaxrefine.io.table import read_particle_table
+from jaxrefine.refine.joint import JointFit
+from jaxrefine.refine.shared import SHARED
 from tests.reference import ROOT
 
 pytestmark = pytest.mark.usefixtures("compiled_in_less_time")
@@ -170,6 +175,39 @@ def test_groups(changed):
     assert inputs.start.own[:, 4].tolist() == [0.25] * 32
     # y and x from the middle of the micrograph in Å: the first at (32 + 12, 32 + 12) px.
     assert design.matrix[0, 5, -2:].tolist() == [(44 - 152) * 2.0] * 2
+
+
+@pytest.mark.slow
+def test_all_fitted_optics_are_in_the_table(changed):
+    """Added to what the table had, in the columns that a refinement reads."""
+    scalars = {
+        "spherical_aberration": 0.1,
+        "amplitude_contrast": 0.02,
+        "phase_shift": 3.0,
+        "b_factor": 25.0,
+    }
+    terms = {"trefoil": [20.0, -30.0], "even_zernikes": [5.0, 6.0, 7.0]}
+    columns = {"odd_zernikes": '{"Z33c": 10.0}', "phase_shift": 40.0}
+    names = [*scalars, *terms]
+    inputs = load_calibration(changed(columns=columns, parameters=names))
+    wanted = {name: np.atleast_1d(value) for name, value in {**scalars, **terms}.items()}
+    shared = np.zeros(len(inputs.design.values))
+    for name, values in wanted.items():
+        shared[inputs.design.numbers(name, 0)] = values
+    count = len(inputs.run.table)
+    one, unit = np.ones(count), np.eye(len(shared))
+    fit = JointFit(
+        replace(inputs.start, shared=shared), unit, unit[0] >= 0, one, one, 1, True
+    )
+    made = Calibration(inputs, fit, fit, np.ones((count, 3)), None, 1.0)
+    table = read_particle_table(write_calibrated_table(made))
+    before, after = inputs.run.table.start().optics, table.start().optics
+    for name, change in scalars.items():
+        field = SHARED[name].field
+        started = np.asarray(getattr(before, field))
+        np.testing.assert_allclose(getattr(after, field), started + change, rtol=1e-5)
+    np.testing.assert_allclose(after.odd_zernikes, [[0, 0, 30, -30]] * count)
+    np.testing.assert_allclose(after.even_zernikes, [[5, 6, 7]] * count)
 
 
 PDB = "ATOM  {:>5}  C   ALA A{:>4}    {:8.3f}{:8.3f}{:8.3f}{:6.2f}{:6.2f}           C\n"

@@ -122,6 +122,35 @@ def test_exposure_weights_frames(folder):
     assert np.abs(np.asarray(plain) - np.asarray(weighted)).max() > 0.05
 
 
+def test_no_fluence_leaves_frames_unweighted(folder):
+    """Whatever exposure there was before: as in a movie that was not damaged."""
+    plain, exposed = (
+        particles_of(inputs_of(folder, pre_exposure=dose)) for dose in (0.0, 50.0)
+    )
+    np.testing.assert_array_equal(plain.image, exposed.image)
+
+
+def test_frames_are_multiplied_by_the_gain_and_dead_pixels_filled(folder):
+    """Halved columns come back by their gain; a hot block leaves no trace in boxes."""
+    table = pd.read_csv(folder / "match_results.csv")
+    frames = mrcfile.read(folder / "movie_1.mrc") + 50.0  # as counts, above 0
+    gain = np.ones(frames.shape[1:], np.float32)
+    gain[:, ::2] = 2.0
+    mrcfile.write(folder / "gain.mrc", gain, overwrite=True)
+    whole = []
+    for name, hot in (("counts", 0.0), ("hot", 1e4)):
+        raw = (frames / gain).astype(np.float32)
+        raw[:, 100:103, 100:103] += hot
+        mrcfile.write(folder / f"{name}.mrc", raw, overwrite=True)
+        table.loc[table.movie_path != "movie_0.mrc", "movie_path"] = f"{name}.mrc"
+        images = particles_of(inputs_of(folder, table, gain_path="gain.mrc")).image
+        whole.append(np.asarray(images))
+    plain = np.asarray(particles_of(inputs_of(folder)).image)
+    np.testing.assert_allclose(whole[0], plain, atol=0.02 * plain.std())
+    # Filled pixels are noise of their own in a few boxes; unfilled ones drown all others.
+    assert np.std(whole[1] - plain) < 0.2 * plain.std()
+
+
 def test_a_run_depends_on_the_content_of_its_movies(folder):
     one = fingerprint(inputs_of(folder))
     text = (folder / "shifts.csv").read_text()
