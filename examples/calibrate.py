@@ -107,7 +107,6 @@ axes[0].axvspan(-2, 2, color="0.9", label="± 2 standard errors")
 axes[0].plot(before, labels, "C1o", fillstyle="none", label="the table's")
 axes[0].plot(after, labels, "C0o", label="calibrated")
 axes[0].set(xlabel="error / standard error")
-axes[0].legend(loc="upper left", bbox_to_anchor=(0, 1.3))
 
 planes = [e for e in found["parameters"] if e["parameter"] == "defocus_plane"]
 tilts = [(p["tilt_deg"], p["tilt_standard_error_deg"]) for p in planes]
@@ -118,10 +117,14 @@ axes[1].set(xlabel="micrograph", ylabel="stage tilt (°)", xticks=range(len(tilt
 axes[1].set(xlim=(-0.5, len(tilts) - 0.5), ylim=(0, 40))
 
 table = pd.read_csv(folder / "picks_calibrated.csv")
-height = table.refined_relative_defocus + (table.defocus_u + table.defocus_v) / 2
-axes[2].plot(table.pos_y, height, "C0o", label="calibrated")
+table["height"] = table.refined_relative_defocus + (table.defocus_u + table.defocus_v) / 2
 edge = np.array([0, SIZE])
-axes[2].plot(edge, 4030 + slope * (edge - SIZE / 2) * PIXEL_SIZE, "C1--", label="truth")
+for number, (_, some) in enumerate(table.groupby("micrograph_path")):
+    color, label = f"C{number}", f"micrograph {number}"
+    axes[2].plot(some.pos_y + SIDE // 2, some.height, f"{color}o", label=label)
+    plane = 4000 + 60 * number + slope * (edge - SIZE / 2) * PIXEL_SIZE
+    axes[2].plot(edge, plane, f"{color}--", label="its true plane")
 axes[2].set(xlabel="y (px)", ylabel="defocus of particles (Å)")
-axes[2].legend()
+axes[2].legend(fontsize="small")
+figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=3)
 save(figure, folder / "calibrate.png", *sys.argv[2:])

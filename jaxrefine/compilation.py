@@ -1,4 +1,4 @@
-"""Compiled programs, kept on disk."""
+"""The cache of compiled programs on disk."""
 
 import os
 from pathlib import Path
@@ -8,16 +8,16 @@ import platformdirs
 
 
 def use_compilation_cache(setting: str | Path = "auto") -> Path | None:
-    """Keep compiled programs on disk, so that the next process need not compile.
+    """Keep compiled programs on disk, so that later processes need not compile them.
 
-    The program does so by itself. A script calls it before its first computation.
+    The command line does this by itself. A script should call it before it computes.
 
     Args:
-        setting: "auto": the user's cache folder, or `JAX_COMPILATION_CACHE_DIR` where
-            that is set. "off". Anything else is a folder.
+        setting: "auto" for the user's cache folder, or `JAX_COMPILATION_CACHE_DIR` if it is
+            set; "off"; or a folder.
 
     Returns:
-        The folder; None where there is no cache.
+        The folder; None without a cache.
     """
     if setting == "off":
         jax.config.update("jax_enable_compilation_cache", False)
@@ -28,6 +28,6 @@ def use_compilation_cache(setting: str | Path = "auto") -> Path | None:
     else:
         folder = Path(setting)
     jax.config.update("jax_compilation_cache_dir", str(folder))
-    # Also what compiles in no time: a run has some dozens of small programs.
+    # Include programs that compile quickly: a run has some dozens of them.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     return folder

@@ -1,4 +1,4 @@
-"""Motion in movies as files have it: shifts of particles, and deformation fields."""
+"""Read motion in movies from files: shifts of particles, and deformation fields."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from jaxrefine.io.table.csv_text import read_csv
 
 _MAX_ERRORS = 10
 
-# particle_index and frame, and the shift (y, x) in px, a row of the file each.
+# particle_index, frame, shift (y, x) in px, and line number; one entry per row.
 ShiftRows = tuple[
     Int[np.ndarray, " m"],
     Int[np.ndarray, " m"],
@@ -21,13 +21,13 @@ ShiftRows = tuple[
 
 
 def read_particle_shifts(path: Path) -> ShiftRows:
-    """Reads a CSV with the columns particle_index, frame, y_shift and x_shift.
+    """Read a CSV file with the columns particle_index, frame, y_shift and x_shift.
 
     Returns:
         particle_index and frame (from 0), the shift (y, x) in px, and the line of each row.
 
     Raises:
-        InputError: With every error of the file.
+        InputError: With all errors of the file.
     """
     whole, shifts, lines = _columns(
         path, ("particle_index", "frame"), ("y_shift", "x_shift")
@@ -37,13 +37,13 @@ def read_particle_shifts(path: Path) -> ShiftRows:
 
 
 def read_deformation_field(path: Path) -> Float[np.ndarray, "2 t h w"]:
-    """Reads a CSV with the columns t, h, w, y_shift and x_shift.
+    """Read a CSV file with the columns t, h, w, y_shift and x_shift.
 
     Returns:
-        Deformation (y, x) in Å at all times and places, sorted by t, h and w.
+        Deformation (y, x) in Å, on the axes t, h and w in ascending order.
 
     Raises:
-        InputError: With every error of the file.
+        InputError: With all errors of the file.
     """
     whole, shifts, lines = _columns(path, ("t", "h", "w"), ("y_shift", "x_shift"))
     _refuse_twice(path, whole, lines, "the same t, h and w")
@@ -64,7 +64,7 @@ def read_deformation_field(path: Path) -> Float[np.ndarray, "2 t h w"]:
 def _columns(
     path: Path, whole: tuple[str, ...], numbers: tuple[str, ...]
 ) -> tuple[Int[np.ndarray, "m k"], Float[np.ndarray, "m 2"], tuple[int, ...]]:
-    """Columns of whole numbers and columns of numbers, and the line of each row."""
+    """Read columns of whole numbers and of other numbers, and the line of each row."""
     content = read_csv(path)
     names = (*whole, *numbers)
     missing = [name for name in names if name not in content.header]

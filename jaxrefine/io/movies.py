@@ -1,6 +1,6 @@
-"""Movies, frame by frame: MRC stacks, TIFF, and EER.
+"""Read movies frame by frame: MRC stacks, TIFF and EER.
 
-Never more than one frame is in memory. TIFF and EER are read by tifffile.
+At most one frame is in memory. tifffile reads TIFF and EER.
 """
 
 import math
@@ -26,20 +26,20 @@ _EER = ".eer"
 
 
 def movie_shape(path: PathLike, *, eer_grouping: int = 1) -> tuple[int, int, int]:
-    """Number of frames and their sides (y, x) in px; without their values.
+    """Return the number of frames and their sides (y, x) in px, without reading pixels.
 
     Args:
         path: An MRC stack (.mrc, .mrcs, .st, ...), a TIFF file (.tif, .tiff) or an EER
             file (.eer).
-        eer_grouping: How many frames of an EER file are summed to one; what is left over
-            at its end is left out.
+        eer_grouping: Number of frames of an EER file that are summed to one; a remainder at
+            the end is dropped.
 
     Raises:
-        InputError: The file is missing, damaged, or no movie.
+        InputError: The file is missing, damaged, or not a movie.
     """
     if _is_tiff(path):
-        with _opened_tiff(path) as (pages, grouping):
-            count = len(pages) // (eer_grouping if grouping else 1)
+        with _opened_tiff(path) as (pages, is_eer):
+            count = len(pages) // (eer_grouping if is_eer else 1)
             height, width = _page_shape(path, pages)
     else:
         with open_mrc(path) as (_, header):
@@ -53,7 +53,7 @@ def movie_shape(path: PathLike, *, eer_grouping: int = 1) -> tuple[int, int, int
 
 
 def movie_frames(path: PathLike, *, eer_grouping: int = 1) -> Iterator[np.ndarray]:
-    """The frames (y, x) of a movie as float32, one after the other.
+    """Yield the frames (y, x) of a movie as float32.
 
     Args:
         path: As in `movie_shape`.
@@ -66,7 +66,7 @@ def movie_frames(path: PathLike, *, eer_grouping: int = 1) -> Iterator[np.ndarra
 
 
 def read_gain(path: PathLike) -> np.ndarray:
-    """A gain reference (y, x), float32: an image in one of the movies' formats.
+    """Read a gain reference (y, x) as float32, from one image in a format of movies.
 
     Raises:
         InputError: The file is missing, damaged, or holds several images.
@@ -119,7 +119,7 @@ def _tiff_frames(path: PathLike, eer_grouping: int) -> Iterator[np.ndarray]:
 
 @contextmanager
 def _opened_tiff(path: PathLike) -> Iterator[tuple[list[Any], bool]]:
-    """The pages of a TIFF or EER file, and whether it is the latter."""
+    """Open a TIFF or EER file; yields its pages, and whether it is an EER file."""
     require_packages("a movie in TIFF or EER", "tifffile", "imagecodecs", extra="movies")
     import tifffile
 
@@ -127,7 +127,7 @@ def _opened_tiff(path: PathLike) -> Iterator[tuple[list[Any], bool]]:
         with tifffile.TiffFile(path) as file:
             is_eer = Path(path).suffix.lower() == _EER
             pages = list(file.pages)
-            if is_eer:  # a sum of all frames may follow them
+            if is_eer:  # the sum of all frames may follow
                 pages = [page for page in pages if _shape(page) == _shape(pages[0])]
             yield pages, is_eer
     except FileNotFoundError as error:
@@ -143,10 +143,10 @@ def _shape(page: Any) -> tuple[int, ...]:
 
 
 def _page_shape(path: PathLike, pages: list[Any]) -> tuple[int, int]:
-    """Sides (y, x) of all pages.
+    """Return the sides (y, x) of the pages.
 
     Raises:
-        InputError: There are none, they differ, or they are no grey images.
+        InputError: There are no pages, they differ, or they are not grey-scale images.
     """
     shapes = {_shape(page) for page in pages}
     if len(shapes) != 1 or len(next(iter(shapes))) != 2:
@@ -162,7 +162,7 @@ def _page_shape(path: PathLike, pages: list[Any]) -> tuple[int, int]:
 def _values(path: PathLike, page: Any, shape: tuple[int, int]) -> np.ndarray:
     try:
         values = np.asarray(page.asarray())
-    except Exception as error:  # decoders raise what they like
+    except Exception as error:  # decoders can raise anything
         reason = str(error) or type(error).__name__
         raise InputError(f"{path}: frame {page.index} cannot be read: {reason}") from error
     if values.shape != shape or np.iscomplexobj(values):

@@ -1,4 +1,4 @@
-"""How far the specimen moves: a deformation field over a movie, between its samples.
+"""Interpolate the deformation field of a movie.
 
 The field is a cubic Catmull-Rom spline in time, y and x, as in torch-cubic-spline-grids.
 Its samples span the movie from its first frame to its last, and the image from the centre
@@ -15,15 +15,15 @@ _CATMULL_ROM = np.array([[0, 2, 0, 0], [-1, 0, 1, 0], [2, -5, 4, -1], [-1, 3, -3
 def deformation_at(
     field: Float[np.ndarray, "2 t h w"], tyx: Float[np.ndarray, "n 3"]
 ) -> Float[np.ndarray, "n 2"]:
-    """A deformation field at some times and places, on the host.
+    """Evaluate a deformation field, on the host.
 
     Args:
         field: Deformation (y, x) in Å at evenly spaced times and places.
-        tyx: Time, y and x, each from 0 (its first sample) to 1 (its last); what is beyond
-            counts as 0 or 1.
+        tyx: Time, y and x, each from 0 (first sample) to 1 (last sample); values outside
+            are clipped.
 
     Returns:
-        Deformation (y, x) in Å. An axis of one sample is constant.
+        Deformation (y, x) in Å. It is constant along an axis with one sample.
     """
     count = len(tyx)
     first, weights = zip(
@@ -45,7 +45,7 @@ def deformation_at(
 def _taps(
     u: Float[np.ndarray, " n"], samples: int
 ) -> tuple[np.ndarray, Float[np.ndarray, "n 4"]]:
-    """The first of four samples of the padded axis, and the weights of the four."""
+    """Index of the first of four samples of the padded axis, and the four weights."""
     place = np.clip(u, 0.0, 1.0) * max(samples - 1, 1)
     first = np.minimum(place.astype(np.int64), max(samples - 2, 0))
     powers = (place - first)[:, None] ** np.arange(4)
@@ -53,7 +53,7 @@ def _taps(
 
 
 def _extrapolated(values: np.ndarray, axis: int) -> np.ndarray:
-    """One more sample at both ends, on a straight line; a single sample counts as two."""
+    """Add a linearly extrapolated sample at both ends; a single sample counts twice."""
     values = np.moveaxis(values, axis, 0)
     if len(values) == 1:
         values = np.repeat(values, 2, axis=0)

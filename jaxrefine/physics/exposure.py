@@ -1,7 +1,7 @@
-"""Radiation damage in movie frames: weights of each frame over spatial frequency.
+"""Exposure weights of movie frames over spatial frequency.
 
-Grant & Grigorieff, eLife 4:e06980 (2015). Constants, the exposure that counts for a frame,
-and the factors of 100 and 200 kV are torch-fourier-filter's, and RELION's.
+Grant & Grigorieff, eLife 4:e06980 (2015). The constants, the use of the exposure at the end
+of a frame, and the factors for 100 and 200 kV are those of torch-fourier-filter and RELION.
 """
 
 import jax
@@ -11,10 +11,10 @@ from jaxtyping import Array, Float
 
 from jaxrefine.physics.fourier import frequency_grid
 
-# Their equation 3: critical exposure in electrons/Å² at a frequency in 1/Å.
+# Equation 3: critical exposure in electrons/Å² at a spatial frequency in 1/Å.
 _A, _B, _C = 0.245, -1.665, 2.81
 _SMALLEST_FREQUENCY = 1e-10
-# Within so many kV of them, damage per electron is that of 300 kV over this.
+# Within _NEAR_KV of these voltages, damage per electron is that at 300 kV divided by this.
 _FACTORS_KV = {200.0: 0.8, 100.0: 0.64}
 _NEAR_KV = 2.0
 
@@ -22,12 +22,12 @@ _NEAR_KV = 2.0
 def frame_exposures(
     count: int, pre_exposure: float, fluence_per_frame: float
 ) -> Float[np.ndarray, " t"]:
-    """Exposure in electrons/Å² at the end of each frame: the one that weights it.
+    """Return the exposure in electrons/Å² at the end of each frame, which weights it.
 
     Args:
         count: Number of frames.
         pre_exposure: Exposure before the first frame.
-        fluence_per_frame: Exposure of a frame.
+        fluence_per_frame: Exposure during one frame.
     """
     return pre_exposure + fluence_per_frame * np.arange(1, count + 1, dtype=np.float64)
 
@@ -38,16 +38,16 @@ def exposure_weights(
     exposure: Float[Array, ""],
     voltage_kv: Float[Array, ""],
 ) -> Float[Array, "h r"]:
-    """exp(-N / 2Nc(k)): the share of the amplitude that an exposure N leaves.
+    """Return exp(-N / 2Nc(k)), the fraction of the amplitude left after an exposure N.
 
     Args:
-        shape: The image's real-space shape.
-        pixel_size_angstrom: Its pixel size.
-        exposure: In electrons/Å².
+        shape: Real-space shape of the image.
+        pixel_size_angstrom: Pixel size of the image.
+        exposure: Exposure N in electrons/Å².
         voltage_kv: Acceleration voltage.
 
     Returns:
-        On the half plane of an image of `shape`.
+        Weights in the layout of rfft2 of an image of this shape.
     """
     ky, kx = frequency_grid(shape)
     k = jnp.sqrt(ky**2 + kx**2) / pixel_size_angstrom
@@ -64,14 +64,14 @@ def exposure_normalisation(
     exposures: Float[Array, " t"],
     voltage_kv: Float[Array, ""],
 ) -> Float[Array, "h r"]:
-    """√Σ w² over frames (their equation 9): what a sum of weighted frames is divided by.
+    """Return √Σ w² over the frames (equation 9), the divisor of a sum of weighted frames.
 
-    The noise of such a sum has the spectrum of one frame's.
+    After division, the noise of the sum has the spectrum of a single frame.
 
     Args:
-        shape: The image's real-space shape.
-        pixel_size_angstrom: Its pixel size.
-        exposures: Of each frame.
+        shape: Real-space shape of the image.
+        pixel_size_angstrom: Pixel size of the image.
+        exposures: Exposures of the frames.
         voltage_kv: Acceleration voltage.
     """
 
@@ -80,5 +80,5 @@ def exposure_normalisation(
         return total + weights**2, None
 
     total, _ = jax.lax.scan(add, jnp.zeros((shape[0], shape[1] // 2 + 1)), exposures)
-    # Weights of a long exposure leave float32's range where nothing is left anyway.
+    # After a long exposure, weights at high frequencies underflow in float32.
     return jnp.sqrt(jnp.maximum(total, _SMALLEST_FREQUENCY))

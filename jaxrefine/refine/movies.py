@@ -1,7 +1,8 @@
-"""Particles from movie frames: each shifted and weighted by its exposure, then summed.
+"""Sum particles from movie frames that are shifted and weighted by exposure.
 
-Frames come one by one. A frame's boxes are cut at whole pixels, the rest of the shift is a
-phase; so a box holds what the frame shows there, however far the specimen has moved.
+Frames are processed one at a time. Boxes are extracted from a frame at whole pixels, and
+the sub-pixel part of the shift is a phase ramp, so that no signal wraps around the box,
+however far the specimen has moved.
 """
 
 from functools import partial
@@ -15,15 +16,15 @@ from jaxrefine.physics.boxes import crop_reflected
 from jaxrefine.physics.exposure import exposure_normalisation, exposure_weights
 from jaxrefine.physics.fourier import shift_phase
 
-# Boxes of a frame that are transformed at once.
+# Number of boxes of a frame that are transformed together.
 _AT_ONCE = 16
 
 
 class FrameOptics(eqx.Module):
-    """What the weights of a sum depend on.
+    """Quantities that exposure weights depend on.
 
     Attributes:
-        pixel_size_angstrom: Of the frames.
+        pixel_size_angstrom: Pixel size of the frames.
         voltage_kv: Acceleration voltage.
     """
 
@@ -40,15 +41,16 @@ def add_to_boxes(
     exposure: Float[Array, ""],
     optics: FrameOptics,
 ) -> Complex[Array, "n Ph Pr"]:
-    """Add a frame to the sums of some particles' boxes of even width.
+    """Add a frame to the summed boxes of particles.
 
     Args:
-        sums: rfft2 of the boxes so far; zeros before the first frame. Given away.
+        sums: rfft2 of the summed boxes, which have even width; zeros before the first
+            frame. The array is donated.
         frame: The frame.
-        corner_px: (y, x) of the boxes' top-left corners.
-        shift_px: (y, x) by which the frame is moved at each of them.
-        exposure: Of the frame, from `frame_exposures`.
-        optics: Of each particle.
+        corner_px: (y, x) of the top-left corner of each box.
+        shift_px: (y, x) by which the frame is moved at each particle.
+        exposure: Exposure of the frame, from `frame_exposures`.
+        optics: Optics of each particle.
     """
     shape = sums.shape[1], 2 * (sums.shape[2] - 1)
     frame = frame - jnp.mean(frame)
@@ -70,7 +72,7 @@ def add_to_image(
     exposure: Float[Array, ""],
     optics: FrameOptics,
 ) -> Complex[Array, "Ny Nr"]:
-    """As `add_to_boxes`, of the whole image, which is moved as one."""
+    """Add a whole frame to the summed image; arguments as for `add_to_boxes`."""
     return total + _weighted(frame - jnp.mean(frame), shift_px, exposure, optics)
 
 
@@ -93,13 +95,13 @@ def finished(
     optics: FrameOptics,
     shape: tuple[int, int],
 ) -> Float[Array, "h w"]:
-    """A sum of all frames as an image, its noise as strong as that of one frame.
+    """Convert a sum of frames to an image whose noise has the power of a single frame.
 
     Args:
-        rfft: From `add_to_image`, or of one box from `add_to_boxes`.
-        exposures: Of all frames.
-        optics: Of the image.
-        shape: Its real-space shape.
+        rfft: Sum from `add_to_image`, or one box from `add_to_boxes`.
+        exposures: Exposures of all frames.
+        optics: Optics of the image.
+        shape: Real-space shape of the image.
     """
     lens = optics.pixel_size_angstrom, optics.voltage_kv
     norm = exposure_normalisation(shape, lens[0], exposures, lens[1])
@@ -113,7 +115,7 @@ def finished_boxes(
     optics: FrameOptics,
     shape: tuple[int, int],
 ) -> Float[Array, "n h w"]:
-    """`finished` of some boxes."""
+    """Apply `finished` to each box."""
 
     def one(values: tuple[Array, FrameOptics]) -> Array:
         return finished(values[0], exposures, values[1], shape)

@@ -1,4 +1,4 @@
-"""A unit for each offset, so that an optimiser may treat all alike."""
+"""Units of offsets, for optimisers with one step size."""
 
 from collections.abc import Sequence
 from dataclasses import fields, replace
@@ -14,14 +14,14 @@ from jaxrefine.refine.arguments import check_one, check_template
 from jaxrefine.refine.differentiable import feature
 from jaxrefine.refine.scoring import Score
 
-# Shapes of the offsets that are None unless they are wanted.
+# Shapes of the offsets that are None by default.
 _FURTHER = {
     "beam_tilt_mrad": (2,),
     "even_zernikes": (3,),
     "odd_zernikes": (4,),
     "mag_matrix": (2, 2),
 }
-# Square of a derivative that is none: a unit of 10⁶ is beyond what any field can be.
+# Squares of derivatives below this count as 0: a unit of 10⁶ is beyond any plausible value.
 _NOTHING = 1e-12
 
 
@@ -31,23 +31,23 @@ def offset_units(
     score: Score,
     free: Sequence[str] = ("rotation_deg", "shift_px", "defocus_angstrom"),
 ) -> Offsets:
-    """A unit for each offset, such that one of any changes the expected image as much.
+    """Return units of the offsets in which all change the expected image equally.
 
-    1/√(JᵀJ)ᵢᵢ, J the derivatives of the expected image of unit length at the particle's
-    alignment. Where the score is z, unit/z is the standard error that a number would have
-    if it alone were unknown. An optimiser with one step size for all numbers, such as those
-    of optax, should move `scaled`, where
+    The unit is 1/√(JᵀJ)ᵢᵢ, where J are the derivatives of the expected image, normalised to
+    unit length, at the particle's alignment. At a z-score of z, unit/z is the standard
+    error of a number if all others are known. An optimiser with one step size for all
+    numbers, such as those of optax, should optimise `scaled`, where
     `offsets = jax.tree.map(jnp.multiply, scaled, units)`.
 
     Args:
-        particle: One particle; `recentred` puts a batch at its grid's best.
+        particle: One particle; `recentred` moves it to its best grid point.
         template: From `make_template`.
         score: The score.
-        free: Fields of `Offsets` to be moved; the unit of others is 0. It is 0 too where an
-            offset changes nothing, as the direction of an astigmatism of 0.
+        free: Fields of `Offsets` to optimise; the unit of others is 0. It is also 0 if an
+            offset has no effect, as the direction of an astigmatism of 0.
 
     Raises:
-        InputError: A name that is no field of `Offsets`; otherwise as `z_score`.
+        InputError: A name is not a field of `Offsets`; otherwise as `z_score`.
     """
     names = [field.name for field in fields(Offsets)]
     if isinstance(free, str) or not free or not set(free) <= set(names):
@@ -76,7 +76,7 @@ def _offset_units(
 
     def squared_slope(direction: Float[Array, " p"]) -> Float[Array, ""]:
         slope = along(direction)
-        # Changes of the length are not seen: the particle's strength is unknown.
+        # Project out changes of length, since the strength of the particle is unknown.
         slope = slope - jnp.sum(slope * values) / length2 * values
         return jnp.sum(slope**2) / length2
 

@@ -1,4 +1,4 @@
-"""Refinement against movie frames: the section of the movies."""
+"""The section of movies."""
 
 from typing import ClassVar
 
@@ -6,20 +6,20 @@ from jaxrefine.app.config.schema import Rule, Section
 
 
 class MovieConfig(Section):
-    """Movies, from whose frames particles are summed instead of cut from micrographs.
+    """Movies, from which particles are summed instead of extracted from micrographs.
 
     Attributes:
         enabled: Use the movies.
-        movie_path: The movie (MRC, TIFF or EER) of all micrographs to which the table's
-            column `movie_path` gives none.
-        deformation_field_path: The movie's deformation field, a CSV file; the table's
-            column of this name has one for each micrograph. Its negative is applied.
-        particle_shifts_path: Shifts per particle and frame, a CSV file; if it is given, no
+        movie_path: The movie (MRC, TIFF or EER) of the micrograph for which the table's
+            column `movie_path` names none.
+        deformation_field_path: Deformation field of the movie, a CSV file; the table can
+            have a column of this name. The negative of the field is applied.
+        particle_shifts_path: Shifts for each particle and frame, a CSV file; if given, no
             deformation field is used.
         pre_exposure: Exposure before the first frame in electrons/Å².
         fluence_per_frame: Exposure of a frame in electrons/Å²; 0: frames are not weighted.
-        gain_path: Gain reference that frames are multiplied by (MRC or TIFF); empty: none.
-        eer_grouping: How many frames of an EER file are summed to one frame.
+        gain_path: Gain reference (MRC or TIFF) by which frames are multiplied; empty: none.
+        eer_grouping: Number of frames of an EER file that are summed to one frame.
     """
 
     enabled: bool = False

@@ -1,5 +1,6 @@
 """Summary of a calibration for the command line."""
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -45,8 +46,10 @@ def _format_entry(entry: Mapping[str, Any]) -> Iterator[str]:
         if "value" not in value:
             yield f"{label}{group}: not determined by the data; held at {value['start']:g}"
             continue
+        sigma = value["standard_error"]
+        digits = max(0, 1 - math.floor(math.log10(sigma)))  # two of the error
         yield (
-            f"{label}{group}: {value['value']:.6g} ± {value['standard_error']:.2g} "
+            f"{label}{group}: {value['value']:.{digits}f} ± {sigma:.{digits}f} "
             f"{entry['unit']}".rstrip()
             + f" (was {value['start']:.6g})"
         )

@@ -1,4 +1,4 @@
-"""Which movie each micrograph has, and how its particles move: checked before a run."""
+"""Find and check the movie of each micrograph and the motion of its particles."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -23,13 +23,13 @@ _SECTION = "movie_config"
 
 @dataclass(frozen=True, eq=False)
 class Movie:
-    """One movie, and how it is summed at each particle.
+    """A movie, and the motion of its particles.
 
     Attributes:
-        path: Its file.
-        sources: All files that say what it shows: itself, and its deformation field.
+        path: The file.
+        sources: All files that the sums depend on: the movie and its deformation field.
         frame_shape: Sides (y, x) of a frame.
-        rows: Its particles: rows of the table.
+        rows: Rows of its particles in the table.
         shift_px: (y, x) by which each frame is moved at each particle.
     """
 
@@ -45,9 +45,9 @@ class Movies:
     """The movies of a run.
 
     Attributes:
-        of_micrograph: By the files of a group of particles.
-        shared: Files of all movies together: shifts of particles, gain reference.
-        gain: What frames are multiplied by.
+        of_micrograph: The movie of each group of particles, by the group's image files.
+        shared: Files that all movies share: shifts of particles, gain reference.
+        gain: Gain reference, by which frames are multiplied.
     """
 
     of_micrograph: dict[tuple[Path, ...], Movie]
@@ -56,7 +56,7 @@ class Movies:
 
     @property
     def files(self) -> list[Path]:
-        """All files that they are read from."""
+        """All files that are read."""
         own = (path for movie in self.of_micrograph.values() for path in movie.sources)
         return [*self.shared.values(), *own]
 
@@ -67,10 +67,10 @@ def check_movies(
     start: StartingValues,
     groups: dict[tuple[Path, Path, Path], np.ndarray],
 ) -> Movies | None:
-    """The movies of a run; None if it uses none.
+    """Find and check the movies of a run; None if it uses none.
 
     Raises:
-        InputError: With every error found.
+        InputError: With all errors.
     """
     wanted = config.movie_config
     if not wanted.enabled:
@@ -125,7 +125,7 @@ def check_movies(
 
 
 def _found(config: Config, text: str, key: str) -> Path:
-    """A file that the configuration names."""
+    """Resolve a path from the configuration."""
     path = resolve_path(text, beside=config.folder, path_map=config.path_map)
     if not path.exists():
         raise InputError(
@@ -138,7 +138,7 @@ def _found(config: Config, text: str, key: str) -> Path:
 def _named(
     config: Config, table: ParticleTable, rows: np.ndarray, use_fields: bool
 ) -> tuple[Path, Path | None]:
-    """Movie and deformation field of some particles of one micrograph."""
+    """The movie and the deformation field of particles of one micrograph."""
     errors = ErrorCollector()
     movie = field = None
     with errors:
@@ -165,7 +165,7 @@ def _named(
 def _of_rows(
     config: Config, table: ParticleTable, rows: np.ndarray, name: str
 ) -> Path | None:
-    """What a column names for some rows, or else the configuration; None: nothing."""
+    """The file in a column for some rows, else in the configuration; None if in neither."""
     texts = [""] * len(table)
     if name in table.raw.columns:
         texts = [text.strip() for text in table.paths(name)]
@@ -189,7 +189,7 @@ def _of_rows(
 def _refuse_shared(
     errors: ErrorCollector, named: dict[tuple[Path, Path, Path], tuple[Path, Path | None]]
 ) -> None:
-    """Refuse one movie for several micrographs; their maps may still be several."""
+    """Refuse one movie for several micrographs."""
     micrographs: dict[Path, set[Path]] = {}
     for files, (movie, _) in named.items():
         micrographs.setdefault(movie, set()).add(files[0])
@@ -210,7 +210,7 @@ def _check_shape(
     gain: np.ndarray | None,
     config: Config,
 ) -> None:
-    """Refuse frames that are not as large as the micrograph and the gain reference."""
+    """Refuse frames whose shape differs from the micrograph or the gain reference."""
     expected = image_shape(micrograph, warn=False)
     if tuple(shape) != expected:
         raise InputError(
@@ -225,7 +225,7 @@ def _check_shape(
 
 
 def _particle_numbers(table: ParticleTable) -> np.ndarray:
-    """What a file of shifts calls particles: particle_index, or else the row's place."""
+    """The numbers of particles in a file of shifts: particle_index, else the row number."""
     index = table.numbers("particle_index")
     if np.isfinite(index).all() and len(np.unique(index)) == len(index):
         return index
@@ -235,7 +235,7 @@ def _particle_numbers(table: ParticleTable) -> np.ndarray:
 def _of_particles(
     path: Path, shifts: ShiftRows, table: ParticleTable, rows: np.ndarray, count: int
 ) -> Float[np.ndarray, "t n 2"]:
-    """Shifts of some particles in all frames of their movie."""
+    """Shifts of particles in all frames of their movie."""
     number, frame, shift, lines = shifts
     numbers = _particle_numbers(table)[rows]
     order = np.argsort(numbers)
@@ -269,7 +269,7 @@ def _of_particles(
 
 
 def _check_used(path: Path, shifts: ShiftRows, table: ParticleTable) -> None:
-    """Refuse shifts none of which is of the table's particles' names."""
+    """Refuse shifts of which none belongs to a particle of the table."""
     strangers = Counter(shifts[0].tolist()).keys() - set(_particle_numbers(table).tolist())
     if len(strangers) == len(set(shifts[0].tolist())):
         raise InputError(f"{path}: none of its particles is in {table.path}")
@@ -283,7 +283,7 @@ def _of_field(
     shape: list[int],
     side: int,
 ) -> Float[np.ndarray, "t n 2"]:
-    """Shifts that undo a deformation field, at the centres of some particles."""
+    """Shifts that undo a deformation field at the centres of particles."""
     centre = start.position_px[rows] + side // 2
     places = centre / np.maximum(np.asarray(shape) - 1, 1)
     times = np.linspace(0.0, 1.0, count) if count > 1 else np.zeros(1)

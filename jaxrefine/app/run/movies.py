@@ -1,4 +1,4 @@
-"""Movies while a run needs them: their frames are read one by one, a few times over."""
+"""Sum micrographs and particles from movies during a run."""
 
 import logging
 from collections.abc import Iterator
@@ -30,17 +30,17 @@ from jaxrefine.refine.scoring import Score, padded_corner
 
 log = logging.getLogger("jaxrefine")
 
-# Around the cut on each side, so that neither filter nor shift wraps around into it.
+# Margin on each side of the padded box, so that filter and shift do not wrap into it.
 _MARGIN_PX = 16
-# Sums of boxes that are in memory at once; a movie is read again for the others.
+# Memory for summed boxes; for further boxes the movie is read again.
 _BOX_BYTES = 1 << 28
-# Movies whose boxes are kept: that of the batch that is refined, and the next.
+# Number of movies whose boxes are kept: the one being refined, and the next.
 _KEPT = 2
 
 
 @dataclass(frozen=True)
 class _Repair:
-    """Pixels of a detector that show nothing, and what a frame is given there."""
+    """Defective pixels of a detector, and the values that replace them in each frame."""
 
     mask: Bool[np.ndarray, "Ny Nx"]
     values: Float[np.ndarray, " m"]
@@ -48,12 +48,12 @@ class _Repair:
 
 @dataclass(frozen=True)
 class MovieImage:
-    """What a micrograph is prepared from.
+    """The sum of a movie, from which a micrograph is prepared.
 
     Attributes:
-        image: Sum of its frames, moved by the mean shift of its particles and weighted by
-            their exposures; None if it was not asked for.
-        filled: Defective pixels of the detector; None if they were not looked for.
+        image: Sum of the frames, moved by the mean shift of the particles and weighted by
+            exposure; None if it was not requested.
+        filled: Mask of defective pixels; None if they were not searched for.
     """
 
     image: Float[np.ndarray, "Ny Nx"] | None
@@ -62,14 +62,14 @@ class MovieImage:
 
 @dataclass(frozen=True, eq=False)
 class MovieReader:
-    """Sums the frames of movies: whole, and at particles.
+    """Sums frames of movies, as whole images and at particles.
 
     Attributes:
-        movies: The movies, checked.
-        settings: Of their exposure.
-        start: Where particles are, and their optics.
-        score: Says what is cut.
-        template_side: Side of the template that positions are of.
+        movies: The checked movies.
+        settings: Settings of the exposure.
+        start: Positions and optics of the particles.
+        score: The score, which defines the padded box.
+        template_side: Side of the template in px, to which positions refer.
         fill: Whether defective pixels are filled.
     """
 
@@ -80,14 +80,14 @@ class MovieReader:
     template_side: int
     fill: bool
     _lock: Lock = field(default_factory=Lock)
-    # Both by the path of the movie.
+    # By the path of the movie.
     _repairs: dict[Path, _Repair] = field(default_factory=dict)
     _boxes: dict[Path, dict[int, np.ndarray]] = field(default_factory=dict)
     _expected: dict[Path, np.ndarray] = field(default_factory=dict)
 
     @property
     def box_shape(self) -> tuple[int, int]:
-        """Sides of the boxes that are summed: the score's, with a margin."""
+        """Sides of the summed boxes: the padded box with a margin."""
         height, width = (
             next_fast_even(side + 2 * _MARGIN_PX) for side in self.score.padded_box
         )
@@ -96,12 +96,12 @@ class MovieReader:
     def read(
         self, files: tuple[Path, ...], rows: np.ndarray | None, *, whole: bool
     ) -> MovieImage:
-        """Sum a micrograph's movie, and the boxes of some of its particles.
+        """Sum the movie of a micrograph, and the boxes of its first particles.
 
         Args:
-            files: The micrograph's.
-            rows: Particles that will be asked for, in this order; None: it is not known.
-            whole: Whether the sum of whole frames is wanted.
+            files: Files of the micrograph and its maps.
+            rows: Particles that `boxes` will be called for, in this order; None if unknown.
+            whole: Also sum whole frames.
 
         Raises:
             InputError: The movie cannot be read.
@@ -117,7 +117,7 @@ class MovieReader:
         return MovieImage(image, None if repair is None else repair.mask)
 
     def boxes(self, rows: np.ndarray) -> Float[np.ndarray, "n Ph Pw"]:
-        """Raw boxes of some particles of one micrograph, `box_shape` large.
+        """Return unfiltered boxes of shape `box_shape`, of particles of one micrograph.
 
         Raises:
             InputError: The movie cannot be read.
@@ -150,7 +150,7 @@ class MovieReader:
     def _sum(
         self, movie: Movie, rows: np.ndarray, *, whole: bool
     ) -> Float[np.ndarray, "Ny Nx"] | None:
-        """Read a movie once; keep the boxes, and return the sum of whole frames."""
+        """Read a movie once, store the boxes, and return the sum of whole frames."""
         count = len(movie.shift_px)
         exposures = frame_exposures(
             count, self.settings.pre_exposure, self.settings.fluence_per_frame
@@ -166,7 +166,8 @@ class MovieReader:
         sums = jnp.zeros((len(rows), height, width // 2 + 1), jnp.complex64)
         ny, nx = movie.frame_shape
         total = jnp.zeros((ny, nx // 2 + 1), jnp.complex64) if whole else None
-        boxes, all_of_it = self._optics(rows), self._optics(movie.rows[:1])
+        boxes = self._optics(rows)
+        image = jax.tree.map(lambda x: x[0], self._optics(movie.rows[:1]))
         mean_shift = movie.shift_px.mean(axis=1).astype(np.float32)
         for number, raw in enumerate(self._frames(movie)):
             frame, exposure = jnp.asarray(raw), exposures[number]
@@ -176,16 +177,14 @@ class MovieReader:
                     sums, frame, corner.astype(np.int32), shift, exposure, boxes
                 )
             if total is not None:
-                one = jax.tree.map(lambda x: x[0], all_of_it)
-                total = add_to_image(total, frame, mean_shift[number], exposure, one)
+                total = add_to_image(total, frame, mean_shift[number], exposure, image)
         if len(rows):
             summed = np.asarray(finished_boxes(sums, exposures, boxes, self.box_shape))
             there = self._boxes.setdefault(movie.path, {})
             there.update(zip(rows.tolist(), summed, strict=True))
         if total is None:
             return None
-        one = jax.tree.map(lambda x: x[0], all_of_it)
-        return np.array(finished(total, exposures, one, movie.frame_shape))
+        return np.array(finished(total, exposures, image, movie.frame_shape))
 
     def _optics(self, rows: np.ndarray) -> FrameOptics:
         return FrameOptics(
@@ -194,7 +193,7 @@ class MovieReader:
         )
 
     def _frames(self, movie: Movie) -> Iterator[Float[np.ndarray, "Ny Nx"]]:
-        """Its frames, gain applied, and defective pixels filled."""
+        """Yield frames with the gain applied and defective pixels filled."""
         repair = self._repair(movie)
         for frame in self._raw_frames(movie):
             if repair is not None:
@@ -211,14 +210,14 @@ class MovieReader:
             yield frame
 
     def _repair(self, movie: Movie) -> _Repair | None:
-        """Where the detector shows nothing, from the sum of unmoved frames."""
+        """Find defective pixels in the sum of unmoved frames."""
         if not self.fill:
             return None
         if movie.path not in self._repairs:
             total, count = np.zeros(movie.frame_shape, np.float32), len(movie.shift_px)
             for frame in self._raw_frames(movie):
                 total += frame
-            if self.movies.gain is not None:  # pixels that are switched off
+            if self.movies.gain is not None:  # disabled pixels
                 total[self.movies.gain == 0] = np.nan
             defects = find_defects(total)
             warn_of_defects(defects, movie.path)

@@ -1,4 +1,4 @@
-"""From the files of a micrograph to particles that are ready to score."""
+"""Prepare micrographs, and extract particles that are ready to score."""
 
 import jax
 import jax.numpy as jnp
@@ -15,13 +15,13 @@ from jaxrefine.refine.prepare import Micrograph, cut_particles, prepare_microgra
 def read_and_prepare(
     inputs: RunInputs, files: Files, rows: np.ndarray | None = None
 ) -> Micrograph:
-    """A micrograph with its maps, filtered; of a movie, from the sum of its frames.
+    """Read, clean and filter a micrograph with its maps, or the sum of its movie.
 
     Args:
-        inputs: The run.
-        files: Of the micrograph and its maps.
-        rows: The particles that will be extracted, if they are known: of a movie, they are
-            summed at once.
+        inputs: The inputs of the run.
+        files: Files of the micrograph and its maps.
+        rows: The particles that will be extracted, if known; from a movie, they are summed
+            in the same pass.
 
     Raises:
         InputError: A file cannot be read.
@@ -38,7 +38,7 @@ def read_and_prepare(
         if inputs.movies is not None:
             movie = inputs.movies.read(files, rows, whole=inputs.global_filtering)
             image = image if movie.image is None else movie.image
-        # What local filtering sees of a movie is its boxes, filled already.
+        # With local filtering of a movie, only its boxes are used; they are filled already.
         clean = None
         if fill and (movie is None or movie.image is not None):
             clean = clean_image(image, files[0])
@@ -65,8 +65,14 @@ def extract_rows(
     rows: np.ndarray,
     valid: jax.Array | None = None,
 ) -> Particles:
-    """Some particles of one micrograph, out of it or out of its movie; all of them valid if
-    nothing is said."""
+    """Extract particles of one micrograph from it or from its movie.
+
+    Args:
+        inputs: The inputs of the run.
+        micrograph: From `read_and_prepare`.
+        rows: Rows of the particles.
+        valid: Mask of the particles to refine; None: all.
+    """
     movies = inputs.movies
     return cut_particles(
         micrograph,
@@ -82,7 +88,7 @@ def extract_rows(
 
 
 def _image_scale(inputs: RunInputs) -> float:
-    """Factor on filtered boxes: the contrast's sign, and Leopard-EM's normalisation."""
+    """Factor on filtered boxes: sign of the contrast, and Leopard-EM's normalisation."""
     sign = -1.0 if inputs.contrast_is_inverted else 1.0
     if not (inputs.reproduces_leopard_em and inputs.global_filtering):
         return sign
