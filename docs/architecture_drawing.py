@@ -1,4 +1,4 @@
-"""Draws the rooms of the package, and who imports whom, from the imports themselves.
+"""Draws the folders of the package and their imports, from the imports themselves.
 
 python docs/architecture_drawing.py
 
@@ -102,7 +102,7 @@ def svg(edges: set[tuple[str, str]]) -> str:
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" '
         f'width="{width:g}" font-family="sans-serif" text-anchor="middle">',
-        f"<title>The rooms of jaxrefine</title>\n<desc>\n{listed}\n</desc>",
+        f"<title>The folders of jaxrefine</title>\n<desc>\n{listed}\n</desc>",
         '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" '
         'markerHeight="7" orient="auto">'
         f'<path d="M0 0L8 4L0 8z" fill="{COLOUR}"/></marker></defs>',

@@ -179,6 +179,16 @@ def test_the_drawing_is_that_of_today(monkeypatch):
     )
 
 
+def test_the_list_of_files_is_that_of_today(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    listed = importlib.import_module("file_list")
+    page = listed.PAGE.read_text(encoding="utf-8")
+    assert page == listed.page(), "a file has changed: run python docs/file_list.py"
+    assert all(
+        f"- `{path.name}`: " in page for path in MODULES.values() if path.stem[0] != "_"
+    )
+
+
 def test_the_page_names_what_is_there():
     """Files of the package, and functions and classes in them."""
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
