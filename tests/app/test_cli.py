@@ -231,7 +231,7 @@ def test_a_table_written_elsewhere_can_be_refined(quick, tmp_path, capsys):
     change(quick, particle_stack={"df_path": str(first), **stack})
     assert main([str(quick / "refine.yaml")]) == 0
     assert (elsewhere / "first_refined.csv").exists()
-    assert "7 of them refined before" in capsys.readouterr().err
+    assert "7 of them already refined" in capsys.readouterr().err
 
 
 def test_positions_without_a_positive_deviation_are_not_scored(quick):

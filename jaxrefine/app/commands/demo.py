@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
 
     use_cpu_cores()
     log = logging.getLogger("jaxrefine")
-    log.info("making the demo in %s", options.folder)
+    log.info("writing the demo data set to %s", options.folder)
     make_demo(options.folder, options.seed)
     config_path = options.folder / "config.yaml"
     if not options.run:

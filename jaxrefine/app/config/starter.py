@@ -123,7 +123,7 @@ def make_config(
             file.write(text)
     except FileExistsError:
         raise InputError(
-            f"{output}: exists already; name another file with --output, or remove it"
+            f"{output}: exists already; give another name with --output, or remove it"
         ) from None
     except OSError as error:
         raise InputError(f"{output}: cannot be written: {error.strerror}") from error
@@ -141,11 +141,10 @@ def make_config(
     ]
     if expected is not None:
         lines.append(
-            f"standard errors to expect at z = {expected.z_score:.1f}, if the table's B is "
-            f"right: {expected.tilt_deg:.2g}° in tilt, {expected.in_plane_deg:.2g}° in "
-            f"plane, {expected.defocus_angstrom:.2g} Å in defocus; they set the steps "
-            "(if the particles' signal falls off faster, they are larger: see `jaxrefine "
-            "check`)"
+            f"steps: about the standard errors to expect at z = {expected.z_score:.1f}, "
+            f"{expected.tilt_deg:.2g}° in tilt, {expected.in_plane_deg:.2g}° in plane, "
+            f"{expected.defocus_angstrom:.2g} Å in defocus (if the table's B factor is "
+            "right; if the signal falls off faster they are larger, see `jaxrefine check`)"
         )
     return lines
 
@@ -164,7 +163,7 @@ def _steps(
         if error is not None:
             step = _one_digit(error, math.floor)
             reach = max(reach, _one_digit(_REACH_SIGMAS * error, math.ceil))
-            note = f"  # about one standard error; documented default: {default:g}"
+            note = f"  # about one standard error; default if omitted: {default:g}"
             found["errors_note"] = _ERRORS_NOTE
         found |= {name: f"{reach:g}", f"{name}_step": f"{step:g}", f"{name}_note": note}
     return found

@@ -7,6 +7,8 @@ from typing import Any
 # Probability of such a gain by chance, below which it counts as significant.
 _SIGNIFICANT = 0.01
 _MOST_GROUPS = 12
+# Standard errors by which the check must gain.
+_SIGMAS = 2.0
 
 
 def format_calibration(found: Mapping[str, Any]) -> Iterator[str]:
@@ -17,8 +19,8 @@ def format_calibration(found: Mapping[str, Any]) -> Iterator[str]:
     """
     yield (
         f"{found['particles']} picks, of which {found['probable_particles']:.0f} are "
-        f"probably particles; mean z {found['mean_z_poses_refined']:.2f} with poses "
-        f"refined, {found['mean_z_calibrated']:.2f} calibrated"
+        f"probably particles; mean 2DTM SNR {found['mean_z_poses_refined']:.2f} with the "
+        f"poses fitted alone, {found['mean_z_calibrated']:.2f} calibrated"
     )
     counts: dict[str, int] = {}
     for entry in found["parameters"]:
@@ -31,12 +33,13 @@ def format_calibration(found: Mapping[str, Any]) -> Iterator[str]:
             yield f"… {name} of {count - _MOST_GROUPS} more groups"
     held_out = found["held_out"]
     if held_out is not None and held_out["gain"] is not None:
+        gain, error = held_out["gain"], held_out["gain_standard_error"]
+        significant = "significant" if gain > _SIGMAS * error else "not significant"
         yield (
-            f"check on {held_out['halves_of']} that were not fitted: mean z "
+            f"check on {held_out['halves_of']} that were not fitted: mean 2DTM SNR "
             f"{held_out['mean_z_with_starting_values']:.3f} with the starting values, "
             f"{held_out['mean_z_with_values_of_the_other_half']:.3f} with those of the "
-            f"other half (gain {held_out['gain']:+.3f} ± "
-            f"{held_out['gain_standard_error']:.3f})"
+            f"other half: a gain of {gain:+.3f} ± {error:.3f}, {significant}"
         )
 
 

@@ -265,6 +265,4 @@ def refuse_overwriting(output: Path, *inputs: Path, overwrite: bool) -> None:
     if os.path.realpath(output) in map(os.path.realpath, inputs):
         raise InputError(f"{output}: is an input; name another file")
     if output.exists() and not overwrite:
-        raise InputError(
-            f"{output}: exists already; name another file, or give --overwrite"
-        )
+        raise InputError(f"{output}: exists already; give another name, or --overwrite")

@@ -29,15 +29,15 @@ def comparison_figure(data: ReportData, comparison: Comparison) -> RenderedFigur
         left.set(xlabel="z-score, other table", ylabel="z-score, this table")
         left.set_title("z-score")
         angle, defocus = comparison.angle_deg, comparison.defocus_change_angstrom
-        histogram(middle, angle[both], "angle between (°)", "Orientation", "{:.2f}°")
-        label = "this less the other (Å)"
+        histogram(middle, angle[both], "angle between them (°)", "Orientation", "{:.2f}°")
+        label = "this − other (Å)"
         histogram(right, defocus[both], label, "Defocus", "{:+.0f} Å")
         median = float(np.median(comparison.gain[both])) if both.any() else np.nan
         return RenderedFigure(
             "comparison",
             "",
-            f"{int(both.sum()):,} particles that were refined in both tables. Copies of a "
-            "pose by symmetry count as different.",
+            f"{int(both.sum()):,} particles that were refined in both tables. Poses "
+            "that are equivalent by symmetry count as different.",
             f"z-scores of {int(both.sum())} particles in both tables: median difference "
             f"{median:.2f}.",
             png_of(figure),

@@ -110,9 +110,9 @@ def scores(data: ReportData, threshold: float | None) -> RenderedFigure:
         return RenderedFigure(
             "scores",
             "",
-            "Left: each particle's z-score (2DTM SNR) in the match and refined; above the "
-            "diagonal it gained. The match's is by the match's own score."
-            f"{_hollow(data)} Right: how much they gained.{_caveat(data, threshold)}",
+            "Left: z-score of each particle in the match, computed with the match's own "
+            "score, and after refinement. Particles above the diagonal gained."
+            f"{_hollow(data)} Right: the gain.{_caveat(data, threshold)}",
             alternative,
             png_of(figure),
         )
@@ -122,7 +122,7 @@ def _hollow(data: ReportData, what_follows: str = "") -> str:
     """Explanation of hollow marks, if there are any, and their consequence."""
     if np.all(data.converged[data.refined]):
         return ""
-    return f" Hollow marks ended at a limit of the search{what_follows}."
+    return f" Hollow marks: particles that ended at a limit of the search{what_follows}."
 
 
 def _caveat(data: ReportData, threshold: float | None) -> str:
@@ -130,8 +130,8 @@ def _caveat(data: ReportData, threshold: float | None) -> str:
     if threshold is None or not data.sigma:
         return ""
     return (
-        " A polish lifts z-scores, of noise too (by about 0.3 at z = 10): a threshold that "
-        "was made for the match is too low for refined ones."
+        " The polish raises z-scores, also those of noise (by about 0.3 at z = 10). A "
+        "threshold chosen for the match is therefore too low for refined z-scores."
     )
 
 
@@ -204,10 +204,10 @@ def changes(data: ReportData) -> RenderedFigure:
         return RenderedFigure(
             "changes",
             "",
-            "From the match to the refined values. Heaps at the ends of what was searched "
-            "mean that the search was too narrow; a median far from zero, in position or "
-            "defocus, means that the match and the refinement disagree for all particles "
-            "alike.",
+            "Changes from the match to the refined values. If particles accumulate at the "
+            "ends of the search range, the range was too narrow. A median shift or change "
+            "of defocus far from zero is a systematic difference between match and "
+            "refinement.",
             f"Medians: tilt {_median(tilt):.2f}°, in-plane {_median(in_plane):.2f}°, "
             f"position {median:.2f} px, defocus {_median(defocus):.1f} Å.",
             png_of(figure),
@@ -231,7 +231,7 @@ def _shifts(axes: Axes, shift: Float[np.ndarray, "n 2"], hollow: np.ndarray) -> 
                 )
     reach = 1.15 * float(np.abs(shift).max(initial=0.5))
     axes.set(xlim=(-reach, reach), ylim=(reach, -reach), aspect="equal")
-    axes.set(xlabel="x (px)", ylabel="y (px, downwards)", title="Position")
+    axes.set(xlabel="x (px)", ylabel="y (px, downwards)", title="Shift")
 
 
 def errors(data: ReportData) -> RenderedFigure:
@@ -252,21 +252,8 @@ def errors(data: ReportData) -> RenderedFigure:
             median, unit = _median(values[there]), units[name]
             axes.axhline(median, color=INK, linewidth=1, linestyle=(0, (4, 3)))
             gap = "" if unit == "°" else " "
-            axes.annotate(
-                f"median {_two_digits(median)}{gap}{unit}",
-                (1, median),
-                xycoords=("axes fraction", "data"),
-                xytext=(0, 3),
-                textcoords="offset points",
-                ha="right",
-                fontsize=8,
-                bbox={
-                    "boxstyle": "round,pad=0.1",
-                    "fc": "white",
-                    "ec": "none",
-                    "alpha": 0.8,
-                },
-            )
+            label = f"median {_two_digits(median)}{gap}{unit}"
+            axes.text(1, 1.02, label, transform=axes.transAxes, ha="right", fontsize=8)
             axes.set(xlabel="refined z-score", ylabel=f"standard error ({unit})")
             axes.set_title(name.capitalize())
             axes.set_ylim(bottom=0)
@@ -274,9 +261,9 @@ def errors(data: ReportData) -> RenderedFigure:
         return RenderedFigure(
             "errors",
             "",
-            "Standard errors of the polish: of the orientation about the axis known worst, "
-            "of the position in the plane, of the defocus. They fall as the z-score rises."
-            f"{_hollow(data, ': their errors are not those of an optimum')}",
+            "Standard errors of the polish, of the orientation about its least certain "
+            "axis, the position and the defocus. They fall as the z-score rises."
+            f"{_hollow(data, ', where errors are not those of an optimum')}",
             f"Median standard errors: {', '.join(medians)}.",
             png_of(figure),
         )
@@ -317,11 +304,12 @@ def defocus_bars(data: ReportData) -> RenderedFigure:
         axes.legend(
             loc="lower right", bbox_to_anchor=(1, 0.98), ncols=2, markerscale=6 / size
         )
-        bars = ", with one standard error either way" if sigma is not None else ""
+        bars = ", with one standard error to either side" if sigma is not None else ""
         return RenderedFigure(
             "defocus",
             "",
-            f"Defocus over the micrograph's own, of the match (hollow) and refined{bars}.",
+            "Defocus relative to the micrograph's, in the match (hollow) and refined"
+            f"{bars}.",
             f"Refined relative defocus from {after.min():.0f} to {after.max():.0f} Å.",
             png_of(figure),
         )

@@ -1,5 +1,7 @@
 """The report's figure of score landscapes."""
 
+from pathlib import Path
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -34,7 +36,7 @@ def landscape_figure(data: ReportData, found: list[Landscape]) -> RenderedFigure
                 _mark_best(axes, [data.table.numbers(name)[one.row] for name in names])
             tilt.set_ylabel("z-score")
             tilt.set_title(
-                f"particle {data.labels[one.row]}",
+                _title(data, one.row),
                 fontsize=9,
                 parse_math=False,
                 pad=16 if tilt is grid[0, 0] else None,
@@ -51,13 +53,21 @@ def landscape_figure(data: ReportData, found: list[Landscape]) -> RenderedFigure
         return RenderedFigure(
             "landscape",
             "",
-            "The score around the refined values, along one parameter at a time, over the "
-            "search range. Shaded: one standard error to either side, if known. "
+            "z-score around the refined values, one parameter at a time, over the search "
+            "range. Shaded: one standard error to either side, if known. "
             f"{_agreement(data, found)}",
             f"Lines of z-score over tilts, in-plane rotation and defocus, of {len(found)} "
             "particles; highest at zero where the refinement found the best.",
             png_of(figure),
         )
+
+
+def _title(data: ReportData, row: int) -> str:
+    """The particle's label, with its micrograph where others have the same label."""
+    label = f"particle {data.labels[row]}"
+    if data.labels.count(data.labels[row]) == 1:
+        return label
+    return f"{label} of {Path(data.table.micrograph_paths[row]).name}"
 
 
 def _mark_best(axes: Axes, sigmas: list[float]) -> None:
@@ -72,8 +82,8 @@ def _agreement(data: ReportData, found: list[Landscape]) -> str:
     """Whether the scores with this configuration agree with the table."""
     off = max(abs(one.z_at_best - data.z_after[one.row]) for one in found)
     if off <= _AGREES:
-        return f"At zero the scores are the table's, to {off:.1g}."
+        return f"At zero, the scores agree with the table's to within {off:.1g}."
     return (
-        f"At zero the scores differ from the table's by up to {off:.2f}: the table was "
+        f"At zero, the scores differ from the table's by up to {off:.2f}: the table was "
         "refined with another configuration, or its images have changed."
     )

@@ -50,12 +50,14 @@ def linked_plots(
         compared: Whether there is another table.
     """
     plots = [
-        _scatter("scores", "z-score", "z_match", "z", "of the match", "refined"),
+        _scatter("scores", "z-score", "z_match", "z", "z in the match", "z refined"),
         _histogram("histogram"),
-        _scatter("position", "Position", "shift_x", "shift_y", "x (px)", "y (px)"),
-        _scatter("turn", "Rotation", "in_plane", "tilt", "in-plane (°)", "tilt (°)"),
+        _scatter("position", "Shift", "shift_x", "shift_y", "x (px)", "y (px)"),
         _scatter(
-            *("defocus", "Defocus", "defocus", "defocus_change"),
+            "turn", "Change of orientation", "in_plane", "tilt", "in-plane (°)", "tilt (°)"
+        ),
+        _scatter(
+            *("defocus", "Change of defocus", "defocus", "defocus_change"),
             *("relative defocus (Å)", "change (Å)"),
         ),
         _sphere("directions", "Viewing directions, refined", "phi", "theta"),
@@ -73,10 +75,13 @@ def linked_plots(
     ]
     if compared:
         plots += [
-            _scatter("z_other", "z-score, both", "z_other", "z", "other table", "this"),
             _scatter(
-                *("pose_other", "Poses, both", "angle_other", "defocus_other"),
-                *("angle between (°)", "difference of defocus (Å)"),
+                *("z_other", "z-score in both tables", "z_other", "z"),
+                *("z in the other table", "z in this table"),
+            ),
+            _scatter(
+                *("pose_other", "Difference of the poses", "angle_other", "defocus_other"),
+                *("angle (°)", "defocus, this − other (Å)"),
             ),
         ]
     marks: dict[str, list[Any]] = {

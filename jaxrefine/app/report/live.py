@@ -45,7 +45,7 @@ class LivePage:
                 return
             self._write(results)
         except InputError as error:  # a failure must not end the run
-            log.warning("no report while the run goes on: %s", error)
+            log.warning("no report during the run: %s", error)
             self._broken = True
         took = time.monotonic() - started
         pause = max(_SECONDS_BETWEEN_PAGES, took / _LARGEST_SHARE)
@@ -70,5 +70,5 @@ class LivePage:
         )
         page = write_page(ReportData(so_far), default_folder(inputs.output), options)
         if not self._told:
-            log.info("report so far, updated during the run: %s", page)
+            log.info("report of the results so far, updated during the run: %s", page)
             self._told = True

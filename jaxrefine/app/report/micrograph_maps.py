@@ -39,7 +39,7 @@ def micrograph_map(data: ReportData, text: str, path: Path, number: int) -> Rend
         whole = read_image(path)
         image, shape = thumbnail(whole, pixel_size), whole.shape
     except InputError as error:
-        note = f" Drawn without its image: {'; '.join(error.errors)}."
+        note = f" No image: {'; '.join(error.errors)}."
     centre = data.centre_px[rows]
     shape = shape or _around(centre, data.template_side_px)
     with style(), matplotlib.rc_context({"axes.grid": False}):
@@ -91,9 +91,11 @@ def thumbnail(
     rows, columns = (min(factor, side) for side in image.shape)
     blocks = image[: height * rows, : width * columns]
     blocks = blocks.reshape(height, rows, width, columns)
-    good = np.isfinite(blocks)
-    total = np.where(good, blocks, 0.0).sum(axis=(1, 3), dtype=np.float64)
-    small = total / np.maximum(good.sum(axis=(1, 3)), 1)
+    small = blocks.mean(axis=(1, 3), dtype=np.float64)
+    if not np.isfinite(small).all():
+        good = np.isfinite(blocks)
+        total = np.where(good, blocks, 0.0).sum(axis=(1, 3), dtype=np.float64)
+        small = total / np.maximum(good.sum(axis=(1, 3)), 1)
     blur_px = _BLUR_ANGSTROM / (factor * pixel_size_angstrom)
     y, x = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)
     gauss = np.exp(-2 * (np.pi * blur_px) ** 2 * (y * y + x * x))

@@ -30,9 +30,14 @@ from jaxrefine.app.report.particle_images import (
     no_images,
     particle_images,
 )
-from jaxrefine.app.report.references import reference_figures, reference_rows
+from jaxrefine.app.report.references import (
+    reference_figures,
+    reference_rows,
+    with_their_config,
+)
 from jaxrefine.app.report.summary_tables import (
     concern_row,
+    meanings,
     micrograph_rows,
     statuses,
     tiles,
@@ -82,7 +87,7 @@ class ReportOptions:
 
     threshold: float | None = None
     micrographs: int = 12
-    thumbnails: int = 100
+    thumbnails: int = 500
     particles: int = 16
     indices: Path | None = None
     against: Path | None = None
@@ -153,6 +158,7 @@ def write_page(data: ReportData, folder: Path, options: ReportOptions) -> Path:
         ],
         concerns=[concern_row(data, c) for c in data.concerns[:_MOST_CONCERNS]],
         n_concerns=len(data.concerns),
+        meanings=meanings(data.concerns[:_MOST_CONCERNS]),
         config=_config_text(options.config, record),
         record=record,
         versions=versions("jax", "numpy", "matplotlib", "bokeh"),
@@ -212,7 +218,7 @@ def _landscape(data: ReportData, options: ReportOptions) -> list[RenderedFigure]
     if not (options.landscape and len(good)):
         return []
     if options.config is None:
-        raise InputError("a landscape needs the run's configuration: name it with --config")
+        raise InputError("a score landscape needs the run's configuration: give --config")
     # Imported only if needed, because it compiles a score.
     from jaxrefine.app.report.landscape import landscape_figure
     from jaxrefine.app.run.landscape import landscapes
@@ -222,8 +228,13 @@ def _landscape(data: ReportData, options: ReportOptions) -> list[RenderedFigure]
     places = np.linspace(0, len(good) - 1, count)
     rows = best_first[np.rint(places).astype(int)].tolist()
     shift = data.sub_pixel_px[:, ::-1]
-    found = landscapes(options.config, data.table.path, rows, shift)
-    return [landscape_figure(data, found)]
+    found = [
+        landscape
+        for config, members in with_their_config(data, options.config, rows)
+        for landscape in landscapes(config, data.table.path, members, shift)
+    ]
+    found.sort(key=lambda landscape: rows.index(landscape.row))
+    return [landscape_figure(data, found)] if found else []
 
 
 def _maps(data: ReportData, options: ReportOptions) -> list[RenderedFigure]:

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxrefine.app.report.compare import Comparison
+from jaxrefine.app.report.references import best_references
 from jaxrefine.app.report.table_data import ReportData
 from jaxrefine.io.table.indices import INDEX
 from jaxrefine.io.table.schema import ANGLES, DEFOCUS
@@ -60,6 +61,7 @@ def page_data(
         "words": {
             "micrograph": _words(data.table.micrograph_paths, list(data.micrographs)),
             "status": _words(_statuses(data)),
+            **_references(data),
         },
         "concerned": _base64(np.packbits(~data.converged, bitorder="little")),
         "micrographs": _micrographs(data),
@@ -88,6 +90,9 @@ def _columns(data: ReportData) -> list[_Column]:
         _Column("phi_match", "phi match", "°", 1e-2, match["phi"]),
         _Column("theta_match", "theta match", "°", 1e-2, match["theta"]),
     ]
+    if best_references(data):
+        p = data.table.numbers("reference_probability")
+        found.append(_Column("probability", "P(reference)", "", 1e-3, p))
     units = {"orientation": ("°", 1e-3), "position": ("px", 1e-3), "defocus": ("Å", 0.1)}
     for name, values in data.sigma.items():
         unit, step = units[name]
@@ -167,6 +172,12 @@ def _words(texts: Sequence[str], known: list[str] | None = None) -> dict[str, An
     kind = np.uint16 if len(known) <= 2**16 else np.uint32
     numbers = np.array([place[text] for text in texts], kind)
     return {"words": known, "bytes": kind().itemsize, "data": _base64(numbers)}
+
+
+def _references(data: ReportData) -> dict[str, Any]:
+    """The best reference of each particle, if several were compared."""
+    best = best_references(data)
+    return {"reference": _words([name or "—" for name in best])} if best else {}
 
 
 def _micrographs(data: ReportData) -> list[dict[str, Any]]:

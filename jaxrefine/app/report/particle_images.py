@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from jaxrefine.app.config import Config
+from jaxrefine.app.report.references import with_their_config
 from jaxrefine.app.report.table_data import ReportData
 from jaxrefine.app.report.thumbnails import grey
 from jaxrefine.data import InputError
@@ -14,10 +15,10 @@ from jaxrefine.data import InputError
 log = logging.getLogger("jaxrefine")
 
 _HOW = (
-    "Images are made of some particles only: `jaxrefine report TABLE --config CONFIG.yaml "
-    "--particles N` makes those of N particles, half of them with the highest z-scores and "
-    "half with the lowest; `--indices FILE.csv`, such as a selection saved here, those of "
-    "the particles that it lists."
+    "This page has images of some particles only. `jaxrefine report TABLE --config "
+    "CONFIG.yaml --particles N` adds those of N particles, half of them with the highest "
+    "z-scores and half with the lowest. `--indices FILE.csv` adds those of the particles "
+    "that the file lists, such as a selection saved here."
 )
 
 
@@ -33,7 +34,9 @@ def particle_images(data: ReportData, config: Config, rows: list[int]) -> dict[s
 
     try:
         shift = data.sub_pixel_px[:, ::-1]
-        views = particle_views(config, data.table.path, rows, shift)
+        views = {}
+        for one, members in with_their_config(data, config, rows):
+            views |= particle_views(one, data.table.path, members, shift)
     except InputError as error:  # the page is useful without images
         log.warning("no images of particles in the report: %s", "; ".join(error.errors))
         return no_images(f"No images: {error.errors[0]}.")

@@ -5,11 +5,13 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
+from jaxrefine.app.config import Config
 from jaxrefine.app.console.reference_summary import SURE
 from jaxrefine.app.report.figures import BLUE, INK, PALE, RenderedFigure, png_of, style
 from jaxrefine.app.report.table_data import ReportData
 from jaxrefine.io.table.schema import compared_names
 
+BEST = "best_reference"
 _BINS = np.linspace(0, 1, 21)
 
 
@@ -23,10 +25,32 @@ class ReferenceRow(NamedTuple):
     mean_z: str
 
 
+def best_references(data: ReportData) -> list[str]:
+    """The best reference of each particle; empty if the table is not a comparison."""
+    raw = data.table.raw
+    return raw[BEST].tolist() if BEST in raw.columns else []
+
+
+def with_their_config(
+    data: ReportData, config: Config, rows: list[int]
+) -> list[tuple[Config, list[int]]]:
+    """Rows with the configuration of the run that refined them.
+
+    In a table with several references, this is the run of the particle's best reference.
+    """
+    configs, best = config.of_references(), best_references(data)
+    if not configs or not best:
+        return [(config, rows)]
+    groups = [
+        (one, [row for row in rows if best[row] == name]) for name, one in configs.items()
+    ]
+    return [(one, members) for one, members in groups if members]
+
+
 def reference_rows(data: ReportData) -> list[ReferenceRow]:
     """One row per reference; none if the table is not a comparison."""
     rows = []
-    best = np.array(data.table.raw.get("best_reference", []))
+    best = np.array(best_references(data))
     for name in compared_names(data.table.raw.columns):
         probability = data.table.numbers(f"probability_{name}")
         known = np.isfinite(probability)
@@ -68,9 +92,9 @@ def reference_figures(data: ReportData) -> list[RenderedFigure]:
             RenderedFigure(
                 "references",
                 "",
-                f"Posterior probabilities of the references; P ≥ {SURE:g} is shaded. Where "
-                "most particles are in between, the references differ too little for these "
-                "images.",
+                f"Posterior probabilities of the references; P ≥ {SURE:g} is shaded. If "
+                "most particles are in between, the references differ too little to be "
+                "told apart in these images.",
                 f"Histograms of the probability of each reference. P of {SURE:g} or more: "
                 f"{sure}.",
                 png_of(figure),

@@ -30,7 +30,7 @@ def tiles(
     told = good & np.isfinite(data.z_expected)
     if told.any():
         mean = f"{data.z_expected[told].mean():.2f}"
-        tiles.append(("z in other data", mean, "expected: less what fitting noise adds"))
+        tiles.append(("expected z-score", mean, "in independent data"))
     if threshold is not None:
         tiles.append(
             (
@@ -47,14 +47,13 @@ def tiles(
                 f"{np.median(data.tilt_deg[good]):.2f}°",
                 "out of the plane",
             ),
-            ("median shift", f"{np.median(distance):.2f} px", "of the position"),
+            ("median shift", f"{np.median(distance):.2f} px", "in position"),
         ]
     if comparison is not None and np.isfinite(comparison.gain).any():
         gain = comparison.gain[np.isfinite(comparison.gain)]
         change = signed("{:+.2f}", float(np.median(gain)))
-        tiles.append(
-            ("z less the other's", change, f"median of {len(gain):,} refined in both")
-        )
+        note = f"this − other, {len(gain):,} refined in both"
+        tiles.append(("median difference in z", change, note))
     return tiles
 
 
@@ -78,7 +77,7 @@ def micrograph_rows(data: ReportData) -> list[tuple[str, ...]]:
 
 
 def concern_row(data: ReportData, concern: Concern) -> tuple[str, ...]:
-    """(particle, line, micrograph, z before, z after, status, reasons)."""
+    """(particle, line, micrograph, z before, z after, status, limits)."""
     row = concern.row
     return (
         data.labels[row],
@@ -87,8 +86,13 @@ def concern_row(data: ReportData, concern: Concern) -> tuple[str, ...]:
         _score(data.z_before[row]),
         _score(data.z_after[row]),
         concern.words,
-        concern.reasons,
+        concern.limits,
     )
+
+
+def meanings(concerns: list[Concern]) -> list[tuple[str, str]]:
+    """(status, meaning) of each status among them."""
+    return list({concern.words: concern.meaning for concern in concerns}.items())
 
 
 def _score(z: float) -> str:

@@ -39,12 +39,14 @@ class Concern:
     Attributes:
         row: Its row of the table, from 0.
         words: Names of its status and of the outcome of its polish.
-        reasons: Their meaning.
+        meaning: Their meaning.
+        limits: The parameters at a limit of the search.
     """
 
     row: int
     words: str
-    reasons: str
+    meaning: str
+    limits: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,19 +198,19 @@ class ReportData:
         edge = self._words("refined_at_edge")
         each = zip(self.status, edge, self.polish, strict=True)
         for row, (status, edges, polish) in enumerate(each):
-            words, reasons = [], []
+            words, meaning = [], []
             if status and status != "converged":
                 words.append(status)
-                at = f" ({edges.replace(' ', ', ')})" if edges else ""
-                reasons.append(REASONS.get(status, "unknown status") + at)
+                meaning.append(REASONS.get(status, "unknown status"))
             elif not status and not self.refined[row]:
                 words.append("no score")
-                reasons.append("not refined; the table does not say why")
+                meaning.append("not refined; the table does not say why")
             if polish and polish != "converged":
                 words.append(f"polish {polish}")
-                reasons.append(POLISH_MEANING.get(polish, "unknown word"))
+                meaning.append(POLISH_MEANING.get(polish, "unknown word"))
             if words:
-                found.append(Concern(row, ", ".join(words), "; ".join(reasons)))
+                limits = edges.replace(" ", ", ")
+                found.append(Concern(row, ", ".join(words), "; ".join(meaning), limits))
         return sorted(found, key=lambda c: (bool(self.refined[c.row]), c.words, c.row))
 
     @cached_property

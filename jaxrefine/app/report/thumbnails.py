@@ -44,8 +44,8 @@ def thumbnails(
     return {
         "images": found,
         "advice": (
-            "Without its image: make the report with a larger --thumbnails N, which reads "
-            "the images of N micrographs."
+            "This page has no image of this micrograph. `--thumbnails N` adds those of N "
+            "micrographs."
         ),
     }
 
@@ -54,7 +54,7 @@ def _image(path: Path, pixel_size_angstrom: float, side_px: int) -> dict[str, An
     try:
         whole = read_image(path)
     except InputError as error:
-        return {"error": f"Without its image: {'; '.join(error.errors)}."}
+        return {"error": f"No image: {'; '.join(error.errors)}."}
     small = thumbnail(whole, pixel_size_angstrom, side_px)
     stream = io.BytesIO()
     Image.fromarray(grey(small)).save(stream, format="JPEG", quality=_QUALITY)

@@ -114,7 +114,9 @@ def calibrate(
 
 
 def _say(what: str, fit: JointFit, weight: np.ndarray) -> None:
-    log.info("fitted %s: mean z %.2f, %d passes", what, mean_z(fit, weight), fit.passes)
+    log.info(
+        "fitted %s: mean 2DTM SNR %.2f, %d passes", what, mean_z(fit, weight), fit.passes
+    )
 
 
 def _scores(model: Model, state: State) -> Float[np.ndarray, "n 3"]:

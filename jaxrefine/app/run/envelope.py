@@ -61,14 +61,14 @@ def find_envelope(inputs: RunInputs, extract: Extract) -> Envelope:
     chosen = inputs.template_envelope
     untested = _UNTESTED if inputs.polish is not None else ""
     if chosen == "none":
-        return Envelope(0.0, "template's envelope: as the table's B says" + untested)
+        return Envelope(0.0, "template envelope: none, only the table's B" + untested)
     curve = inputs.config.envelope_file
     if curve is not None:
-        return Envelope(0.0, f"template's envelope: the curve of {curve}{untested}")
+        return Envelope(0.0, f"template envelope: the curve in {curve}{untested}")
     if not isinstance(chosen, str):
         return Envelope(
             float(chosen),
-            f"template's envelope: {chosen:g} Å² beside the table's B{untested}",
+            f"template envelope: {chosen:g} Å² in addition to the table's B{untested}",
         )
     best = _best_rows(inputs)
     if len(best) < _FEWEST:
@@ -93,7 +93,7 @@ def use_envelope(
 
 
 def _unchanged(reason: str) -> Envelope:
-    return Envelope(0.0, f"template's envelope: as the table's B says ({reason})")
+    return Envelope(0.0, f"template envelope: none, only the table's B ({reason})")
 
 
 def _best_rows(inputs: RunInputs) -> Int[np.ndarray, " n"]:
@@ -160,11 +160,11 @@ def _decide(
     b, sigma = found.extra_b_angstrom2, found.sigma_angstrom2
     gain = z_with - z_without
     error = float(gain.std(ddof=1) / np.sqrt(len(gain)))
-    more = "more" if b >= 0 else "less"
+    faster = "faster" if b >= 0 else "more slowly"
     said = (
-        f"particles fall off by B ≈ {abs(b):.0f} ± {sigma:.0f} Å² {more} than template and "
-        f"table say (cross-validated z of {len(gain)}: {z_without.mean():.2f} without, "
-        f"{z_with.mean():.2f} with it)"
+        f"the particles' signal falls off {faster} than template and table predict, by B ≈ "
+        f"{abs(b):.0f} ± {sigma:.0f} Å² (cross-validated z of {len(gain)} particles: "
+        f"{z_without.mean():.2f} without, {z_with.mean():.2f} with it)"
     )
     if z_with.mean() < _SIGMAS * z_with.std(ddof=1) / np.sqrt(len(gain)):
         return _unchanged("the best particles have no signal to estimate it from")
@@ -172,4 +172,4 @@ def _decide(
         return _unchanged(f"{said}: no clear difference")
     if gain.mean() < _SIGMAS * error:
         return _unchanged(f"{said}: no clear gain")
-    return Envelope(round(b), f"template's envelope: {said}: refining with it")
+    return Envelope(round(b), f"template envelope: {said}; used for the refinement")

@@ -82,7 +82,7 @@ def format_work(
         *lines,
         f"about {_duration(seconds)} on this machine: {batches:,} batches of "
         f"up to {at_once} particles, {measured.batch_s:.2g} s each, and "
-        f"{measured.first_s:.2g} s for the first one",
+        f"{measured.first_s:.2g} s for the first one, with compilation",
         f"  (measured on one batch, on {inputs.mesh.size} x {device}; a micrograph takes "
         f"{measured.prepare_s:.2g} s to read and filter, in parallel)",
     ]
@@ -95,7 +95,7 @@ def format_memory(inputs: RunInputs) -> list[str]:
     largest = max(4 * sum(map(math.prod, _shapes(files))) for files in inputs.groups)
     ahead = inputs.threads + 1
     lines = [
-        f"template {_mib(template)} on each device, columns of a product up to "
+        f"template {_mib(template)} on each device, a matrix product of up to "
         f"{_mib(inputs.layout.column_bytes)}",
         f"host: {_mib(psutil.Process().memory_info().rss)} now, plus up to {ahead} "
         f"prepared micrographs with maps, of {_mib(largest)} (and some copies) each",
@@ -116,14 +116,14 @@ def format_output(
     """The output, and whether an interrupted run would be resumed."""
     verb = "overwrites" if inputs.output.exists() else "writes"
     lines = [f"{verb} {inputs.output}"]
-    lines.append(f"until then, keeps results in {checkpoint.folder}")
+    lines.append(f"checkpoint during the run: {checkpoint.folder}")
     done = int(results.done.sum())
     if fresh:
-        lines.append("starts again")
+        lines.append("starts from the beginning: --fresh")
     elif done:
         lines.append(
             f"resumes an interrupted run: {done} of {len(results.done)} particles are "
-            "refined already"
+            "already refined"
         )
     else:
         lines.append("starts from the beginning: there is no interrupted run")

@@ -300,7 +300,9 @@ def describe(inputs: RunInputs) -> list[str]:
     device = inputs.mesh.devices.flat[0]
     held = "variances" if inputs.maps_hold_variance else "standard deviations"
     origin = (
-        "as configured" if inputs.config.statistics != "auto" else "by the table's z-scores"
+        "as configured"
+        if inputs.config.statistics != "auto"
+        else "judged by the table's z-scores"
     )
     micrographs = "micrograph" if len(inputs.groups) == 1 else "micrographs"
     box_height, box_width = inputs.config.particle_stack.extracted_box_size
@@ -308,9 +310,10 @@ def describe(inputs: RunInputs) -> list[str]:
     trimmed = f", its signal within {middle} px" if middle < side else ""
     lines = [
         f"{len(inputs.table)} particles in {len(inputs.groups)} {micrographs}, "
-        f"{int(inputs.start.from_refined.sum())} of them refined before",
-        f"{orientations:,} orientations x {defoci} defoci x {pixel_sizes} pixel sizes = "
-        f"{inputs.poses:,} correlations per particle ({inputs.config.search})",
+        f"{int(inputs.start.from_refined.sum())} of them already refined",
+        f"{orientations:,} orientations x {defoci} defocus values x {pixel_sizes} pixel "
+        f"{'size' if pixel_sizes == 1 else 'sizes'} = {inputs.poses:,} correlations per "
+        f"particle ({inputs.config.search})",
         f"template {side} px{trimmed} ({inputs.config.template_sampling}), box "
         f"{box_height} x {box_width} px, score {inputs.config.scoring}",
         f"correlation_variance maps hold {held} ({origin})",
@@ -327,7 +330,7 @@ def describe(inputs: RunInputs) -> list[str]:
         )
     if inputs.polish is not None:
         free = ", ".join(inputs.polish.parameters)
-        lines.append(f"the best are polished in {free}, with standard errors")
+        lines.append(f"polish of {free}, with standard errors")
     if inputs.movies is not None:
         lines.append("particles are summed from the frames of movies")
     if inputs.reproduces_leopard_em:

@@ -125,11 +125,12 @@ def _begin(
     results.continued = int(results.done.sum())
     if results.continued:
         log.info(
-            "continuing: %d of %d micrographs (%d particles) were refined by an earlier "
-            "run",
+            "resuming an interrupted run: %d of %d particles are already refined (%d of %d "
+            "micrographs are complete)",
+            results.continued,
+            len(results.done),
             sum(results.done[rows].all() for rows in groups.values()),
             len(groups),
-            results.continued,
         )
     return balance_loads(
         [int((~results.done[rows]).sum()) for rows in groups.values()], count
@@ -157,7 +158,7 @@ def _refine_share(
     files, groups = list(inputs.groups), list(inputs.groups.values())
     left = {number: groups[number][~results.done[groups[number]]] for number in numbers}
     if left:
-        log.info("compiling: up to a minute, unless an earlier run has left its programs")
+        log.info("compiling: up to a minute the first time; later runs reuse the programs")
     total = sum(map(len, left.values()))
     of_all = (
         f" of process {processes.index} of {processes.count}" if processes.count > 1 else ""

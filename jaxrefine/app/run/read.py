@@ -62,8 +62,9 @@ def template_path(config: Config) -> Path:
     if config.references:
         names = ", ".join(each.name for each in config.references)
         raise InputError(
-            f"{config.source}: template_volume_path: names several references ({names}) — "
-            "must be one template here; of a Config, of_references() gives that of each"
+            f"{config.source}: template_volume_path: names several references ({names}), "
+            "but one template is needed here; name only one (in Python, `of_references()` "
+            "of the Config returns the configuration of each)"
         )
     return _resolved(config.template_volume_path, config)
 

@@ -63,7 +63,7 @@ class PlannedScores:
         pixel_sizes, defoci, orientations = self.inputs.grid.shape
         return (
             f"{self.output}: scores of {len(self.rows)} particles x {pixel_sizes} pixel "
-            f"sizes x {defoci} defoci x {orientations:,} orientations, "
+            f"sizes x {defoci} defocus values x {orientations:,} orientations, "
             f"{_size(self.size_bytes)}"
         )
 

@@ -234,7 +234,7 @@ def test_page_is_worked_in(tab, tmp_path):
     tab.locator("#micrograph-table tbody tr[data-row]").last.click()
     settle(tab)
     assert text_of(tab, "#micrograph-name") == _TRAP
-    assert "Without its image" in text_of(tab, "#micrograph-note")
+    assert "No image" in text_of(tab, "#micrograph-note")
 
     # Words of the table never became code, and nothing was asked of a network.
     assert tab.title() == "refined.csv: refinement report"

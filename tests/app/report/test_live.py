@@ -59,7 +59,7 @@ def test_what_is_done_is_shown(tmp_path, clock):
     results = results_of(tmp_path, True, False, True)
     LivePage()(results, NO_CHECKPOINT)
     page = Page(results.inputs.output.with_name("out_report") / "report.html")
-    assert "of 3 particles 2 have been refined so far" in page.text
+    assert "2 of 3 particles have been refined" in page.text
     assert page.data["page-data"]["count"] == 2
     assert page.data["page-data"]["renewed_s"] == 30
     assert "no score" not in page.text and "box_outside" not in page.text
@@ -95,7 +95,7 @@ def test_nothing_done_makes_no_page_and_a_fault_ends_no_run(
     for _ in range(3):
         page(results, NO_CHECKPOINT)
         clock.now += 1e4
-    assert caplog.text.count("no report while the run goes on") == 1
+    assert caplog.text.count("no report during the run") == 1
 
 
 def test_what_other_processes_saved_is_taken(tmp_path, clock):

@@ -138,7 +138,7 @@ def test_another_refinement_is_compared_particle_by_particle(tmp_path):
     page, _ = report(tmp_path, REFINED, first, micrographs=0, against=there.table.path)
     values, _ = page.column("gain_other")
     np.testing.assert_allclose(values, [np.nan, 1.0], atol=1e-9)
-    assert "Beside there.csv" in page.text and "+1.00" in page.text
+    assert "Comparison with there.csv" in page.text and "+1.00" in page.text
 
 
 def test_repeated_indices_are_told_apart_by_the_micrograph(tmp_path):

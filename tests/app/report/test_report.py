@@ -136,8 +136,8 @@ def test_page_holds_its_pictures_and_needs_no_other_file(tmp_path, micrograph):
     assert page.elsewhere == []
     assert "Standard errors" in page.text
     assert "the best grid point lies on the border" in page.text
-    assert "(orientation, defocus)" in page.text
-    assert "Drawn without its image" not in page.text
+    assert "orientation, defocus" in page.text
+    assert "No image: " not in page.text
 
 
 def test_what_is_read_first(tmp_path):
@@ -190,7 +190,7 @@ def test_table_without_standard_errors_status_or_match_scores(tmp_path):
 def test_one_particle_and_a_missing_micrograph(tmp_path):
     page, _ = report(tmp_path, REFINED)
     assert "of 1 particles" in page.text
-    assert "Drawn without its image" in page.text and "a b.mrc': no such file" in page.text
+    assert "No image: " in page.text and "a b.mrc': no such file" in page.text
     assert len(page.pictures) == 4
 
 
@@ -227,10 +227,11 @@ def test_ten_thousand_particles_make_no_larger_page(tmp_path, rng):
     assert path.stat().st_size < 3e6
     page = Page(path)
     assert len(page.pictures) == 6
-    assert page.source.count("no position in the box") == 1 + 200
+    assert page.source.count("no position in the box") == 2
+    assert page.source.count('<td class="word">box_outside</td>') == 1 + 200
     assert "… and 800 more." in page.text
     assert "… and 30 more micrographs" in page.text
-    assert "Drawn: 2 of 80" in page.text
+    assert "Shown: 2 of 80" in page.text
 
 
 def test_words_of_files_are_words_in_the_page(tmp_path):
@@ -279,7 +280,7 @@ def test_landscape_says_whether_it_is_the_table_s(tmp_path, monkeypatch):
     monkeypatch.setattr(landscape, "landscapes", lambda config, table, rows, *rest: [same])
     config = Config.load(reference_set("basic", tmp_path) / "refine.yaml")
     page, _ = report(tmp_path, POLISHED, micrographs=0, landscape=3, config=config)
-    assert "Around the best" in page.text and "scores are the table's" in page.text
+    assert "Score landscapes" in page.text and "scores agree with the table's" in page.text
     data = load_report_data(tmp_path / "refined.csv")
     caption = landscape_figure(data, [other]).caption
     assert "differ from the table's by up to 1.00" in caption
@@ -353,7 +354,7 @@ def test_a_run_can_end_with_its_report(tmp_path, capsys, monkeypatch):
         assert words in Page(path).text
     table.write_text(table.read_text().replace("box_outside", "not_finite"))
     assert main(["report", str(table), "-q"]) == 0
-    assert "The configuration is not known" in Page(path).text
+    assert "The configuration is unknown" in Page(path).text
     assert main(["report", str(table), "-q", "--config", str(folder / "refine.yaml")]) == 0
     assert "As named when the report was made" in Page(path).text
 

@@ -94,8 +94,8 @@ def test_a_continued_run_writes_the_same_bytes(data, monkeypatch, capsys, batche
     assert refine() == 0
     printed = capsys.readouterr()
     whole = 0 if batches == 1 else 1
-    line = f"continuing: {whole} of 2 micrographs ({done} particles) were refined"
-    assert line in printed.err
+    assert f"{done} of 10 particles are already refined" in printed.err
+    assert f"({whole} of 2 micrographs are complete)" in printed.err
     assert f"s ({done} of them by an earlier run)" in printed.out
     assert (folder / "out.csv").read_bytes() == expected
     assert not (folder / "out.csv.parts").exists()
@@ -316,7 +316,7 @@ def test_one_output_has_one_run_and_a_killed_one_continues(tmp_path):
     assert 1 <= kept < 4
     (third,) = subprocess_runs.ends([subprocess_runs.start(folder, "--output", "out.csv")])
     assert third[0] == 0, third
-    assert f"continuing: {kept} of 4 micrographs" in third[2]
+    assert f"({kept} of 4 micrographs are complete)" in third[2]
     (whole,) = subprocess_runs.ends(
         [subprocess_runs.start(folder, "--output", "whole.csv")]
     )

@@ -145,7 +145,7 @@ def test_an_estimate_is_used_where_it_is_sound_and_pays(b, gain, used, said):
     found = envelope._decide(fit, SCORES + gain + noise - noise.mean(), SCORES)
     assert found.extra_b_angstrom2 == used
     assert said in found.text
-    assert ("refining with it" in found.text) == (used != 0)
+    assert ("used for the refinement" in found.text) == (used != 0)
 
 
 def test_without_signal_nothing_is_believed():

@@ -94,7 +94,7 @@ def test_steps_are_made_of_the_errors_to_expect(folder, capsys):
     assert 10.0 <= defocus.defocus_step <= 90.0
     assert orientation.theta_step_coarse >= max(2.5, 2 * orientation.theta_step_fine)
     assert defocus.defocus_max == -defocus.defocus_min >= 100.0
-    assert text.count("about one standard error; documented default: ") == 3
+    assert text.count("about one standard error; default if omitted: ") == 3
     assert "if the table's B is right" in text
 
 
@@ -166,11 +166,11 @@ def test_a_run_that_was_interrupted(folder, capsys):
     capsys.readouterr()
     assert plan(folder, "--no-timing") == 0
     printed = capsys.readouterr().out
-    assert "resumes an interrupted run: 3 of 7 particles" in printed
+    assert "resumes an interrupted run: 3 of 7 particles are already" in printed
     assert f"{4 * 118_327:,} correlations in total" in printed
     assert sorted(path.name for path in checkpoint.folder.iterdir()) == before
     assert plan(folder, "--no-timing", "--fresh") == 0
-    assert "starts again" in capsys.readouterr().out
+    assert "starts from the beginning: --fresh" in capsys.readouterr().out
     text = (folder / "new.yaml").read_text()
     (folder / "new.yaml").write_text(
         text.replace("psi_step_fine: 0.1", "psi_step_fine: 0.5")

@@ -230,7 +230,7 @@ def test_a_full_disk_loses_nothing(folder, monkeypatch, capsys):
     assert not output.exists() and len(checkpoint_of(output)) == 1
     assert not list(folder.glob(".*.partial"))
     assert main(["refine.yaml"]) == 0
-    assert "continuing: 1 of 1 micrographs (7 particles)" in capsys.readouterr().err
+    assert "7 of 7 particles are already refined" in capsys.readouterr().err
     assert len(pd.read_csv(output)) == 7
 
 

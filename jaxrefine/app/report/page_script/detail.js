@@ -18,7 +18,10 @@ class Detail {
     }
     const { store } = this;
     const some = ["z_match", "z", "tilt", "defocus"].filter((name) => store.columns.has(name));
-    const numbers = some.map((name) => `${store.columns.get(name).title} ${store.text(name, row)}`);
+    const numbers = some.map((name) => {
+      const { title, unit } = store.columns.get(name);
+      return `${title} ${store.text(name, row)}${unit && ` ${unit}`}`;
+    });
     line.textContent = [`particle ${store.label(row)}`, ...numbers, store.status.of(row)].join(" · ");
   }
 
@@ -31,7 +34,9 @@ class Detail {
     }
     const title = element("h3", { text: `Particle ${store.label(row)}` });
     const where = element("p", { className: "small", text: store.micrograph.of(row) });
-    const status = element("p", { className: "small", text: `Status: ${store.status.of(row)}` });
+    const known = [`Status: ${store.status.of(row)}`];
+    if (store.reference) known.push(`Reference: ${store.reference.of(row)}`);
+    const status = element("p", { className: "small", text: known.join(" · ") });
     this.host.replaceChildren(title, where, status, this.images(row), this.numbers(row));
   }
 

@@ -21,6 +21,7 @@ function particleTable(store) {
     first,
     ...numbers.slice(0, 3),
     words("status", store.status.of),
+    ...(store.reference ? [words("reference", store.reference.of)] : []),
     ...numbers.slice(3),
     words("micrograph", store.micrograph.of),
   ];

@@ -57,7 +57,7 @@ class Micrographs {
       { title: "micrograph", numeric: false, value: name, text: name },
       number("particles", members.map((rows) => rows.length), 0),
       number("not refined", failed, 0),
-      number("to look at", concerned, 0),
+      number("to check", concerned, 0),
       number("median z", medianOf(z), 2),
       number("median gain", medianOf(of("gain")), 2),
       number("defocus (µm)", known.map((one) => one.defocus / 1e4), 2),

@@ -33,6 +33,7 @@ class Store {
     this.columns = new Map(page.columns.map((packed) => [packed.name, columnOf(packed)]));
     this.micrograph = wordsOf(page.words.micrograph);
     this.status = wordsOf(page.words.status);
+    this.reference = page.words.reference ? wordsOf(page.words.reference) : null;
     this.concerned = bytesOf(page.concerned);
     this.labels = page.label.data ? new Int32Array(bytesOf(page.label.data).buffer) : null;
     this.selected = new Uint8Array(this.count);
