@@ -9,7 +9,7 @@ from jaxrefine.app.console.output import say
 from jaxrefine.data import InputError
 from jaxrefine.io.optional import require_packages
 
-HELP = "show a refined table as a page with figures"
+HELP = "write a report of a refined table, an interactive page"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,52 +32,51 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--config",
         type=Path,
         metavar="CONFIG.yaml",
-        help="the run's configuration, to be shown; the table does not hold it",
+        help="the run's configuration; needed for images of particles and for --landscape",
     )
     add_path_map(parser)
     parser.add_argument(
         "--against",
         type=Path,
         metavar="OTHER.csv",
-        help="another refined table of the same particles, to be compared with",
+        help="another refined table of the same particles, for comparison",
     )
     parser.add_argument(
         "--particles",
         type=count,
         default=16,
         metavar="N",
-        help="show the box images of N particles beside their projections, half of them "
-        "with the highest z-scores and half with the lowest; needs --config and the "
-        "images, and computes (16)",
+        help="box images beside projections for N particles, half with the highest "
+        "z-scores and half with the lowest; needs --config and the images (16)",
     )
     parser.add_argument(
         "--indices",
         type=Path,
         metavar="FILE.csv",
-        help="show them of the particles that it lists instead, as a selection that was "
-        "saved in the page",
+        help="box images for the particles that this file lists, such as a selection saved "
+        "in the page",
     )
     parser.add_argument(
         "--thumbnails",
         type=count,
-        default=100,
+        default=500,
         metavar="N",
-        help="show the images of N micrographs in the page, those of most particles (100)",
+        help="images of N micrographs in the page, those with most particles (500)",
     )
     parser.add_argument(
         "--micrographs",
         type=count,
         default=12,
         metavar="N",
-        help="draw maps of N micrographs for print, those of most particles (12)",
+        help="maps of N micrographs for print, those with most particles (12)",
     )
     parser.add_argument(
         "--landscape",
         type=count,
         default=0,
         metavar="N",
-        help="draw the score around the best of N particles (12 at most), from the highest "
-        "z-score to the lowest; needs --config and the images, and computes (0)",
+        help="plot the score around the refined pose of N particles (12 at most), from the "
+        "highest z-score to the lowest; needs --config and the images (0)",
     )
 
 
@@ -94,13 +93,17 @@ def run(options: argparse.Namespace) -> int:
     """Write the report."""
     need_packages()
     if options.landscape and options.config is None:
-        raise InputError("--landscape needs the run's configuration: name it with --config")
+        raise InputError(
+            "--landscape needs the run's configuration: give --config CONFIG.yaml"
+        )
     from jaxrefine.app.config import Config
     from jaxrefine.app.report.page import ReportOptions, default_folder, write_report
     from jaxrefine.compilation import use_compilation_cache
 
     if options.indices and options.config is None:
-        raise InputError("--indices needs the run's configuration: name it with --config")
+        raise InputError(
+            "--indices needs the run's configuration: give --config CONFIG.yaml"
+        )
     path_map = tuple(options.map_path)
     config = None
     if options.config is not None:

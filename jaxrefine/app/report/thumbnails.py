@@ -2,6 +2,7 @@
 
 import base64
 import io
+import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +17,7 @@ from jaxrefine.data import InputError
 from jaxrefine.io.mrc import read_image
 
 # Thumbnails are smaller if there are many, to limit the size of the page.
-_SIDES_PX, _MANY = (256, 128), 100
+_LARGEST_SIDE_PX, _SMALLEST_SIDE_PX, _MANY = 256, 128, 100
 _QUALITY = 60
 _THREADS = 2
 _SMALLEST_RANGE = 1e-30
@@ -37,7 +38,7 @@ def thumbnails(
         most: Number of micrographs to read, from the first.
     """
     chosen = list(zip(texts, pixel_sizes_angstrom, strict=True))[:most]
-    side = _SIDES_PX[len(chosen) > _MANY]
+    side = side_of(len(chosen))
     with ThreadPoolExecutor(_THREADS) as pool:
         images = pool.map(lambda each: _image(files[each[0]], each[1], side), chosen)
         found = dict(enumerate(images))
@@ -48,6 +49,12 @@ def thumbnails(
             "micrographs."
         ),
     }
+
+
+def side_of(count: int) -> int:
+    """Side in px of each of so many thumbnails: all together they keep their area."""
+    side = _LARGEST_SIDE_PX * math.sqrt(_MANY / max(count, _MANY))
+    return max(_SMALLEST_SIDE_PX, round(side))
 
 
 def _image(path: Path, pixel_size_angstrom: float, side_px: int) -> dict[str, Any]:

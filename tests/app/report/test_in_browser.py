@@ -57,6 +57,8 @@ def rows_of(rng):
             "refined_theta": f"{20 + rng.normal():.2f}",
             "refined_relative_defocus": f"{140 + 10 * i}",
             "refined_pos_x": f"{21 + i % 8}",
+            "best_reference": "closed" if i % 4 else "open",
+            "reference_probability": "0.95",
         }
         rows.append(row | (FAILED if i == 3 else {}))
     return rows
@@ -194,8 +196,9 @@ def test_page_is_worked_in(tab, tmp_path):
     settle(tab)
     assert text_of(tab, "#detail h3") == "Particle 107"
     assert f"{y:.3f}" in text_of(tab, "#detail dl")
+    assert "Reference: closed" in text_of(tab, "#detail")
     assert tab.locator("#detail canvas").count() == 4
-    assert "z at each position: -3 … 12.5" in text_of(tab, "#detail")
+    assert "z at each position: −3 to 12.5" in text_of(tab, "#detail")
     assert text_of(tab, "#micrograph-name") == "a b.mrc"
     assert tab.locator("#particle-table tr.picked").get_attribute("data-row") == "7"
     tab.mouse.move(*place_in(tab, "defocus", 140.0, 40.0))
@@ -217,6 +220,10 @@ def test_page_is_worked_in(tab, tmp_path):
     tab.get_by_label("filter status").fill("outside")
     settle(tab)
     assert lines.count() == 1 and lines.first.get_attribute("data-row") == "3"
+    tab.click("#clear-filters")
+    tab.get_by_label("filter reference").fill("open")
+    settle(tab)
+    assert text_of(tab, "#counts").endswith("10 of 40 shown")
     tab.click("#clear-filters")
     for order, first in (("descending", "39"), ("ascending", "0"), ("none", "0")):
         tab.locator("#particle-table thead button", has_text="z refined").click()

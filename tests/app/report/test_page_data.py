@@ -8,14 +8,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from jaxrefine.app.config import Config
 from jaxrefine.app.report.compare import compare
 from jaxrefine.app.report.page import ReportOptions, write_report
 from jaxrefine.app.report.particle_images import best_and_worst
+from jaxrefine.app.report.references import with_their_config
 from jaxrefine.app.report.table_data import load_report_data
+from jaxrefine.app.report.thumbnails import side_of
 from jaxrefine.data import InputError
 from jaxrefine.io.table import write_table
 from jaxrefine.io.table.indices import listed_rows
 from tests.app.report.test_report import FAILED, POLISHED, REFINED, Page, report
+from tests.reference import reference_set
 
 
 def loaded(path, *rows):
@@ -94,6 +98,32 @@ def test_thumbnails_are_of_the_first_micrographs(tmp_path, rng):
     assert images["0"]["shape"] == [80, 96]
     assert images["0"]["source"].startswith("data:image/jpeg;base64,")
     assert "gone.mrc: no such file" in images["1"]["error"]
+
+
+def test_thumbnails_of_many_micrographs_are_smaller():
+    assert [side_of(n) for n in (1, 100, 200, 500)] == [256, 256, 181, 128]
+    assert ReportOptions().thumbnails == 500
+
+
+def test_particles_of_several_references_are_shown_with_the_best_one_s_template(tmp_path):
+    folder = reference_set("basic", tmp_path)
+    text = (folder / "refine.yaml").read_text()
+    several = text.replace(
+        "template_volume_path: template.mrc",
+        "template_volume_path: {open: template.mrc, closed: other.mrc}",
+    )
+    (folder / "several.yaml").write_text(several)
+    config = Config.load(folder / "several.yaml")
+    names = ["open", "closed", "", "open"]
+    rows = [REFINED | {"best_reference": name} for name in names]
+    data = loaded(tmp_path / "compared.csv", *rows)
+    found = with_their_config(data, config, [3, 1, 2, 0])
+    assert [(one.template_volume_path, rows) for one, rows in found] == [
+        ("template.mrc", [3, 0]),
+        ("other.mrc", [1]),
+    ]
+    alone = loaded(tmp_path / "alone.csv", REFINED)
+    assert with_their_config(alone, config, [0]) == [(config, [0])]
 
 
 def page_of_many(folder, rng, n):

@@ -356,7 +356,7 @@ def test_a_run_can_end_with_its_report(tmp_path, capsys, monkeypatch):
     assert main(["report", str(table), "-q"]) == 0
     assert "The configuration is unknown" in Page(path).text
     assert main(["report", str(table), "-q", "--config", str(folder / "refine.yaml")]) == 0
-    assert "As named when the report was made" in Page(path).text
+    assert "not known whether the table was refined with it" in Page(path).text
 
 
 def test_a_record_that_was_damaged_is_left_out(tmp_path, caplog):

@@ -18,10 +18,8 @@ class Detail {
     }
     const { store } = this;
     const some = ["z_match", "z", "tilt", "defocus"].filter((name) => store.columns.has(name));
-    const numbers = some.map((name) => {
-      const { title, unit } = store.columns.get(name);
-      return `${title} ${store.text(name, row)}${unit && ` ${unit}`}`;
-    });
+    const numbers = some.map((name) =>
+      `${store.columns.get(name).title} ${store.textWithUnit(name, row)}`);
     line.textContent = [`particle ${store.label(row)}`, ...numbers, store.status.of(row)].join(" · ");
   }
 
@@ -43,9 +41,8 @@ class Detail {
   numbers(row) {
     const list = element("dl");
     for (const column of this.store.columns.values()) {
-      const text = this.store.text(column.name, row);
-      const unit = column.unit && text !== "—" ? ` ${column.unit}` : "";
-      list.append(element("dt", { text: column.title }), element("dd", { text: text + unit }));
+      const text = this.store.textWithUnit(column.name, row);
+      list.append(element("dt", { text: column.title }), element("dd", { text }));
     }
     return list;
   }
@@ -60,10 +57,10 @@ class Detail {
     }
     const names = ["image", "projection", "difference", "peak"];
     const captions = {
-      image: `box image, ${view.low_pass} Å`,
+      image: `box image, low-passed at ${view.low_pass} Å`,
       projection: "projection × CTF",
       difference: "difference",
-      peak: `z at each position: ${view.peak_range[0]} … ${view.peak_range[1]}`,
+      peak: `z at each position: ${view.peak_range.join(" to ").replaceAll("-", "−")}`,
     };
     for (const name of names) {
       const figure = element("figure");

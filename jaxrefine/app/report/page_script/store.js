@@ -65,6 +65,13 @@ class Store {
     return value.toFixed(column.digits).replace("-", "−");
   }
 
+  // With its unit; degrees follow without a space.
+  textWithUnit(name, row) {
+    const text = this.text(name, row);
+    const { unit } = this.columns.get(name);
+    return text === "—" || !unit ? text : text + (unit === "°" ? unit : ` ${unit}`);
+  }
+
   rowsWhere(test) {
     const found = [];
     for (let row = 0; row < this.count; row++) if (test(row)) found.push(row);
