@@ -76,9 +76,9 @@ examples:
                                          assign particles to the most probable reference
   jaxrefine bias full_refined.csv omit_refined.csv --config full.yaml omit.yaml --output DIR
                                          measure template bias with a part left out
-  jaxrefine demo DIR                     make a small data set with known truth
-  jaxrefine demo DIR --run               make it, refine it, compare with the truth
-  jaxrefine report refined.csv           make a report with figures
+  jaxrefine demo DIR                     simulate a small data set with known truth
+  jaxrefine demo DIR --run               simulate, refine, compare with the truth
+  jaxrefine report refined.csv           write an interactive report
   jaxrefine select refined.csv --where "refined_scaled_mip > 8" --output kept.csv
                                          keep some of the particles
   jaxrefine join a.csv b.csv --output all.csv

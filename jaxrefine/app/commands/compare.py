@@ -14,12 +14,12 @@ from jaxrefine.data import InputError
 if TYPE_CHECKING:
     from jaxrefine.app.config import Config
 
-HELP = "say which of several references each particle is of"
+HELP = "assign each particle to the most probable of several references"
 
 _DESCRIPTION = """\
-Takes tables of the same particles, refined against different templates, and writes one: of
-each particle the row of its most probable reference, and what each reference gave. The
-images are needed, as references are judged where they differ: --config names the
+Takes tables of the same particles, refined against different templates, and writes one: for
+each particle the row of its most probable reference, and the results with every reference.
+The images are needed because references are compared where they differ. --config names the
 configuration of each run, in the order of the tables, or one that names all templates.
 """
 
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         required=True,
         metavar="CONFIG.yaml",
-        help="of the runs, in the order of the tables; or one with several templates",
+        help="configurations of the runs, in the order of the tables; or one with several templates",
     )
     parser.add_argument("--output", type=Path, required=True, metavar="FILE.csv")
     parser.add_argument(

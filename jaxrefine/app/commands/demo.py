@@ -11,7 +11,7 @@ from jaxrefine.app.console.logs import keep_warnings
 from jaxrefine.app.console.option_types import count
 from jaxrefine.app.console.output import say
 
-HELP = "make a small data set with known truth"
+HELP = "simulate a small data set with known truth"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -12,7 +12,7 @@ from jaxrefine.app.console.output import say
 if TYPE_CHECKING:
     from jaxrefine.app.interchange.join import Changes
 
-HELP = "put particle tables together, and say what a second refinement changed"
+HELP = "join particle tables, and report what a second refinement changed"
 
 _FAR_ANGSTROM = 5.0
 

@@ -7,7 +7,7 @@ from jaxrefine.app.console.exit_codes import EXIT_WRITTEN
 from jaxrefine.app.console.option_types import distance_angstrom, positive
 from jaxrefine.app.console.output import say
 
-HELP = "write those particles of a table that fulfil criteria"
+HELP = "write the particles of a table that meet given criteria"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,26 +19,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="CONDITION",
-        help='keep the particles for which it holds, such as "refined_scaled_mip > 8 and '
+        help='keep the particles for which the condition holds, such as "refined_scaled_mip > 8 and '
         "refined_status == 'converged'\"; may be repeated",
     )
     parser.add_argument(
         "--indices",
         type=Path,
         metavar="FILE.csv",
-        help="keep the particles whose particle_index it lists, as the report exports it",
+        help="keep the particles that this file lists by particle_index, such as a selection "
+        "saved in the report",
     )
     parser.add_argument(
         "--false-positives",
         type=positive,
         metavar="N",
-        help="keep particles whose score at most N noise peaks of a micrograph should "
-        "reach (refined_false_positives)",
+        help="keep particles whose score is reached by at most N noise peaks per "
+        "micrograph, as expected (refined_false_positives)",
     )
     parser.add_argument(
         "--drop-at-edge",
         action="store_true",
-        help="drop particles whose best is on the border of the search range",
+        help="drop particles whose best grid point is on the border of the search range",
     )
     parser.add_argument(
         "--drop-moved",
