@@ -34,7 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         required=True,
         metavar="CONFIG.yaml",
-        help="configurations of the runs, in the order of the tables; or one with several templates",
+        help="configurations of the runs, in the order of the tables; or one with several "
+        "templates",
     )
     parser.add_argument("--output", type=Path, required=True, metavar="FILE.csv")
     parser.add_argument(

@@ -19,15 +19,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="CONDITION",
-        help='keep the particles for which the condition holds, such as "refined_scaled_mip > 8 and '
-        "refined_status == 'converged'\"; may be repeated",
+        help='keep the particles for which the condition holds, such as "refined_scaled_mip > 8 '
+        "and refined_status == 'converged'\"; may be repeated",
     )
     parser.add_argument(
         "--indices",
         type=Path,
         metavar="FILE.csv",
-        help="keep the particles that this file lists by particle_index, such as a selection "
-        "saved in the report",
+        help="keep the particles that this file lists by particle_index, such as a "
+        "selection saved in the report",
     )
     parser.add_argument(
         "--false-positives",
