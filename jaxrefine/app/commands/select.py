@@ -19,8 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="CONDITION",
-        help='keep the particles for which the condition holds, such as "refined_scaled_mip > 8 '
-        "and refined_status == 'converged'\"; may be repeated",
+        help="keep the particles for which the condition holds, such as "
+        "\"refined_scaled_mip > 8 and refined_status == 'converged'\"; may be repeated",
     )
     parser.add_argument(
         "--indices",
