@@ -133,8 +133,13 @@ SCORES = 8.0 + 0.5 * RNG.standard_normal(30)
 @pytest.mark.parametrize(
     ("b", "gain", "used", "said"),
     [
-        (341.4, 0.4, 341, "B ≈ 341 ± 40 Å² more"),
-        (-90.0, 0.4, -90, "B ≈ 90 ± 40 Å² less"),
+        (
+            341.4,
+            0.4,
+            341,
+            "falls off faster than template and table predict, by B ≈ 341 ± 40 Å²",
+        ),
+        (-90.0, 0.4, -90, "more slowly than template and table predict, by B ≈ 90 ± 40 Å²"),
         (60.0, 0.4, 0, "no clear difference"),
         (341.0, 0.0, 0, "no clear gain"),
     ],
