@@ -64,18 +64,19 @@ class Progress:
         self._paced_from = self._paced_from or (now, self._done)
         pace = max(now - since, 1e-9) / max(self._done - before, 1)
         rate = self._poses / pace
-        self._bar.set_postfix_str(f"{rate:,.0f} correlations/s", refresh=False)
+        words = f"{rate:,.0f} correlations/s" if self._poses else ""
+        self._bar.set_postfix_str(words, refresh=False)
         self._bar.update(particles)
         news = self._done - self._said > self._least
         if self._logs and news and now - self._last_line > self._least_s:
             self._last_line, self._said = now, self._done
             remaining = pace * (self._total - self._done)
             log.info(
-                "%d of %d particles%s, %s correlations/s, %s left",
+                "%d of %d particles%s%s, %s left",
                 self._done,
                 self._total,
                 self._whose,
-                f"{rate:,.0f}",
+                f", {words}" if words else "",
                 tqdm.format_interval(remaining),
                 extra=event(
                     "progress",

@@ -80,7 +80,7 @@ def compare(
         polish,
         Progress(
             len(first.table),
-            len(inputs),
+            0,  # no search
             quiet=quiet,
             json_lines=json_progress,
             whose=" compared",

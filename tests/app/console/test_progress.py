@@ -46,6 +46,16 @@ def test_a_long_run_says_little(clock, capsys, seconds):
     )
 
 
+def test_without_a_search_no_rate_is_given(clock, capsys):
+    clock(100.0)
+    set_up_logging(quiet=False)
+    with Progress(100, 0, whose=" compared") as shown:
+        for _ in range(100):
+            shown.update(1, "m.mrc")
+    first = capsys.readouterr().err.splitlines()[0]
+    assert re.fullmatch(r"\d+ of 100 particles compared, \S+ left", first)
+
+
 def test_quiet_is_quiet(clock, capsys):
     clock(100.0)
     set_up_logging(quiet=True)

@@ -91,7 +91,7 @@ def test_a_curve_is_on_the_template(folder, added, plain):
     named = dataclasses.replace(config, template_envelope="fall_off.csv")
     inputs = load_inputs(named, folder / "unwritten.csv")
     assert folder / "fall_off.csv" in inputs.inputs
-    assert "the curve of fall_off.csv" in envelope.find_envelope(inputs, never).text
+    assert "the curve in fall_off.csv" in envelope.find_envelope(inputs, never).text
     first = fingerprint(inputs)
     (folder / "fall_off.csv").write_text("0,1\n0.5,0.1\n")
     again = fingerprint(load_inputs(named, folder / "unwritten.csv"))
