@@ -20,7 +20,7 @@ class Progress:
 
     Args:
         total: Number of particles.
-        poses: Number of correlations per particle, for the rate.
+        poses: Number of correlations per particle, for the rate; 0 for no rate.
         quiet: Show nothing.
         json_lines: Log an event at most every second instead of a bar.
         whose: Added to "particles" if they are a share of all.

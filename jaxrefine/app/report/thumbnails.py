@@ -17,7 +17,7 @@ from jaxrefine.data import InputError
 from jaxrefine.io.mrc import read_image
 
 # Thumbnails are smaller if there are many, to limit the size of the page.
-_LARGEST_SIDE_PX, _SMALLEST_SIDE_PX, _MANY = 256, 128, 100
+_LARGEST_SIDE_PX, _SMALLEST_SIDE_PX, _MANY = 256, 96, 100
 _QUALITY = 60
 _THREADS = 2
 _SMALLEST_RANGE = 1e-30
@@ -52,7 +52,7 @@ def thumbnails(
 
 
 def side_of(count: int) -> int:
-    """Side in px of each of so many thumbnails: all together they keep their area."""
+    """Side in px of each of so many thumbnails: together, they keep their area."""
     side = _LARGEST_SIDE_PX * math.sqrt(_MANY / max(count, _MANY))
     return max(_SMALLEST_SIDE_PX, round(side))
 

@@ -263,6 +263,24 @@ def test_scripts_other_than_the_page_s_own_do_not_run(browser, page_file, tmp_pa
     opened.close()
 
 
+def test_on_a_touch_screen_a_finger_scrolls_until_a_tool_is_chosen(browser, page_file):
+    opened = browser.new_page(viewport={"width": 400, "height": 800}, has_touch=True)
+    opened.goto(page_file.as_uri())
+    opened.wait_for_selector("html[data-ready=yes]")
+    actions = """() => Object.values(Bokeh.index).filter((view) => view.canvas_view).map(
+      (view) => getComputedStyle(view.canvas_view.events_el).touchAction)"""
+    assert set(opened.evaluate(actions)) == {"auto"}
+    opened.evaluate("""() => {
+      const host = document.getElementById("plot-scores");
+      const view = Object.values(Bokeh.index).find((one) => host.contains(one.el));
+      const lasso = (tool) => tool.type === "LassoSelectTool";
+      view.model.toolbar.tools.find(lasso).active = true;
+    }""")
+    settle(opened)
+    assert opened.evaluate(actions).count("pinch-zoom") == 1
+    opened.close()
+
+
 def test_nothing_is_wider_than_the_screen_and_figures_are_for_print(tab):
     for width in (420, 1600):
         tab.set_viewport_size({"width": width, "height": 900})

@@ -101,7 +101,7 @@ def test_thumbnails_are_of_the_first_micrographs(tmp_path, rng):
 
 
 def test_thumbnails_of_many_micrographs_are_smaller():
-    assert [side_of(n) for n in (1, 100, 200, 500)] == [256, 256, 181, 128]
+    assert [side_of(n) for n in (1, 100, 200, 500)] == [256, 256, 181, 114]
     assert ReportOptions().thumbnails == 500
 
 

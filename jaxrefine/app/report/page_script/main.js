@@ -102,7 +102,13 @@ function comeAgain(store, seconds) {
   }, 1000 * seconds);
 }
 
+// On a touch screen, a finger on a plot scrolls the page unless a tool was chosen.
+function freeForScrolling(view) {
+  for (const tool of view.model.toolbar.tools) if (tool.active) tool.active = false;
+}
+
 async function start() {
+  const touched = matchMedia("(pointer: coarse)").matches;
   document.documentElement.classList.add("scripted");
   const page = read("page-data");
   const store = new Store(page);
@@ -118,6 +124,7 @@ async function start() {
       continue;
     }
     const [view] = await Bokeh.embed.embed_item(spec.item, host.id);
+    if (touched) freeForScrolling(view);
     if (spec.kind === "histogram") histogramChoice(store, new Histogram(store, view, spec));
     else if (spec.kind === "map") micrographs.attach(new Scatter(store, view, spec));
     else new Scatter(store, view, spec);

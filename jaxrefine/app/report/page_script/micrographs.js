@@ -50,7 +50,7 @@ class Micrographs {
       title,
       numeric: true,
       value: (i) => values[i],
-      text: (i) => (Number.isNaN(values[i]) ? "—" : values[i].toFixed(digits).replace("-", "−")),
+      text: (i) => (Number.isNaN(values[i]) ? "—" : fixed(values[i], digits)),
     });
     const name = (i) => store.micrograph.words[i];
     return [

@@ -26,6 +26,12 @@ function wordsOf(packed) {
   return { words: packed.words, number, of: (row) => packed.words[number[row]] };
 }
 
+// With a typographic minus, and no minus before zero.
+function fixed(value, digits) {
+  const text = value.toFixed(digits);
+  return Number(text) === 0 ? text.replace("-", "") : text.replace("-", "−");
+}
+
 class Store {
   constructor(page) {
     this.page = page;
@@ -62,7 +68,7 @@ class Store {
     const column = this.columns.get(name);
     const value = column.values[row];
     if (!Number.isFinite(value)) return "—";
-    return value.toFixed(column.digits).replace("-", "−");
+    return fixed(value, column.digits);
   }
 
   // With its unit; degrees follow without a space.
