@@ -67,15 +67,17 @@ def main() -> None:
         for number in range(micrographs):
             image = rng.standard_normal((_SIDE_PX, _SIDE_PX), dtype=np.float32)
             write_image(folder / f"m{number}.mrc", image)
-        write_table(folder / "refined.csv", particles, micrographs)
-        for thumbnails in (0, micrographs):
+        table = folder / "refined.csv"
+        write_table(table, particles, micrographs)
+        for thumbnails, other in ((0, None), (micrographs, None), (micrographs, table)):
             started = time.monotonic()
-            options = ReportOptions(thumbnails=thumbnails)
-            page = write_report(folder / "refined.csv", folder / "shown", options)
+            options = ReportOptions(thumbnails=thumbnails, against=other)
+            page = write_report(table, folder / "shown", options)
             took, size = time.monotonic() - started, page.stat().st_size
             print(
                 f"{particles} particles, {micrographs} micrographs, {thumbnails} of them "
-                f"with image: {size / 1e6:.1f} MB, {took:.0f} s"
+                f"with image, {'compared' if other else 'alone'}: {size / 1e6:.1f} MB, "
+                f"{took:.0f} s"
             )
 
 

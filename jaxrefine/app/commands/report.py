@@ -66,9 +66,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--micrographs",
         type=count,
-        default=12,
+        default=6,
         metavar="N",
-        help="maps of N micrographs for print, those with most particles (12)",
+        help="maps of N micrographs for print, those with most particles (6)",
     )
     parser.add_argument(
         "--landscape",

@@ -86,7 +86,7 @@ class ReportOptions:
     """
 
     threshold: float | None = None
-    micrographs: int = 12
+    micrographs: int = 6
     thumbnails: int = 500
     particles: int = 16
     indices: Path | None = None
