@@ -13,6 +13,7 @@ import pytest
 from filelock import FileLock
 
 from jaxrefine.app.demo.dataset import make_demo
+from tests import subprocess_runs
 
 # Four devices, so that every test of the search can be run on several.
 jax.config.update("jax_platforms", "cpu")
@@ -26,6 +27,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    _cache_compiled_programs(config)
+    _compile_in_less_time()
+
+
+def _cache_compiled_programs(config: pytest.Config) -> None:
     """One folder of compiled programs, of all workers and of the programs they start.
 
     It is in pytest's cache, not the user's, and serves the next run too: a program's key is
@@ -46,17 +52,23 @@ def pytest_configure(config: pytest.Config) -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
-@pytest.fixture(scope="module")
-def compiled_in_less_time() -> Iterator[None]:
-    """A third less time to compile: for small worlds, and runs that only meet each other.
+def _compile_in_less_time() -> None:
+    """A fifth of the time to compile, for programs that then run more slowly.
 
-    What users compile is run by the tests of a whole run, of Leopard-EM's output, and of
-    the examples.
+    Most of the tests' time would be compilation. `subprocess_runs.environment_of_a_user`
+    undoes it for a process, and `compiled_to_run_fast` half of it for a module.
     """
-    before = jax.config.values["jax_disable_most_optimizations"]
+    # XLA reads its flags when it is first used.
+    os.environ.update(subprocess_runs.COMPILED_IN_LESS_TIME)
     jax.config.update("jax_disable_most_optimizations", True)
+
+
+@pytest.fixture(scope="module")
+def compiled_to_run_fast() -> Iterator[None]:
+    """For a module that computes for longer than it compiles."""
+    jax.config.update("jax_disable_most_optimizations", False)
     yield
-    jax.config.update("jax_disable_most_optimizations", before)
+    jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture(scope="module", autouse=True)

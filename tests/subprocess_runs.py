@@ -15,6 +15,11 @@ import yaml
 
 from tests.reference import ROOT, reference_set
 
+# What the test run sets, for itself and the programs that it starts.
+COMPILED_IN_LESS_TIME = {
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    "XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false",
+}
 _PATHS = ("micrograph_path", "correlation_average_path", "correlation_variance_path")
 
 # The program, with a pause after every batch, which it says, so that it can be caught at
@@ -89,9 +94,12 @@ def environment() -> dict[str, str]:
         "PYTHONPATH": str(ROOT),
         "JAX_PLATFORMS": "cpu",
         "JAX_NUM_CPU_DEVICES": "1",
-        # Less time to compile; the same for all runs that are compared.
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
     }
+
+
+def environment_of_a_user() -> dict[str, str]:
+    """Of a program that is compiled as a user compiles it."""
+    return {k: v for k, v in environment().items() if k not in COMPILED_IN_LESS_TIME}
 
 
 def start(folder: Path, *options: str, pause_s: float = 0.0) -> subprocess.Popen[str]:

@@ -18,8 +18,6 @@ from tests.app.run.test_polishing import GRID
 from tests.reference import ROOT, reference_set
 from tests.worlds import batch_of, one_particle
 
-pytestmark = pytest.mark.usefixtures("compiled_in_less_time")
-
 DOCS = ROOT / "docs"
 
 

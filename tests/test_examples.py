@@ -5,7 +5,6 @@ import runpy
 import shutil
 from pathlib import Path
 
-import jax
 import matplotlib.image
 import numpy as np
 import pandas as pd
@@ -39,10 +38,6 @@ EXAMPLES = {
 }
 
 
-# Searches and polishes as users compile them; the others' derivatives take less time so.
-AS_USERS_COMPILE = {"library.py", "own_run.py"}
-
-
 @pytest.fixture
 def run_example(monkeypatch, capsys):
     """Runs an example, and sees that it ends in a figure; what it printed before.
@@ -55,7 +50,6 @@ def run_example(monkeypatch, capsys):
     def run(name, *arguments):
         path = str(ROOT / "examples" / name)
         monkeypatch.setattr("sys.argv", [path, *map(str, arguments)])
-        jax.config.update("jax_disable_most_optimizations", name not in AS_USERS_COMPILE)
         runpy.run_path(path, run_name="__main__")
         printed, _, end = capsys.readouterr().out.rpartition("written: ")
         picture = Path(end.strip())
@@ -67,9 +61,7 @@ def run_example(monkeypatch, capsys):
         assert len(colours) > 20 and drawn > 0.02
         return printed
 
-    before = jax.config.values["jax_disable_most_optimizations"]
-    yield run
-    jax.config.update("jax_disable_most_optimizations", before)
+    return run
 
 
 def readme_blocks(language):
@@ -218,7 +210,7 @@ def test_demo_refines_from_its_own_folder(demo_folder, tmp_path, monkeypatch, ca
 
 
 @pytest.mark.slow
-def test_two_states_example(run_example, tmp_path, compiled_in_less_time):
+def test_two_states_example(run_example, tmp_path):
     """Nearly all are assigned to their state, and the number of certain ones is printed."""
     printed = run_example("two_states.py", tmp_path)
     right = int(re.search(r"right: (\d+) of 36", printed)[1])

@@ -9,8 +9,6 @@ from jaxrefine.refine.image_ctf import ImageCTF
 from jaxrefine.refine.template_ctf import TemplateCTF
 from jaxrefine.testing import ScoreError, check_score
 
-pytestmark = pytest.mark.usefixtures("compiled_in_less_time")
-
 BOX, SIDE = (20, 20), 16
 OURS = {
     "image": ImageCTF.for_particles(

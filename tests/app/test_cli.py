@@ -15,7 +15,6 @@ from jaxrefine.app.cli import main
 from jaxrefine.io.mrc import read_image, write_image
 from tests.reference import ROOT, reference_set
 
-pytestmark = pytest.mark.usefixtures("compiled_in_less_time")
 QUICK = {
     "orientation_refinement_config": {
         "psi_step_coarse": 1.0,

@@ -19,8 +19,6 @@ from tests.app.run.test_polishing import GRID
 from tests.reference import reference_set
 from tests.worlds import single
 
-pytestmark = pytest.mark.usefixtures("compiled_in_less_time")
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):

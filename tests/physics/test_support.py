@@ -11,8 +11,6 @@ import jaxrefine as jr
 from jaxrefine import simulate as sim
 from jaxrefine.physics.support import middle, trim_template
 
-pytestmark = pytest.mark.usefixtures("compiled_in_less_time")
-
 SIDE, MARGIN, DEFOCUS = 96, 8, 8000.0
 
 

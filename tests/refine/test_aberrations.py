@@ -27,8 +27,6 @@ from tests.worlds import (
     single,
 )
 
-pytestmark = pytest.mark.usefixtures("compiled_in_less_time")
-
 SIDE, BOX = 24, (30, 32)
 PLAIN = Imaging(defocus=(3000.0, 2800.0), angle=20.0, pixel_size=2.0, b=0.0)
 # Phases of 3, 1.5 and 0.8 rad at Nyquist, and 2 % of magnification.

@@ -16,8 +16,6 @@ from jaxrefine.refine.differentiable import feature, moved
 from tests import worlds
 from tests.worlds import Imaging, one_particle, single
 
-pytestmark = pytest.mark.usefixtures("compiled_in_less_time")
-
 SIDE, BOX = 24, (30, 28)
 IMAGING = Imaging(defocus=(4200.0, 3800.0), pixel_size=2.0, phase=5.0)
 SCORES = {

@@ -24,8 +24,6 @@ from jaxrefine.refine.envelope_study import EnvelopeStudy
 from tests import worlds
 from tests.worlds import Imaging, batch_of, one_particle
 
-pytestmark = pytest.mark.usefixtures("compiled_in_less_time")
-
 SIDE, BOX, COUNT = 32, (36, 36), 24
 TABLE_B, EXTRA_B = 20.0, 150.0
 IMAGING = Imaging(defocus=(5200.0, 4800.0), pixel_size=2.0, b=TABLE_B)

@@ -19,8 +19,6 @@ from jaxrefine.refine.sharding import device_mesh, replicate
 from tests import worlds
 from tests.worlds import Imaging, batch_of, one_particle, single
 
-pytestmark = pytest.mark.usefixtures("compiled_in_less_time")
-
 SIDE, BOX, COUNT = 32, (36, 36), 8
 IMAGING = Imaging(defocus=(5200.0, 4800.0), pixel_size=1.5)
 SCORE = IMAGING.image_ctf(BOX, SIDE, defocus=200.0, pixel_size=0.1)

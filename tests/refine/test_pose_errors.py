@@ -12,8 +12,6 @@ from jaxrefine.refine.information import pose_information, ring_information
 from tests.refine import test_polish as world
 from tests.worlds import single
 
-pytestmark = pytest.mark.usefixtures("compiled_in_less_time")
-
 NO_PRIOR = jnp.zeros(2)
 
 

@@ -11,8 +11,6 @@ from jaxrefine.refine import prior
 from tests.refine import test_polish as polish_world
 from tests.worlds import Imaging, one_particle, single
 
-pytestmark = pytest.mark.usefixtures("compiled_in_less_time")
-
 FREE = ("orientation", "shift", "defocus")
 
 

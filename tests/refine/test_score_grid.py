@@ -14,8 +14,6 @@ from jaxrefine.refine.score_grid import GridScores
 from tests import worlds
 from tests.worlds import batch_of, one_particle, signal_in_padded_box
 
-pytestmark = pytest.mark.usefixtures("compiled_in_less_time")
-
 SIDE = 16
 IMAGING = worlds.Imaging(defocus=(2500.0, 2300.0), pixel_size=2.0, b=0.0)
 SCORE = IMAGING.image_ctf((20, 20), SIDE, defocus=200.0, pixel_size=0.02)

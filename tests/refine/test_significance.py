@@ -16,8 +16,6 @@ from jaxrefine.refine.significance import (
 from tests import worlds
 from tests.worlds import batch_of, one_particle
 
-pytestmark = pytest.mark.usefixtures("compiled_in_less_time")
-
 SIDE = 16
 IMAGING = worlds.Imaging(defocus=(2500.0, 2300.0), pixel_size=2.0, b=0.0)
 SCORE = IMAGING.image_ctf((SIDE, SIDE), SIDE, defocus=400.0)

@@ -19,8 +19,6 @@ from jaxrefine.io.mrc import (
     write_volume,
 )
 
-pytestmark = pytest.mark.usefixtures("compiled_in_less_time")
-
 BORDER_PX = 8
 
 

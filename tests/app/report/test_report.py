@@ -29,8 +29,6 @@ from jaxrefine.io.table import write_table
 from tests.reference import ROOT, reference_set
 from tests.tables import ROW, save
 
-pytestmark = pytest.mark.usefixtures("compiled_in_less_time")
-
 REFINED = ROW | {
     "particle_index": "7",
     "scaled_mip": "9.0",

@@ -25,8 +25,6 @@ from jaxrefine.refine.joint import JointFit
 from jaxrefine.refine.shared import SHARED
 from tests.reference import ROOT
 
-pytestmark = pytest.mark.usefixtures("compiled_in_less_time")
-
 
 @pytest.fixture(scope="module")
 def example(tmp_path_factory):

@@ -23,7 +23,6 @@ from jaxrefine.io.mrc import read_image, write_image
 from tests import subprocess_runs
 from tests.subprocess_runs import change
 
-pytestmark = pytest.mark.usefixtures("compiled_in_less_time")
 # Tests run on four devices: batches of four.
 PER_MICROGRAPH = 5
 

@@ -27,7 +27,6 @@ PEER = ROOT / "tests" / "data" / "peer" / "constrained"
 TRUTH = pd.DataFrame(json.loads((PEER / "truth.json").read_text()))
 SIDE, VECTOR = partners.SIDE, np.array(partners.CENTER_VECTOR)
 THERE = TRUTH.partner.to_numpy() == 1
-pytestmark = pytest.mark.usefixtures("compiled_in_less_time")
 
 
 @pytest.fixture(scope="module")

@@ -33,8 +33,6 @@ from tests.app.run.planted_confusions import (
 )
 from tests.reference import reference_set
 
-pytestmark = pytest.mark.usefixtures("compiled_in_less_time")
-
 NOISE_Z = 4.4
 
 

@@ -15,8 +15,6 @@ from jaxrefine.app.run.results import Results
 from jaxrefine.io.mrc import write_volume
 from tests.reference import reference_set
 
-pytestmark = pytest.mark.usefixtures("compiled_in_less_time")
-
 # As Leopard-EM's documentation has it.
 MATCH = """
 template_volume_path: template.mrc

@@ -17,7 +17,6 @@ from tests.app.run.unusual_data import QUICK, UNUSUAL, unusual_folder
 from tests.reference import reference_set
 from tests.subprocess_runs import ROOT, checkpoint_of
 
-pytestmark = pytest.mark.usefixtures("compiled_in_less_time")
 DOCUMENT = (ROOT / "docs" / "errors.md").read_text()
 TABLE_ROW = re.compile(r"^\| (?P<what>.*?) \| (?P<rest>.*) \| `(?P<test>[^`]+)` \|$", re.M)
 ROWS = [match.groupdict() for match in TABLE_ROW.finditer(DOCUMENT)]

@@ -16,7 +16,6 @@ from jaxrefine.data import InputError
 from jaxrefine.io.mrc import read_image
 from tests.reference import reference_set
 
-pytestmark = pytest.mark.usefixtures("compiled_in_less_time")
 FRAMES = 3
 
 

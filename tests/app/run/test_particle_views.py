@@ -13,7 +13,6 @@ from tests.reference import ROOT, reference_set
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("compiled_in_less_time")
 def test_views_are_of_the_refined_pose(tmp_path):
     folder = reference_set("basic", tmp_path)
     kept = folder / "kept.csv"

@@ -12,7 +12,6 @@ from jaxrefine.io.table import read_particle_table
 from tests.reference import reference_set
 from tests.test_examples import ROOT
 
-pytestmark = pytest.mark.usefixtures("compiled_in_less_time")
 GRID = {
     "orientation_refinement_config": {
         "psi_step_coarse": 1.0,

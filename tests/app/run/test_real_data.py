@@ -10,8 +10,6 @@ import yaml
 from jaxrefine.app.cli import main
 from tests.reference import ROOT
 
-pytestmark = pytest.mark.usefixtures("compiled_in_less_time")
-
 REAL = ROOT / "tests" / "data" / "real"
 
 

@@ -15,7 +15,6 @@ from jaxrefine.physics.rotations import angle_between_deg, euler_to_matrix
 from jaxrefine.refine.posterior import GridPosterior
 from tests.reference import reference_set
 
-pytestmark = pytest.mark.usefixtures("compiled_in_less_time")
 QUICK = {
     "psi_step_coarse": 1.0,
     "psi_step_fine": 0.5,

@@ -20,7 +20,6 @@ from tests.app.config.config_data import REQUIRED
 from tests.app.run.test_polishing import GRID
 from tests.reference import reference_set
 
-pytestmark = pytest.mark.usefixtures("compiled_in_less_time")
 POLISH = {"polish": {"enabled": True}}
 
 

@@ -11,8 +11,6 @@ from jaxrefine.physics.symmetry import point_group
 from tests.app.run.invalid_input import keys
 from tests.reference import reference_set
 
-pytestmark = pytest.mark.usefixtures("compiled_in_less_time")
-
 ANGLES = ["refined_phi", "refined_theta", "refined_psi"]
 QUICK = {
     "defocus_refinement_config__enabled": False,
