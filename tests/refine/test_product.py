@@ -23,6 +23,8 @@ from jaxrefine.refine.template_ctf import TemplateCTF
 from tests.oracles import ctf, rotations
 from tests.worlds import Imaging, ball, matrix_products, one_particle, single
 
+pytestmark = pytest.mark.usefixtures("compiled_to_run_fast")
+
 SIDE, BOX = 16, (20, 22)
 IMAGING = Imaging(defocus=(3000.0, 2800.0), angle=20.0, pixel_size=2.0, b=0.0)
 SCORES = {

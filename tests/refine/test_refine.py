@@ -27,6 +27,8 @@ from jaxrefine.refine.template_ctf import TemplateCTF
 from tests.oracles import rotations
 from tests.worlds import make_world, single
 
+pytestmark = pytest.mark.usefixtures("compiled_to_run_fast")
+
 WORLD = make_world()  # 12 particles, 36 px apart
 COUNT = 12
 BOX = (20, 22)  # 5 x 7 positions

@@ -25,6 +25,8 @@ from tests.oracles import rotations
 from tests.oracles.plain_search import plain_search
 from tests.worlds import Imaging, ball, batch_of, one_particle, signal_in_padded_box, single
 
+pytestmark = pytest.mark.usefixtures("compiled_to_run_fast")
+
 # --- a score that reads from a table: ties and counts are exact --------------------------
 
 SHAPE = (2, 3, 21, 2, 4)  # pixel sizes, defoci, orientations, y, x

@@ -10,6 +10,8 @@ from jaxrefine.app.run.pipeline import run
 from jaxrefine.physics.rotations import angle_between_deg, euler_to_matrix
 from tests.reference import reference_set
 
+pytestmark = pytest.mark.usefixtures("compiled_to_run_fast")
+
 REFINED_EULER = ["refined_phi", "refined_theta", "refined_psi"]
 EULER = ["phi", "theta", "psi"]
 

@@ -18,6 +18,8 @@ from jaxrefine.refine import refine as refining
 from jaxrefine.refine.refine import search_batch
 from tests.reference import reference_set
 
+pytestmark = pytest.mark.usefixtures("compiled_to_run_fast")
+
 QUICK = {
     "orientation_refinement_config": {
         "psi_step_coarse": 1.0,

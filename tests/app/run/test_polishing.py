@@ -1,5 +1,8 @@
 """Polishing from the command line: columns, gains, and refining again."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,6 +12,7 @@ from jaxrefine.app.cli import main
 from jaxrefine.app.config import Config
 from jaxrefine.data import POLISH_MEANING, InputError
 from jaxrefine.io.table import read_particle_table
+from tests import subprocess_runs
 from tests.reference import reference_set
 from tests.test_examples import ROOT
 
@@ -43,6 +47,23 @@ def plain(folder):
 @pytest.fixture(scope="module")
 def polished(folder):
     return refine(folder, "polished.csv", polish={"enabled": True})
+
+
+@pytest.mark.slow
+def test_the_same_as_users_compile_it(folder, polished):
+    """Tests compile in less time, and hence compute with other roundings."""
+    subprocess.run(
+        [sys.executable, "-m", "jaxrefine", "polished.csv.yaml", "-q", "--output", "u.csv"],
+        cwd=folder,
+        env=subprocess_runs.environment_of_a_user(),
+        check=True,
+    )
+    users = pd.read_csv(folder / "u.csv")
+    # Roundings of float32; the iteration of the polish amplifies them.
+    for column in ("grid_scaled_mip", "refined_scaled_mip"):
+        np.testing.assert_allclose(users[column], polished[column], rtol=0, atol=2e-3)
+    for column in users.filter(like="_sigma"):
+        np.testing.assert_allclose(users[column], polished[column], rtol=0.02)
 
 
 @pytest.mark.slow
