@@ -63,7 +63,7 @@ from jaxrefine.refine.prior import (
     posterior_mean,
 )
 from jaxrefine.refine.scoring import Score
-from jaxrefine.refine.sharding import PARTICLES, filled_up
+from jaxrefine.refine.sharding import PARTICLES, filled_up, split_over
 
 Objective = Callable[[Offsets, Particles, Template, Score], Float[Array, ""]]
 
@@ -186,7 +186,8 @@ def polish_particles(
         filled, its_best = filled_up((particles, refined), count, mesh)
 
         def climb(start: Refined) -> Polished:
-            cell, start = (limits, precision), replace(start, orientation_z=None)
+            start = split_over(replace(start, orientation_z=None), mesh)
+            cell = (limits, precision)
             return polish_batch(filled, start, template, cell, score, polish, mesh)
 
         polished = climb(its_best)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import TypeAlias, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -114,6 +115,16 @@ def device_mesh(devices: Sequence[Device], most_particles: int | None = None) ->
 def replicate(tree: _Tree, mesh: Mesh) -> _Tree:
     """Put a full copy of every array on each device of the mesh."""
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+
+
+def split_over(tree: _Tree, mesh: Mesh | None) -> _Tree:
+    """Put the batch of every array on the rows of the mesh.
+
+    A program is compiled again for arrays that lie elsewhere, such as on the host.
+    """
+    if mesh is None:
+        return jax.tree.map(jnp.asarray, tree)
+    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(PARTICLES)))
 
 
 def filled_up(tree: _Tree, count: int, mesh: Mesh | None, at_once: int = 1) -> _Tree:

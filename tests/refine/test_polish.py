@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
 import jaxrefine as jr
 from jaxrefine import simulate as sim
@@ -250,6 +251,24 @@ def test_a_bad_particle_spoils_only_itself():
     assert not np.any(np.asarray(result.converged)[bad])
     np.testing.assert_array_equal(result.evaluations[np.array([1, 4, 6])], 0)
     assert_same(result, found(), ~bad)
+
+
+def test_where_results_lie_does_not_compile_the_polish_again(monkeypatch):
+    """From a search on four devices, or from the host as for a second optimum."""
+    mesh, seen = device_mesh(jax.devices()), []
+    batch = particles()
+    refined = unsearched(batch)
+    searched = jax.device_put(refined, NamedSharding(mesh, PartitionSpec(mesh.axis_names)))
+
+    def placed(particles, start, *_):
+        seen.append(jax.tree.map(jax.typeof, start))
+        raise StopIteration
+
+    monkeypatch.setattr(polish, "polish_batch", placed)
+    for start in (searched, refined):
+        with pytest.raises(StopIteration):
+            polish.polish_particles(batch, start, template(), GRID, SCORE, FREE, mesh=mesh)
+    assert seen[0] == seen[1]
 
 
 @pytest.mark.slow
