@@ -39,7 +39,6 @@ class Offsets(Batch):
         b_factor_angstrom2: Offset of the B factor.
         beam_tilt_mrad: Offset of (x, y). With None, the default of this and the following
             ones, the optics are unchanged at no cost.
-            optics as they are and costs nothing.
         even_zernikes: As in `Optics`.
         odd_zernikes: As in `Optics`.
         mag_matrix: As in `Optics`.

@@ -5,6 +5,14 @@ from jaxtyping import Array, Float
 
 from jaxrefine.data.batch import Batch
 
+# Smallest and largest values; numbers beyond them are in another unit.
+LIMITS: dict[str, tuple[float, float]] = {
+    "voltage_kv": (1.0, 5000.0),
+    "spherical_aberration_mm": (0.0, 100.0),
+    "amplitude_contrast": (0.0, 1.0),
+    "pixel_size_angstrom": (0.01, 100.0),
+}
+
 
 class Optics(Batch):
     """Optical parameters, one set per particle.

@@ -21,6 +21,11 @@ class Status(enum.IntEnum):
     NOT_FINITE = 4
     UNREADABLE = 5
 
+    @property
+    def meaning(self) -> str:
+        """What it says about the particle, and what to do."""
+        return STATUS_MEANING[self]
+
 
 STATUS_MEANING: dict[Status, str] = {
     Status.CONVERGED: "the best grid point lies inside the search grid",
@@ -52,7 +57,7 @@ class Refined(Batch):
         snr: 2DTM SNR: the correlation minus the median of the mean map, divided by the
             median of the standard deviation map.
         grid_index: Indices of the best grid point: pixel size, defocus, orientation, y, x.
-        status: A `Status`.
+        status: Numbers of `Status`: `Status(4).meaning` explains one.
         approximation_error: Largest difference between approximate scores (of the matrix
             product) and exact ones, over the orientations that were scored both ways.
             Which orientations these are depends on the layout and the devices.

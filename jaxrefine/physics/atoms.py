@@ -205,6 +205,11 @@ def _check(
     pixel_size_angstrom: ScalarLike,
     side: int,
 ) -> None:
+    if isinstance(elements, str):
+        raise InputError(
+            f"elements: a text of {len(elements)} letters; expected a list of symbols, one "
+            "per atom"
+        )
     count = len(elements)
     errors = [
         f"{name}: shape {np.shape(values)}; expected {shape} for {count} elements"

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import jax
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 # Functions return the array type that they are given.
 AnyArray = TypeVar("AnyArray", jax.Array, np.ndarray)
@@ -144,3 +144,9 @@ def angle_between_deg(
     norm = xp.sqrt(xp.sum((first - second) ** 2, axis=(-2, -1)))
     half_sine = xp.clip(norm / (2 * np.sqrt(2.0)), 0.0, 1.0)
     return xp.asarray(xp.rad2deg(2 * xp.asin(half_sine)))
+
+
+def is_rotation(matrix: Float[np.ndarray, "*n 3 3"]) -> Bool[np.ndarray, "*n"]:
+    """Whether matrices are rotations: orthonormal within 0.001, and not mirrored."""
+    error = np.swapaxes(matrix, -1, -2) @ matrix - np.eye(3)
+    return (np.abs(error).max(axis=(-1, -2)) < 1e-3) & (np.linalg.det(matrix) > 0)

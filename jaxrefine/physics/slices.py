@@ -52,6 +52,9 @@ def make_template(
     """
     if sampling not in _PADDING:
         raise InputError(f"sampling {sampling!r}: expected one of {list(_PADDING)}")
+    volume = volume if isinstance(volume, Array) else np.asarray(volume)
+    if not np.isrealobj(volume):
+        raise InputError("the template is complex; expected a volume in real space")
     if volume.ndim != 3 or len(set(volume.shape)) != 1 or volume.shape[0] % 2:
         raise InputError(f"template of shape {volume.shape}: must be a cube of even side")
     if not isinstance(volume, Tracer):
@@ -129,7 +132,20 @@ def central_slice(
         and the sign of the volume. Samples outside the stored cube, [-1/2, 1/2 - 1/M]
         along z and y and [0, 1/2] along x, are 0; nothing inside it is cut. Where kx is
         negative the Friedel mate is sampled (torch-fourier-slice's rule, ties included).
+
+    Raises:
+        InputError: `template` is a volume, or `rotation` is not one matrix.
     """
+    if not isinstance(template, Template):
+        raise InputError(
+            f"template: {type(template).__name__}; expected a Template: "
+            "jr.make_template(volume)"
+        )
+    if np.shape(rotation) != (3, 3):
+        raise InputError(
+            f"rotation: shape {np.shape(rotation)}; expected (3, 3): for several, use "
+            "jax.vmap"
+        )
     ky, kx = frequency_grid((template.side, template.side))
     real, imaginary = sample_slice(template, rotation, kx * scale, ky * scale)
     return jax.lax.complex(real, imaginary)

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.core import Tracer
-from jax.sharding import Mesh
+from jax.sharding import AxisType, Mesh
 
 from jaxrefine.data import (
     Alignment,
@@ -79,6 +79,20 @@ def check_grid(grid: SearchGrid) -> None:
         )
 
 
+def check_searched(refined: Refined, grid: SearchGrid) -> None:
+    """Check that results can be those of a search of this grid.
+
+    Raises:
+        InputError: The search had another number of orientations.
+    """
+    searched, orientations = refined.orientation_z, grid.shape[2]
+    if searched is not None and np.shape(searched)[-1] != orientations:
+        raise InputError(
+            f"refined has scores of {np.shape(searched)[-1]} orientations, the grid has "
+            f"{orientations}: expected the grid that was searched"
+        )
+
+
 def check_batch(particles: Particles, score: Score, refined: Refined | None = None) -> None:
     """Check that it is a batch, with one leading axis, extracted for this score.
 
@@ -122,7 +136,7 @@ def check_one(particle: Particles, score: Score, offsets: Offsets | None = None)
     """Check that it is one particle, without a leading axis, as are the offsets.
 
     Raises:
-        InputError: It is a batch.
+        InputError: It is a batch; or its defocus, if known, is not suitable for the score.
     """
     _check_type(particle)
     if np.ndim(particle.valid):
@@ -137,6 +151,7 @@ def check_one(particle: Particles, score: Score, offsets: Offsets | None = None)
         )
     if errors := _box_errors(particle, score, ()):
         raise InputError(errors)
+    check_defocus(particle, score)
 
 
 def alignment_errors(alignment: Alignment, count: tuple[int, ...]) -> list[str]:
@@ -153,12 +168,24 @@ def check_mesh(mesh: Mesh | None) -> None:
     """Check that a mesh has the axes along which search and polish are split.
 
     Raises:
-        InputError: It has other axes.
+        InputError: It is no mesh, or has other axes or axes of another type.
     """
-    if mesh is not None and set(mesh.axis_names) != {PARTICLES, ORIENTATIONS}:
+    if mesh is None:
+        return
+    if not isinstance(mesh, Mesh):
+        raise InputError(
+            f"mesh: {type(mesh).__name__}; expected a mesh: jr.device_mesh(jax.devices())"
+        )
+    if set(mesh.axis_names) != {PARTICLES, ORIENTATIONS}:
         raise InputError(
             f"mesh with axes {tuple(mesh.axis_names)}; expected "
             f"{(PARTICLES, ORIENTATIONS)}: jr.device_mesh(jax.devices())"
+        )
+    if any(kind != AxisType.Auto for kind in mesh.axis_types):
+        raise InputError(
+            f"mesh with axes of types {[kind.name for kind in mesh.axis_types]}; expected "
+            "Auto: jr.device_mesh(jax.devices()), or "
+            "axis_types=(jax.sharding.AxisType.Auto,) * 2"
         )
 
 
@@ -180,35 +207,47 @@ def check_defocus(particles: Particles, score: Score) -> None:
     """Check that defocus values are in Å and within the range of the score's grids.
 
     Args:
-        particles: A batch.
+        particles: A batch, or one particle.
         score: The score, whose grids were chosen for a largest defocus.
 
     Raises:
         InputError: All defocus values are a few Å, as if given in µm; or the CTF of some
             particles spreads the signal beyond the score's grids.
     """
-    read = (particles.alignment, particles.optics, particles.valid)
+    optics, alignment = particles.optics, particles.alignment
+    read = (optics, alignment, particles.valid)
     if is_traced(read):
         return
-    defocus = np.abs(np.asarray(particles.alignment.defocus_angstrom, np.float64))
-    sound = np.asarray(particles.valid) & np.isfinite(defocus).all(axis=-1)
+    defocus = np.abs(np.asarray(alignment.defocus_angstrom, np.float64)).reshape(-1, 2)
+    sound = np.ravel(particles.valid) & np.isfinite(defocus).all(axis=1)
     if not sound.any():
         return
     check_defocus_unit(float(defocus[sound].max()))
-    largest = defocus.max(axis=-1)
-    optics, pixel_size = particles.optics, particles.alignment.pixel_size_angstrom
-    given = (optics.voltage_kv, optics.spherical_aberration_mm, pixel_size)
+    largest = defocus.max(axis=1)
+    given = (
+        optics.voltage_kv,
+        optics.spherical_aberration_mm,
+        alignment.pixel_size_angstrom,
+    )
+    kv, cs, pixel_size = (np.ravel(np.asarray(each, np.float64)) for each in given)
     with np.errstate(all="ignore"):  # particles of 0 kV are reported in their status
-        most = score.max_defocus_angstrom(*(np.asarray(each, np.float64) for each in given))
+        most = score.max_defocus_angstrom(kv, cs, pixel_size)
         beyond = np.flatnonzero(sound & (largest > _SLACK * most))
-    if len(beyond):
-        raise InputError(
-            f"particle {i}: a defocus of {largest[i]:.0f} Å spreads its signal beyond "
-            f"the score's grids, which hold {most[i]:.0f} Å: "
-            "make the score with max_defocus_angstrom of the largest defocus, offsets "
-            "included"
-            for i in beyond[:_LISTED]
+    errors = []
+    for i in beyond[:_LISTED]:
+        text = (
+            f"a defocus of {largest[i]:.0f} Å spreads its signal beyond the score's grids, "
+            f"which hold {most[i]:.0f} Å: make the score with max_defocus_angstrom of the "
+            "largest defocus, offsets included"
         )
+        if most[i] <= 0:
+            text = (
+                f"with {kv[i]:g} kV, Cs {cs[i]:g} mm and {pixel_size[i]:g} Å per pixel, "
+                "signal spreads beyond the score's grids at any defocus: check the units"
+            )
+        errors.append(f"particle {i}: {text}" if np.ndim(particles.valid) else text)
+    if errors:
+        raise InputError(errors)
 
 
 def _check_type(particles: Particles) -> None:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
 
-from jaxrefine.data import SearchGrid
+from jaxrefine.data import InputError, SearchGrid
 from jaxrefine.physics import rotations
 
 GridMethod = Literal["uniform", "cartesian", "leopard_em"]
@@ -33,9 +33,12 @@ def search_offsets(
         skip_enforce_zero: Do not insert 0 if the spacing misses it.
         past_maximum: Use Leopard-EM's `arange(min, max + step, step)`, which exceeds the
             maximum if the range is no multiple of the step.
+
+    Raises:
+        InputError: The step is not positive, or the maximum below the minimum.
     """
     if step <= 0 or maximum < minimum:
-        raise ValueError(
+        raise InputError(
             f"offsets {minimum} … {maximum} step {step}: need min ≤ max, step > 0"
         )
     # A tolerance of a millionth of a step, for the rounding of decimal steps.
@@ -81,7 +84,16 @@ def uniform_orientations(
 
     Returns:
         Offset rotations, and a mask of those on the border of the grid.
+
+    Raises:
+        InputError: A range is negative, or a step not positive.
     """
+    if min(psi_coarse, theta_coarse) < 0 or min(psi_fine, theta_fine) <= 0:
+        raise InputError(
+            f"psi ±{psi_coarse:g}° in steps of {psi_fine:g}°, theta up to "
+            f"{theta_coarse:g}° in steps of {theta_fine:g}°: expected ranges (coarse) of "
+            "0 or more and steps (fine) larger than 0"
+        )
     directions, tilts = [0.0], [0.0]
     rings = math.floor(theta_coarse / theta_fine + 1e-6)
     for ring in range(1, rings + 1):
@@ -166,11 +178,48 @@ def local_grid(
     pixel_size_angstrom: Float[np.ndarray, " m"] | None = None,
     frame: Literal["image", "volume"] = "image",
 ) -> SearchGrid:
-    """Build a search grid; None leaves a quantity unsearched (the single offset 0)."""
-    rotation, at_edge = orientations if orientations is not None else identity_orientation()
+    """Build a search grid; None leaves a quantity unsearched (the single offset 0).
+
+    Args:
+        orientations: Offset rotations and a mask of those on the border of the grid, as
+            from `uniform_orientations`.
+        defocus_angstrom: Offsets of the defocus, as from `search_offsets`.
+        pixel_size_angstrom: Offsets of the pixel size.
+        frame: As for `SearchGrid`.
+
+    Raises:
+        InputError: Arrays of other shapes, offsets that are not finite, matrices that are
+            no rotations, or an unknown frame.
+    """
+    pair = orientations if orientations is not None else identity_orientation()
+    if not isinstance(pair, tuple | list) or len(pair) != 2:
+        raise InputError(
+            f"orientations: {type(pair).__name__}; expected (rotations, mask of those on "
+            "the border of the grid), as from jr.uniform_orientations"
+        )
+    rotation, at_edge = (np.asarray(each) for each in pair)
     zero = np.zeros(1)
-    defocus = zero if defocus_angstrom is None else defocus_angstrom
-    pixel_size = zero if pixel_size_angstrom is None else pixel_size_angstrom
+    defocus = zero if defocus_angstrom is None else np.asarray(defocus_angstrom)
+    pixel_size = zero if pixel_size_angstrom is None else np.asarray(pixel_size_angstrom)
+    errors = [
+        f"{name}: offsets {np.shape(values)}; expected one axis of finite numbers"
+        for name, values in (
+            ("defocus_angstrom", defocus),
+            ("pixel_size_angstrom", pixel_size),
+        )
+        if values.ndim != 1 or not len(values) or not np.isfinite(values).all()
+    ]
+    if rotation.ndim != 3 or rotation.shape != (len(at_edge), 3, 3) or not len(rotation):
+        errors.append(
+            f"orientations: {rotation.shape} rotations and a mask {at_edge.shape}; "
+            "expected (k, 3, 3) and (k,)"
+        )
+    elif not rotations.is_rotation(rotation).all():
+        errors.append("orientations: not all matrices are rotations")
+    if frame not in ("image", "volume"):
+        errors.append(f"frame {frame!r}: expected 'image' or 'volume'")
+    if errors:
+        raise InputError(errors)
     return SearchGrid(
         rotation=jnp.asarray(rotation, jnp.float32),
         rotation_at_edge=jnp.asarray(at_edge),

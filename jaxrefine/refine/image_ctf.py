@@ -20,6 +20,7 @@ from jaxrefine.refine.scoring import (
     Score,
     box_error,
     check_defocus_unit,
+    limit_errors,
     over_optics,
     particle_phase_factor,
     place_in_padded_box,
@@ -64,6 +65,15 @@ class ImageCTF(Score):
     padded_shape: tuple[int, int] = eqx.field(static=True)
     norm_side: int = eqx.field(static=True)
 
+    def __check_init__(self) -> None:
+        small = [q < b for q, b in zip(self.padded_shape, self.box, strict=True)]
+        if any(small) or self.norm_side < self.side:
+            raise InputError(
+                f"padded_shape {self.padded_shape} and norm_side {self.norm_side} with a "
+                f"box of {self.box} and a template of {self.side} px: expected grids that "
+                "are not smaller, as ImageCTF.for_particles chooses them"
+            )
+
     @classmethod
     def for_particles(
         cls,
@@ -86,13 +96,23 @@ class ImageCTF(Score):
             pixel_size_angstrom: Smallest pixel size, offsets included.
 
         Raises:
-            InputError: The box is odd or smaller than the template; the defocus seems to be
-                in µm; or the CTF would spread a particle over thousands of pixels, which
-                indicates a number in the wrong unit.
+            InputError: The box is odd or smaller than the template; a number is not finite
+                or in another unit, such as a defocus in µm; or the CTF would spread a
+                particle over thousands of pixels, which indicates the same.
         """
-        box = (int(box[0]), int(box[1]))
-        if box[0] % 2 or box[1] % 2:
+        if np.shape(box) != (2,) or box[0] % 2 or box[1] % 2:
             raise InputError(box_error(box, side))
+        box = (int(box[0]), int(box[1]))
+        numbers = {
+            "voltage_kv": voltage_kv,
+            "spherical_aberration_mm": spherical_aberration_mm,
+            "pixel_size_angstrom": pixel_size_angstrom,
+        }
+        errors = [e for name, number in numbers.items() for e in limit_errors(name, number)]
+        numbers["max_defocus_angstrom"] = max_defocus_angstrom
+        errors += [f"{k} {v}: not finite" for k, v in numbers.items() if not np.isfinite(v)]
+        if errors:
+            raise InputError(errors)
         check_defocus_unit(max_defocus_angstrom)
         optics = (max_defocus_angstrom, voltage_kv, spherical_aberration_mm)
         kept = max(_KEPT_RESOLUTION_ANGSTROM, 2 * pixel_size_angstrom)

@@ -31,6 +31,7 @@ from jaxrefine.refine.arguments import (
     check_grid,
     check_mesh,
     check_not_traced,
+    check_searched,
     check_template,
 )
 from jaxrefine.refine.at_best import recentred
@@ -161,7 +162,10 @@ def polish_particles(
     check_batch(particles, score, refined)
     check_mesh(mesh)
     check_not_traced("polish_particles", particles, refined, grid)
+    check_searched(refined, grid)
     polish = Polish() if polish is None else polish
+    if not isinstance(polish, Polish):
+        raise InputError(f"polish: {type(polish).__name__}; expected jr.Polish(...)")
     polish = replace(polish, objective=_traced_floats(polish.objective))
     particles, refined, template, score, polish = in_single_precision(
         (particles, refined, template, score, polish)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from jaxrefine.data import SearchGrid
+from jaxrefine.data import InputError, SearchGrid
 from jaxrefine.physics.rotations import matrix_to_rotation_vector
 from jaxrefine.refine.score_grid import GridScores
 
@@ -67,12 +67,20 @@ def grid_posterior(scores: GridScores, grid: SearchGrid) -> GridPosterior | None
     Computed on the host, in float64.
 
     Args:
-        scores: From `score_grid`, for one particle: without a leading axis.
+        scores: From `score_grid`, for one particle: `scores[3]`.
         grid: The grid that was scored.
 
     Returns:
         The posterior; None for a particle without any finite score.
+
+    Raises:
+        InputError: Scores of a batch, or of another grid.
     """
+    if np.shape(scores.strength) != grid.shape:
+        raise InputError(
+            f"scores of shape {np.shape(scores.strength)}; expected {grid.shape}, those of "
+            "one particle on this grid: scores[i]"
+        )
     strength = np.asarray(scores.strength, np.float64)
     finite = np.isfinite(np.asarray(scores.z_score)) & np.isfinite(strength)
     if not finite.any():

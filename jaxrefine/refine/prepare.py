@@ -1,12 +1,10 @@
 """From a micrograph to particles that are ready to score."""
 
-from dataclasses import fields
 from functools import partial
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Complex, Float, Int
 
 from jaxrefine.data import Alignment, InputError, Optics, Particles
@@ -18,8 +16,9 @@ from jaxrefine.physics.filters import (
     noise_scale,
     randomize_phases,
 )
-from jaxrefine.refine.arguments import alignment_errors, check_score
-from jaxrefine.refine.scoring import Score, box_corner, box_error, padded_corner
+from jaxrefine.refine.arguments import check_score
+from jaxrefine.refine.cut_arguments import check_images, check_starting_values
+from jaxrefine.refine.scoring import Score, box_corner, padded_corner
 
 # Standard deviation outside the statistic maps, where no whole template fits into the
 # micrograph. Scores there are 0. The value does not occur within maps.
@@ -135,22 +134,10 @@ def prepare_micrograph(
         noise_share: Fraction of the pixels of `noise` that hold noise.
 
     Raises:
-        InputError: No template could have maps of these shapes in an image of this shape.
+        InputError: No template could have maps of these shapes in an image of this shape,
+            or an argument is of another type.
     """
-    shape, of_maps = np.shape(image), np.shape(corr_mean)
-    lost = [a - b for a, b in zip(shape, of_maps, strict=False)]
-    if len(shape) != 2 or len(of_maps) != 2 or of_maps != np.shape(corr_std):
-        raise InputError(
-            f"image {shape}, corr_mean {of_maps}, corr_std {np.shape(corr_std)}: expected "
-            "an image (Ny, Nx) and two maps of one shape, (Ny - n + 1, Nx - n + 1) for a "
-            "template of side n"
-        )
-    if lost[0] != lost[1] or lost[0] < 1:
-        raise InputError(
-            f"maps of shape {of_maps} with an image of shape {shape}: expected (Ny - n + "
-            "1, Nx - n + 1) for a template of side n, the positions of its first pixel; "
-            "crop maps that were padded to the image's shape"
-        )
+    check_images(image, corr_mean, corr_std, filters)
     filtered, radial, gain = image, None, None
     if global_filtering:
         filtered, radial, gain = _filter(image, filters, noise, noise_share)
@@ -217,29 +204,17 @@ def cut_particles(
 
     Raises:
         InputError: The maps do not belong to a template with the side of the score, or to a
-            larger one of which it can be the middle; or the shapes of alignment, optics or
-            pixel sizes are not those of n particles.
+            larger one of which it can be the middle; the shapes of alignment, optics or
+            pixel sizes are not those of n particles; or, outside `jit`, a rotation is
+            none, a position is not finite, or a number is in another unit.
     """
     check_score(score)
-    if score.box[0] % 2 or score.box[1] % 2:
-        raise InputError(box_error(score.box, score.side))
-    position_shape = np.shape(alignment.position_px)
-    if len(position_shape) != 2:
+    if not isinstance(micrograph, Micrograph):
         raise InputError(
-            f"alignment.position_px: shape {position_shape}; expected (n, 2): a batch of "
-            "particles"
+            f"micrograph: {type(micrograph).__name__}; expected a Micrograph: "
+            "jr.prepare_micrograph(...)"
         )
-    count = position_shape[:1]
-    errors = alignment_errors(alignment, count)
-    per_particle = {f"optics.{f.name}": getattr(optics, f.name) for f in fields(optics)}
-    per_particle["template_pixel_size_angstrom"] = template_pixel_size_angstrom
-    errors += [
-        f"{name}: shape {np.shape(values)}; expected {count}, one per particle"
-        for name, values in per_particle.items()
-        if values is not None and np.shape(values)[:1] != count
-    ]
-    if errors:
-        raise InputError(errors)
+    check_starting_values(alignment, optics, template_pixel_size_angstrom, score, valid)
     rest = micrograph.template_side - score.side
     if rest < 0 or rest % 2:
         raise InputError(

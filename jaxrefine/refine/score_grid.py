@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxrefine.data import Particles, SearchGrid, Template
+from jaxrefine.data.batch import Batch
 from jaxrefine.refine.arguments import check_batch, check_grid, check_template
 from jaxrefine.refine.prepare import OUTSIDE_STD
 from jaxrefine.refine.scoring import Score, slice_rotation
@@ -15,8 +16,10 @@ from jaxrefine.refine.search import pose_rotations, ranked_by_background, z_scor
 _AT_ONCE = 8
 
 
-class GridScores(eqx.Module):
+class GridScores(Batch):
     """The best position of every pose of a grid, and its scores.
+
+    Of a batch, `scores[3]` are the scores of one particle.
 
     Attributes:
         z_score: z-score there; -inf if no position has a finite one.
@@ -28,6 +31,11 @@ class GridScores(eqx.Module):
     z_score: Float[Array, "*n m l k"]
     strength: Float[Array, "*n m l k"]
     offset_px: Int[Array, "*n m l k 2"]
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """() for one particle, (n,) for a batch."""
+        return self.z_score.shape[:-3]
 
 
 @eqx.filter_jit

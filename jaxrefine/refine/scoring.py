@@ -22,6 +22,7 @@ import numpy as np
 from jaxtyping import Array, Complex, Float, Int, ScalarLike
 
 from jaxrefine.data import InputError, Particles, SearchGrid, Template
+from jaxrefine.data.optics import LIMITS
 from jaxrefine.physics.ctf import (
     antisymmetric_phase_factor,
     contrast_transfer,
@@ -48,8 +49,8 @@ class Score(eqx.Module):
     side: eqx.AbstractVar[int]
 
     def __check_init__(self) -> None:
-        box = tuple(self.box)
-        if len(box) != 2 or min(box) < self.side or self.side < 2 or self.side % 2:
+        fits = np.shape(self.box) == (2,) and min(self.box) >= self.side
+        if not fits or self.side < 2 or self.side % 2:
             raise InputError(box_error(self.box, self.side))
 
     @property
@@ -197,6 +198,23 @@ def check_defocus_unit(largest_angstrom: float) -> None:
             f"a largest defocus of {largest_angstrom:g} Å: expected Å, and this looks like "
             f"µm ({largest_angstrom * 1e4:g} Å)"
         )
+
+
+def limit_errors(name: str, values: Any) -> list[str]:
+    """Describe the first of some numbers that is beyond the limits of its kind.
+
+    Args:
+        name: The last part is a key of `LIMITS`: "optics.voltage_kv".
+        values: One number, or one per particle; NaN is within the limits.
+    """
+    low, high = LIMITS[name.rpartition(".")[2]]
+    values = np.asarray(values, np.float64)
+    beyond = np.flatnonzero((values < low) | (values > high))
+    if not len(beyond):
+        return []
+    of = f" of particle {beyond[0]}" if values.ndim else ""
+    value = values.ravel()[beyond[0]]
+    return [f"{name}{of}: {value:g}; expected {low:g} … {high:g}: check the unit"]
 
 
 def over_optics(function: Any, particle: Particles, grid: SearchGrid) -> Any:

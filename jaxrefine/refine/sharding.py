@@ -93,15 +93,20 @@ def device_mesh(devices: Sequence[Device], most_particles: int | None = None) ->
     The devices of one row share the orientations of each particle.
 
     Args:
-        devices: From `select_devices`.
+        devices: From `jax.devices()`, for example.
         most_particles: Number of particles that are refined together. If it is smaller than
             the number of devices, orientations are split as well.
 
     Returns:
-        A mesh with the axes "particles" and "orientations" of type Auto (the default of
-        `jax.make_mesh`, Explicit, is not needed for `shard_map`).
+        A mesh with the axes "particles" and "orientations" of type Auto. (Axes of type
+        Explicit, the default of `jax.make_mesh`, are not accepted.)
+
+    Raises:
+        InputError: There are no devices.
     """
     count = len(devices)
+    if not count:
+        raise InputError("devices: an empty list; expected jax.devices(), or some of them")
     most = count if most_particles is None else max(most_particles, 1)
     rows = max(n for n in range(1, count + 1) if count % n == 0 and n <= most)
     return jax.make_mesh(

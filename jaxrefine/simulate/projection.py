@@ -1,5 +1,7 @@
 """Volumes and projections as exact Fourier sums over atoms."""
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,7 +21,16 @@ def potential_volume(
 
     Returns:
         (side, side, side), axes z, y, x; the sum over voxels is the sum of the weights.
+
+    Raises:
+        ValueError: An atom lies outside the cube.
     """
+    furthest = np.abs(atoms.positions_angstrom).max(initial=0.0) / pixel_size_angstrom
+    if furthest > side / 2:
+        raise ValueError(
+            f"the furthest atom is {furthest:.0f} px from the centre along an axis, beyond "
+            f"a volume of {side} px: expected a side of at least {2 * math.ceil(furthest)}"
+        )
     xyz_px = atoms.positions_angstrom / pixel_size_angstrom + side // 2
     b_px2 = atoms.b_factor_angstrom2 / pixel_size_angstrom**2
     half = side // 2 + 1

@@ -12,6 +12,7 @@ from jaxtyping import Array, Int
 from jaxrefine.data import Offsets, Particles, SearchGrid, Template
 from jaxrefine.physics.rotations import rotation_vector_to_matrix
 from jaxrefine.physics.slices import central_slice
+from jaxrefine.refine.arguments import check_score as check_is_score
 from jaxrefine.refine.differentiable import feature, z_score
 from jaxrefine.refine.scoring import Score
 from jaxrefine.testing.random_data import random_particle
@@ -90,7 +91,9 @@ def check_score(
 
     Raises:
         ScoreError: With all checks that fail, each with the value found and expected.
+        InputError: `score` is not an instance of `Score`.
     """
+    check_is_score(score)
     with jax.enable_x64(True):
         errors, found = _measure(
             score, defocus_angstrom, pixel_size_angstrom, seed, tolerance

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import pytest
 
@@ -214,14 +213,6 @@ WRONG = {
         r"^particle 1: a defocus of 9000 Å.*hold \d{4} Å",
     ),
 }
-
-
-@pytest.fixture
-def as_users_call_it():
-    """Without the run-time type checks of the tests, which would refuse some of it."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.mark.usefixtures("as_users_call_it")

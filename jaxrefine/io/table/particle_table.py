@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from jaxrefine.data import InputError, Optics
+from jaxrefine.data.optics import LIMITS
 from jaxrefine.io.table import aberrations, cells
 from jaxrefine.io.table.readers import read_cells
 from jaxrefine.io.table.schema import (
@@ -27,12 +28,19 @@ from jaxrefine.io.table.schema import (
 )
 from jaxrefine.io.table.statistic_maps import ADVICE, MapKind, decide_map_kind
 
-_LIMITS: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray]]] = {
-    "pixel_size": (" in 0.01 … 100 (Å)", lambda x: (x >= 0.01) & (x <= 100)),
+_Limit = tuple[str, Callable[[np.ndarray], np.ndarray]]
+
+
+def _limit(low: float, high: float, unit: str) -> _Limit:
+    return f" in {low:g} … {high:g} ({unit})", lambda x: (x >= low) & (x <= high)
+
+
+_LIMITS: dict[str, _Limit] = {
+    "pixel_size": _limit(*LIMITS["pixel_size_angstrom"], "Å"),
     # If 0 or less, the unrefined pixel size is used.
     "refined_pixel_size": (" up to 100 (Å)", lambda x: x <= 100),
-    "voltage": (" in 1 … 5000 (kV)", lambda x: (x >= 1) & (x <= 5000)),
-    "spherical_aberration": (" in 0 … 100 (mm)", lambda x: (x >= 0) & (x <= 100)),
+    "voltage": _limit(*LIMITS["voltage_kv"], "kV"),
+    "spherical_aberration": _limit(*LIMITS["spherical_aberration_mm"], "mm"),
     **dict.fromkeys(DEFOCUS, (" within ±1e6 (Å)", lambda x: abs(x) <= 1e6)),
     "amplitude_contrast_ratio": (" in [0, 1)", lambda x: (x >= 0) & (x < 1)),
 }
