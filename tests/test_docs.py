@@ -2,7 +2,6 @@
 
 import re
 
-import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,9 +9,6 @@ import yaml
 
 import jaxrefine as jr
 from jaxrefine import simulate as sim
-from jaxrefine.app.run.build import particle_optics, starting_alignment
-from jaxrefine.io.mrc import read_image, read_volume
-from jaxrefine.io.table import read_particle_table
 from tests import worlds
 from tests.app.run.test_polishing import GRID
 from tests.reference import ROOT, reference_set
@@ -27,7 +23,7 @@ def python_blocks(path):
 
 @pytest.mark.slow
 def test_differentiable(capsys):
-    blocks = python_blocks(DOCS / "differentiable.md")
+    blocks = python_blocks(DOCS / "differentiable.md") + python_blocks(DOCS / "scores.md")
     imaging, side = worlds.Imaging(pixel_size=2.0), 16
     score = imaging.image_ctf((20, 20), side, defocus=200.0)
     atoms = worlds.ball(side, 2.0, b=80.0)
@@ -40,7 +36,8 @@ def test_differentiable(capsys):
         )
         noise = rng.standard_normal(score.padded_box)
         found.append(one_particle(score, 20 * image + noise, imaging, rotation=rotation))
-    particles, grid = batch_of(found), jr.local_grid()
+    grid = jr.local_grid(None, jr.search_offsets(-50.0, 50.0, 25.0))
+    particles = batch_of(found)
     refined = jr.refine_particles(particles, jr.make_template(volume), grid, score)
     names = {
         "volume": volume,
@@ -63,6 +60,13 @@ def test_differentiable(capsys):
     assert np.all(names["scaled"].shift_px != 0) and names["scaled"].phase_shift_deg != 0
     assert not np.any(names["scaled"].spherical_aberration_mm)
     assert np.all(names["with_40"].z_score != refined.z_score)
+    assert np.all(
+        names["z_high"] != jr.score_particles(particles, names["template"], score)[0]
+    )
+    best, three = refined.alignment, names["best_three"]
+    np.testing.assert_allclose(three.defocus_angstrom[0], best.defocus_angstrom[0])
+    np.testing.assert_array_equal(three.position_px[0], best.position_px[0])
+    assert names["posterior"].shares.sum() == pytest.approx(1.0)
     for leaf in (names["by_volume"], names["by_image"], names["slopes"].rotation_deg):
         assert np.all(np.isfinite(leaf)) and np.any(leaf != 0)
 
@@ -79,7 +83,8 @@ def test_every_public_name_is_on_its_page():
 
 @pytest.mark.slow
 def test_library(tmp_path, monkeypatch, capsys):
-    steps, frames, arrays, two_templates = python_blocks(DOCS / "library.md")
+    blocks = python_blocks(DOCS / "library.md")
+    steps, frames, arrays, simulated, compared, two_templates = blocks
     (in_readme,) = python_blocks(ROOT / "README.md")
     assert re.sub(" +#.*", "", in_readme) == steps
     folder = reference_set("basic", tmp_path)
@@ -97,29 +102,24 @@ def test_library(tmp_path, monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert "phi_deg" in printed and "tilt_x_sigma_deg" in printed
 
-    # From arrays: the names that the page says are there.
-    start, rows = read_particle_table("match_results.csv").start(), np.arange(2)
-    volume, voxel_size = read_volume("template.mrc")
-    maps = ("micrograph", "correlation_average", "correlation_variance")
-    images = [jnp.asarray(read_image(f"{name}.mrc")) for name in maps]
-    names |= dict(zip(("image", "corr_mean", "corr_std"), images, strict=True))
-    names |= {
-        "volume": volume,
-        "n": volume.shape[0],
-        "optics": particle_optics(start, rows),
-    }
-    names |= {"alignment": starting_alignment(start, rows)}
-    names |= {"template_pixel_size": jnp.full(2, voxel_size)}
+    # From arrays, which the page simulates below.
+    exec(simulated, names)
     # The full grid is what other tests run; the words are the same.
-    coarser = arrays.replace("psi_fine=0.1", "psi_fine=1.5")
-    coarser = coarser.replace("theta_fine=0.25", "theta_fine=2.5")
+    coarser = arrays.replace("psi_fine=0.1", "psi_fine=0.75")
+    coarser = coarser.replace("theta_fine=0.25", "theta_fine=1.25")
     assert coarser != arrays
     exec(coarser, names)
     assert np.all(names["refined"].z_score >= names["z"])
-    assert isinstance(names["refined"], jr.Refined)
+    exec(compared, names)
+    errors = [
+        jr.angle_between_deg(found.rotation, names["rotations"])
+        for found in (names["alignment"], names["refined"].alignment)
+    ]
+    assert np.mean(errors[1]) < np.mean(errors[0])
 
     # The same template a second time, with maps of twice the deviation.
-    names |= {"other_volume": volume, "other_mean": images[1], "other_std": 2 * images[2]}
+    again = (names["volume"], names["corr_mean"], 2 * names["corr_std"])
+    names |= dict(zip(("other_volume", "other_mean", "other_std"), again, strict=True))
     exec(two_templates, names)
     half = (np.asarray(names["z"]) + 0) / 2
     np.testing.assert_allclose(names["z_other"], half, rtol=1e-5)

@@ -27,6 +27,7 @@ BLOCK = re.compile(r"^( *)```(\w*)\n(.*?)^\1```", flags=re.DOTALL | re.MULTILINE
 RUN_ELSEWHERE = {
     "differentiable.md": "tests/test_docs.py::test_differentiable",
     "library.md": "tests/test_docs.py::test_library",
+    "scores.md": "tests/test_docs.py::test_differentiable",
 }
 REQUIRED_SECTIONS = ("template_volume_path", "particle_stack")
 

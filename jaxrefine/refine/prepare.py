@@ -101,7 +101,9 @@ def _filter(
     radial = measure_filter(noise_rfft, shape, filters)
     on_grid = radial.on_grid(shape)
     scale = noise_scale(noise_rfft * on_grid, shape, filters) * jnp.sqrt(noise_share)
-    return jnp.fft.irfft2(rfft * on_grid * scale, s=shape), radial, gain * scale
+    filtered = jnp.fft.irfft2(rfft * on_grid * scale, s=shape)
+    # Filters are float64 with `jax_enable_x64`, of images in float32 too.
+    return filtered.astype(rfft.real.dtype), radial, gain * scale
 
 
 def prepare_micrograph(

@@ -234,6 +234,13 @@ def test_particles_can_be_cut_inside_jit(particles):
     np.testing.assert_allclose(image(WORLD.alignment()), particles.image, rtol=1e-6)
 
 
+def test_float64_elsewhere_does_not_change_images_in_float32():
+    """With JAX set to float64, they would take twice the memory."""
+    image = np.asarray(WORLD.image, np.float32)
+    with jax.enable_x64(True):
+        assert prepare(jnp.asarray(image)).image.dtype == jnp.float32
+
+
 def test_scores_of_one_particle_are_taken_by_its_index():
     scores = grid_scores()
     assert len(scores) == 3 and scores[1].strength.shape == (1, 1, 2)
