@@ -13,9 +13,6 @@ from jaxrefine.physics.rotations import is_rotation
 from jaxrefine.refine.arguments import alignment_errors, is_traced
 from jaxrefine.refine.scoring import Score, box_error, limit_errors
 
-# No template is sampled this many times more finely than the image, or more coarsely.
-_MOST_SCALE = 4.0
-
 
 def check_images(image: Any, corr_mean: Any, corr_std: Any, filters: Any) -> None:
     """Check that an image can have these statistic maps.
@@ -79,16 +76,15 @@ def check_starting_values(
     ]
     if errors:
         raise InputError(errors)
-    if not is_traced((alignment, optics, template_pixel_size_angstrom, valid)):
+    if not is_traced((alignment, optics, valid)):
         kept = np.ones(count, bool) if valid is None else np.asarray(valid)
-        if errors := _value_errors(alignment, optics, template_pixel_size_angstrom, kept):
+        if errors := _value_errors(alignment, optics, kept):
             raise InputError(errors)
 
 
 def _value_errors(
     alignment: Alignment,
     optics: Optics,
-    template_pixel_size_angstrom: Float[Array, " n"],
     valid: Bool[np.ndarray, " n"],
 ) -> list[str]:
     """Describe the values that cannot be meant, of the particles that are not padding."""
@@ -108,18 +104,8 @@ def _value_errors(
         ),
     ):
         errors += [text.format(i) for i in np.flatnonzero(wrong & valid)[:1]]
-    pixel_size = np.asarray(alignment.pixel_size_angstrom, np.float64)
-    numbers = {f"optics.{name}": getattr(optics, name, None) for name in LIMITS}
-    numbers["alignment.pixel_size_angstrom"] = pixel_size
-    for name, values in numbers.items():
-        if values is not None:
-            errors += limit_errors(name, np.where(valid, np.asarray(values), np.nan))
-    template_pixel_size = np.asarray(template_pixel_size_angstrom, np.float64)
-    with np.errstate(all="ignore"):  # of values that were found above, or have a status
-        scale = np.abs(np.log(template_pixel_size / pixel_size))
-    for i in np.flatnonzero(valid & (scale > np.log(_MOST_SCALE)))[:1]:
-        errors.append(
-            f"particle {i}: a template of {template_pixel_size[i]:g} Å and an image of "
-            f"{pixel_size[i]:g} Å per pixel; expected similar pixel sizes in Å"
-        )
+    for name in LIMITS:
+        owner = alignment if hasattr(alignment, name) else optics
+        of_valid = np.where(valid, np.asarray(getattr(owner, name)), np.nan)
+        errors += limit_errors(f"{type(owner).__name__.lower()}.{name}", of_valid)
     return errors

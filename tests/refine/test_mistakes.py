@@ -66,10 +66,6 @@ WRONG = {
         lambda p, t: cut(position_px=jnp.asarray([[1.0, 2.0], [jnp.nan, 3.0]])),
         "position_px of particle 1: not finite",
     ),
-    "pixel size in nm": (
-        lambda p, t: cut(pixel_size_angstrom=jnp.full(2, 0.2)),
-        "2 Å and an image of 0.2 Å",
-    ),
     "no pixel size": (
         lambda p, t: cut(pixel_size_angstrom=jnp.zeros(2)),
         r"alignment\.pixel_size_angstrom of particle 0: 0; expected 0\.01",
