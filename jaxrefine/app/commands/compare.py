@@ -1,4 +1,4 @@
-"""The command `compare`: assign particles to references."""
+"""`jaxrefine compare A.csv B.csv …`: assign particles to references."""
 
 import argparse
 from collections.abc import Mapping, Sequence

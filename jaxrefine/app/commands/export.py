@@ -1,4 +1,4 @@
-"""The command `export`: particles for RELION, cisTEM or cryoSPARC."""
+"""`jaxrefine export REFINED.csv`: particles for RELION, cisTEM or cryoSPARC."""
 
 import argparse
 from pathlib import Path
