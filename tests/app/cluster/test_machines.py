@@ -204,7 +204,7 @@ def test_one_of_two_is_killed(alone):
 
     (end,) = subprocess_runs.ends([subprocess_runs.start(folder, "--output", "killed.csv")])
     assert end[0] == 0, end
-    assert "were refined by an earlier run" in end[2]
+    assert "particles are already refined" in end[2]
     assert output.read_bytes() == expected
     assert not subprocess_runs.checkpoint_of(output)
 
