@@ -29,6 +29,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     _cache_compiled_programs(config)
     _compile_in_less_time()
+    # JAX traces with many small objects, and a worker keeps millions.
+    gc.set_threshold(200_000, 20, 20)
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Whoever leaves out slow tests leaves out the nightly ones as well."""
+    if item.get_closest_marker("nightly"):
+        item.add_marker("slow")
 
 
 def _cache_compiled_programs(config: pytest.Config) -> None:

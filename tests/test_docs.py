@@ -14,6 +14,8 @@ from tests.app.run.test_polishing import GRID
 from tests.reference import ROOT, reference_set
 from tests.worlds import batch_of, one_particle
 
+pytestmark = pytest.mark.usefixtures("compiled_to_run_fast")
+
 DOCS = ROOT / "docs"
 
 
@@ -21,7 +23,7 @@ def python_blocks(path):
     return re.findall(r"```python\n(.*?)```", path.read_text(), flags=re.DOTALL)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_differentiable(capsys):
     blocks = python_blocks(DOCS / "differentiable.md") + python_blocks(DOCS / "scores.md")
     imaging, side = worlds.Imaging(pixel_size=2.0), 16
@@ -81,7 +83,7 @@ def test_every_public_name_is_on_its_page():
     assert absent == rooms
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_library(tmp_path, monkeypatch, capsys):
     blocks = python_blocks(DOCS / "library.md")
     steps, frames, arrays, simulated, compared, two_templates = blocks

@@ -16,6 +16,8 @@ from jaxrefine.io.mrc import read_volume
 from jaxrefine.io.table import read_particle_table
 from tests.reference import ROOT
 
+pytestmark = pytest.mark.usefixtures("compiled_to_run_fast")
+
 README = (ROOT / "README.md").read_text()
 # What has been run here; a file that is added and not listed fails below.
 CONFIGS = {
@@ -95,7 +97,7 @@ def test_own_run_example(run_example, demo_folder, tmp_path):
     assert (folder / "own_run.png").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_library_example(run_example, demo_folder, tmp_path):
     printed = run_example("library.py", demo_folder, tmp_path / "library.png")
     before, after = (
@@ -113,7 +115,7 @@ def measured(printed, name):
     return [float(text) for text in re.findall(r"[-+]?\d+\.?\d*", line.split(":")[1])]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_pixel_size_example(run_example, demo_folder, tmp_path):
     """The demo was made at the table's pixel size."""
     printed = run_example("pixel_size.py", demo_folder, tmp_path / "pixel_size.png")
@@ -121,7 +123,7 @@ def test_pixel_size_example(run_example, demo_folder, tmp_path):
     assert 0 < sigma < 0.01 and abs(value - truth) < 4 * sigma
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_b_factor_example(run_example, demo_folder, tmp_path):
     """The demo was made with the table's B-factor and amplitude contrast."""
     printed = run_example("b_factor.py", demo_folder, tmp_path / "b_factor.png")
@@ -131,7 +133,7 @@ def test_b_factor_example(run_example, demo_folder, tmp_path):
     assert float(printed.split("gained:")[1]) >= 0
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_defocus_plane_example(run_example, tmp_path):
     """The tilt is found, and with it each defocus better than by its particle alone."""
     printed = run_example("defocus_plane.py", tmp_path / "plane.png")
@@ -145,7 +147,7 @@ def test_defocus_plane_example(run_example, tmp_path):
     assert plane < alone < for_all
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_own_score_example(run_example, demo_folder, tmp_path):
     """Both scores are best where the particles are; the coarser one has the wider peak."""
     printed = run_example("own_score.py", demo_folder, tmp_path / "own_score.png")
@@ -157,7 +159,7 @@ def test_own_score_example(run_example, demo_folder, tmp_path):
     assert (fine / fine[3])[[0, 6]].max() < (coarse / coarse[3])[[0, 6]].min()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_template_gradient_example(run_example, demo_folder, tmp_path):
     printed = run_example("template_gradient.py", demo_folder, tmp_path / "gradient.mrc")
     # A piece that is left out is asked for.
@@ -209,7 +211,7 @@ def test_demo_refines_from_its_own_folder(demo_folder, tmp_path, monkeypatch, ca
     assert z.mean() > table.numbers("scaled_mip").mean()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_two_states_example(run_example, tmp_path):
     """Nearly all are assigned to their state, and the number of certain ones is printed."""
     printed = run_example("two_states.py", tmp_path)

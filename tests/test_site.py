@@ -19,6 +19,8 @@ from jaxrefine.app.run.record import read_record
 from jaxrefine.io.table import read_particle_table
 from tests.reference import ROOT
 
+pytestmark = pytest.mark.usefixtures("compiled_to_run_fast")
+
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("**/*.md"))
 PAGES_AND_README = [*PAGES, ROOT / "README.md"]
@@ -199,7 +201,7 @@ def test_configurations_are_valid(page, tmp_path):
         Config.load(path)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_pages_commands_run(tmp_path, monkeypatch, capsys):
     """The commands of a first day, unchanged: start, report, export and import."""
 

@@ -30,7 +30,7 @@ def complaints(*paths):
     ]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_package_and_examples():
     programs = ("library", "own_run", "demo_particles", "pixel_size", "b_factor")
     assert not complaints("jaxrefine", *(f"examples/{name}.py" for name in programs))

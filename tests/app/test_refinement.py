@@ -34,7 +34,7 @@ def config_file(folder, **changes):
     return path
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_it_gives_what_the_program_gives(folder):
     path = config_file(folder)
     assert main([str(path), "-q", "--output", str(folder / "program.csv")]) == 0

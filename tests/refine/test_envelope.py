@@ -120,7 +120,7 @@ def test_the_extra_b_is_found_whatever_it_began_with():
     assert right > wrong + 0.5  # and it pays
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_without_folds_the_fit_confirms_what_it_began_with():
     """The reason for folds: a pose that was fitted to a ring has fitted its noise."""
     rings = envelope.Rings()
@@ -138,7 +138,7 @@ def test_without_folds_the_fit_confirms_what_it_began_with():
     assert cross_validated_z(fitted, 0.0).mean() > cross_validated_z(apart, 0.0).mean() + 1
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_study_finds_it_from_afar():
     """From poses that were fitted with twice the B, and from simulated ones."""
     start = start_of(particles())

@@ -109,6 +109,7 @@ def in_plane_deg(result):
     return np.rad2deg(np.arctan2(rotation[:, 1, 0], rotation[:, 0, 0]))
 
 
+@pytest.mark.nightly
 def test_a_tooth_s_turn_is_told_and_covered():
     alone, found = polished(nearly_round, other_optima=False), polished(nearly_round)
     several = np.asarray(found.optima) > 1

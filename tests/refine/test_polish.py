@@ -271,7 +271,7 @@ def test_where_results_lie_does_not_compile_the_polish_again(monkeypatch):
     assert seen[0] == seen[1]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_four_devices_need_not_talk():
     """The same results, and no collective in the compiled program."""
     mesh = device_mesh(jax.devices())

@@ -212,7 +212,7 @@ def test_four_devices_need_not_talk():
         assert word not in text
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(("particles", "devices"), [(1, 2), (1, 3), (2, 4), (3, 4)])
 def test_fewer_particles_than_devices(particles, devices):
     """Orientations are split: equal results, and devices communicate once, at the end."""
@@ -309,7 +309,7 @@ def test_a_batch_that_does_not_divide_is_filled_up():
     assert_same_best(odd, some(found(), slice(COUNT - 1)))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_several_at_once_on_a_device():
     """Searched together as on an accelerator: the same results, with padding."""
     batch = some(cut(shift_px=(1, 2), defocus=200.0), slice(5))

@@ -117,7 +117,7 @@ def test_a_disk_of_tilts():
     np.testing.assert_allclose(fine, euler, rtol=0.06)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_p_values_are_right_on_noise():
     grid = jr.local_grid(
         jr.uniform_orientations(

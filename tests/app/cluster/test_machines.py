@@ -135,7 +135,7 @@ sys.exit(max(task.wait() for task in tasks))
 """
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("script", "tasks_per_node"),
     [("one_task_per_node.sh", "1(x2)"), ("one_task_per_gpu.sh", "2")],
@@ -176,7 +176,7 @@ def test_job_scripts(alone, tmp_path, script, tasks_per_node):
     assert len((done.stdout + done.stderr).splitlines()) < 30
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_three_processes_write_what_one_writes(alone):
     folder, expected = alone
     three = subprocess_runs.ends(
@@ -220,7 +220,7 @@ def test_errors_are_told_once(alone, tmp_path):
     assert "error: " not in two[1][2]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_all_are_interrupted(alone):
     """SIGTERM, as at a job's time limit: saved, one message, resumed by one process."""
     folder, expected = alone

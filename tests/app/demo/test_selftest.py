@@ -32,7 +32,7 @@ def passed():
     return code, printed.getvalue(), *kept[0]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_it_passes_here(passed):
     code, printed, *_ = passed
     assert code == 0
@@ -91,7 +91,7 @@ def test_slices_and_ctfs_that_are_off(monkeypatch):
     assert not selftest._ctf().passed
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_products_that_lose_digits(passed, monkeypatch):
     *_, world, z = passed
     # Scaled so low that most inputs are subnormal.

@@ -19,6 +19,8 @@ from jaxrefine.io.mrc import (
     write_volume,
 )
 
+pytestmark = pytest.mark.usefixtures("compiled_to_run_fast")
+
 BORDER_PX = 8
 
 
@@ -69,7 +71,7 @@ def search_coarsely(path):
     path.write_text(text)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_words_on_the_way_lead_to_the_result(
     demo_folder, tmp_path, monkeypatch, capsys
 ):

@@ -139,7 +139,7 @@ def page_of_many(folder, rng, n):
     )
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_hundred_thousand_particles_make_a_page_below_15_mb(tmp_path, rng):
     """By the size that each particle adds: all of them take a minute to write."""
     few, more = 4_000, 16_000

@@ -323,7 +323,7 @@ def test_one_output_has_one_run_and_a_killed_one_continues(tmp_path):
     assert output.read_bytes() == (folder / "whole.csv").read_bytes()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_kill_study(made):
     """The study of benchmarks/, with two kills."""
     folder, _ = made

@@ -33,6 +33,8 @@ from tests.app.run.planted_confusions import (
 )
 from tests.reference import reference_set
 
+pytestmark = pytest.mark.usefixtures("compiled_to_run_fast")
+
 NOISE_Z = 4.4
 
 
@@ -177,7 +179,7 @@ def named(sound, config_name, case, folder):
     return format_problems(check_conventions(load_inputs(config), read_and_prepare))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("name", "cases"),
     # A case takes seconds: all on one set, and a few on a second.

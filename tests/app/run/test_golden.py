@@ -15,17 +15,17 @@ pytestmark = pytest.mark.usefixtures("compiled_to_run_fast")
 REFINED_EULER = ["refined_phi", "refined_theta", "refined_psi"]
 EULER = ["phi", "theta", "psi"]
 
-SLOW = pytest.mark.slow
+NIGHTLY = pytest.mark.nightly
 # (set, its configuration, Leopard-EM's output)
 PEER_RUNS = [
     ("basic", "refine.yaml", "refined.csv"),
-    pytest.param("two_micrographs", "refine.yaml", "refined.csv", marks=SLOW),
+    pytest.param("two_micrographs", "refine.yaml", "refined.csv", marks=NIGHTLY),
     pytest.param(
-        *("disabled", "refine_defocus_only.yaml", "refined_defocus_only.csv"), marks=SLOW
+        *("disabled", "refine_defocus_only.yaml", "refined_defocus_only.csv"), marks=NIGHTLY
     ),
     pytest.param(
         *("disabled", "refine_orientation_only.yaml", "refined_orientation_only.csv"),
-        marks=SLOW,
+        marks=NIGHTLY,
     ),
     ("rerefine", "refine.yaml", "refined.csv"),
 ]
@@ -84,7 +84,7 @@ def test_reproduces_leopard_em(name, config, peer, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["basic", "two_micrographs"])
+@pytest.mark.parametrize("name", ["basic", pytest.param("two_micrographs", marks=NIGHTLY)])
 def test_defaults_come_nearer_the_truth_than_leopard_em(name, tmp_path):
     folder = reference_set(name, tmp_path)
     truth = pd.read_csv(folder / "truth.csv")

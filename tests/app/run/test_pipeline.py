@@ -166,7 +166,7 @@ def test_local_filtering(folder, scoring):
     assert 0.75 < ratio.mean() < 1.05
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_random_phases_lower_the_score(folder, straight):
     randomized = refine(
         folder,

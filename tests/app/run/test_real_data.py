@@ -29,7 +29,7 @@ def refine(folder, name, **changes):
     return pd.read_csv(output)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_real_particles_are_refined_and_their_errors_are_not_the_ripples(folder):
     """280 Å² is what the whole micrograph's best particles say (docs/accuracy.md)."""
     sharp = refine(folder, "sharp", template_envelope="none")

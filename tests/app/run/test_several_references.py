@@ -163,7 +163,7 @@ def test_the_report_and_a_star_file_say_so(folder, both):
     np.testing.assert_array_equal(numbers, expected)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_template_bias(folder, both, capsys):
     """The part that `part` lacks is in the images; a few particles say so roughly."""
     tables = [str(folder / f"both_{name}.csv") for name in ("whole", "part")]

@@ -47,7 +47,7 @@ def fill_mean_map(folder):
     write_image(path, mean.astype(np.float32))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_particles_that_fill_the_mean_map_keep_their_places(folder, capsys):
     plain = refined("plain.csv")
     assert "mean map has peaks" not in capsys.readouterr().err

@@ -77,6 +77,7 @@ def test_the_table_is_that_of_a_search_of_the_whole(folder, monkeypatch):
     assert angle_between_deg(one, other).max() < 1.5  # a step of the grid, of 1 degree
 
 
+@pytest.mark.nightly
 def test_confusions_are_tried_with_the_middle(folder, capsys):
     assert main(["check", "refine.yaml"]) == 0
     volume, _ = read_volume(Path("template.mrc"))
