@@ -81,7 +81,7 @@ def test_demo_config_is_the_one_shipped(demo_folder):
     assert shipped == (demo_folder / "config.yaml").read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_own_run_example(run_example, demo_folder, tmp_path):
     """Search and polish raise z; the table exists, and contains the errors."""
     folder = tmp_path / "copy"  # the table is written beside the demo's
@@ -192,7 +192,7 @@ def readme_blocks_indented(language):
     return [re.sub(r"^   ", "", block, flags=re.M) for block in blocks]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_demo_refines_from_its_own_folder(demo_folder, tmp_path, monkeypatch, capsys):
     """`jaxrefine config.yaml`, in a copy, with its search cut down."""
     folder = tmp_path / "copy"

@@ -104,7 +104,7 @@ def z_at(particles, found):
     return jax.lax.map(one, (particles, found))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("held", ["none", "match"])
 def test_the_expected_score_is_that_in_other_data(held):
     """Of the same particles in other noise, within counting error; their own is higher."""

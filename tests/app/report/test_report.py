@@ -202,7 +202,7 @@ def test_all_failed(tmp_path):
     assert drawn == ["micrograph_000.png"]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_ten_thousand_particles_make_no_larger_page(tmp_path, rng):
     n = 10_000
     z, corners = rng.normal(11, 2, n), rng.integers(0, 4000, (n, 2))

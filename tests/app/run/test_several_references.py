@@ -128,7 +128,7 @@ def test_tables_of_other_particles_are_refused(folder, both, capsys):
     assert not (folder / "no.csv").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_an_interrupted_comparison_goes_on(folder, both, monkeypatch, capsys):
     """The refined tables exist; the next run compares them."""
 

@@ -55,6 +55,7 @@ def refined(output):
     return pd.read_csv(output)
 
 
+@pytest.mark.nightly
 def test_the_table_is_that_of_a_search_of_the_whole(folder, monkeypatch):
     inputs = inputs_module.load_inputs(Config.load("refine.yaml"))
     side = inputs.score.side
