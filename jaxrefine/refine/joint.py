@@ -43,6 +43,10 @@ _LEAST_GAIN, _LEAST_OWN_GAIN = 2e-3, 1e-2
 _KNOWN_SHARE = 0.5
 # Values of a smaller correlation may be held together.
 _UNRELATED = 0.1
+# Passes in which poses follow a displacement of the shared values.
+_POSE_PASSES = 2
+# Least curvature relative to the Fisher information that is taken as it is measured.
+_LEAST_CURVATURE = 0.25
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,8 +115,8 @@ class JointFit:
 
     Attributes:
         state: The fitted values.
-        covariance: Covariance of the shared values, from the Fisher information; 0 for
-            those that were fixed.
+        covariance: Covariance of the shared values (`joint_equations`); 0 for those that
+            were fixed.
         determined: Mask of the shared values that the data determine; the others are at
             their start.
         z: Score of each particle in units of the noise; NaN for particles not read.
@@ -219,9 +223,12 @@ class _Fit:
         away = state.shared / self.model.design.shared_sigma
         return float(self.weight @ self._values(found, state) - away @ away / 2)
 
-    def _eliminated(self, strength2: np.ndarray, damping: np.ndarray) -> Eliminated:
-        own, design = self.state.own, self.model.design
-        return eliminate(design, self.found, own, self.weight, strength2, damping)
+    def _eliminated(self, found: Equations, own: np.ndarray) -> Eliminated:
+        """Undamped equations of the shared values, with the Fisher information."""
+        strength2 = self._strength2()
+        return eliminate(
+            self.model.design, found, own, self.weight, strength2, np.zeros_like(strength2)
+        )
 
     def _strength2(self) -> np.ndarray:
         """Squares of the strengths, corrected for fitted noise."""
@@ -231,8 +238,7 @@ class _Fit:
 
     def _information(self, free: np.ndarray) -> np.ndarray:
         """Fisher information of the free shared values, including their prior."""
-        strength2 = self._strength2()
-        matrix = self._eliminated(strength2, np.zeros(len(strength2))).information
+        matrix = self._eliminated(self.found, self.state.own).information
         reach = np.diag(1 / self.model.design.shared_sigma**2)
         return (matrix + reach)[np.ix_(free, free)]
 
@@ -254,9 +260,10 @@ class _Fit:
 
     def step(self, free: np.ndarray) -> tuple[float, float]:
         """Take one step if it gains; returns predicted gains of shared and own values."""
-        z = np.maximum(np.nan_to_num(self.found.z), 0.0)
         at, sigma = np.flatnonzero(free), self.model.design.shared_sigma
-        parts = self._eliminated(z**2, self.own_damping)
+        z = np.maximum(np.nan_to_num(self.found.z), 0.0)
+        own, design = self.state.own, self.model.design
+        parts = eliminate(design, self.found, own, self.weight, z**2, self.own_damping)
         change, gain = np.zeros(len(free)), 0.0
         if len(at):
             uphill = (parts.gradient - self.state.shared / sigma**2)[at]
@@ -264,10 +271,7 @@ class _Fit:
             gain = float(uphill @ np.linalg.solve(block, uphill)) / 2
             damped = block + np.diag(self.damping * np.diagonal(block))
             change[at] = _inverse(damped) @ uphill
-        design = self.model.design
-        moved = np.einsum("npg,ng->np", design.matrix, change[design.index])
-        own = parts.own_step + np.einsum("nop,np->no", parts.own_response, moved)
-        own = np.clip(own, -_LONGEST_OWN_STEP, _LONGEST_OWN_STEP)
+        own = self._own_step(parts, change)
         candidate = State(self.state.shared + change, self.state.own + own)
         own_gain = self._own_gain(parts.own_step)
         there = self._pass(candidate)
@@ -283,11 +287,43 @@ class _Fit:
             self.damping *= _GROWTH
         return gain, own_gain
 
+    def _own_step(self, parts: Eliminated, change: np.ndarray) -> np.ndarray:
+        """Step of the own coordinates along with a change of the shared values."""
+        design = self.model.design
+        moved = np.einsum("npg,ng->np", design.matrix, change[design.index])
+        step = parts.own_step + np.einsum("nop,np->no", parts.own_response, moved)
+        return np.clip(step, -_LONGEST_OWN_STEP, _LONGEST_OWN_STEP)
+
     def put_back(self, held: np.ndarray, start: State) -> None:
         """Reset some shared values to their start."""
         shared = np.where(held, start.shared, self.state.shared)
         self.state = replace(self.state, shared=shared)
         self.found = self._pass(self.state)
+
+    def _curvature(self, at: np.ndarray, inverse: np.ndarray) -> float:
+        """Curvature of the log likelihood as a fraction of the Fisher information.
+
+        Measured between two points one standard error away on either side, in a direction
+        in which all free values have the same share.
+        """
+        sigma = np.sqrt(np.diagonal(inverse))
+        root = np.linalg.cholesky(inverse / sigma[:, None] / sigma)
+        change = np.zeros(len(self.state.shared))
+        change[at] = sigma * root.sum(axis=1)
+        uphill = [self._uphill_at(sign * change) for sign in (-1, 1)]
+        share = float(change @ (uphill[0] - uphill[1])) / 2 / len(at)
+        return float(np.clip(share, _LEAST_CURVATURE, 1.0))
+
+    def _uphill_at(self, change: np.ndarray) -> np.ndarray:
+        """Gradient of the log posterior away from the fitted values, with poses refitted."""
+        shared, own, found = self.state.shared + change, self.state.own, self.found
+        moved = change
+        for _ in range(_POSE_PASSES):
+            own = own + self._own_step(self._eliminated(found, own), moved)
+            found = self._pass(State(shared, own))
+            moved = np.zeros_like(change)
+        parts = self._eliminated(found, own)
+        return parts.gradient - shared / self.model.design.shared_sigma**2
 
     def _own_gain(self, step: np.ndarray) -> float:
         """Mean predicted gain of the steps of the own coordinates, weighted."""
@@ -302,7 +338,8 @@ class _Fit:
         covariance = np.zeros((len(free), len(free)))
         at = np.flatnonzero(free)
         if len(at):
-            covariance[np.ix_(at, at)] = _inverse(self._information(free))
+            inverse = _inverse(self._information(free))
+            covariance[np.ix_(at, at)] = inverse / self._curvature(at, inverse) ** 2
         return JointFit(
             state=self.state,
             covariance=covariance,

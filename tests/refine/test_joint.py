@@ -193,6 +193,28 @@ def test_standard_errors_are_true(monkeypatch):
     assert abs(np.mean(away)) < 0.2
 
 
+def test_information_that_the_likelihood_does_not_have(monkeypatch):
+    """Errors grow if the likelihood is blunter than the information at one pose says.
+
+    Here the information is given 1.25 times as large. With F = 1.25 H, the covariance
+    H⁻¹ F H⁻¹ is 1.25 H⁻¹.
+    """
+    toy = Toy(("beam_tilt", "phase_shift"), {}, strength=40.0)
+    toy.expose(np.zeros((60, OWN_COUNT)), np.zeros(len(toy.design.values)))
+    covariance = toy.fit(monkeypatch, robust=False).covariance
+    equations = toy.equations
+
+    def too_sharp(*arguments):
+        found = equations(*arguments)
+        return replace(found, information=1.25 * found.information)
+
+    toy.equations = too_sharp
+    blunter = toy.fit(monkeypatch, robust=False).covariance
+    ratio = np.diagonal(blunter) / np.diagonal(covariance)
+    # Priors do not grow with the rest, and the noise of 60 particles bends the likelihood.
+    np.testing.assert_allclose(ratio, 1.25, rtol=0.05)
+
+
 def test_what_no_image_tells_apart_is_not_reported(monkeypatch):
     """Of two such values one is fixed at its start; the other is then determined."""
     names = ("beam_tilt", "amplitude_contrast", "phase_shift")
