@@ -179,6 +179,7 @@ def _held_out(
     else:
         for rows in groups[::2]:
             first[rows] = True
+    options = {**options, "errors": False}
     every = np.ones(len(design.values), bool)
     optics = np.array([value.parameter in OF_OPTICS for value in design.values])
     fitted = fit_jointly(_only(model, first), start, every, **options)
