@@ -318,7 +318,7 @@ class _Fit:
         return float(np.clip(share, _LEAST_CURVATURE, 1.0))
 
     def _uphill_at(self, change: np.ndarray) -> np.ndarray:
-        """Gradient of the log posterior away from the fitted values, with poses refitted."""
+        """Gradient of the log posterior away from the fitted values, poses refitted."""
         shared, own, found = self.state.shared + change, self.state.own, self.found
         moved = change
         for _ in range(_POSE_PASSES):
