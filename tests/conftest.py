@@ -61,7 +61,7 @@ def _cache_compiled_programs(config: pytest.Config) -> None:
 
 
 def _compile_in_less_time() -> None:
-    """A fifth of the time to compile, for programs that then run more slowly.
+    """Much less time to compile, for programs that then run more slowly.
 
     Most of the tests' time would be compilation. `subprocess_runs.environment_of_a_user`
     undoes it for a process, and `compiled_to_run_fast` half of it for a module.
