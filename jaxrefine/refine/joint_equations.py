@@ -14,10 +14,10 @@ and the observed image, of which B changes only the former, so its logarithm cha
 much as that of s² JᵀJ. Other parameters hardly change det H.
 
 Poses are not known exactly, which blurs the fine detail that the information at a single
-pose counts in full. The curvature H of the likelihood with poses refitted is therefore less
-than the Fisher information F (by 5 % at an SNR of 8 to 16), while the variance of its
-gradient is F. The covariance of the shared values is then H⁻¹ F H⁻¹ (White, Econometrica 50
-(1982) 1). H is taken as a fraction of F, measured along one direction.
+pose counts in full. The curvature K of the likelihood with poses refitted is therefore less
+than the Fisher information F, while the variance of its gradient is taken to be F. The
+covariance of the shared values is then K⁻¹ F K⁻¹ (White, Econometrica 50 (1982) 1). K is
+taken as a fraction of F, measured along one direction.
 
 The coordinates of a particle are own + matrix @ shared[index]. Its own ones are eliminated
 for each particle separately (Schur complement; Triggs et al., Bundle adjustment, LNCS 1883

@@ -196,8 +196,8 @@ def test_standard_errors_are_true(monkeypatch):
 def test_information_that_the_likelihood_does_not_have(monkeypatch):
     """Errors grow if the likelihood is blunter than the information at one pose says.
 
-    Here the information is given 1.25 times as large. With F = 1.25 H, the covariance
-    H⁻¹ F H⁻¹ is 1.25 H⁻¹.
+    Here the information is given 1.25 times as large. With F = 1.25 K, the covariance
+    K⁻¹ F K⁻¹ is 1.25 K⁻¹.
     """
     toy = Toy(("beam_tilt", "phase_shift"), {}, strength=40.0)
     toy.expose(np.zeros((60, OWN_COUNT)), np.zeros(len(toy.design.values)))
