@@ -19,6 +19,7 @@ from .physics.atoms import template_from_atoms as template_from_atoms
 from .physics.ctf import contrast_transfer as contrast_transfer
 from .physics.filters import Bandpass as Bandpass
 from .physics.filters import Curve as Curve
+from .physics.filters import Dropout as Dropout
 from .physics.filters import Filters as Filters
 from .physics.filters import Whitening as Whitening
 from .physics.fourier import radial_frequency as radial_frequency

@@ -1,4 +1,4 @@
-"""Filters on images: whitening, bandpass, an arbitrary curve, phase randomisation.
+"""Filters: whitening, bandpass, an arbitrary curve, random phases, random dropout.
 
 Definitions follow torch-fourier-filter 0.6. Frequencies are in cycles per pixel; 0.5 is
 Nyquist and √2/2 the corner of the Fourier plane.
@@ -46,6 +46,38 @@ class Curve(eqx.Module):
     amplitudes: tuple[float, ...] = eqx.field(static=True)
 
 
+class Dropout(eqx.Module):
+    """Fourier coefficients of the template that are left out, chosen at random.
+
+    Leopard-EM 1.3 leaves out the same ones in a match with the same fraction and seed:
+    those where a number drawn by a Mersenne Twister (torch.rand) is not above the fraction.
+
+    Attributes:
+        fraction: Expected fraction that is left out, at least 0 and less than 1.
+        seed: 0 to 2³² - 1.
+    """
+
+    fraction: float = eqx.field(static=True)
+    seed: int = eqx.field(static=True, default=0)
+
+    def on_grid(self, shape: tuple[int, int], side: int) -> Float[np.ndarray, "h r"]:
+        """1 at the frequencies that are kept, otherwise 0.
+
+        Args:
+            shape: Real-space shape of the image; the mask is on its half plane.
+            side: Side of the template. On other grids a frequency is left out where the
+                nearest one of the template's grid is.
+        """
+        drawn = np.random.RandomState(self.seed).randint(
+            0, 1 << 32, (side, side // 2 + 1), dtype=np.uint32
+        )
+        uniform = (drawn % (1 << 24)).astype(np.float32) / np.float32(1 << 24)
+        kept = uniform > np.float32(self.fraction)
+        y = np.round(np.fft.fftfreq(shape[0]) * side).astype(int) % side
+        x = np.round(np.fft.rfftfreq(shape[1]) * side).astype(int)
+        return kept[y[:, None], x].astype(np.float32)
+
+
 class Filters(eqx.Module):
     """The filters to apply; None omits one. Plain numbers, no arrays.
 
@@ -53,12 +85,14 @@ class Filters(eqx.Module):
         randomize_phases_from: Phases of the image at and above this frequency are replaced
             by random ones: a control that shows how much of a score comes from these
             frequencies. The template is not changed.
+        dropout: Coefficients of the template that do not count.
     """
 
     whitening: Whitening | None = Whitening()
     bandpass: Bandpass | None = None
     curve: Curve | None = None
     randomize_phases_from: float | None = eqx.field(static=True, default=None)
+    dropout: Dropout | None = None
 
 
 class RadialFilter(eqx.Module):

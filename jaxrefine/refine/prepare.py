@@ -333,10 +333,15 @@ def _extract_one(
     outside = jnp.isinf(std)
     # The score of 0 outside the maps must not win over negative scores inside.
     scored = jnp.any((std > 0) & ~outside) | jnp.all(outside)
+    of_image, of_template = map(radial.on_grid, (score.padded_box, score.filter_grid))
+    dropout = micrograph.filters.dropout
+    if dropout is not None:
+        of_image *= dropout.on_grid(score.padded_box, micrograph.template_side)
+        of_template *= dropout.on_grid(score.filter_grid, micrograph.template_side)
     return (
         image,
-        radial.on_grid(score.padded_box),
-        radial.on_grid(score.filter_grid),
+        of_image,
+        of_template,
         crop_filled(micrograph.corr_mean, at_box, score.positions, 0.0),
         jnp.where(scored, std, jnp.nan),
     )

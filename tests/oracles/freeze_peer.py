@@ -511,6 +511,19 @@ def freeze_movies():
     return out
 
 
+# fraction, seed, shape of the half plane
+DROPOUT_SETTINGS = [(0.1, 0, (24, 13)), (0.35, 4000000000, (20, 11))]
+
+
+def freeze_dropout():
+    """As `RandomFourierDropoutConfig.calculate_dropout_mask` of 1.3, not yet released."""
+    out = {"settings": json.dumps(DROPOUT_SETTINGS)}
+    for i, (fraction, seed, shape) in enumerate(DROPOUT_SETTINGS):
+        generator = torch.Generator().manual_seed(seed)
+        out[f"kept_{i}"] = torch.rand(size=shape, generator=generator).numpy() > fraction
+    return out
+
+
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
     folder.mkdir(parents=True, exist_ok=True)
@@ -526,6 +539,7 @@ def main(folder: Path) -> None:
         "grids": freeze_grids,
         "searches": freeze_searches,
         "movies": freeze_movies,
+        "dropout": freeze_dropout,
     }.items():
         path = folder / f"{name}.npz"
         np.savez_compressed(path, **freeze())

@@ -10,6 +10,7 @@ import pytest
 from jaxrefine.physics.filters import (
     Bandpass,
     Curve,
+    Dropout,
     Filters,
     RadialFilter,
     Whitening,
@@ -284,6 +285,24 @@ def test_unit_noise_with_a_bandpass(shape, falloff):
         power = weights * np.abs(np.asarray(scaled)) ** 2
         mean = np.sum(power) / np.sum(weights * band)
         assert mean == pytest.approx(shape[0] * shape[1], rel=1e-5)
+
+
+# --- random dropout ----------------------------------------------------------------------
+
+
+def test_dropout_leaves_out_what_leopard_em_leaves_out():
+    peer = frozen("dropout")
+    for i, (fraction, seed, half_plane) in enumerate(settings(peer)):
+        side = half_plane[0]
+        dropout = Dropout(fraction, seed)
+        np.testing.assert_array_equal(
+            dropout.on_grid((side, side), side), peer[f"kept_{i}"]
+        )
+        # On a finer grid, frequencies 3 j and their neighbours are as j on this one.
+        finer = dropout.on_grid((3 * side, 3 * side), side)
+        for near in (-1, 0, 1):
+            rows = np.roll(finer, -near, axis=0)[::3, : 3 * side // 2 - 1 : 3]
+            np.testing.assert_array_equal(rows, peer[f"kept_{i}"][:, : side // 2])
 
 
 # --- phase randomisation ---------------------------------------------------------------

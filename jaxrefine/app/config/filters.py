@@ -145,12 +145,12 @@ class PhaseRandomizationFilterConfig(Section):
 
 
 class RandomFourierDropoutConfig(Section):
-    """Fourier coefficients that Leopard-EM 1.3 omits in a match; a refinement uses all.
+    """Leaves out Fourier coefficients of the template, chosen at random.
 
     Attributes:
-        enabled: Must be false.
-        dropout_fraction: The fraction that is omitted.
-        seed: Seed of the choice.
+        enabled: Apply it.
+        dropout_fraction: Expected fraction that is left out, at least 0 and less than 1.
+        seed: Seed of the choice, a whole number from 0.
     """
 
     enabled: bool = False
@@ -159,22 +159,23 @@ class RandomFourierDropoutConfig(Section):
 
     rules: ClassVar = (
         Rule(
-            "enabled",
-            lambda c: not c.enabled,
-            "a match's own filter; a refinement uses all coefficients: must be false",
+            "dropout_fraction",
+            lambda c: 0 <= c.dropout_fraction < 1,
+            "must be 0 or more and less than 1",
         ),
+        Rule("seed", lambda c: 0 <= c.seed < 1 << 32, "must be 0 or more, below 2^32"),
     )
 
 
 class PreprocessingFiltersConfig(Section):
-    """Filters of the micrograph, all applied together.
+    """Filters, all applied together.
 
     Attributes:
         whitening_filter: Flattens the spectrum.
         bandpass_filter: Keeps a band.
         arbitrary_curve_filter: A curve given by points.
         phase_randomization_filter: Random phases at high frequencies.
-        random_fourier_dropout: Coefficients that a match omits.
+        random_fourier_dropout: Leaves out coefficients of the template.
     """
 
     whitening_filter: WhiteningFilterConfig = WhiteningFilterConfig()

@@ -227,7 +227,7 @@ def _number(settings: dict[str, Any], section: str, key: str, default: float) ->
 def _filters(settings: dict[str, Any]) -> str:
     """The section of the filters, indented."""
     block = settings.get("preprocessing_filters") or {"whitening_filter": {"enabled": True}}
-    if isinstance(block, dict):  # only for a match; a refinement uses all coefficients
+    if isinstance(block, dict):  # a refinement uses all coefficients, unless asked
         block = {k: v for k, v in block.items() if k != "random_fourier_dropout"}
     return textwrap.indent(yaml.safe_dump(block, sort_keys=False), "  ").rstrip()
 

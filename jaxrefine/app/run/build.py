@@ -16,7 +16,7 @@ from jaxrefine.app.config.search import (
 from jaxrefine.app.run.constrained import partner_orientations
 from jaxrefine.data import Alignment, InputError, Optics, SearchGrid
 from jaxrefine.io.table import StartingValues
-from jaxrefine.physics.filters import Bandpass, Curve, Filters, Whitening
+from jaxrefine.physics.filters import Bandpass, Curve, Dropout, Filters, Whitening
 from jaxrefine.physics.rotations import angle_between_deg, euler_to_matrix
 from jaxrefine.physics.symmetry import point_group, smallest_turn_deg
 from jaxrefine.refine import grids
@@ -31,6 +31,7 @@ def build_filters(config: Config) -> Filters:
     chosen = config.preprocessing_filters
     whitening, bandpass = chosen.whitening_filter, chosen.bandpass_filter
     curve, randomization = chosen.arbitrary_curve_filter, chosen.phase_randomization_filter
+    dropout = chosen.random_fourier_dropout
     high = bandpass.high_freq_cutoff
     return Filters(
         whitening=Whitening(
@@ -49,6 +50,9 @@ def build_filters(config: Config) -> Filters:
         if curve.enabled
         else None,
         randomize_phases_from=randomization.cuton if randomization.enabled else None,
+        dropout=Dropout(dropout.dropout_fraction, dropout.seed)
+        if dropout.enabled
+        else None,
     )
 
 

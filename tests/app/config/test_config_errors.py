@@ -65,8 +65,8 @@ FAULTS = [
     ("reproduce", True, "true", "must be leopard_em or null"),
     ("output_path", 5, "5", "must be text"),
     ("output_path", "", "''", "must be a path, or null"),
-    (f"{DROPOUT}.enabled", True, "true", "a refinement uses all coefficients"),
-    (f"{DROPOUT}.seed", "x", "'x'", "must be a whole number"),
+    (f"{DROPOUT}.dropout_fraction", 1, "1.0", "0 or more and less than 1"),
+    (f"{DROPOUT}.seed", -1, "-1", "must be 0 or more"),
     # sizes
     (BOX, [529, 528], "[529, 528]", "both sides must be even"),
     (BOX, [528, 510], "[528, 510]", "at least the template's, [512, 512]; 4 to 24 px"),
@@ -127,6 +127,7 @@ ENABLED: dict[str, dict[str, Any]] = {
     BANDPASS: {"high_freq_cutoff": 0.2},
     CURVE: {"frequencies": [0.0, 0.5], "amplitudes": [1.0, 0.5]},
     PHASES: {"cuton": 0.25},
+    DROPOUT: {},
     MOVIE: {},
 }
 
