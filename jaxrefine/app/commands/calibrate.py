@@ -3,16 +3,18 @@
 import argparse
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jaxrefine.app.console.exit_codes import EXIT_NOTHING_REFINED, EXIT_WRITTEN
 from jaxrefine.app.console.interrupts import Stop, stop_on_signals
 from jaxrefine.app.console.option_types import add_path_map
 from jaxrefine.app.console.output import say
 from jaxrefine.data import InputError
+from jaxrefine.io.optional import require_packages
 
 if TYPE_CHECKING:
     from jaxrefine.app.config import Config
+    from jaxrefine.app.run.calibrate import Calibration
 
 HELP = "fit pixel size, aberrations and defocus planes to all particles together"
 
@@ -20,8 +22,8 @@ _DESCRIPTION = """\
 Fits parameters that particles share (pixel size, anisotropic magnification, beam tilt, …,
 and for each micrograph defocus, astigmatism and a defocus plane) to all particles together,
 with their poses. The section `calibrate` of the configuration says which. Writes a particle
-table with the fitted values, and <stem>_calibration.yaml with standard errors, correlations
-and gains.
+table with the fitted values, <stem>_calibration.yaml with standard errors, correlations and
+gains, and a page with figures, <stem>_calibration_report/report.html.
 """
 
 log = logging.getLogger("jaxrefine")
@@ -82,6 +84,20 @@ def _load(options: argparse.Namespace) -> "Config":
     return config
 
 
+def _write_page(made: "Calibration", found: dict[str, Any]) -> Path | None:
+    """Write the page; None, with a warning, if the packages for it are not installed."""
+    try:
+        require_packages(
+            "the page of a calibration", "matplotlib", "jinja2", extra="report"
+        )
+    except InputError as error:
+        log.warning("%s", error)
+        return None
+    from jaxrefine.app.report.calibration_page import write_calibration_page
+
+    return write_calibration_page(made, found)
+
+
 def run(options: argparse.Namespace) -> int:
     """Calibrate, and print the results."""
     from jaxrefine.app.config.yaml_writer import write_yaml
@@ -105,10 +121,13 @@ def run(options: argparse.Namespace) -> int:
     stem = table.stem.removesuffix("_calibrated")
     values = table.with_name(f"{stem}_calibration.yaml")
     write_yaml(found, values)
+    written = f"{table} and {values}"
+    if page := _write_page(made, found):
+        written = f"{table}, {values} and {page}"
     if not options.quiet:
         for line in format_calibration(found):
             say(line)
-        say(f"written: {table} and {values}")
+        say(f"written: {written}")
     if not made.fit.converged:
         log.warning(
             "the fit has not converged after %d passes: raise calibrate.max_passes",

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 # Probability of such a gain by chance, below which it counts as significant.
-_SIGNIFICANT = 0.01
+SIGNIFICANT = 0.01
 _MOST_GROUPS = 12
 # Standard errors by which the check must gain.
 _SIGMAS = 2.0
@@ -34,7 +34,7 @@ def format_calibration(found: Mapping[str, Any]) -> Iterator[str]:
     held_out = found["held_out"]
     if held_out is not None and held_out["gain"] is not None:
         gain, error = held_out["gain"], held_out["gain_standard_error"]
-        significant = "significant" if gain > _SIGMAS * error else "not significant"
+        significant = "significant" if has_gained(held_out) else "not significant"
         yield (
             f"check on {held_out['halves_of']} that were not fitted: mean 2DTM SNR "
             f"{held_out['mean_z_with_starting_values']:.3f} with the starting values, "
@@ -43,19 +43,26 @@ def format_calibration(found: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
+def has_gained(held_out: Mapping[str, Any]) -> bool:
+    """Whether the check has gained significantly."""
+    return held_out["gain"] > _SIGMAS * held_out["gain_standard_error"]
+
+
+def format_with_error(value: float, sigma: float) -> str:
+    """A value and its standard error, to two digits of the latter: 2.0145 ± 0.0057."""
+    digits = max(0, 1 - math.floor(math.log10(sigma)))
+    return f"{value:.{digits}f} ± {sigma:.{digits}f}"
+
+
 def _format_entry(entry: Mapping[str, Any]) -> Iterator[str]:
     group = "" if entry["group"] == "all" else f" of {entry['group']}"
     for label, value in entry["values"].items():
         if "value" not in value:
             yield f"{label}{group}: not determined by the data; held at {value['start']:g}"
             continue
-        sigma = value["standard_error"]
-        digits = max(0, 1 - math.floor(math.log10(sigma)))  # two of the error
-        yield (
-            f"{label}{group}: {value['value']:.{digits}f} ± {sigma:.{digits}f} "
-            f"{entry['unit']}".rstrip()
-            + f" (was {value['start']:.6g})"
-        )
+        found = format_with_error(value["value"], value["standard_error"])
+        text = f"{label}{group}: {found} {entry['unit']}".rstrip()
+        yield f"{text} (was {value['start']:.6g})"
     if "tilt_deg" in entry:
         yield (
             f"tilt{group}: {entry['tilt_deg']:.2f} ± "
@@ -63,6 +70,6 @@ def _format_entry(entry: Mapping[str, Any]) -> Iterator[str]:
             f"{entry['tilt_axis_deg']:.0f}°"
         )
     p_value = entry.get("p_value")
-    if p_value is not None and p_value > _SIGNIFICANT:
+    if p_value is not None and p_value > SIGNIFICANT:
         what = f"{entry['parameter']}{group}"
         yield f"  {what}: the change is not significant (p = {p_value:.2g})"

@@ -5,14 +5,12 @@ The numbers come from `table_data`, the figures for print from `figures` and
 `report.html`.
 """
 
-import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 
 from jaxrefine.app.config import Config
@@ -25,6 +23,7 @@ from jaxrefine.app.report.interactive import Script, page_script
 from jaxrefine.app.report.linked_plots import linked_plots, micrograph_plot
 from jaxrefine.app.report.micrograph_maps import micrograph_map
 from jaxrefine.app.report.page_data import page_data
+from jaxrefine.app.report.page_files import PAGE, make_folder, render_page, write_files
 from jaxrefine.app.report.particle_images import (
     best_and_worst,
     no_images,
@@ -47,11 +46,9 @@ from jaxrefine.app.report.thumbnails import thumbnails
 from jaxrefine.app.run.record import RunRecord, read_record, versions
 from jaxrefine.app.run.score_changes import compare_expected, fallen_micrographs
 from jaxrefine.data import InputError
-from jaxrefine.io.atomic import atomic_open
 from jaxrefine.io.paths import PathMap, resolve_paths
 from jaxrefine.io.table.indices import listed_rows
 
-PAGE, FIGURES = "report.html", "figures"
 # Names of all figures that a report may have.
 _PICTURES = (
     *("scores", "changes", "defocus", "errors", "landscape", "comparison"),
@@ -127,7 +124,7 @@ def write_page(data: ReportData, folder: Path, options: ReportOptions) -> Path:
     comparison = None
     if options.against is not None:
         comparison = compare(data, load_report_data(options.against))
-    _make(folder)
+    make_folder(folder)
     sections = {
         "scores": _if_refined(data, figures.scores, data, options.threshold),
         "changes": _if_refined(data, figures.changes, data),
@@ -138,7 +135,8 @@ def write_page(data: ReportData, folder: Path, options: ReportOptions) -> Path:
         "references": reference_figures(data),
         "micrographs": _maps(data, options),
     }
-    page = _template().render(
+    page = render_page(
+        PAGE,
         title=table.name,
         table=str(table.absolute()),
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -147,7 +145,6 @@ def write_page(data: ReportData, folder: Path, options: ReportOptions) -> Path:
         statuses=statuses(data),
         references=reference_rows(data),
         sections=sections,
-        embedded=_embedded,
         micrographs=micrograph_rows(data)[:_MOST_MICROGRAPHS],
         n_micrographs=len(data.micrographs),
         fallen=[
@@ -164,8 +161,8 @@ def write_page(data: ReportData, folder: Path, options: ReportOptions) -> Path:
         versions=versions("jax", "numpy", "matplotlib", "bokeh"),
         **_interactive(data, options, comparison),
     )
-    _write(folder, page, [picture for found in sections.values() for picture in found])
-    return folder / PAGE
+    pictures = [picture for found in sections.values() for picture in found]
+    return write_files(folder, page, pictures, _PICTURES)
 
 
 def _interactive(
@@ -261,47 +258,3 @@ def _config_text(config: Config | None, record: RunRecord | None) -> tuple[str, 
         return config.source, Path(config.source).read_text(encoding="utf-8")
     except OSError as error:
         raise InputError(f"{config.source}: cannot be read: {error.strerror}") from error
-
-
-def _template() -> jinja2.Template:
-    """The template of the page; values are escaped."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(PAGE)
-
-
-def _embedded(picture: RenderedFigure) -> str:
-    return f"data:image/png;base64,{base64.b64encode(picture.png).decode()}"
-
-
-def _make(folder: Path) -> None:
-    try:
-        (folder / FIGURES).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _unwritable(folder, error) from error
-
-
-def _write(folder: Path, page: str, pictures: list[RenderedFigure]) -> None:
-    try:
-        if (folder / PAGE).exists():  # remove the figures of an older report
-            for name in _PICTURES:
-                for path in (folder / FIGURES).glob(f"{name}.png"):
-                    path.unlink()
-        for picture in pictures:
-            with atomic_open(folder / FIGURES / f"{picture.name}.png") as file:
-                file.write(picture.png)
-    except OSError as error:
-        raise _unwritable(folder, error) from error
-    with atomic_open(folder / PAGE, encoding="utf-8") as file:
-        file.write(page)
-
-
-def _unwritable(folder: Path, error: OSError) -> InputError:
-    return InputError(
-        f"{folder}: no report can be written there: {error.strerror or error}"
-    )

@@ -42,6 +42,7 @@ class HeldOut:
         z_after: The same with the values from the first half.
         gain_sigma: Standard error of the difference.
         of_rows: Whether the halves are of particles, because there is one micrograph.
+        gain: Gain of each row; NaN for the first half.
     """
 
     particles: float
@@ -49,6 +50,7 @@ class HeldOut:
     z_after: float
     gain_sigma: float
     of_rows: bool
+    gain: Float[np.ndarray, " n"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,13 +192,13 @@ def _held_out(
         fit = fit_jointly(others, State(values, before.state.own), ~optics, **options)
         scores.append(fit.z)
     weight = np.where(first | ~np.isfinite(scores[0] + scores[1]), 0.0, before.weight)
-    total = weight.sum()
+    total, gain = weight.sum(), np.where(first, np.nan, scores[1] - scores[0])
     if total == 0:
-        return HeldOut(0.0, np.nan, np.nan, np.nan, of_rows)
+        return HeldOut(0.0, np.nan, np.nan, np.nan, of_rows, gain)
     z_before, z_after = (float(weight @ np.nan_to_num(z) / total) for z in scores)
-    away = np.nan_to_num(scores[1] - scores[0]) - (z_after - z_before)
+    away = np.nan_to_num(gain) - (z_after - z_before)
     sigma = float(np.sqrt(weight**2 @ away**2) / total)
-    return HeldOut(float(total), z_before, z_after, sigma, of_rows)
+    return HeldOut(float(total), z_before, z_after, sigma, of_rows, gain)
 
 
 def _only(model: Model, rows: Bool[np.ndarray, " n"]) -> Model:

@@ -32,6 +32,7 @@ class CalibrationInputs:
         start: Starting values of the fit.
         groups: For each parameter, the names of its groups, by number.
         columns: For each parameter, the column that groups it, or "all".
+        place_angstrom: (y, x) of each particle from the centre of its micrograph.
         output: The table to write.
     """
 
@@ -40,6 +41,7 @@ class CalibrationInputs:
     start: State
     groups: dict[str, list[str]]
     columns: dict[str, str]
+    place_angstrom: Float[np.ndarray, "n 2"]
     output: Path
 
 
@@ -67,10 +69,11 @@ def load_calibration(config: Config, output: Path | None = None) -> CalibrationI
         own[:, 5] = relative
         defocus = run.start.defocus_angstrom - relative[:, None]
         run = replace(run, start=replace(run.start, defocus_angstrom=defocus))
+    place = _places_angstrom(run)
     design = Design.of(
         wanted.parameters,
         {name: numbers for name, (_, numbers) in of_rows.items()},
-        _places_angstrom(run),
+        place,
         wanted.defocus_sigma,
     )
     return CalibrationInputs(
@@ -79,6 +82,7 @@ def load_calibration(config: Config, output: Path | None = None) -> CalibrationI
         start=State(np.zeros(len(design.values)), own),
         groups={name: names for name, (names, _) in of_rows.items()},
         columns=columns,
+        place_angstrom=place,
         output=output,
     )
 

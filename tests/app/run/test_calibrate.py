@@ -43,6 +43,8 @@ def test_what_the_microscope_did_is_found(example):
     """Each value within three standard errors; z also rises for held-out micrographs."""
     folder, names = example
     assert (folder / "calibrate.png").read_bytes().startswith(b"\x89PNG\r\n")
+    page = (folder / "picks_calibration_report" / "report.html").read_text()
+    assert "Calibration of picks.csv" in page and page.count("data:image/png") == 6
     found = yaml.safe_load((folder / "picks_calibration.yaml").read_text())
     truth, slope = names["TRUTH"], names["slope"]
     seen = {}
