@@ -8,7 +8,8 @@ partner; `by SNR` uses `refined_snr` instead of the z-score. `as Leopard-EM` is 
 leopard_em`, which gives the numbers of Leopard-EM 1.2 (`benchmarks/constrained_parity.py`).
 `partner's frame` searches a template with the partner in its centre, in a smaller box.
 `turned away` searches a range of psi without a partner, `elsewhere` places without a
-particle.
+particle. `without reference` names the reference's template, so that its density is projected
+out of the images.
 """
 
 import argparse
@@ -39,7 +40,16 @@ SMALL_SIDE, SMALL_BOX = 32, 40
 # have wide tails.
 N_STATISTICS = 600
 PAIR_SEED = 7
-CASES = ("default", "as Leopard-EM", "partner's frame", "turned away", "elsewhere")
+CASES = (
+    "default",
+    "without reference",
+    "as Leopard-EM",
+    "partner's frame",
+    "turned away",
+    "turned away, without reference",
+    "elsewhere",
+    "elsewhere, without reference",
+)
 CONFIG = {
     "template_volume_path": "partner.mrc",
     "particle_stack_reference": {
@@ -106,6 +116,10 @@ def make(folder: Path, snr: float, micrographs: int, references: int) -> list[di
     alone = sim.Atoms(centred, alone.weights, alone.b_factor_angstrom2)
     volume = sim.potential_volume(alone, SMALL_SIDE, partners.PIXEL_SIZE_ANGSTROM)
     write_volume(folder / "small.mrc", volume, partners.PIXEL_SIZE_ANGSTROM)
+    volume = sim.potential_volume(
+        pair.reference, partners.SIDE, partners.PIXEL_SIZE_ANGSTROM
+    )
+    write_volume(folder / "reference.mrc", volume, partners.PIXEL_SIZE_ANGSTROM)
     return truth
 
 
@@ -143,9 +157,11 @@ def search(folder: Path, case: str) -> tuple[pd.DataFrame, dict, float]:
     config = json.loads(json.dumps(CONFIG))
     if case == "as Leopard-EM":
         config["reproduce"] = "leopard_em"
-    if case == "turned away":
+    if case.endswith("without reference"):
+        config["reference_template_volume_path"] = "reference.mrc"
+    if case.startswith("turned away"):
         config["orientation_refinement_config"] |= {"psi_min": 92.0, "psi_max": 108.0}
-    if case == "elsewhere":
+    if case.startswith("elsewhere"):
         config["particle_stack_reference"]["df_path"] = "elsewhere.csv"
     if case == "partner's frame":
         config |= {"template_frame": "partner", "template_volume_path": "small.mrc"}
@@ -202,7 +218,14 @@ def main() -> None:
     parser.add_argument("--snr", type=float, nargs="+", default=[25.0, 16.0, 12.0])
     options = parser.parse_args()
     heads = ("ideal SNR", "search", "threshold", "found", "false", "by SNR: found", "false")
-    heads += ("z there", "z not there", "p < 0.05 not there", "error (°)", "s")
+    heads += (
+        "false, partner elsewhere",
+        "z there",
+        "z not there",
+        "p < 0.05 not there",
+        "error (°)",
+        "s",
+    )
     print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}", flush=True)
     share = partner_share()
     for snr in options.snr:
@@ -214,7 +237,7 @@ def main() -> None:
             for case in CASES:
                 table, parameters, seconds = search(folder, case)
                 z, found = table.refined_scaled_mip, table.partner_found == 1
-                absent = ~there | (case in ("turned away", "elsewhere"))
+                absent = ~there | case.startswith(("turned away", "elsewhere"))
                 present = there & ~absent
                 by_snr = table.refined_snr > parameters["threshold"]
                 error = turn_errors(table, truth)[present & found]
@@ -226,6 +249,7 @@ def main() -> None:
                     f"{(found & absent).sum()} of {absent.sum()}",
                     f"{(by_snr & present).sum()}",
                     f"{(by_snr & absent).sum()}",
+                    f"{(found & absent & there).sum()}",
                     f"{z[present].mean():.2f}" if present.any() else "",
                     f"{z[absent].mean():.2f}",
                     f"{(table.partner_p_value[absent] < 0.05).mean():.2f}",

@@ -102,7 +102,6 @@ config = {
         **{"theta_step_coarse": 3.0, "theta_step_fine": 1.5},
     },
     "defocus_refinement_config": {"enabled": False},
-    "polish": {"enabled": True, "parameters": ["orientation", "shift"]},
     "template_envelope": "none",
     "statistics": "standard_deviation",
 }

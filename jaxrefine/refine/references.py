@@ -101,6 +101,9 @@ def fit_references(
 
     def climb(reference: Reference, starts: Alignment) -> Refined:
         there = _scored_with(particles, reference)
+        # Where the template is, so that results of a polish, which are distributed, do not
+        # need a program of their own.
+        starts = jax.device_put(starts, jax.tree.leaves(reference.template)[0].sharding)
         start = _start(there, starts, reference.template, score)
         found = polish_particles(
             there, start, reference.template, grid, score, polish, mesh=mesh

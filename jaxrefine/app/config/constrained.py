@@ -142,6 +142,8 @@ class ConstrainedConfig(Section):
             statistic maps are used for z-scores.
         center_vector: From the reference's centre to the partner's, x, y, z in Å, in the
             frame of the reference volume.
+        reference_template_volume_path: The reference, an MRC volume in the same frame, whose
+            density is projected out of the images; null: it stays.
         template_frame: Position of the partner in its volume: `reference`, at its place
             beside the reference, as in Leopard-EM; or `partner`, in the centre.
         defocus_hand: 1: larger z in the image frame means less defocus, as in Leopard-EM;
@@ -172,6 +174,7 @@ class ConstrainedConfig(Section):
     center_vector: Annotated[
         tuple[float, float, float], "a vector [x, y, z] in Å, three numbers"
     ] = (0.0, 0.0, 0.0)
+    reference_template_volume_path: str | None = None
     template_frame: Literal["reference", "partner"] = "reference"
     defocus_hand: int = 1
     false_positives: float = 0.005
@@ -211,6 +214,19 @@ class ConstrainedConfig(Section):
             "center_vector",
             lambda c: math.hypot(*c.center_vector) <= 10_000,
             "must be at most 10,000 Å long",
+        ),
+        Rule(
+            "reference_template_volume_path",
+            lambda c: c.reference_template_volume_path != "",
+            "must be the path of the reference's volume, an MRC file, or null",
+        ),
+        Rule(
+            "reference_template_volume_path",
+            lambda c: (
+                c.reference_template_volume_path is None
+                or (c.template_frame == "reference" and c.scoring == "image_ctf")
+            ),
+            "needs template_frame: reference and scoring: image_ctf",
         ),
         Rule("defocus_hand", lambda c: c.defocus_hand in (1, -1), "must be 1 or -1"),
         Rule(

@@ -10,7 +10,7 @@ from typing import Any
 import jaxrefine
 from jaxrefine.app.config.schema import Section, show
 from jaxrefine.app.run.inputs import RunInputs
-from jaxrefine.app.run.read import envelope_path
+from jaxrefine.app.run.read import envelope_path, reference_path
 from jaxrefine.data import InputError
 
 # Paths and devices do not change the numbers; the content of the files does.
@@ -42,6 +42,9 @@ def fingerprint(inputs: RunInputs) -> Fingerprint:
     files = {"particle table": inputs.table.path, "template": inputs.template_path}
     if inputs.constraint is not None:
         files["table of the constrained particles"] = inputs.constraint.table.path
+    reference = reference_path(inputs.config)
+    if reference is not None:
+        files["reference's template"] = reference
     curve = envelope_path(inputs.config)
     if curve is not None:
         files["template's envelope"] = curve

@@ -27,9 +27,11 @@ from jaxrefine.app.run.read import (
     envelope_path,
     maps_table_path,
     read_named,
+    reference_path,
     table_path,
     template_path,
 )
+from jaxrefine.app.run.reference_density import ReferenceDensity, reference_density
 from jaxrefine.data import ErrorCollector, SearchGrid, Template
 from jaxrefine.io.table import ParticleTable, StartingValues
 from jaxrefine.physics.envelope import apply_envelope
@@ -75,6 +77,7 @@ class RunInputs:
         output: The refined table, if it is written.
         constraint: Criteria of a constrained search; None for a refinement.
         movies: Sums particles from movie frames; None if boxes are cut from micrographs.
+        reference: Density to remove from the images in a constrained search; or None.
     """
 
     config: Config
@@ -100,6 +103,7 @@ class RunInputs:
     output: Path
     constraint: Constraint | None = None
     movies: MovieReader | None = None
+    reference: ReferenceDensity | None = None
 
     @property
     def poses(self) -> int:
@@ -125,7 +129,7 @@ class RunInputs:
     def inputs(self) -> list[Path]:
         """All files that the run reads, except its configuration."""
         images = (path for files in self.groups for path in self.sources(files))
-        curve = filter(None, [envelope_path(self.config)])
+        curve = filter(None, [envelope_path(self.config), reference_path(self.config)])
         shared = [] if self.movies is None else self.movies.movies.shared.values()
         return [self.table.path, self.template_path, *curve, *shared, *images]
 
@@ -154,7 +158,7 @@ def load_run(config: Config, output: Path | None = None) -> RunInputs:
     with errors:
         files = [table, maps_table_path(config)]
         files += [template_path(config), Path(config.source)]
-        files += filter(None, [envelope_path(config)])
+        files += filter(None, [envelope_path(config), reference_path(config)])
         beside = () if config.constraint is None else side_files(output)
         for path in (output, *beside):
             check_output(path, files, config.source)
@@ -199,18 +203,22 @@ def _build(
 ) -> RunInputs:
     """Third pass: build the objects of the core, on the devices."""
     volume = named.volume
+    score = checked.score  # for templates that are not trimmed
     with jax.default_device(named.devices[0]):
         voxel_size = float(checked.template_pixel_size_angstrom.min())
         if named.envelope is not None:
             volume = apply_envelope(volume, voxel_size, *named.envelope)
         if trims_template(config) and not only_smooth:
             volume = trim_template(volume, voxel_size)
-            score = build_score(config, checked.start, checked.grid, volume.shape[0])
-            checked = replace(checked, score=score)
+            trimmed = build_score(config, checked.start, checked.grid, volume.shape[0])
+            checked = replace(checked, score=trimmed)
         sampling = "cubic" if only_smooth else config.template_sampling
         template, smooth = make_template(volume, sampling), None
         if config.polish.enabled and not only_smooth:
             smooth = make_template(volume, "cubic")
+        reference = reference_density(
+            config.constraint, named.reference_volume, named.table, checked.start, score
+        )
     templates = (template, smooth)
     devices = _limit_devices_to_memory(named.devices, templates)
     mesh = device_mesh(devices, max(len(rows) for rows in checked.groups.values()))
@@ -239,6 +247,7 @@ def _build(
         output=output,
         constraint=build_constraint(config, named.maps_table, checked.grid),
         movies=_movie_reader(config, checked),
+        reference=reference,
     )
 
 
@@ -324,6 +333,8 @@ def describe(inputs: RunInputs) -> list[str]:
         lines[0] = f"a partner of each of {len(inputs.table)} particles in "
         lines[0] += f"{len(inputs.groups)} {micrographs}"
         lines += inputs.constraint.describe()
+    if inputs.reference is not None:
+        lines.append("the density of the references is projected out of the images")
     if inputs.start.n_rounded_positions:
         lines.append(
             f"{inputs.start.n_rounded_positions} positions rounded to whole pixels"

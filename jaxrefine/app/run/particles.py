@@ -73,10 +73,10 @@ def extract_rows(
         rows: Rows of the particles.
         valid: Mask of the particles to refine; None: all.
     """
-    movies = inputs.movies
-    return cut_particles(
+    movies, start = inputs.movies, starting_alignment(inputs.start, rows)
+    particles = cut_particles(
         micrograph,
-        starting_alignment(inputs.start, rows),
+        start,
         particle_optics(inputs.start, rows),
         jnp.asarray(inputs.template_pixel_size_angstrom[rows], jnp.float32),
         inputs.score,
@@ -85,6 +85,9 @@ def extract_rows(
         valid=jnp.ones(len(rows), bool) if valid is None else valid,
         boxes=None if movies is None else jnp.asarray(movies.boxes(rows)),
     )
+    if inputs.reference is None:
+        return particles
+    return inputs.reference.removed_from(particles, start, rows)
 
 
 def _image_scale(inputs: RunInputs) -> float:

@@ -30,6 +30,7 @@ class NamedInputs:
         voxel_size_angstrom: Voxel size in its header; None if there is none.
         devices: The devices for the run.
         envelope: The template's envelope, if the configuration names a file of it.
+        reference_volume: The reference of a constrained search, if it is named.
     """
 
     table: ParticleTable
@@ -39,6 +40,7 @@ class NamedInputs:
     voxel_size_angstrom: float | None
     devices: list[Device]
     envelope: EnvelopeCurve | None
+    reference_volume: Float[np.ndarray, "n n n"] | None = None
 
 
 def table_path(config: Config) -> Path:
@@ -75,6 +77,12 @@ def envelope_path(config: Config) -> Path | None:
     return None if named is None else _resolved(named, config)
 
 
+def reference_path(config: Config) -> Path | None:
+    """Path of the reference's volume in a constrained search; None if it is not named."""
+    named = config.constraint and config.constraint.reference_template_volume_path
+    return _resolved(named, config) if named else None
+
+
 def _resolved(text: str, config: Config) -> Path:
     return resolve_path(text, beside=config.folder, path_map=config.path_map)
 
@@ -92,7 +100,7 @@ def read_named(config: Config) -> NamedInputs:
     with errors:
         text = config.template_volume_path
         _check_exists(template, text, "template_volume_path", config.source)
-        volume, voxel_size = _read_template(template, config)
+        volume, voxel_size = _read_template(template, config, "template_volume_path")
     envelope = None
     curve = envelope_path(config)
     with errors:
@@ -100,7 +108,14 @@ def read_named(config: Config) -> NamedInputs:
             text = config.envelope_file or ""
             _check_exists(curve, text, "template_envelope", config.source)
             envelope = read_envelope(curve)
-    constraint = config.constraint
+    constraint, reference_volume = config.constraint, None
+    reference = reference_path(config)
+    with errors:
+        if constraint is not None and reference is not None:
+            key = "reference_template_volume_path"
+            text = constraint.reference_template_volume_path or ""
+            _check_exists(reference, text, key, config.source)
+            reference_volume, _ = _read_template(reference, config, key)
     of_reference = "particle_stack" if constraint is None else "particle_stack_reference"
     with errors:
         table = _read_table(config, config.particle_stack.df_path, of_reference)
@@ -112,7 +127,16 @@ def read_named(config: Config) -> NamedInputs:
     errors.raise_any()
     if constraint is not None:
         table = predicted_table(config, constraint, table, maps_table)
-    return NamedInputs(table, maps_table, template, volume, voxel_size, devices, envelope)
+    return NamedInputs(
+        table=table,
+        maps_table=maps_table,
+        template_path=template,
+        volume=volume,
+        voxel_size_angstrom=voxel_size,
+        devices=devices,
+        envelope=envelope,
+        reference_volume=reference_volume,
+    )
 
 
 def _read_table(config: Config, text: str, section: str) -> ParticleTable:
@@ -141,15 +165,15 @@ def _check_exists(path: Path, text: str, key: str, source: str) -> None:
         )
 
 
-def _read_template(path: Path, config: Config) -> tuple[np.ndarray, float | None]:
-    """The template volume and the voxel size in its header in Å, checked.
+def _read_template(path: Path, config: Config, key: str) -> tuple[np.ndarray, float | None]:
+    """The volume that a key names and the voxel size in its header in Å, checked.
 
     Raises:
         InputError: It is not a cube of the configured even side, not finite, or constant.
     """
     shape = volume_shape(path)  # before its values take memory
     side = config.particle_stack.original_template_size[0]
-    key = f"{config.source}: template_volume_path: {path}"
+    key = f"{config.source}: {key}: {path}"
     if len(set(shape)) != 1:
         raise InputError(f"{key} — has shape {shape}; it must be a cube")
     if shape[0] != side:

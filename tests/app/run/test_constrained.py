@@ -5,17 +5,20 @@ import json
 import shutil
 from dataclasses import replace
 
+import equinox as eqx
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
 
+import jaxrefine as jr
 from jaxrefine import simulate as sim
 from jaxrefine.app.cli import main
 from jaxrefine.app.config import Config
 from jaxrefine.app.run import inputs as inputs_module
 from jaxrefine.app.run.build import build_grid
 from jaxrefine.app.run.constrained import Constraint, build_constraint, predicted_table
+from jaxrefine.app.run.particles import extract_rows, read_and_prepare
 from jaxrefine.io.mrc import read_volume, write_volume
 from jaxrefine.io.table import read_particle_table
 from jaxrefine.physics.rotations import angle_between_deg, euler_to_matrix
@@ -25,6 +28,7 @@ from tests.reference import ROOT
 
 PEER = ROOT / "tests" / "data" / "peer" / "constrained"
 TRUTH = pd.DataFrame(json.loads((PEER / "truth.json").read_text()))
+SEED = 7  # of tests/oracles/freeze_constrained.py
 SIDE, VECTOR = partners.SIDE, np.array(partners.CENTER_VECTOR)
 THERE = TRUTH.partner.to_numpy() == 1
 
@@ -133,6 +137,45 @@ def test_each_micrograph_has_its_own_maps(folder):
     assert set(found.correlation_variance_path) == {"micrograph_correlation_variance.mrc"}
 
 
+@pytest.mark.slow
+def test_references_are_projected_out_at_their_own_poses(folder):
+    """Sub-pixel positions and defocus included; without them, their template scores high."""
+    pair = partners.make_pair(np.random.default_rng(SEED))
+    volume = sim.potential_volume(pair.reference, SIDE, partners.PIXEL_SIZE_ANGSTROM)
+    write_volume("reference.mrc", volume, partners.PIXEL_SIZE_ANGSTROM)
+    references = pd.read_csv("references.csv")
+    references.assign(refined_shift_x=0.3, refined_shift_y=-0.2).to_csv(
+        "references.csv", index=False
+    )
+    text = (folder / C).read_text()
+    named = "reference_template_volume_path: reference.mrc"
+    (folder / C).write_text(text.replace("reference_template_volume_path: null", named))
+    inputs = inputs_module.load_inputs(Config.load(C))
+    removed = inputs.reference
+    assert removed is not None
+    defocus = inputs.start.relative_defocus_angstrom + removed.defocus_angstrom
+    np.testing.assert_allclose(defocus, references.refined_relative_defocus, atol=1e-9)
+    np.testing.assert_allclose(removed.shift_px, [[-0.2, 0.3]] * len(references))
+    ((files, rows),) = inputs.groups.items()
+    rows = rows[:4]
+    height = removed.defocus_angstrom.astype(np.float32)
+    micrograph = read_and_prepare(inputs, files)
+    z_scores = []
+    for one in (replace(inputs, reference=None), inputs):
+        particles = extract_rows(one, micrograph, rows)
+        start = particles.alignment.defocus_angstrom
+        at_reference = replace(
+            particles.alignment,
+            defocus_angstrom=start + height[rows, None],
+        )
+        particles = eqx.tree_at(lambda p: p.alignment, particles, at_reference)
+        z, _ = jr.score_particles(particles, removed.template, removed.score)
+        z_scores.append(np.asarray(z))
+    # SNRs of 25 lose up to a half by errors of the poses, and some in these small boxes.
+    before, after = z_scores
+    assert before.min() > 10 and np.abs(after).max() < 1.5
+
+
 # --- Found or not -------------------------------------------------------------------
 
 
@@ -232,6 +275,14 @@ def change(old, new, times=-1):
     return spoil
 
 
+def both(*spoils):
+    def spoil(folder):
+        for one in spoils:
+            one(folder)
+
+    return spoil
+
+
 def rewrite(name, keep):
     def spoil(folder):
         with open(folder / name, newline="") as file:
@@ -248,7 +299,7 @@ def other_maps(rows):
     ]
 
 
-C = "constrained.yaml"
+C, REFERENCE = "constrained.yaml", "reference_template_volume_path"
 REFUSED = {
     change("df_path: references.csv", "df_path: gone.csv"): (
         f"{C}: particle_stack_reference.df_path: gone.csv — no such file in the current "
@@ -284,6 +335,17 @@ REFUSED = {
         f"{C}: particle_stack_constrained.original_template_size: [60, 60] — must be the "
         "reference's, as the partner's volume lies in the reference's frame; if the "
         "partner is in its middle, set template_frame: partner"
+    ),
+    change("reference_template_volume_path: null", f"{REFERENCE}: gone.mrc"): (
+        f"{C}: reference_template_volume_path: gone.mrc — no such file in the current "
+        "folder or beside the configuration"
+    ),
+    both(
+        change("reference_template_volume_path: null", f"{REFERENCE}: partner.mrc"),
+        change("scoring: image_ctf", "scoring: template_ctf"),
+    ): (
+        f"{C}: reference_template_volume_path: 'partner.mrc' — needs template_frame: reference "
+        "and scoring: image_ctf"
     ),
     change("psi_min: -8.0", "psi_min: 9.0"): (
         f"{C}: orientation_refinement_config.psi_min: 9.0 — must not be larger than psi_max"
