@@ -8,8 +8,8 @@ partner; `by SNR` uses `refined_snr` instead of the z-score. `as Leopard-EM` is 
 leopard_em`, which gives the numbers of Leopard-EM 1.2 (`benchmarks/constrained_parity.py`).
 `partner's frame` searches a template with the partner in its centre, in a smaller box.
 `turned away` searches a range of psi without a partner, `elsewhere` places without a
-particle. `without reference` names the reference's template, so that its density is projected
-out of the images.
+particle. `without reference` names the reference's template, so that its density is
+projected out of the images.
 """
 
 import argparse

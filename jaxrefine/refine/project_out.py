@@ -2,13 +2,13 @@
 
 A neighbour whose pose is known, such as the complex beside which a partner is searched,
 correlates with the partner's template wherever their densities resemble each other. The
-image is x = a·f(θ) + partner + noise, with f the neighbour's feature at its pose θ. Projecting
-f out of the image removes its contribution whatever its strength a: the correlation with
-what is left is that of the part of the partner's feature that is orthogonal to f, the
-matched filter for a signal in known interference of unknown strength (S. M. Kay,
-*Fundamentals of Statistical Signal Processing II*, 1998, section 7.7). The derivatives of f
-with respect to the pose are projected out as well, so that errors of the pose do not matter
-to first order.
+image is x = a·f(θ) + partner + noise, with f the neighbour's feature at its pose θ.
+Projecting f out of the image removes its contribution, whatever its strength a. The
+correlation with the rest is that of the part of the partner's feature that is orthogonal to
+f: the matched filter for a signal in interference of known shape and unknown strength
+(S. M. Kay, *Fundamentals of Statistical Signal Processing II*, 1998, section 7.7). The
+derivatives of f with respect to the pose are projected out as well, so that errors of the
+pose do not matter to first order.
 """
 
 import equinox as eqx

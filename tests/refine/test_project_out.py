@@ -26,7 +26,7 @@ def of_unit_length(turned):
     defocus = start.alignment.defocus_angstrom + single(world.DEFOCUS)[:, None]
     there = replace(start.alignment, rotation=single(rotation), defocus_angstrom=defocus)
     particles = eqx.tree_at(lambda p: p.alignment, start, there)
-    place = single(world.PLACE + [2.0, -1.0] if turned else world.PLACE)
+    place = single(world.PLACE + np.array([2.0, -1.0]) if turned else world.PLACE)
 
     def one(both):
         particle, shift = both

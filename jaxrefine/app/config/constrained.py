@@ -142,8 +142,8 @@ class ConstrainedConfig(Section):
             statistic maps are used for z-scores.
         center_vector: From the reference's centre to the partner's, x, y, z in Å, in the
             frame of the reference volume.
-        reference_template_volume_path: The reference, an MRC volume in the same frame, whose
-            density is projected out of the images; null: it stays.
+        reference_template_volume_path: The reference, an MRC volume in the same frame,
+            whose density is projected out of the images; null: it stays.
         template_frame: Position of the partner in its volume: `reference`, at its place
             beside the reference, as in Leopard-EM; or `partner`, in the centre.
         defocus_hand: 1: larger z in the image frame means less defocus, as in Leopard-EM;

@@ -139,7 +139,7 @@ def test_each_micrograph_has_its_own_maps(folder):
 
 @pytest.mark.slow
 def test_references_are_projected_out_at_their_own_poses(folder):
-    """Sub-pixel positions and defocus included; without them, their template scores high."""
+    """At their sub-pixel positions and their defocus, in every image."""
     pair = partners.make_pair(np.random.default_rng(SEED))
     volume = sim.potential_volume(pair.reference, SIDE, partners.PIXEL_SIZE_ANGSTROM)
     write_volume("reference.mrc", volume, partners.PIXEL_SIZE_ANGSTROM)
@@ -344,8 +344,8 @@ REFUSED = {
         change("reference_template_volume_path: null", f"{REFERENCE}: partner.mrc"),
         change("scoring: image_ctf", "scoring: template_ctf"),
     ): (
-        f"{C}: reference_template_volume_path: 'partner.mrc' — needs template_frame: reference "
-        "and scoring: image_ctf"
+        f"{C}: reference_template_volume_path: 'partner.mrc' — needs template_frame: "
+        "reference and scoring: image_ctf"
     ),
     change("psi_min: -8.0", "psi_min: 9.0"): (
         f"{C}: orientation_refinement_config.psi_min: 9.0 — must not be larger than psi_max"

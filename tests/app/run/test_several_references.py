@@ -16,6 +16,7 @@ from jaxrefine.app.run import several
 from jaxrefine.data import InputError
 from jaxrefine.io.mrc import read_volume, write_volume
 from jaxrefine.io.table.schema import compared_names, reference_columns
+from tests import subprocess_runs
 from tests.app.config.config_data import REQUIRED
 from tests.app.run.test_polishing import GRID
 from tests.reference import reference_set
@@ -67,6 +68,29 @@ def test_each_particle_is_given_to_what_it_is_of(both):
         assert set(both[f"refined_status_{name}"]) <= {"converged", "edge_of_grid"}
     order = [c.name for c in reference_columns(["whole", "part"])]
     assert list(both.columns[-len(order) :]) == order
+
+
+@pytest.mark.nightly
+def test_several_processes_assign_as_one_does(tmp_path):
+    """Four micrographs, two references and two real processes: the same files."""
+    folder = subprocess_runs.several_micrographs(tmp_path)
+    volume, voxel_size = read_volume(folder / "template.mrc")
+    half = np.where(np.arange(len(volume)) < len(volume) // 2, volume, np.median(volume))
+    write_volume(folder / "half.mrc", half.astype(np.float32), voxel_size)
+    templates = {"whole": "template.mrc", "half": "half.mrc"}
+    subprocess_runs.change(folder, template_volume_path=templates)
+    (alone,) = subprocess_runs.ends([subprocess_runs.start(folder, "--output", "one.csv")])
+    assert alone[0] == 0, alone
+    shared = subprocess_runs.ends(
+        subprocess_runs.start_many(folder, 2, "--output", "two.csv")
+    )
+    assert [code for code, *_ in shared] == [0, 0], shared
+    for name in ("", "_whole", "_half"):
+        one, two = ((folder / f"{n}{name}.csv").read_bytes() for n in ("one", "two"))
+        assert one == two, name
+    # The first process says for all how many there are of each, and nothing is left.
+    assert "references: " in shared[0][1] and "references: " not in shared[1][1]
+    assert not list(folder.glob("*.parts"))
 
 
 @pytest.mark.slow
