@@ -36,6 +36,8 @@ class Imaging:
     b: float = 20.0
     # Of `Optics`, by name.
     aberrations: Mapping[str, Any] = field(default_factory=dict)
+    # Of the simulated image only.
+    ewald_sign: int = 0
 
     def optics(self, n: int | None = None) -> Optics:
         """For one particle, or for a batch of n."""
@@ -61,6 +63,7 @@ class Imaging:
             self.aberrations.get("beam_tilt_mrad", (0.0, 0.0)),
             terms,
             self.aberrations.get("mag_matrix", ((1.0, 0.0), (0.0, 1.0))),
+            self.ewald_sign,
         )
 
     def image_ctf(self, box: tuple[int, int], side: int, **more: float) -> ImageCTF:

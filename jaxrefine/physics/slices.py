@@ -117,7 +117,10 @@ def _with_halo(rfft: Complex[Array, "M M Mr"]) -> Complex[Array, "Mh Mh Mrh"]:
 
 
 def central_slice(
-    template: Template, rotation: Float[Array, "3 3"], scale: ScalarLike = 1.0
+    template: Template,
+    rotation: Float[Array, "3 3"],
+    scale: ScalarLike = 1.0,
+    curvature: ScalarLike | None = None,
 ) -> Complex[Array, "n r"]:
     """Fourier transform of a projection, interpolated (central slice theorem).
 
@@ -126,6 +129,8 @@ def central_slice(
         rotation: Image frame -> volume frame, on xyz column vectors.
         scale: Template voxel size / image pixel size: frequency k of the image (cycles
             per pixel) samples the template at k * scale (cycles per voxel).
+        curvature: In voxels; None for a flat slice. Otherwise a paraboloid is sampled:
+            kz = curvature · |k|², in cycles per voxel in the image frame.
 
     Returns:
         Half plane in fft order along y, with its origin at the centre of the volume,
@@ -147,7 +152,7 @@ def central_slice(
             "jax.vmap"
         )
     ky, kx = frequency_grid((template.side, template.side))
-    real, imaginary = sample_slice(template, rotation, kx * scale, ky * scale)
+    real, imaginary = sample_slice(template, rotation, kx * scale, ky * scale, curvature)
     return jax.lax.complex(real, imaginary)
 
 
@@ -156,6 +161,7 @@ def sample_slice(
     rotation: Float[Array, "3 3 ..."],
     kx: Float[Array, "..."],
     ky: Float[Array, "..."],
+    curvature: ScalarLike | Float[Array, "..."] | None = None,
 ) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
     """Sample central slices at any frequencies, all arrays broadcast together.
 
@@ -164,6 +170,7 @@ def sample_slice(
         rotation: As for `central_slice`; further axes come last.
         kx: Frequencies along the slice's x in cycles per voxel of the template.
         ky: The same along y.
+        curvature: As for `central_slice`; a number, or one for each frequency.
 
     Returns:
         Real and imaginary part.
@@ -173,6 +180,9 @@ def sample_slice(
     )
     stored = depth
     x, y, z = (kx * rotation[i, 0] + ky * rotation[i, 1] for i in range(3))
+    if curvature is not None:
+        along = curvature * (x**2 + y**2 + z**2)
+        x, y, z = (k + along * rotation[i, 2] for i, k in enumerate((x, y, z)))
     decides = jnp.where(jnp.abs(rotation[0, 0]) > 1e-7, rotation[0, 0], rotation[0, 1])
     tie = decides < -1e-8  # below that it is the rounding of a 0
     mirrored = jnp.where(jnp.abs(x) < 1e-8, tie, x < 0)

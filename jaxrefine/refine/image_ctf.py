@@ -15,7 +15,12 @@ from jaxrefine.physics.boxes import centre_crop
 from jaxrefine.physics.ctf import ctf_spread_px, electron_wavelength_angstrom
 from jaxrefine.physics.fourier import half_plane_weights, next_fast_even, next_fast_odd
 from jaxrefine.physics.projection import slice_to_projection, subtract_border_mean
-from jaxrefine.physics.slices import central_slice
+from jaxrefine.refine.ewald import (
+    columns_of_curved_slices,
+    curvature_voxels,
+    template_slices,
+    with_quadrature,
+)
 from jaxrefine.refine.scoring import (
     Score,
     box_error,
@@ -35,11 +40,15 @@ _WIDEST_SPREAD_PX = 2000
 
 
 class PreparedImageCTF(eqx.Module):
-    """Image with CTF and weights of the norm, per pixel size (m) and defocus (l)."""
+    """Image with CTF and weights of the norm, per pixel size (m) and defocus (l).
+
+    There are two images and three weights if slices are curved (`refine.ewald`).
+    """
 
     scale: Float[Array, " m"]
-    image_rfft: Complex[Array, "m l H Wr"]
-    norm_weights: Float[Array, "m l N Nr"]
+    image_rfft: tuple[Complex[Array, "m l H Wr"], ...]
+    norm_weights: tuple[Float[Array, "m l N Nr"], ...]
+    curvature: Float[Array, " m"] | None
 
 
 class ImageCTF(Score):
@@ -58,12 +67,15 @@ class ImageCTF(Score):
         padded_shape: (Qh, Qw) of the padded box, from `for_particles`.
         norm_side: Side of the grid on which |F·CTF|² is sampled; odd sides are more
             accurate.
+        ewald_sign: 0 for flat slices; otherwise slices follow the Ewald sphere: what has a
+            larger z in the image frame has less defocus (1) or more (-1).
     """
 
     box: tuple[int, int] = eqx.field(static=True)
     side: int = eqx.field(static=True)
     padded_shape: tuple[int, int] = eqx.field(static=True)
     norm_side: int = eqx.field(static=True)
+    ewald_sign: int = eqx.field(static=True, default=0)
 
     def __check_init__(self) -> None:
         small = [q < b for q, b in zip(self.padded_shape, self.box, strict=True)]
@@ -84,6 +96,7 @@ class ImageCTF(Score):
         voltage_kv: float,
         spherical_aberration_mm: float,
         pixel_size_angstrom: float,
+        ewald_sign: int = 0,
     ) -> "ImageCTF":
         """Choose the grids for the widest CTF that occurs in a run.
 
@@ -94,6 +107,7 @@ class ImageCTF(Score):
             voltage_kv: Lowest voltage (the longest wavelength).
             spherical_aberration_mm: Largest Cs.
             pixel_size_angstrom: Smallest pixel size, offsets included.
+            ewald_sign: As the attribute.
 
         Raises:
             InputError: The box is odd or smaller than the template; a number is not finite
@@ -136,6 +150,7 @@ class ImageCTF(Score):
                 next_fast_even(box[1] + 2 * margin),
             ),
             norm_side=next_fast_odd(max(2 * side, math.ceil(side + 1.1 * lags) + 16)),
+            ewald_sign=ewald_sign,
         )
 
     def max_defocus_angstrom(
@@ -180,59 +195,106 @@ class ImageCTF(Score):
     def filter_grid(self) -> tuple[int, int]:
         return self.norm_side, self.norm_side
 
+    def curvature(self, particle: Particles) -> Float[Array, ""] | None:
+        return curvature_voxels(particle, self.ewald_sign)
+
     def prepare(self, particle: Particles, grid: SearchGrid) -> PreparedImageCTF:
         def one(pixel_size: ScalarLike, defocus: ScalarLike) -> Any:
             seen = self._seen(particle, pixel_size, defocus)
-            return jnp.fft.rfft2(seen), self._norm_weights(particle, pixel_size, defocus)
+            image_rfft = tuple(jnp.fft.rfft2(each) for each in seen)
+            return image_rfft, self._norm_weights(particle, pixel_size, defocus)
 
         image_rfft, norm_weights = over_optics(one, particle, grid)
-        return PreparedImageCTF(self.scale(particle, grid), image_rfft, norm_weights)
+        scale, curvature = self.scale(particle, grid), self.curvature(particle)
+        if curvature is not None:
+            curvature = jnp.broadcast_to(curvature, scale.shape)
+        return PreparedImageCTF(scale, image_rfft, norm_weights, curvature)
+
+    def _ctfs(
+        self,
+        particle: Particles,
+        shape: tuple[int, int],
+        pixel_size: ScalarLike,
+        defocus: ScalarLike,
+    ) -> tuple[Float[Array, "h r"], ...]:
+        """The CTF of each slice of the template."""
+        views = with_quadrature(particle) if self.ewald_sign else (particle,)
+        return tuple(self.ctf(view, shape, pixel_size, defocus) for view in views)
 
     def _seen(
         self, particle: Particles, pixel_size: ScalarLike, defocus: ScalarLike
-    ) -> Float[Array, "H W"]:
+    ) -> tuple[Float[Array, "H W"], ...]:
         """The box of the image, with filter and CTF applied (the filter a second time)."""
-        transfer = particle.filter_image * self.ctf(
-            particle, self.padded_box, pixel_size, defocus
-        )
         # A complex CTF on the projection is its conjugate on the image.
-        turn = particle_phase_factor(particle, self.padded_box, pixel_size)
-        transfer = transfer * jnp.conj(turn)
-        seen = jnp.fft.irfft2(jnp.fft.rfft2(particle.image) * transfer, s=self.padded_box)
-        return centre_crop(seen, self.box)
+        turn = jnp.conj(particle_phase_factor(particle, self.padded_box, pixel_size))
+
+        def seen(ctf: Float[Array, "Qh Qr"]) -> Float[Array, "H W"]:
+            product = jnp.fft.rfft2(particle.image) * (particle.filter_image * ctf * turn)
+            return centre_crop(jnp.fft.irfft2(product, s=self.padded_box), self.box)
+
+        ctfs = self._ctfs(particle, self.padded_box, pixel_size, defocus)
+        return tuple(seen(ctf) for ctf in ctfs)
 
     def _norm_weights(
         self, particle: Particles, pixel_size: ScalarLike, defocus: ScalarLike
-    ) -> Float[Array, "N Nr"]:
-        """Weights of |T|², on twice the template's grid, in the square of the norm."""
+    ) -> tuple[Float[Array, "N Nr"], ...]:
+        """Weights of `_powers`, on twice the template's grid, in the square of the norm."""
         doubled = (2 * self.side, 2 * self.side)
-        ctf = self.ctf(particle, self.filter_grid, pixel_size, defocus)
-        spread = jnp.fft.irfft2((particle.filter_template * ctf) ** 2, s=self.filter_grid)
         lags = np.fft.fftfreq(doubled[0], 1 / doubled[0]).astype(int) % self.norm_side
         weights = half_plane_weights(doubled) / (doubled[0] * doubled[1])
-        return jnp.fft.rfft2(spread[lags[:, None], lags]).real * weights
 
-    def _projection(
-        self, template: Template, rotation: Float[Array, "3 3"], scale: ScalarLike
-    ) -> Float[Array, "n n"]:
+        def band_limited(power: Float[Array, "h r"]) -> Float[Array, "N Nr"]:
+            spread = jnp.fft.irfft2(power, s=self.filter_grid)
+            return jnp.fft.rfft2(spread[lags[:, None], lags]).real * weights
+
+        ctfs = self._ctfs(particle, self.filter_grid, pixel_size, defocus)
+        filtered = [particle.filter_template * ctf for ctf in ctfs]
+        each = tuple(band_limited(transfer**2) for transfer in filtered)
+        if len(each) == 1:
+            return each
+        return (*each, band_limited(2 * filtered[0] * filtered[1]))
+
+    def _projections(
+        self,
+        template: Template,
+        rotation: Float[Array, "3 3"],
+        scale: ScalarLike,
+        curvature: ScalarLike | None,
+    ) -> tuple[Float[Array, "n n"], ...]:
         # Protein is dark at underfocus: the image is minus the projection.
-        central = -central_slice(template, rotation, scale)
-        return subtract_border_mean(slice_to_projection(central))
+        slices = template_slices(template, rotation, scale, curvature)
+        return tuple(
+            subtract_border_mean(slice_to_projection(-central)) for central in slices
+        )
+
+    def _powers(
+        self, projections: tuple[Float[Array, "n n"], ...]
+    ) -> tuple[Float[Array, "N Nr"], ...]:
+        """|T|² of one projection; of two also their cross-spectrum."""
+        rffts = [jnp.fft.rfft2(p, s=(2 * self.side,) * 2) for p in projections]
+        powers = tuple(jnp.abs(rfft) ** 2 for rfft in rffts)
+        if len(rffts) == 1:
+            return powers
+        return (*powers, (jnp.conj(rffts[0]) * rffts[1]).real)
 
     def _norm(
-        self, projection: Float[Array, "n n"], weights: Float[Array, "l N Nr"]
+        self,
+        projections: tuple[Float[Array, "n n"], ...],
+        weights: tuple[Float[Array, "l N Nr"], ...],
     ) -> Float[Array, " l"]:
-        power = jnp.abs(jnp.fft.rfft2(projection, s=(2 * self.side,) * 2)) ** 2
         high = jax.lax.Precision.HIGHEST
-        return jnp.sqrt(jnp.einsum("lyx,yx->l", weights, power, precision=high))
+        squares = [
+            jnp.einsum("lyx,yx->l", weight, power, precision=high)
+            for weight, power in zip(weights, self._powers(projections), strict=True)
+        ]
+        return jnp.sqrt(sum(squares[1:], squares[0]))
 
     def norms(
         self, prepared: PreparedImageCTF, template: Template, rotation: Float[Array, "3 3"]
     ) -> Float[Array, "m l"]:
         def one(at: PreparedImageCTF) -> Float[Array, " l"]:
-            return self._norm(
-                self._projection(template, rotation, at.scale), at.norm_weights
-            )
+            projections = self._projections(template, rotation, at.scale, at.curvature)
+            return self._norm(projections, at.norm_weights)
 
         return jax.vmap(one)(prepared)
 
@@ -240,10 +302,14 @@ class ImageCTF(Score):
         self, prepared: PreparedImageCTF, template: Template, rotation: Float[Array, "3 3"]
     ) -> Float[Array, "m l Y X"]:
         def one(at: PreparedImageCTF) -> Float[Array, "l Y X"]:
-            projection = self._projection(template, rotation, at.scale)
-            product = jnp.conj(jnp.fft.rfft2(projection, s=self.box)) * at.image_rfft
+            projections = self._projections(template, rotation, at.scale, at.curvature)
+            products = [
+                jnp.conj(jnp.fft.rfft2(projection, s=self.box)) * image_rfft
+                for projection, image_rfft in zip(projections, at.image_rfft, strict=True)
+            ]
+            product = sum(products[1:], products[0])
             corner = valid_corner(product, self.box[1], self.positions)
-            return corner / self._norm(projection, at.norm_weights)[:, None, None]
+            return corner / self._norm(projections, at.norm_weights)[:, None, None]
 
         return jax.vmap(one)(prepared)
 
@@ -253,20 +319,26 @@ class ImageCTF(Score):
         pixel_size: ScalarLike,
         defocus: ScalarLike,
         corners: Int[Array, "p 2"],
-    ) -> Complex[Array, "p n nr"]:
+    ) -> Complex[Array, "p *s n nr"]:
         seen = self._seen(particle, pixel_size, defocus)
-        return window_columns(seen, self.side, corners, 0.0)
+        return columns_of_curved_slices(
+            tuple(window_columns(each, self.side, corners, 0.0) for each in seen)
+        )
 
     def matched_filter(
         self, particle: Particles, template: Template, pixel_size: ScalarLike
     ) -> tuple[Complex[Array, "Qh Qr"], Float[Array, ""]]:
         scale = particle.template_pixel_size_angstrom / pixel_size
         rotation = slice_rotation(particle, particle.alignment.rotation)
-        projection = self._projection(template, rotation, scale)
-        transfer = particle.filter_image * self.ctf(
-            particle, self.padded_box, pixel_size, 0.0
-        )
-        transfer = transfer * particle_phase_factor(particle, self.padded_box, pixel_size)
+        curvature = self.curvature(particle)
+        projections = self._projections(template, rotation, scale, curvature)
+        ctfs = self._ctfs(particle, self.padded_box, pixel_size, 0.0)
+        turn = particle_phase_factor(particle, self.padded_box, pixel_size)
+        spread = [
+            jnp.fft.rfft2(place_in_padded_box(projection, self))
+            * (particle.filter_image * ctf * turn)
+            for projection, ctf in zip(projections, ctfs, strict=True)
+        ]
         weights = self._norm_weights(particle, pixel_size, 0.0)
-        spread = jnp.fft.rfft2(place_in_padded_box(projection, self)) * transfer
-        return spread, self._norm(projection, weights[None])[0]
+        norm = self._norm(projections, tuple(weight[None] for weight in weights))[0]
+        return sum(spread[1:], spread[0]), norm

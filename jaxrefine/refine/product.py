@@ -24,6 +24,9 @@ from jaxrefine.refine.scoring import Score
 # remain representable.
 _HALF_SCALE = 2.0**14
 
+# kx, ky, curvature (None for flat slices), and real and imaginary part of the columns.
+_Chunks = tuple[Array, Array, Array | None, Array, Array]
+
 
 def approximate_best_z(
     score: Score,
@@ -55,7 +58,9 @@ def approximate_best_z(
     """
     defoci, weights = defocus_nodes(grid.defocus_angstrom, layout.defocus_nodes)
     scales = score.scale(particle, grid)
-    corners = _corner_chunks(score, defoci.shape[0], layout.column_bytes)
+    curvature = score.curvature(particle)
+    slices = 1 if curvature is None else 2
+    corners = _corner_chunks(score, defoci.shape[0] * slices, layout.column_bytes)
     rows_scale = _input_scale(layout, template.real, template.imaginary)
     count = offsets.shape[0]
     block = min(layout.orientations, count)
@@ -66,7 +71,7 @@ def approximate_best_z(
         columns = jax.lax.map(
             lambda d: score.columns(particle, pixel_size, d, some), defoci
         )
-        chunks, columns_scale = _frequency_chunks(columns, scales[m], layout)
+        chunks, columns_scale = _frequency_chunks(columns, scales[m], curvature, layout)
         back = 1 / (rows_scale * columns_scale)
         mean = particle.corr_mean[some[:, 0], some[:, 1]]
         std = particle.corr_std[some[:, 0], some[:, 1]]
@@ -136,14 +141,18 @@ def _input_scale(layout: Layout, real: Array, imaginary: Array) -> Float[Array, 
 
 
 def _frequency_chunks(
-    columns: Array, scale: Array, layout: Layout
-) -> tuple[tuple[Array, Array, Array, Array], Float[Array, ""]]:
-    """(kx, ky, real, imaginary) in chunks (c, f) and (c, f, r·P), padded with zeros.
+    columns: Array, scale: Array, curvature: Array | None, layout: Layout
+) -> tuple[_Chunks, Float[Array, ""]]:
+    """Frequencies in chunks (c, f), and columns in chunks (c, f, r·P), padded with zeros.
 
     Also returns the factor by which the columns were multiplied.
     """
-    side = columns.shape[2]
+    side = columns.shape[-2]
     ky, kx = np.meshgrid(np.fft.fftfreq(side), np.fft.rfftfreq(side), indexing="ij")
+    signs = np.ones(kx.size)
+    if curvature is not None:
+        kx, ky = np.stack([kx, kx]), np.stack([ky, ky])
+        signs = np.concatenate([signs, -signs])
     total = kx.size
     count = -(-total // layout.frequencies)
     length = -(-total // count)
@@ -151,22 +160,23 @@ def _frequency_chunks(
 
     def chunked(frequency: np.ndarray) -> Float[Array, "c f 1"]:
         padded = np.pad(frequency.ravel(), (0, missing)).reshape(count, length, 1)
-        return jnp.asarray(padded, jnp.float32) * scale
+        return jnp.asarray(padded, jnp.float32)
 
+    bent = None if curvature is None else chunked(signs) * curvature
     flat = jnp.moveaxis(columns.reshape(-1, total), 0, 1)
     flat = jnp.pad(flat, ((0, missing), (0, 0))).reshape(count, length, -1)
     factor = _input_scale(layout, flat.real, flat.imag)
     real, imaginary = (
         (part * factor).astype(layout.precision) for part in (flat.real, flat.imag)
     )
-    return (chunked(kx), chunked(ky), real, imaginary), factor
+    return (chunked(kx) * scale, chunked(ky) * scale, bent, real, imaginary), factor
 
 
 def _products(
     template: Template,
     rotation: Float[Array, "3 3 b"],
     rows_scale: Float[Array, ""],
-    chunks: tuple[Array, Array, Array, Array],
+    chunks: _Chunks,
 ) -> Float[Array, "b q"]:
     """Multiply scaled slices and columns; sum in float32 over chunks of frequencies."""
 
@@ -179,13 +189,13 @@ def _products(
             preferred_element_type=jnp.float32,
         )
 
-    def add(total: Array, chunk: tuple[Array, Array, Array, Array]):
-        kx, ky, real, imaginary = chunk
-        slices = sample_slice(template, rotation, kx, ky)
+    def add(total: Array, chunk: _Chunks):
+        kx, ky, bent, real, imaginary = chunk
+        slices = sample_slice(template, rotation, kx, ky, bent)
         # The barrier keeps XLA from repeating the gathers for each product.
         slice_real, slice_imaginary = jax.lax.optimization_barrier(slices)
         total += multiply(slice_real, real)
         return total + multiply(slice_imaginary, imaginary), None
 
-    start = jnp.zeros((rotation.shape[-1], chunks[2].shape[-1]))
+    start = jnp.zeros((rotation.shape[-1], chunks[3].shape[-1]))
     return jax.lax.scan(add, start, chunks)[0]

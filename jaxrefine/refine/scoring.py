@@ -86,12 +86,13 @@ class Score(eqx.Module):
         pixel_size: ScalarLike,
         defocus: ScalarLike,
         corners: Int[Array, "p 2"],
-    ) -> Complex[Array, "p n nr"]:
+    ) -> Complex[Array, "p *s n nr"]:
         """Columns whose product with the central slice is the correlation.
 
         The correlation times the norm is Σ Re(slice) Re(column) + Im(slice) Im(column) over
         the half plane, for each of the positions (y, x), at an absolute pixel size and a
-        defocus offset. Columns are linear in the particle's image.
+        defocus offset. Columns are linear in the particle's image. If the score has a
+        curvature, there are two (s = 2): for the slice of this curvature and its negative.
         """
 
     @abc.abstractmethod
@@ -138,6 +139,10 @@ class Score(eqx.Module):
             alignment.astigmatism_deg,
             particle.optics,
         )
+
+    def curvature(self, particle: Particles) -> Float[Array, ""] | None:
+        """Curvature of slices, for `central_slice`, in voxels; None for flat slices."""
+        return None
 
     def scale(self, particle: Particles, grid: SearchGrid) -> Float[Array, " m"]:
         """Template voxel size / image pixel size, at each pixel size of the grid."""

@@ -14,7 +14,12 @@ from jaxrefine.physics.projection import (
     slice_to_projection,
     subtract_border_mean,
 )
-from jaxrefine.physics.slices import central_slice
+from jaxrefine.refine.ewald import (
+    columns_of_curved_slices,
+    curvature_voxels,
+    template_slices,
+    with_quadrature,
+)
 from jaxrefine.refine.scoring import (
     Score,
     over_optics,
@@ -27,11 +32,15 @@ from jaxrefine.refine.scoring import (
 
 
 class PreparedTemplateCTF(eqx.Module):
-    """Transform of the box, and filter times CTF per pixel size (m) and defocus (l)."""
+    """Transform of the box, and filter times CTF per pixel size (m) and defocus (l).
+
+    There are two of the latter if slices are curved (`refine.ewald`).
+    """
 
     scale: Float[Array, " m"]
     image_rfft: Complex[Array, "H Wr"]
-    filter_ctf: Inexact[Array, "m l n nr"]
+    filter_ctf: tuple[Inexact[Array, "m l n nr"], ...]
+    curvature: Float[Array, ""] | None
 
 
 class TemplateCTF(Score):
@@ -42,11 +51,13 @@ class TemplateCTF(Score):
         side: Side of the template.
         pixel_size_changes_cs: Search the pixel size as Leopard-EM does, which leaves
             template and frequencies unchanged and divides Cs by (1 + offset / pixel size)⁴.
+        ewald_sign: As of `ImageCTF`.
     """
 
     box: tuple[int, int] = eqx.field(static=True)
     side: int = eqx.field(static=True)
     pixel_size_changes_cs: bool = eqx.field(static=True, default=False)
+    ewald_sign: int = eqx.field(static=True, default=0)
 
     @property
     def padded_box(self) -> tuple[int, int]:
@@ -60,19 +71,24 @@ class TemplateCTF(Score):
         scale = super().scale(particle, grid)
         return jnp.ones_like(scale) if self.pixel_size_changes_cs else scale
 
+    def curvature(self, particle: Particles) -> Float[Array, ""] | None:
+        return curvature_voxels(particle, self.ewald_sign)
+
     def prepare(self, particle: Particles, grid: SearchGrid) -> PreparedTemplateCTF:
-        def one(pixel_size: ScalarLike, defocus: ScalarLike) -> Inexact[Array, "n nr"]:
-            return self._filter_ctf(particle, pixel_size, defocus)
+        def one(pixel_size: ScalarLike, defocus: ScalarLike) -> Any:
+            return self._filter_ctfs(particle, pixel_size, defocus)
 
         return PreparedTemplateCTF(
             scale=self.scale(particle, grid),
             image_rfft=jnp.fft.rfft2(particle.image),
             filter_ctf=over_optics(one, particle, grid),
+            curvature=self.curvature(particle),
         )
 
-    def _filter_ctf(
+    def _filter_ctfs(
         self, particle: Particles, pixel_size: ScalarLike, defocus: ScalarLike
-    ) -> Inexact[Array, "n nr"]:
+    ) -> tuple[Inexact[Array, "n nr"], ...]:
+        """Filter times CTF of each slice of the template."""
         if self.pixel_size_changes_cs:
             start = particle.alignment.pixel_size_angstrom
             aberration = particle.optics.spherical_aberration_mm / (pixel_size / start) ** 4
@@ -80,24 +96,31 @@ class TemplateCTF(Score):
                 lambda p: p.optics.spherical_aberration_mm, particle, aberration
             )
             pixel_size = start
-        ctf = self.ctf(particle, self.filter_grid, pixel_size, defocus)
         turn = particle_phase_factor(particle, self.filter_grid, pixel_size)
-        return particle.filter_template * ctf * turn
+        views = with_quadrature(particle) if self.ewald_sign else (particle,)
+        ctfs = (self.ctf(view, self.filter_grid, pixel_size, defocus) for view in views)
+        return tuple(particle.filter_template * ctf * turn for ctf in ctfs)
 
     def _projection(
-        self, central: Complex[Array, "n nr"], filter_ctf: Inexact[Array, "n nr"]
+        self,
+        slices: tuple[Complex[Array, "n nr"], ...],
+        filter_ctfs: tuple[Inexact[Array, "n nr"], ...],
     ) -> tuple[Float[Array, "n n"], Float[Array, ""]]:
         """The projection before normalisation, and its norm."""
-        projection = subtract_border_mean(slice_to_projection(central * filter_ctf))
+        products = [
+            -s.at[0, 0].set(0) * f for s, f in zip(slices, filter_ctfs, strict=True)
+        ]
+        central = sum(products[1:], products[0])
+        projection = subtract_border_mean(slice_to_projection(central))
         variance = padded_variance_sum(projection, self.box)
         return projection, jnp.sqrt(jnp.maximum(variance, 1e-8))
 
     def _over_poses(self, function: Any, prepared: PreparedTemplateCTF, template, rotation):
         """Map `function(projection, norm)` over pixel sizes and defocus values."""
 
-        def one_scale(scale: ScalarLike, filter_ctf: Inexact[Array, "l n nr"]) -> Any:
-            central = -central_slice(template, rotation, scale).at[0, 0].set(0)
-            return jax.vmap(lambda f: function(*self._projection(central, f)))(filter_ctf)
+        def one_scale(scale: ScalarLike, filter_ctfs: Any) -> Any:
+            slices = template_slices(template, rotation, scale, prepared.curvature)
+            return jax.vmap(lambda f: function(*self._projection(slices, f)))(filter_ctfs)
 
         return jax.vmap(one_scale)(prepared.scale, prepared.filter_ctf)
 
@@ -130,13 +153,14 @@ class TemplateCTF(Score):
         pixel_size: ScalarLike,
         defocus: ScalarLike,
         corners: Int[Array, "p 2"],
-    ) -> Complex[Array, "p n nr"]:
+    ) -> Complex[Array, "p *s n nr"]:
         # The mean of the padded projection is subtracted as well, which leaves n²/HW of the
         # border mean.
         kept = jnp.sum(particle.image) * self.side**2 / math.prod(self.box)
         windows = window_columns(particle.image, self.side, corners, kept)
-        filter_ctf = self._filter_ctf(particle, pixel_size, defocus)
-        return windows.at[:, 0, 0].set(0) * jnp.conj(filter_ctf)
+        windows = windows.at[:, 0, 0].set(0)
+        filter_ctfs = self._filter_ctfs(particle, pixel_size, defocus)
+        return columns_of_curved_slices(tuple(windows * jnp.conj(f) for f in filter_ctfs))
 
     def matched_filter(
         self, particle: Particles, template: Template, pixel_size: ScalarLike
@@ -145,8 +169,8 @@ class TemplateCTF(Score):
         if self.pixel_size_changes_cs:
             scale = jnp.ones_like(scale)
         rotation = slice_rotation(particle, particle.alignment.rotation)
-        central = -central_slice(template, rotation, scale).at[0, 0].set(0)
-        filter_ctf = self._filter_ctf(particle, pixel_size, 0.0)
-        projection, norm = self._projection(central, filter_ctf)
+        slices = template_slices(template, rotation, scale, self.curvature(particle))
+        filter_ctfs = self._filter_ctfs(particle, pixel_size, 0.0)
+        projection, norm = self._projection(slices, filter_ctfs)
         # The mean of the box does not contribute.
         return jnp.fft.rfft2(place_in_padded_box(projection, self)).at[0, 0].set(0), norm

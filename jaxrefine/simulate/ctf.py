@@ -23,6 +23,8 @@ class Microscope:
         zernikes: Further phases by name, with k in 1/Å, as in torch-ctf: Z44c, Z44s, Z60
             (symmetric); Z31c, Z31s, Z33c, Z33s (antisymmetric).
         mag_matrix: A, acting on (y, x): the image at x shows the object at A x.
+        ewald_sign: 0 for thin objects. Otherwise parts of a particle with a larger z in the
+            image frame have less defocus (1) or more (-1).
     """
 
     voltage_kv: float = 300.0
@@ -33,6 +35,7 @@ class Microscope:
     beam_tilt_mrad: tuple[float, float] = (0.0, 0.0)
     zernikes: Mapping[str, float] = field(default_factory=dict)
     mag_matrix: tuple[tuple[float, float], tuple[float, float]] = ((1.0, 0.0), (0.0, 1.0))
+    ewald_sign: int = 0
 
 
 def ctf_rfft(

@@ -1,6 +1,6 @@
 """Micrographs of particles at known poses, in coloured noise."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,6 +11,9 @@ from jaxrefine.simulate.atoms import Atoms
 from jaxrefine.simulate.ctf import Microscope, ctf_rfft, odd_phase_factor_rfft
 from jaxrefine.simulate.frequencies import half_plane_frequencies
 from jaxrefine.simulate.projection import exact_projection_rfft
+
+# Thin enough for the phase of the CTF to change by 0.03 rad at 2 Å within half of it.
+_SLAB_ANGSTROM = 1.0
 
 
 @dataclass(frozen=True)
@@ -95,10 +98,27 @@ def particle_rfft(
     distortion = np.eye(3)
     distortion[:2, :2] = np.linalg.inv(microscope.mag_matrix)[::-1, ::-1].T
     rotation = particle.rotation @ distortion
-    projection = exact_projection_rfft(atoms, rotation, shape, step, particle.centre_px)
-    defocus, angle = particle.defocus_angstrom, particle.astigmatism_deg
-    transfer = ctf_rfft(shape, step, defocus, angle, microscope)
-    return -projection * transfer * odd_phase_factor_rfft(shape, step, microscope)
+    u, v = particle.defocus_angstrom
+    image = 0.0
+    for slab, height in _slabs(atoms, particle.rotation, microscope.ewald_sign):
+        projection = exact_projection_rfft(slab, rotation, shape, step, particle.centre_px)
+        defocus, angle = (u + height, v + height), particle.astigmatism_deg
+        image -= projection * ctf_rfft(shape, step, defocus, angle, microscope)
+    return image * odd_phase_factor_rfft(shape, step, microscope)
+
+
+def _slabs(
+    atoms: Atoms, rotation: FloatArray, ewald_sign: int
+) -> Iterator[tuple[Atoms, float]]:
+    """Parts of a particle, each with its additional defocus."""
+    if ewald_sign == 0:
+        yield atoms, 0.0
+        return
+    index = np.round(atoms.positions_angstrom @ rotation[:, 2] / _SLAB_ANGSTROM)
+    for number in np.unique(index):
+        inside = index == number
+        slab = Atoms(*(values[inside] for values in vars(atoms).values()))
+        yield slab, -ewald_sign * number * _SLAB_ANGSTROM
 
 
 def ideal_snr(signal_rfft: ComplexArray, noise_power_rfft: FloatArray, width: int) -> float:

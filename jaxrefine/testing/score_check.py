@@ -150,6 +150,7 @@ def _shape_errors(score: Score, particle: Particles, template: Template) -> list
     half = (score.padded_box[0], score.padded_box[1] // 2 + 1)
     corners = _corners(score)[:4]
     pixel_size = particle.alignment.pixel_size_angstrom
+    slices = () if score.curvature(particle) is None else (2,)
 
     def prepared(particle: Particles) -> Any:
         return score.prepare(particle, grid)
@@ -162,7 +163,7 @@ def _shape_errors(score: Score, particle: Particles, template: Template) -> list
         "norms": (lambda p: score.norms(prepared(p), template, rotation), (2, 3)),
         "columns": (
             lambda p: score.columns(p, pixel_size, 0.0, corners),
-            (4, side, side // 2 + 1),
+            (4, *slices, side, side // 2 + 1),
         ),
         "matched_filter": (
             lambda p: score.matched_filter(p, template, pixel_size),
@@ -268,15 +269,19 @@ def _agreement(
         prepared = score.prepare(particle, grid)
         exact = score.correlate(prepared, template, pose)
         norms = score.norms(prepared, template, pose)
-        scales = score.scale(particle, grid)
+        scales, curvature = score.scale(particle, grid), score.curvature(particle)
 
         def one(index: Any) -> Any:
             m, l = jnp.divmod(index, len(_DEFOCI))
             size = start + grid.pixel_size_angstrom[m]
-            central = central_slice(template, pose, scales[m])
+            central = central_slice(template, pose, scales[m], curvature)
+            if curvature is not None:
+                other = central_slice(template, pose, scales[m], -curvature)
+                central = jnp.stack([central, other])
             columns = score.columns(particle, size, grid.defocus_angstrom[l], corners)
             pairs = central.real * columns.real + central.imag * columns.imag
-            return jnp.sum(pairs, axis=(1, 2)).reshape(score.positions) / norms[m, l]
+            product = jnp.sum(pairs, axis=tuple(range(1, pairs.ndim)))
+            return product.reshape(score.positions) / norms[m, l]
 
         products = jax.lax.map(one, jnp.arange(norms.size)).reshape(exact.shape)
         first = start + grid.pixel_size_angstrom[0]

@@ -250,16 +250,34 @@ def freeze_aberrations():
     return out
 
 
+# Much too small for a real one, so that the curvature is half a voxel of 16.
+CURVED_PIXEL_SIZE = 0.1
+
+
 def freeze_slices():
     volume = noise((16, 16, 16), seed=1)
     angles = np.array(SLICE_ANGLES, np.float64)
     half = volume_to_rfft_fourier_slice(torch.tensor(volume))
     slices = extract_central_slices_rfft_3d(half, matrices(angles))
+    curved = [
+        extract_central_slices_rfft_3d(
+            half,
+            matrices(angles[-3:]),
+            apply_ewald_curvature=True,
+            ewald_voltage_kv=300.0,
+            ewald_flip_sign=flip,
+            ewald_px_size=CURVED_PIXEL_SIZE,
+        )
+        for flip in (False, True)
+    ]
     return dict(
         volume=volume,
         euler_deg=angles,
         # un-shifted along y, as Leopard-EM does next; DC and sign untouched
         slices=torch.fft.ifftshift(slices, dim=(-2,)).numpy(),
+        # of the last three orientations, either way
+        curved=torch.fft.ifftshift(torch.stack(curved), dim=(-2,)).numpy(),
+        curved_pixel_size=CURVED_PIXEL_SIZE,
     )
 
 

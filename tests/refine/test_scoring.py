@@ -154,7 +154,7 @@ def test_the_norm_is_the_unwrapped_one(defocus):
     score = imaging.image_ctf((side + 4, side + 4), side)
     particle = one_particle(score, np.zeros(score.padded_box), imaging, curve=uneven)
     prepared = eqx.filter_jit(score.prepare)(particle, local_grid())
-    weights = np.asarray(prepared.norm_weights[0, 0], np.float64)
+    weights = np.asarray(prepared.norm_weights[0][0, 0], np.float64)
     half = slices.half_volume(sim.potential_volume(worlds.ball(side, 1.2), side, 1.2))
     transfer = transfer_of(imaging, uneven, imaging.pixel_size, 0.0)
     # Twice the spread at the corner of the Fourier plane, 116 or 280 px, and the template.

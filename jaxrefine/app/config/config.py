@@ -68,6 +68,10 @@ class Config(Section):
             `<stem>_refined.csv`.
         scoring: `image_ctf` applies filter and CTF to the image; `template_ctf` to the
             template's projection, in the template's own box, as Leopard-EM does.
+        ewald: `flat`, or `curved`: the defocus of a particle's parts differs by their
+            height, so that slices follow the Ewald sphere, at twice the work.
+        ewald_sign: 1: larger z in the image frame means less defocus; -1: more. It
+            depends on microscope and programs: the right one scores higher.
         template_sampling: Sampling of slices: `padded`, from a padded and compensated
             volume; `cubic`, the same with cubic splines, which is smoother but slower;
             `trilinear`, from the original volume, as Leopard-EM does.
@@ -120,6 +124,8 @@ class Config(Section):
     movie_config: MovieConfig = MovieConfig()
     output_path: str | None = None
     scoring: Literal["image_ctf", "template_ctf"] = "image_ctf"
+    ewald: Literal["flat", "curved"] = "flat"
+    ewald_sign: int = 1
     template_sampling: Literal["padded", "cubic", "trilinear"] = "padded"
     search: Literal["exhaustive", "adaptive"] = "exhaustive"
     statistics: Literal["auto", "variance", "standard_deviation"] = "auto"
@@ -163,6 +169,12 @@ class Config(Section):
             lambda c: c.template_pixel_size is None or c.reproduce is None,
             "contradicts reproduce: leopard_em, which never rescales the template; "
             "remove one of the two",
+        ),
+        Rule("ewald_sign", lambda c: c.ewald_sign in (1, -1), "must be 1 or -1"),
+        Rule(
+            "ewald",
+            lambda c: c.ewald == "flat" or c.reproduce is None,
+            "contradicts reproduce: leopard_em, whose slices are flat; remove one of them",
         ),
         Rule(
             "significance",

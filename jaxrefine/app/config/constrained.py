@@ -158,6 +158,8 @@ class ConstrainedConfig(Section):
         fill_defects: Fill defective pixels.
         output_path: The table; null: beside the reference's, as `<stem>_constrained.csv`.
         scoring: `image_ctf` or `template_ctf`.
+        ewald: `flat` or `curved`.
+        ewald_sign: 1 or -1, as `defocus_hand`.
         template_sampling: `padded`, `cubic` or `trilinear`.
         search: `exhaustive` or `adaptive`.
         statistics: `auto`, `variance` or `standard_deviation`.
@@ -190,6 +192,8 @@ class ConstrainedConfig(Section):
     fill_defects: bool = True
     output_path: str | None = None
     scoring: Literal["image_ctf", "template_ctf"] = "image_ctf"
+    ewald: Literal["flat", "curved"] = "flat"
+    ewald_sign: int = 1
     template_sampling: Literal["padded", "cubic", "trilinear"] = "padded"
     search: Literal["exhaustive", "adaptive"] = "exhaustive"
     statistics: Literal["auto", "variance", "standard_deviation"] = "auto"
@@ -228,6 +232,7 @@ class ConstrainedConfig(Section):
             ),
             "needs template_frame: reference and scoring: image_ctf",
         ),
+        Rule("ewald_sign", lambda c: c.ewald_sign in (1, -1), "must be 1 or -1"),
         Rule("defocus_hand", lambda c: c.defocus_hand in (1, -1), "must be 1 or -1"),
         Rule(
             "false_positives",

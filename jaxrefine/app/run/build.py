@@ -156,9 +156,13 @@ def build_score(
     """
     height, width = config.particle_stack.extracted_box_size
     side = config.particle_stack.original_template_size[0]
+    ewald_sign = config.ewald_sign if config.ewald == "curved" else 0
     if config.scoring == "template_ctf":
         return TemplateCTF(
-            (height, width), side, pixel_size_changes_cs=config.reproduce is not None
+            (height, width),
+            side,
+            pixel_size_changes_cs=config.reproduce is not None,
+            ewald_sign=ewald_sign,
         )
     defocus = np.abs(start.defocus_angstrom).max()
     score = ImageCTF.for_particles(
@@ -168,6 +172,7 @@ def build_score(
         voltage_kv=float(start.optics.voltage_kv.min()),
         spherical_aberration_mm=float(start.optics.spherical_aberration_mm.max()),
         pixel_size_angstrom=smallest_pixel_angstrom(start, grid),
+        ewald_sign=ewald_sign,
     )
     return score if trimmed_side is None else score.of_middle(trimmed_side)
 

@@ -62,6 +62,8 @@ FAULTS = [
     ("apply_global_filtering", "yes", "'yes'", "must be true or false"),
     ("scoring", "ctf", "'ctf'", "must be image_ctf or template_ctf"),
     ("scoring", ["image_ctf"], "['image_ctf']", "must be image_ctf or template_ctf"),
+    ("ewald", "round", "'round'", "must be flat or curved"),
+    ("ewald_sign", 0, "0", "must be 1 or -1"),
     ("reproduce", True, "true", "must be leopard_em or null"),
     ("output_path", 5, "5", "must be text"),
     ("output_path", "", "''", "must be a path, or null"),
