@@ -29,6 +29,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     _cache_compiled_programs(config)
     _compile_in_less_time()
+    _leave_cores_to_other_workers()
     # JAX traces with many small objects, and a worker keeps millions.
     gc.set_threshold(200_000, 20, 20)
 
@@ -69,6 +70,11 @@ def _compile_in_less_time() -> None:
     # XLA reads its flags when it is first used.
     os.environ.update(subprocess_runs.COMPILED_IN_LESS_TIME)
     jax.config.update("jax_disable_most_optimizations", True)
+
+
+def _leave_cores_to_other_workers() -> None:
+    """Threads of numpy's matrix products spin while they wait for a core."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # workers are started after this
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,8 @@ from tests.reference import ROOT, reference_set
 # What the test run sets, for itself and the programs that it starts.
 COMPILED_IN_LESS_TIME = {
     "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-    "XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false",
+    # The level is that of modules which keep the optimisations (`compiled_to_run_fast`).
+    "XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=1",
 }
 _PATHS = ("micrograph_path", "correlation_average_path", "correlation_variance_path")
 

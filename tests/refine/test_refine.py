@@ -188,7 +188,9 @@ def test_statistics_enter_the_scores():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("devices", [1, 2, 3])
+@pytest.mark.parametrize(
+    "devices", [*(pytest.param(n, marks=pytest.mark.nightly) for n in (1, 2)), 3]
+)
 def test_devices_make_no_difference(devices):
     mesh = device_mesh(jax.devices()[:devices])
     result = refined(cut(shift_px=(1, 2), defocus=200.0), mesh=mesh)

@@ -402,7 +402,8 @@ OTHER_LAYOUTS = [
     "layout",
     [
         Layout(3, (4, 4, 3), candidates=40, thorough=False),
-        *(pytest.param(layout, marks=pytest.mark.slow) for layout in OTHER_LAYOUTS),
+        *(pytest.param(layout, marks=pytest.mark.slow) for layout in OTHER_LAYOUTS[:2]),
+        *(pytest.param(layout, marks=pytest.mark.nightly) for layout in OTHER_LAYOUTS[2:]),
     ],
 )
 def test_the_search_finds_what_the_plain_search_finds(layout):

@@ -186,7 +186,7 @@ def test_three_processes_write_what_one_writes(alone):
     assert (folder / "three.csv").read_bytes() == expected
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_one_of_two_is_killed(alone):
     """A message within the heartbeat time; results are kept; one process resumes."""
     folder, expected = alone

@@ -148,7 +148,7 @@ def quick(tmp_path, monkeypatch):
     return folder
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_contrast_is_named_by_check_and_run(quick, tmp_path, monkeypatch, capsys):
     assert main(["check", "refine.yaml"]) == 0
     said = capsys.readouterr().out

@@ -49,7 +49,7 @@ def polished(folder):
     return refine(folder, "polished.csv", polish={"enabled": True})
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_same_as_users_compile_it(folder, polished):
     """Tests compile in less time, and hence compute with other roundings."""
     subprocess.run(
