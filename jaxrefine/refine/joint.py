@@ -3,18 +3,13 @@
 Damped Gauss-Newton over all of them together; `joint_equations` has the equations.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable
+from dataclasses import replace
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
-from jaxrefine.data import Particles, Template
-from jaxrefine.refine.design import Design
 from jaxrefine.refine.joint_equations import (
     Eliminated,
     Equations,
@@ -22,13 +17,10 @@ from jaxrefine.refine.joint_equations import (
     equations,
     log_determinant,
 )
+from jaxrefine.refine.joint_model import JointFit, Model, Progress, State
 from jaxrefine.refine.membership import particle_probability
 from jaxrefine.refine.pose_errors import strength_squared
-from jaxrefine.refine.scoring import Score
 from jaxrefine.refine.shared import OWN_COUNT
-
-# Rows of the table and their particles, in batches; called once per pass.
-Source = Callable[[], Iterable[tuple[Int[np.ndarray, " b"], Particles]]]
 
 # Initial damping, its factors after a step without and with gain, and its limits.
 _DAMPING, _GROWTH, _FALL, _LEAST_DAMPING, _MOST_DAMPING = 0.05, 8.0, 0.2, 0.01, 1e6
@@ -49,91 +41,6 @@ _POSE_PASSES = 2
 _LEAST_CURVATURE = 0.25
 
 
-@dataclass(frozen=True, eq=False)
-class Model:
-    """The particles, and the model of their images.
-
-    Attributes:
-        source: The particles.
-        design: The shared values.
-        template: Template with cubic slices.
-        score: The score.
-        mesh: From `device_mesh`.
-    """
-
-    source: Source
-    design: Design
-    template: Template
-    score: Score
-    mesh: Mesh | None = None
-
-    def each(
-        self, function: Callable[..., Any], coordinates: Float[np.ndarray, "n *p"]
-    ) -> Iterator[tuple[Int[np.ndarray, " b"], Any]]:
-        """Apply a function of `joint_equations` to all batches; yields rows and results.
-
-        Args:
-            function: A function with the arguments of `equations`.
-            coordinates: Coordinates of all rows.
-        """
-        for rows, particles in self.source():
-            number = np.minimum(np.arange(len(particles)), len(rows) - 1)
-            found = function(
-                particles,
-                jnp.asarray(coordinates[rows[number]], jnp.float32),
-                self.template,
-                self.score,
-                self.design.local,
-                self.mesh,
-            )
-            count = len(rows)
-            yield rows, jax.tree.map(lambda leaf, n=count: np.asarray(leaf)[:n], found)
-
-
-@dataclass(frozen=True, eq=False)
-class State:
-    """The values during a fit.
-
-    Attributes:
-        shared: Shared values, relative to their start.
-        own: Own coordinates of each particle, relative to its alignment: a rotation vector
-            in degrees, y and x in px, and defocus in Å.
-    """
-
-    shared: Float[np.ndarray, " s"]
-    own: Float[np.ndarray, "n o"]
-
-    @classmethod
-    def start(cls, design: Design) -> "State":
-        """The starting values: all 0."""
-        return cls(np.zeros(len(design.shared_sigma)), np.zeros((len(design.index), 6)))
-
-
-@dataclass(frozen=True, eq=False)
-class JointFit:
-    """Result of a joint fit.
-
-    Attributes:
-        state: The fitted values.
-        covariance: Covariance of the shared values (`joint_equations`); 0 for those that
-            were fixed.
-        determined: Mask of the shared values that the data determine; the others are at
-            their start.
-        z: Score of each particle in units of the noise; NaN for particles not read.
-        weight: Probability that the pick is a particle.
-        passes: Number of passes over all particles.
-        converged: Whether the predicted gain of the last step was negligible.
-    """
-
-    state: State
-    covariance: Float[np.ndarray, "s s"]
-    determined: Bool[np.ndarray, " s"]
-    z: Float[np.ndarray, " n"]
-    weight: Float[np.ndarray, " n"]
-    passes: int
-    converged: bool
-
-
 def fit_jointly(
     model: Model,
     start: State,
@@ -142,7 +49,8 @@ def fit_jointly(
     robust: bool = True,
     errors: bool = True,
     most_passes: int = 25,
-    after_pass: Callable[[], None] | None = None,
+    resume: Progress | None = None,
+    keep: Callable[[Progress], None] | None = None,
 ) -> JointFit:
     """Maximise the likelihood of all particles.
 
@@ -155,11 +63,14 @@ def fit_jointly(
         errors: Compute the covariance, in four more passes; otherwise it is that of the
             Fisher information, whose standard errors are too small by some per cent.
         most_passes: Largest number of passes over all particles.
-        after_pass: Called after each pass.
+        resume: Go on from there, to the same result.
+        keep: Called before each step.
     """
-    fit = _Fit(model, start, robust, after_pass)
-    free = fit.determined(free)
+    fit = _Fit(model, start, robust, resume)
+    free = fit.determined(free) if resume is None else resume.free
     while fit.passes < most_passes and fit.damping < _MOST_DAMPING:
+        if keep is not None:
+            keep(fit.progress(free))
         gain, own_gain = fit.step(free)
         if gain > _LEAST_GAIN * free.sum() or own_gain > _LEAST_OWN_GAIN:
             continue
@@ -175,18 +86,39 @@ class _Fit:
     """The state of a running fit."""
 
     def __init__(
-        self,
-        model: Model,
-        start: State,
-        robust: bool,
-        after_pass: Callable[[], None] | None,
+        self, model: Model, start: State, robust: bool, resume: Progress | None = None
     ):
-        self.model, self.state, self.robust = model, start, robust
-        self.after_pass, self.passes = after_pass, 0
-        self.damping = _DAMPING
+        self.model, self.robust = model, robust
+        self.state = start if resume is None else resume.state
+        self.damping, self.passes = _DAMPING, 0
         self.own_damping = np.full(len(start.own), _OWN_DAMPING)
-        self.found = self._pass(start)
+        self.found = self._pass(self.state)
+        # The rows that this process reads; the others contribute nothing to its sums.
+        self.mine = np.isfinite(self.found.z)
         self.weight = self._weights(self.found)
+        if resume is not None:
+            self.damping, self.own_damping = resume.damping, resume.own_damping
+            self.passes = resume.passes
+
+    def progress(self, free: np.ndarray) -> Progress:
+        """What a later fit needs to go on from here."""
+        own, own_damping = self._of_all(self.state.own, self.own_damping)
+        state = State(self.state.shared, own)
+        return Progress(state, free, self.damping, own_damping, self.passes)
+
+    def _of_all(self, *values: np.ndarray) -> list[np.ndarray]:
+        """Values of all rows, each from the process that reads it."""
+        mine = self.mine.astype(float)
+        parts = [
+            np.nan_to_num(value) * (mine if value.ndim == 1 else mine[:, None])
+            for value in values
+        ]
+        count, *parts = self.model.total([mine, *parts])
+        there = count > 0
+        return [
+            np.where(there if value.ndim == 1 else there[:, None], part, value)
+            for value, part in zip(values, parts, strict=True)
+        ]
 
     def _pass(self, state: State) -> Equations:
         """One pass over all particles."""
@@ -201,16 +133,21 @@ class _Fit:
             z[rows], slope[rows], matrix[rows] = some.z, some.slope, some.information
             if blurring is not None:
                 blurring[rows] = some.blurring
-        z[~np.isfinite(slope).all(axis=1) | ~np.isfinite(matrix).all(axis=(1, 2))] = np.nan
+        finite = np.isfinite(slope).all(axis=1) & np.isfinite(matrix).all(axis=(1, 2))
+        lost = ~(finite & np.isfinite(z))
+        z[lost], slope[lost], matrix[lost] = np.nan, 0.0, 0.0
         self.passes += 1
-        if self.after_pass is not None:
-            self.after_pass()
         return Equations(z, slope, matrix, blurring)
 
     def _weights(self, found: Equations) -> np.ndarray:
-        if self.robust:
-            return particle_probability(np.asarray(found.z))
-        return np.isfinite(found.z).astype(float)
+        z = self._z_of_all(found)
+        return particle_probability(z) if self.robust else np.isfinite(z).astype(float)
+
+    def _z_of_all(self, found: Equations) -> np.ndarray:
+        """Scores of all rows; NaN for those that no process has read."""
+        known = np.isfinite(found.z)
+        z, count = self.model.total([np.nan_to_num(found.z), known.astype(float)])
+        return np.where(count > 0, z, np.nan)
 
     def _values(self, found: Equations, state: State) -> np.ndarray:
         """Log likelihood of each particle, including the prior of its own coordinates."""
@@ -222,16 +159,23 @@ class _Fit:
             values -= log_determinant(self.model.design, found, self._strength2()) / 4
         return values
 
-    def _objective(self, found: Equations, state: State) -> float:
+    def _prior(self, state: State) -> float:
+        """Log prior of the shared values."""
         away = state.shared / self.model.design.shared_sigma
-        return float(self.weight @ self._values(found, state) - away @ away / 2)
+        return -float(away @ away) / 2
 
     def _eliminated(self, found: Equations, own: np.ndarray) -> Eliminated:
         """Undamped equations of the shared values, with the Fisher information."""
         strength2 = self._strength2()
-        return eliminate(
-            self.model.design, found, own, self.weight, strength2, np.zeros_like(strength2)
-        )
+        return self._summed(found, own, strength2, np.zeros_like(strength2))
+
+    def _summed(
+        self, found: Equations, own: np.ndarray, strength2: np.ndarray, damping: np.ndarray
+    ) -> Eliminated:
+        """Equations of the shared values, summed over all processes."""
+        parts = eliminate(self.model.design, found, own, self.weight, strength2, damping)
+        sums = self.model.total([parts.gradient, parts.information])
+        return replace(parts, gradient=sums[0], information=sums[1])
 
     def _strength2(self) -> np.ndarray:
         """Squares of the strengths, corrected for fitted noise."""
@@ -265,8 +209,8 @@ class _Fit:
         """Take one step if it gains; returns predicted gains of shared and own values."""
         at, sigma = np.flatnonzero(free), self.model.design.shared_sigma
         z = np.maximum(np.nan_to_num(self.found.z), 0.0)
-        own, design = self.state.own, self.model.design
-        parts = eliminate(design, self.found, own, self.weight, z**2, self.own_damping)
+        own = self.state.own
+        parts = self._summed(self.found, own, z**2, self.own_damping)
         change, gain = np.zeros(len(free)), 0.0
         if len(at):
             uphill = (parts.gradient - self.state.shared / sigma**2)[at]
@@ -276,10 +220,14 @@ class _Fit:
             change[at] = _inverse(damped) @ uphill
         own = self._own_step(parts, change)
         candidate = State(self.state.shared + change, self.state.own + own)
-        own_gain = self._own_gain(parts.own_step)
+        promised = self._own_gain(parts.own_step)
         there = self._pass(candidate)
         before, after = self._values(self.found, self.state), self._values(there, candidate)
-        better = self._objective(there, candidate) > self._objective(self.found, self.state)
+        weight = self.weight * self.mine
+        sums = self.model.total([np.array([weight @ before, weight @ after, promised])])[0]
+        own_gain = float(sums[2]) / max(self.weight.sum(), 1e-9)
+        change_of_prior = self._prior(candidate) - self._prior(self.state)
+        better = sums[1] + change_of_prior > sums[0]
         factor = np.where(after > before, _FALL, _GROWTH)
         self.own_damping = np.clip(self.own_damping * factor, _LEAST_DAMPING, 1e4)
         if better:
@@ -302,6 +250,7 @@ class _Fit:
         shared = np.where(held, start.shared, self.state.shared)
         self.state = replace(self.state, shared=shared)
         self.found = self._pass(self.state)
+        self.weight = self._weights(self.found)
 
     def _curvature(self, at: np.ndarray, inverse: np.ndarray) -> float:
         """Curvature of the log likelihood as a fraction of the Fisher information.
@@ -329,12 +278,12 @@ class _Fit:
         return parts.gradient - shared / self.model.design.shared_sigma**2
 
     def _own_gain(self, step: np.ndarray) -> float:
-        """Mean predicted gain of the steps of the own coordinates, weighted."""
+        """Predicted gain of the steps of the own coordinates of this process, weighted."""
         z, slope = np.nan_to_num(self.found.z)[:, None], self.found.slope[:, :OWN_COUNT]
         sigma = self.model.design.own_sigma
         uphill = z * slope - self.state.own / sigma**2
         promised = np.sum(uphill * step, axis=1) / 2
-        return float(self.weight @ promised / max(self.weight.sum(), 1e-9))
+        return float((self.weight * self.mine) @ promised)
 
     def result(self, free: np.ndarray, *, converged: bool, errors: bool) -> JointFit:
         """The fitted values, and their errors."""
@@ -344,11 +293,12 @@ class _Fit:
             inverse = _inverse(self._information(free))
             curvature = self._curvature(at, inverse) if errors else 1.0
             covariance[np.ix_(at, at)] = inverse / curvature**2
+        (own,) = self._of_all(self.state.own)
         return JointFit(
-            state=self.state,
+            state=State(self.state.shared, own),
             covariance=covariance,
             determined=free,
-            z=np.asarray(self.found.z),
+            z=self._z_of_all(self.found),
             weight=self.weight,
             passes=self.passes,
             converged=converged,

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float, Int
 
-from jaxrefine.refine.joint import Model, State
 from jaxrefine.refine.joint_equations import scores
+from jaxrefine.refine.joint_model import Model, State
 
 # Steps that the fit can bridge: half a step changes phases by less than a radian at 4 Å or,
 # for the pixel size, at three pixels and the rim of the template.
@@ -78,15 +78,15 @@ def _scanned(
     if len(b) == 1:
         of_second = of_first
     if first.startswith("beam_tilt"):  # two coordinates of one group
-        total = _summed(likelihood.reshape(len(likelihood), -1), of_first)
+        total = _summed(model, likelihood.reshape(len(likelihood), -1), of_first)
         i, j = np.unravel_index(total.argmax(axis=1), (len(a), len(b)))
     else:
-        within = _summed(likelihood, of_second).max(axis=2)  # (groups of second, a)
+        within = _summed(model, likelihood, of_second).max(axis=2)  # (second, a)
         member = np.zeros(len(within), int)
         member[of_second] = of_first
-        i = _summed(within, member).argmax(axis=1)
+        i = _grouped(within, member).argmax(axis=1)
         chosen = likelihood[np.arange(len(likelihood)), i[of_first]]
-        j = _summed(chosen, of_second).argmax(axis=1)
+        j = _summed(model, chosen, of_second).argmax(axis=1)
     shared = state.shared.copy()
     for label, best, values in ((first, i, a), (second, j, b)):
         for number, value in enumerate(model.design.values):
@@ -135,6 +135,13 @@ def _groups(model: Model, label: str) -> Int[np.ndarray, " n"]:
 
 
 def _summed(
+    model: Model, values: Float[np.ndarray, "n *k"], group: Int[np.ndarray, " n"]
+) -> Float[np.ndarray, "g *k"]:
+    """Sums over the particles of each group, of all processes."""
+    return model.total([_grouped(values, group)])[0]
+
+
+def _grouped(
     values: Float[np.ndarray, "n *k"], group: Int[np.ndarray, " n"]
 ) -> Float[np.ndarray, "g *k"]:
     total = np.zeros((group.max() + 1, *values.shape[1:]))

@@ -13,6 +13,7 @@ from jaxrefine.refine import joint
 from jaxrefine.refine.design import Design
 from jaxrefine.refine.joint import Model, State, fit_jointly
 from jaxrefine.refine.joint_equations import Equations, eliminate, log_determinant
+from jaxrefine.refine.joint_model import of_one_process
 from jaxrefine.refine.membership import particle_probability
 from jaxrefine.refine.shared import OWN_COUNT, LocalCoordinates
 from tests.worlds import Imaging
@@ -73,10 +74,10 @@ class Toy:
             np.einsum("nkp,nkq->npq", slopes, slopes),
         )
 
-    def model(self):
-        rows = np.arange(len(self.middle))
+    def model(self, rows=None, total=of_one_process):
+        rows = np.arange(len(self.middle)) if rows is None else rows
         source = lambda: [(some, some) for some in np.array_split(rows, 3)]  # noqa: E731
-        nothing = SimpleNamespace()
+        nothing = SimpleNamespace(side=32)
         model = object.__new__(Model)
         for name, value in {
             "source": source,
@@ -84,6 +85,7 @@ class Toy:
             "template": nothing,
             "score": nothing,
             "mesh": None,
+            "total": total,
         }.items():
             object.__setattr__(model, name, value)
         return model
@@ -338,8 +340,8 @@ def test_the_objective_of_a_b_factor_is_adjusted(monkeypatch):
     toy.expose(np.zeros((6, OWN_COUNT)), np.zeros(2))
     monkeypatch.setattr(joint, "equations", toy.equations)
     model = toy.model()
-    fit = joint._Fit(model, State.start(toy.design), robust=False, after_pass=None)
+    fit = joint._Fit(model, State.start(toy.design), robust=False)
     adjusted = replace(fit.found, blurring=np.zeros((6, OWN_COUNT, OWN_COUNT)))
-    less = fit._objective(fit.found, fit.state) - fit._objective(adjusted, fit.state)
+    less = (fit._values(fit.found, fit.state) - fit._values(adjusted, fit.state)).sum()
     expected = log_determinant(toy.design, fit.found, fit._strength2()).sum() / 4
     assert abs(expected) > 1 and less == pytest.approx(expected)

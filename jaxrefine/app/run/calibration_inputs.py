@@ -14,7 +14,7 @@ from jaxrefine.data import InputError
 from jaxrefine.io.mrc import image_shape
 from jaxrefine.io.table import ParticleTable
 from jaxrefine.refine.design import Design
-from jaxrefine.refine.joint import State
+from jaxrefine.refine.joint_model import State
 
 ALL = "all"
 _OPTICS_GROUP = "optics_group"
