@@ -114,6 +114,18 @@ class ProcessGroup:
             raise InputError(())
         return result
 
+    def gather(self, name: str, text: str) -> list[str]:
+        """The texts of all processes, by number; returns when all have given theirs.
+
+        Args:
+            name: Name of this step, the same in every process.
+            text: The text of this process.
+        """
+        if self.count == 1:
+            return [text]
+        coordination.put(f"{self._part}{name}/{self.index}", text)
+        return [self._wait_for(f"{self._part}{name}/{i}") for i in range(self.count)]
+
     def _wait_for(self, key: str) -> str:
         while True:  # a stored text counts, even if its author has left since
             text = coordination.get(key, _POLL_S)

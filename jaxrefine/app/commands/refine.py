@@ -2,19 +2,18 @@
 
 import argparse
 import logging
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jaxrefine.app.commands.report import need_packages
+from jaxrefine.app.commands.shared_run import add_process_options, shared_run
 from jaxrefine.app.console.exit_codes import (
     EXIT_NOT_ALL_REFINED,
     EXIT_NOTHING_REFINED,
     EXIT_WRITTEN,
 )
-from jaxrefine.app.console.interrupts import Stop, stop_on_signals
-from jaxrefine.app.console.logs import keep_warnings, set_up_logging
+from jaxrefine.app.console.logs import keep_warnings
 from jaxrefine.app.console.option_types import add_path_map
 from jaxrefine.app.console.output import say
 from jaxrefine.data import InputError
@@ -71,20 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="only of particles with these values of particle_index (all)",
     )
     add_path_map(parser)
-    several = parser.add_argument_group(
-        "several processes, on one or several machines",
-        "Start each process with the same command but its own number. With srun and mpirun "
-        "these options are not needed.",
-    )
-    several.add_argument(
-        "--coordinator", metavar="HOST:PORT", help="machine of process 0, and a free port"
-    )
-    several.add_argument(
-        "--num-processes", type=int, metavar="N", help="number of processes"
-    )
-    several.add_argument(
-        "--process-id", type=int, metavar="I", help="number of this process, 0 … N-1"
-    )
+    add_process_options(parser)
 
 
 def run(
@@ -96,8 +82,6 @@ def run(
         options: The command line.
         prepare: Converts the configuration to the one that is run.
     """
-    from jaxrefine.app.cluster.environment import detect_process
-    from jaxrefine.app.cluster.process_group import join_processes
     from jaxrefine.app.config import Config
     from jaxrefine.app.console.summary import (
         format_fallen,
@@ -106,7 +90,6 @@ def run(
         format_summary,
         print_summary,
     )
-    from jaxrefine.app.run.devices import use_cpu_cores
     from jaxrefine.app.run.pipeline import run as refine
     from jaxrefine.app.run.record import write_record
     from jaxrefine.app.run.scores import plan_scores, write_scores
@@ -116,19 +99,7 @@ def run(
         need_packages()
     if options.scores_particles is not None and options.scores is None:
         raise InputError("--scores-particles: of what file? name it with --scores")
-    process = detect_process(
-        options.coordinator, options.num_processes, options.process_id, os.environ
-    )
-    if process is not None and process.index > 0:
-        set_up_logging(quiet=True, prefix=f"process {process.index}: ")
-        options.quiet, options.json_progress = True, False
-    use_cpu_cores()
-    stop = Stop()
-    with (
-        keep_warnings() as warnings,
-        join_processes(process, stop) as processes,
-        stop_on_signals(stop, quiet=options.json_progress or not processes.is_first),
-    ):
+    with keep_warnings() as warnings, shared_run(options) as processes:
 
         def load() -> Config:
             config = Config.load(options.config, path_map=tuple(options.map_path))
@@ -162,7 +133,7 @@ def run(
             after_each=_live_page(processes.count) if options.report else None,
         )
         if planned is not None and summary is not None:
-            write_scores(planned, summary.output, stop)
+            write_scores(planned, summary.output, processes.stop)
     if summary is None:
         return EXIT_WRITTEN
     print_summary(summary, quiet=options.quiet, json_progress=options.json_progress)

@@ -9,13 +9,15 @@ import numpy as np
 from jaxrefine.app.interchange.export_star import refuse_overwriting
 from jaxrefine.data import InputError, add_error_context
 from jaxrefine.io.model import Model, read_model
-from jaxrefine.io.mrc import write_volume
+from jaxrefine.io.mrc import read_volume, write_volume
 from jaxrefine.physics.atoms import template_from_atoms
 
 # Default side relative to the model's diameter.
 _SURROUNDINGS = 1.5
 # Models without B factors have 0, or the same value for all atoms.
 _LEAST_B_ANGSTROM2 = 1e-3
+# Relative difference by which devices may differ.
+_SAME = 1e-4
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ def make_model_template(
     voltage_kv: float = 300.0,
     solvent_potential_volt: float = 0.0,
     overwrite: bool = False,
+    keep_same: bool = False,
 ) -> MadeTemplate:
     """Read a model and write its template.
 
@@ -59,11 +62,12 @@ def make_model_template(
         voltage_kv: Acceleration voltage.
         solvent_potential_volt: Mean inner potential of the solvent.
         overwrite: Replace an existing output.
+        keep_same: Accept an existing output that holds this volume already.
 
     Raises:
         InputError: The model cannot be used, or the output cannot be written.
     """
-    refuse_overwriting(output, model_path, overwrite=overwrite)
+    refuse_overwriting(output, model_path, overwrite=overwrite or keep_same)
     if not output.parent.is_dir():
         raise InputError(f"{output}: its folder does not exist; make it first")
     model = read_model(model_path)
@@ -95,5 +99,22 @@ def make_model_template(
             voltage_kv=voltage_kv,
             solvent_potential_volt=solvent_potential_volt,
         )
-    write_volume(output, np.asarray(volume), pixel_size_angstrom)
+    volume = np.asarray(volume)
+    if not (keep_same and output.exists() and _holds(output, volume, pixel_size_angstrom)):
+        refuse_overwriting(output, overwrite=overwrite)
+        write_volume(output, volume, pixel_size_angstrom)
     return MadeTemplate(model, side_px, tuple(warnings))
+
+
+def _holds(path: Path, volume: np.ndarray, pixel_size_angstrom: float) -> bool:
+    """Whether a file holds this volume, to the accuracy of another device."""
+    try:
+        there, spacing = read_volume(path)
+    except InputError:
+        return False
+    most = _SAME * float(np.abs(volume).max())
+    return (
+        there.shape == volume.shape
+        and bool(np.abs(there - volume).max() <= most)
+        and math.isclose(spacing or 0.0, pixel_size_angstrom, rel_tol=_SAME)
+    )

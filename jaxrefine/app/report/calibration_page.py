@@ -23,7 +23,7 @@ from jaxrefine.app.report.calibration_figures import (
 )
 from jaxrefine.app.report.figures import RenderedFigure
 from jaxrefine.app.report.page_files import PAGE, make_folder, render_page, write_files
-from jaxrefine.app.run.calibrate import Calibration
+from jaxrefine.app.run.calibration import Calibration
 from jaxrefine.app.run.record import versions
 
 # Names of all figures that a page may have.

@@ -3,27 +3,35 @@
 import logging
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from jaxrefine.app.cluster.process_group import ProcessGroup, balance_loads
+from jaxrefine.app.cluster.sums import SumsOnDisk
 from jaxrefine.app.config import Config
 from jaxrefine.app.config.calibrate import OF_OPTICS
-from jaxrefine.app.console.interrupts import Stop
+from jaxrefine.app.config.yaml_writer import write_yaml
+from jaxrefine.app.console.interrupts import Stop, Stopped
+from jaxrefine.app.run.calibrated_table import write_calibrated_table
+from jaxrefine.app.run.calibration import Calibration, HeldOut, mean_z
 from jaxrefine.app.run.calibration_inputs import (
     CalibrationInputs,
     in_batches_of,
     load_calibration,
 )
+from jaxrefine.app.run.calibration_report import calibration_data
+from jaxrefine.app.run.checkpoint import Checkpoint
 from jaxrefine.app.run.devices import float32_only, free_bytes
+from jaxrefine.app.run.kept_fits import KeptFits
 from jaxrefine.app.run.landscape import scored_with
 from jaxrefine.app.run.pipeline import filled_batches
-from jaxrefine.data import Particles
-from jaxrefine.refine.joint import JointFit, Model, State, fit_jointly
+from jaxrefine.data import InputError, Particles
 from jaxrefine.refine.joint_equations import reported_scores
+from jaxrefine.refine.joint_model import JointFit, Model, State
 from jaxrefine.refine.joint_scan import Ranges, coarse_scan
 
 log = logging.getLogger("jaxrefine")
@@ -32,87 +40,97 @@ _AT_ONCE = 8  # on each device
 _SHARE_OF_MEMORY = 0.25  # for particles; if it is too small, each pass reads them again
 
 
-@dataclass(frozen=True, eq=False)
-class HeldOut:
-    """Effect of a calibration on one half of the micrographs on the other half.
-
-    Attributes:
-        particles: Number of probable particles in the other half.
-        z_before: Their mean score with refined poses and the starting values.
-        z_after: The same with the values from the first half.
-        gain_sigma: Standard error of the difference.
-        of_rows: Whether the halves are of particles, because there is one micrograph.
-        gain: Gain of each row; NaN for the first half.
-    """
-
-    particles: float
-    z_before: float
-    z_after: float
-    gain_sigma: float
-    of_rows: bool
-    gain: Float[np.ndarray, " n"]
-
-
-@dataclass(frozen=True, eq=False)
-class Calibration:
-    """Result of a calibration.
-
-    Attributes:
-        inputs: The inputs.
-        before: Fit of the poses with fixed shared values.
-        fit: Fit of all values.
-        scores: Correlation, z-score and SNR of each row at the fitted values; NaN if it
-            was not read.
-        held_out: The check on other micrographs; None if there was none.
-        seconds: Duration in seconds.
-    """
-
-    inputs: CalibrationInputs
-    before: JointFit
-    fit: JointFit
-    scores: Float[np.ndarray, "n 3"]
-    held_out: HeldOut | None
-    seconds: float
-
-
 @float32_only()
 def calibrate(
     config: Config,
     output: Path | None = None,
     *,
-    stop: Stop | None = None,
+    fresh: bool = False,
+    processes: ProcessGroup | None = None,
 ) -> Calibration:
-    """Fit the parameters in the configuration's section `calibrate`.
+    """Fit the parameters in the configuration's section `calibrate`, and write the results.
+
+    Finished fits, and the state of the running one, are kept beside the output (see
+    `kept_fits`); a calibration that finds such of the same inputs resumes from them.
 
     Args:
         config: Configuration of a refinement, with that section.
-        output: The table that will be written; None: `<stem>_calibrated.csv` beside the
-            particle table.
-        stop: Called between batches.
+        output: The table to write; None: `<stem>_calibrated.csv` beside the particle table.
+        fresh: Delete what an interrupted calibration has left, and start again.
+        processes: The processes that share the particles, from `join_processes`; None for
+            one. The first one writes.
 
     Raises:
-        InputError: With all errors, before any long work.
-        Stopped: The calibration was asked to stop.
+        InputError: With all errors, before any long work; or no particle could be read.
+        Stopped: The calibration was asked to stop, or lost a process.
     """
     began = time.monotonic()
-    inputs = load_calibration(config, output)
-    wanted, design = config.calibrate, inputs.design
-    source = _Source(inputs, stop or Stop())
-    mesh, template = inputs.run.mesh, scored_with(inputs.run)
-    model = Model(source, design, template, inputs.run.score, mesh)
+    processes = processes or ProcessGroup()
+    inputs = processes.on_all("inputs", lambda: load_calibration(config, output))
+    checkpoint = processes.on_all(
+        "fingerprint", lambda: Checkpoint(inputs.run, calibration=True)
+    )
+    try:
+        processes.first("begin", lambda: checkpoint.begin(fresh=fresh))
+        fitted = _fitted(inputs, checkpoint, processes)
+        made = replace(fitted, seconds=time.monotonic() - began)
+        processes.first("written", lambda: _write(made))
+        if processes.is_first:
+            checkpoint.remove()
+        return made
+    except Stopped as stopped:
+        kept = "the same command continues" if checkpoint.any_saved() else ""
+        text = f"{stopped}: what was fitted is kept in {checkpoint.folder}; {kept}"
+        text = text if kept else f"{stopped}: nothing was written"
+        raise Stopped(text if processes.is_first else "", stopped.exit_code) from None
+    finally:
+        checkpoint.close(shared=processes.count > 1)
+
+
+def _fitted(
+    inputs: CalibrationInputs, checkpoint: Checkpoint, processes: ProcessGroup
+) -> Calibration:
+    """All fits of a calibration."""
+    wanted, design, run = inputs.run.config.calibrate, inputs.design, inputs.run
+    groups = list(run.groups.values())
+    share = balance_loads([len(rows) for rows in groups], processes.count)
+    rows = np.concatenate([groups[n] for n in share[processes.index]] or [np.zeros(0, int)])
+    source = _Source(inputs, rows, processes.stop)
+    total = SumsOnDisk(processes, checkpoint.folder)
+    template = scored_with(run)
+    model = Model(source, design, template, run.score, run.mesh, total)
+    fits = KeptFits(checkpoint, processes, model)
     every = np.ones(len(design.values), bool)
     options = {"robust": wanted.robust, "most_passes": wanted.max_passes}
-    with jax.default_device(mesh.devices.flat[0]):
-        before = fit_jointly(model, inputs.start, ~every, **options)
+    with jax.default_device(run.mesh.devices.flat[0]):
+        before = fits.fit("poses", model, inputs.start, ~every, **options)
         _say("poses alone", before, before.weight)
-        start = coarse_scan(model, before.state, *_ranges(inputs))
-        fit = fit_jointly(model, start, every, **options)
+        start = fits.state(
+            "scan",
+            lambda: coarse_scan(model, before.state, *_ranges(inputs)),
+            len(every),
+            len(run.table),
+        )
+        fit = fits.fit("all", model, start, every, **options)
         _say("with shared parameters", fit, before.weight)
         held_out = None
         if wanted.held_out and set(wanted.parameters) & set(OF_OPTICS):
-            held_out = _held_out(model, inputs, before, start, options)
+            held_out = _held_out(fits, model, inputs, before, start, options)
         scores = _scores(model, fit.state)
-    return Calibration(inputs, before, fit, scores, held_out, time.monotonic() - began)
+    return Calibration(inputs, before, fit, scores, held_out, 0.0)
+
+
+def _write(made: Calibration) -> None:
+    """Write the table and the values.
+
+    Raises:
+        InputError: A file cannot be written, or no particle was scored.
+    """
+    if not np.isfinite(made.fit.z).any():
+        source = made.inputs.run.config.source
+        raise InputError(f"{source}: no particle could be read and scored")
+    write_calibrated_table(made)
+    write_yaml(calibration_data(made), made.inputs.values_path)
 
 
 def _say(what: str, fit: JointFit, weight: np.ndarray) -> None:
@@ -122,11 +140,12 @@ def _say(what: str, fit: JointFit, weight: np.ndarray) -> None:
 
 
 def _scores(model: Model, state: State) -> Float[np.ndarray, "n 3"]:
-    found = np.full((len(state.own), 3), np.nan)
+    found, known = np.zeros((len(state.own), 3)), np.zeros(len(state.own))
     at = model.design.coordinates(state.own, state.shared)
     for rows, some in model.each(reported_scores, at):
-        found[rows] = some
-    return found
+        found[rows], known[rows] = some, 1.0
+    found, known = model.total([found, known])
+    return np.where(known[:, None] > 0, found, np.nan)
 
 
 def _ranges(inputs: CalibrationInputs) -> tuple[Ranges, float]:
@@ -136,16 +155,15 @@ def _ranges(inputs: CalibrationInputs) -> tuple[Ranges, float]:
 
 
 class _Source:
-    """The particles of a run for repeated passes; kept in memory if they fit."""
+    """Some particles of a run for repeated passes; kept in memory if they fit."""
 
-    def __init__(self, inputs: CalibrationInputs, stop: Stop):
-        self.run, self.stop = in_batches_of(inputs.run, _AT_ONCE), stop
+    def __init__(self, inputs: CalibrationInputs, rows: np.ndarray, stop: Stop):
+        self.run, self.rows, self.stop = in_batches_of(inputs.run, _AT_ONCE), rows, stop
         self._kept: list[tuple[np.ndarray, Particles]] = []
         self._complete, self._room = False, True
 
     def __call__(self) -> Iterator[tuple[Int[np.ndarray, " b"], Particles]]:
-        rows = np.arange(len(self.run.table))
-        batches = self._kept if self._complete else filled_batches(self.run, rows)
+        batches = self._kept if self._complete else filled_batches(self.run, self.rows)
         keeping = self._room and not self._complete
         for some, particles in batches:
             self.stop.check()
@@ -157,7 +175,7 @@ class _Source:
     def _keep(self, rows: np.ndarray, particles: Particles) -> None:
         size = sum(leaf.nbytes for leaf in jax.tree.leaves(particles))
         left = free_bytes(self.run.mesh.devices.flat[0]) * _SHARE_OF_MEMORY
-        batches = len(self.run.table) / len(rows)
+        batches = len(self.rows) / len(rows)
         if (batches - len(self._kept)) * size > left:
             self._room, self._kept = False, []
             log.info("particles do not fit into memory: they are read in each pass")
@@ -166,6 +184,7 @@ class _Source:
 
 
 def _held_out(
+    fits: KeptFits,
     model: Model,
     inputs: CalibrationInputs,
     before: JointFit,
@@ -184,13 +203,14 @@ def _held_out(
     options = {**options, "errors": False}
     every = np.ones(len(design.values), bool)
     optics = np.array([value.parameter in OF_OPTICS for value in design.values])
-    fitted = fit_jointly(_only(model, first), start, every, **options)
+    fitted = fits.fit("half", _only(model, first), start, every, **options)
     others = _only(model, ~first)
     scores = []
-    for shared in (before.state.shared, fitted.state.shared):
+    cases = {"half_start": before.state.shared, "half_fitted": fitted.state.shared}
+    for name, shared in cases.items():
         values = np.where(optics, shared, start.shared)
-        fit = fit_jointly(others, State(values, before.state.own), ~optics, **options)
-        scores.append(fit.z)
+        there = State(values, before.state.own)
+        scores.append(fits.fit(name, others, there, ~optics, **options).z)
     weight = np.where(first | ~np.isfinite(scores[0] + scores[1]), 0.0, before.weight)
     total, gain = weight.sum(), np.where(first, np.nan, scores[1] - scores[0])
     if total == 0:
@@ -211,9 +231,3 @@ def _only(model: Model, rows: Bool[np.ndarray, " n"]) -> Model:
                 yield some[chosen], particles[chosen].padded(len(particles))
 
     return replace(model, source=source)
-
-
-def mean_z(fit: JointFit, weight: Float[np.ndarray, " n"]) -> float:
-    """Mean score of the probable particles."""
-    known = np.isfinite(fit.z)
-    return float(np.average(fit.z[known], weights=weight[known] + 1e-12))

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from jaxrefine.app.run.calibrate import Calibration
+from jaxrefine.app.run.calibration import Calibration
 from jaxrefine.app.run.columns import status_name
 from jaxrefine.data import Status
 from jaxrefine.io.paths import rebase_relative_paths

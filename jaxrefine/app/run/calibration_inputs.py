@@ -44,6 +44,12 @@ class CalibrationInputs:
     place_angstrom: Float[np.ndarray, "n 2"]
     output: Path
 
+    @property
+    def values_path(self) -> Path:
+        """The file of the fitted values: `<stem>_calibration.yaml` beside the table."""
+        stem = self.output.stem.removesuffix("_calibrated")
+        return self.output.with_name(f"{stem}_calibration.yaml")
+
 
 def load_calibration(config: Config, output: Path | None = None) -> CalibrationInputs:
     """Read and check everything except the values of the micrographs.

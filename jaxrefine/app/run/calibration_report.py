@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from scipy.special import chdtrc
 
-from jaxrefine.app.run.calibrate import Calibration, mean_z
+from jaxrefine.app.run.calibration import Calibration, mean_z
 from jaxrefine.app.run.calibration_inputs import CalibrationInputs
 from jaxrefine.refine.shared import SHARED
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
+from jaxrefine.app.cluster.sums import SUMS_SUFFIX
 from jaxrefine.app.run import fingerprint as fp
 from jaxrefine.app.run.inputs import RunInputs
 from jaxrefine.data import InputError
@@ -50,7 +51,7 @@ def remove_parts(output: Path) -> None:
     """Delete the checkpoint of an output that has been written."""
     folder = parts_folder(output)
     try:
-        for pattern in ("*.npz", _RUN, _BEFORE, _LOCK):
+        for pattern in ("*.npz", f"*{SUMS_SUFFIX}", _RUN, _BEFORE, _LOCK):
             for path in folder.glob(pattern):
                 path.unlink(missing_ok=True)
         folder.rmdir()
@@ -63,14 +64,19 @@ class Checkpoint:
 
     Args:
         inputs: The run that the results belong to.
+        calibration: Whether it is that of a calibration.
+
+    Attributes:
+        folder: The folder.
+        digest: Text that identifies the inputs.
     """
 
-    def __init__(self, inputs: RunInputs):
+    def __init__(self, inputs: RunInputs, *, calibration: bool = False):
         self.folder = parts_folder(inputs.output)
         self._output = inputs.output
         self._files, self._rows = list(inputs.groups), list(inputs.groups.values())
-        self._made_from = fp.fingerprint(inputs)
-        self._digest = fp.digest(self._made_from)
+        self._made_from = fp.fingerprint(inputs, calibration=calibration)
+        self.digest = fp.digest(self._made_from)
         # Before the images are read, since an image that changes later was not refined.
         self._stamps = [fp.image_stamp(inputs.sources(files)) for files in self._files]
         self._lock: FileLock | None = None
@@ -89,6 +95,7 @@ class Checkpoint:
             self.folder.mkdir(exist_ok=True)
             self._lock, self._is_ours = self._take_lock(), True
             self._delete(f".*{PARTIAL_SUFFIX}")  # of a run that was killed while writing
+            self._delete(f"*{SUMS_SUFFIX}")
             if fresh:
                 self._delete("*.npz")
             if self.any_saved():
@@ -158,7 +165,7 @@ class Checkpoint:
         Raises:
             InputError: The file cannot be written.
         """
-        made_from = {"run": self._digest, "images": self._stamps[number]}
+        made_from = {"run": self.digest, "images": self._stamps[number]}
         arrays = {name: _storable(c[rows]) for name, c in columns.values.items()}
         arrays |= {_ROWS: rows, _MADE_FROM: np.asarray(json.dumps(made_from))}
         with atomic_open(self._path(number)) as file:
@@ -175,11 +182,11 @@ class Checkpoint:
         if self.any_saved():
             with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
                 kept = json.loads(path.read_text())
-                if kept[_MADE_FROM] == self._digest:
+                if kept[_MADE_FROM] == self.digest:
                     return kept["found"]
         found = make()
         with atomic_open(path, encoding="utf-8") as file:
-            json.dump({_MADE_FROM: self._digest, "found": found}, file)
+            json.dump({_MADE_FROM: self.digest, "found": found}, file)
         return found
 
     def any_saved(self) -> bool:
@@ -282,7 +289,7 @@ class Checkpoint:
                 raise ValueError("compressed, which no part is")
             values = {name: file[name] for name in file.files}
         rows, made_from = values.pop(_ROWS), json.loads(str(values.pop(_MADE_FROM)))
-        if made_from["run"] != self._digest:
+        if made_from["run"] != self.digest:
             raise ValueError("of another run")
         stamp = made_from["images"]
         if not isinstance(stamp, list) or len(stamp) != len(self._files[number]):

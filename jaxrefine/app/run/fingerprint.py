@@ -36,8 +36,13 @@ Fingerprint = dict[str, Any]
 Stamp = list[list[str | int]]
 
 
-def fingerprint(inputs: RunInputs) -> Fingerprint:
-    """Everything that all particles of a run depend on; for images see `image_stamp`."""
+def fingerprint(inputs: RunInputs, *, calibration: bool = False) -> Fingerprint:
+    """Everything that all particles of a run depend on; for images see `image_stamp`.
+
+    Args:
+        inputs: The run.
+        calibration: Whether it is that of a calibration, which depends on all images.
+    """
     settings = dict(_settings(inputs.config))
     files = {"particle table": inputs.table.path, "template": inputs.template_path}
     if inputs.constraint is not None:
@@ -50,11 +55,13 @@ def fingerprint(inputs: RunInputs) -> Fingerprint:
         files["template's envelope"] = curve
     if inputs.movies is not None:
         files |= inputs.movies.movies.shared
-    made = {
-        "jaxrefine": jaxrefine.__version__,
-        "config": settings,
-        "files": {name: _content(path) for name, path in files.items()},
-    }
+    contents = {name: _content(path) for name, path in files.items()}
+    if calibration:
+        settings |= _settings(inputs.config.calibrate, "calibrate.")
+        stamps = [image_stamp(inputs.sources(files)) for files in inputs.groups]
+        text = json.dumps(stamps).encode()
+        contents["set of micrographs and maps"] = hashlib.sha256(text).hexdigest()
+    made = {"jaxrefine": jaxrefine.__version__, "config": settings, "files": contents}
     return json.loads(json.dumps(made))  # tuples become lists, as in a file
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from jaxrefine.app.config import Config
 from jaxrefine.app.report.calibration_page import write_calibration_page
-from jaxrefine.app.run.calibrate import Calibration, HeldOut
+from jaxrefine.app.run.calibration import Calibration, HeldOut
 from jaxrefine.app.run.calibration_inputs import load_calibration
 from jaxrefine.app.run.calibration_report import calibration_data
 from jaxrefine.refine.joint import JointFit

@@ -15,8 +15,8 @@ from jaxrefine.app.cli import main
 from jaxrefine.app.config import Config
 from jaxrefine.app.config.optimize_template import load_optimize_template
 from jaxrefine.app.console.calibration_summary import format_calibration
-from jaxrefine.app.run.calibrate import Calibration
 from jaxrefine.app.run.calibrated_table import write_calibrated_table
+from jaxrefine.app.run.calibration import Calibration
 from jaxrefine.app.run.calibration_inputs import load_calibration
 from jaxrefine.data import InputError
 from jaxrefine.io.mrc import read_volume
