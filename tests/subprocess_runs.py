@@ -103,11 +103,16 @@ def environment_of_a_user() -> dict[str, str]:
     return {k: v for k, v in environment().items() if k not in COMPILED_IN_LESS_TIME}
 
 
-def start(folder: Path, *options: str, pause_s: float = 0.0) -> subprocess.Popen[str]:
+def start(
+    folder: Path,
+    *options: str,
+    pause_s: float = 0.0,
+    command: Sequence[str] = ("refine", "refine.yaml"),
+) -> subprocess.Popen[str]:
     """Start the program in a folder, on one CPU device, slowed down where asked."""
     program = ["-c", SLOW, str(pause_s)] if pause_s else ["-m", "jaxrefine"]
     return subprocess.Popen(
-        [sys.executable, *program, "refine", "refine.yaml", *options],
+        [sys.executable, *program, *command, *options],
         cwd=folder,
         env=environment(),
         stdout=subprocess.PIPE,
@@ -117,13 +122,17 @@ def start(folder: Path, *options: str, pause_s: float = 0.0) -> subprocess.Popen
 
 
 def start_many(
-    folder: Path, count: int, *options: str, pause_s: float = 0.0
+    folder: Path,
+    count: int,
+    *options: str,
+    pause_s: float = 0.0,
+    command: Sequence[str] = ("refine", "refine.yaml"),
 ) -> list[subprocess.Popen[str]]:
     """Start `count` processes that share one run."""
     where = f"127.0.0.1:{free_port()}"
     several = ["--coordinator", where, "--num-processes", str(count), "--process-id"]
     return [
-        start(folder, *options, *several, str(index), pause_s=pause_s)
+        start(folder, *options, *several, str(index), pause_s=pause_s, command=command)
         for index in range(count)
     ]
 

@@ -99,7 +99,7 @@ def _fitted(
     total = SumsOnDisk(processes, checkpoint.folder)
     template = scored_with(run)
     model = Model(source, design, template, run.score, run.mesh, total)
-    fits = KeptFits(checkpoint, processes, model)
+    fits = KeptFits(checkpoint.folder, checkpoint.digest, processes, total)
     every = np.ones(len(design.values), bool)
     options = {"robust": wanted.robust, "most_passes": wanted.max_passes}
     with jax.default_device(run.mesh.devices.flat[0]):

@@ -2,15 +2,15 @@
 
 import logging
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from jaxrefine.app.cluster.process_group import ProcessGroup
-from jaxrefine.app.run.checkpoint import Checkpoint
 from jaxrefine.io.atomic import atomic_open
 from jaxrefine.refine.joint import fit_jointly
-from jaxrefine.refine.joint_model import JointFit, Model, Progress, State
+from jaxrefine.refine.joint_model import JointFit, Model, Progress, State, Total
 
 log = logging.getLogger("jaxrefine")
 
@@ -27,14 +27,15 @@ class KeptFits:
     """Fits, and the state of one that was interrupted, each in a file of the checkpoint.
 
     Args:
-        checkpoint: The checkpoint, locked by the first process.
-        processes: The processes that share the fits. The first one writes.
-        model: Its `total` passes on what the first process reads.
+        folder: Folder of the files.
+        digest: Text that identifies the inputs.
+        processes: The processes that share the fits. The first one reads and writes.
+        total: Sums over them, which pass on what the first one has read.
     """
 
-    def __init__(self, checkpoint: Checkpoint, processes: ProcessGroup, model: Model):
-        self._checkpoint, self._processes = checkpoint, processes
-        self._total = model.total
+    def __init__(self, folder: Path, digest: str, processes: ProcessGroup, total: Total):
+        self._folder, self._digest = folder, digest
+        self._processes, self._total = processes, total
 
     def fit(
         self, name: str, model: Model, start: State, free: np.ndarray, **options: Any
@@ -85,8 +86,8 @@ class KeptFits:
         if not self._processes.is_first:
             return
         plain = {key: np.asarray(value) for key, value in arrays.items()}
-        plain[_MADE_FROM] = np.asarray(self._checkpoint.digest)
-        with atomic_open(self._checkpoint.folder / f"{name}.npz") as file:
+        plain[_MADE_FROM] = np.asarray(self._digest)
+        with atomic_open(self._folder / f"{name}.npz") as file:
             np.savez(file, **plain)  # pyright: ignore[reportArgumentType]
 
     def _load(self, name: str, shared: int, particles: int) -> Arrays | None:
@@ -109,12 +110,12 @@ class KeptFits:
 
     def _read(self, name: str, shared: int, particles: int) -> Arrays | None:
         """A file of this run's inputs; None, with a warning, if it is damaged."""
-        path = self._checkpoint.folder / f"{name}.npz"
+        path = self._folder / f"{name}.npz"
         if not path.exists():
             return None
         try:
             with np.load(path, allow_pickle=False) as file:
-                if str(file[_MADE_FROM]) != self._checkpoint.digest:
+                if str(file[_MADE_FROM]) != self._digest:
                     raise ValueError("of another run")
                 names = _FIT if "converged" in file else _PROGRESS
                 names = _STATE if "passes" not in file else names
