@@ -11,7 +11,6 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from jaxrefine.app.cluster.process_group import ProcessGroup, balance_loads
-from jaxrefine.app.cluster.sums import SumsOnDisk
 from jaxrefine.app.config import Config
 from jaxrefine.app.config.calibrate import OF_OPTICS
 from jaxrefine.app.config.yaml_writer import write_yaml
@@ -29,6 +28,7 @@ from jaxrefine.app.run.devices import float32_only, free_bytes
 from jaxrefine.app.run.kept_fits import KeptFits
 from jaxrefine.app.run.landscape import scored_with
 from jaxrefine.app.run.pipeline import filled_batches
+from jaxrefine.app.run.process_sums import SumsOnDisk
 from jaxrefine.data import InputError, Particles
 from jaxrefine.refine.joint_equations import reported_scores
 from jaxrefine.refine.joint_model import JointFit, Model, State

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from jaxrefine.app.cluster.sums import SUMS_SUFFIX
 from jaxrefine.app.run import fingerprint as fp
 from jaxrefine.app.run.inputs import RunInputs
+from jaxrefine.app.run.process_sums import SUMS_SUFFIX
 from jaxrefine.data import InputError
 from jaxrefine.io.atomic import PARTIAL_SUFFIX, atomic_open
 from jaxrefine.io.table.refined import RefinedColumns

@@ -114,7 +114,8 @@ class KeptFits:
         if not path.exists():
             return None
         try:
-            with np.load(path, allow_pickle=False) as file:
+            # Opened here, since numpy leaves a damaged file open.
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
                 if str(file[_MADE_FROM]) != self._digest:
                     raise ValueError("of another run")
                 names = _FIT if "converged" in file else _PROGRESS

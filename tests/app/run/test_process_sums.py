@@ -5,10 +5,10 @@ import threading
 import numpy as np
 import pytest
 
-from jaxrefine.app.cluster import sums
 from jaxrefine.app.cluster.process_group import ProcessGroup
-from jaxrefine.app.cluster.sums import SumsOnDisk
 from jaxrefine.app.console.interrupts import Stopped
+from jaxrefine.app.run import process_sums as sums
+from jaxrefine.app.run.process_sums import SumsOnDisk
 
 COUNT = 3
 
