@@ -60,7 +60,7 @@ def main() -> None:
         print(f"before: {peak_gib():.2f} GiB")
         begin = time.monotonic()
         reader.read((path,), np.arange(count), whole=True)
-        print(f"defects, whole sum, {reader._at_once} boxes at once at most: ", end="")
+        print(f"defects, whole sum, {reader.at_once} boxes at once at most: ", end="")
         print(f"{time.monotonic() - begin:.0f} s, peak {peak_gib():.2f} GiB")
         reader.boxes(np.arange(count))
         print(f"all {count} boxes: {time.monotonic() - begin:.0f} s, ", end="")

@@ -19,6 +19,7 @@ from jaxrefine.app.commands import (
     import_star,
     init,
     join,
+    motion,
     plan,
     refine,
     report,
@@ -47,6 +48,7 @@ _COMMANDS = {
     "check": check,
     "compare": compare,
     "bias": bias,
+    "motion": motion,
     "demo": demo,
     "report": report,
     "select": select,
@@ -76,6 +78,8 @@ examples:
                                          assign particles to the most probable reference
   jaxrefine bias full_refined.csv omit_refined.csv --config full.yaml omit.yaml --output DIR
                                          measure template bias with a part left out
+  jaxrefine motion config.yaml refined.csv --output shifts.csv
+                                         fit the motion of particles in their movies
   jaxrefine demo DIR                     simulate a small data set with known truth
   jaxrefine demo DIR --run               simulate, refine, compare with the truth
   jaxrefine report refined.csv           write an interactive report

@@ -1,13 +1,15 @@
-"""Read motion in movies from files: shifts of particles, and deformation fields."""
+"""Files of motion in movies: shifts of particles, and deformation fields."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float, Int
 
 from jaxrefine.data import InputError
 from jaxrefine.io.table import cells
-from jaxrefine.io.table.csv_text import read_csv
+from jaxrefine.io.table.csv_text import read_csv, write_csv
 
 _MAX_ERRORS = 10
 
@@ -34,6 +36,32 @@ def read_particle_shifts(path: Path) -> ShiftRows:
     )
     _refuse_twice(path, whole, lines, "the same particle_index and frame")
     return whole[:, 0], whole[:, 1], shifts, lines
+
+
+def write_particle_shifts(
+    path: Path,
+    particle_index: Int[np.ndarray, " n"],
+    shift_px: Sequence[Float[np.ndarray, "t 2"]],
+) -> None:
+    """Write a CSV file that `read_particle_shifts` reads.
+
+    Args:
+        path: The file.
+        particle_index: Number of each particle.
+        shift_px: (y, x) of each particle in all frames of its movie.
+
+    Raises:
+        InputError: The file cannot be written.
+    """
+    frames = [len(each) for each in shift_px]
+    y, x = np.concatenate(shift_px).T.round(4)
+    columns = {
+        "particle_index": np.repeat(particle_index, frames),
+        "frame": np.concatenate([np.arange(count) for count in frames]),
+        "y_shift": y,
+        "x_shift": x,
+    }
+    write_csv(pd.DataFrame(columns), path)
 
 
 def read_deformation_field(path: Path) -> Float[np.ndarray, "2 t h w"]:

@@ -59,7 +59,7 @@ def add_to_boxes(
         total, corner, shift, lens = values
         whole = jnp.round(shift)
         box = crop_reflected(frame, corner - whole.astype(jnp.int32), shape)
-        return total + _weighted(box, shift - whole, exposure, lens)
+        return total + weighted(box, shift - whole, exposure, lens)
 
     return jax.lax.map(add, (sums, corner_px, shift_px, optics), batch_size=_AT_ONCE)
 
@@ -73,10 +73,10 @@ def add_to_image(
     optics: FrameOptics,
 ) -> Complex[Array, "Ny Nr"]:
     """Add a whole frame to the summed image; arguments as for `add_to_boxes`."""
-    return total + _weighted(frame - jnp.mean(frame), shift_px, exposure, optics)
+    return total + weighted(frame - jnp.mean(frame), shift_px, exposure, optics)
 
 
-def _weighted(
+def weighted(
     image: Float[Array, "h w"],
     shift_px: Float[Array, " 2"],
     exposure: Float[Array, ""],

@@ -224,7 +224,7 @@ def _check_shape(
         )
 
 
-def _particle_numbers(table: ParticleTable) -> np.ndarray:
+def particle_numbers(table: ParticleTable) -> np.ndarray:
     """The numbers of particles in a file of shifts: particle_index, else the row number."""
     index = table.numbers("particle_index")
     if np.isfinite(index).all() and len(np.unique(index)) == len(index):
@@ -237,7 +237,7 @@ def _of_particles(
 ) -> Float[np.ndarray, "t n 2"]:
     """Shifts of particles in all frames of their movie."""
     number, frame, shift, lines = shifts
-    numbers = _particle_numbers(table)[rows]
+    numbers = particle_numbers(table)[rows]
     order = np.argsort(numbers)
     place = np.minimum(np.searchsorted(numbers, number, sorter=order), len(rows) - 1)
     place = order[place]
@@ -270,7 +270,7 @@ def _of_particles(
 
 def _check_used(path: Path, shifts: ShiftRows, table: ParticleTable) -> None:
     """Refuse shifts of which none belongs to a particle of the table."""
-    strangers = Counter(shifts[0].tolist()).keys() - set(_particle_numbers(table).tolist())
+    strangers = Counter(shifts[0].tolist()).keys() - set(particle_numbers(table).tolist())
     if len(strangers) == len(set(shifts[0].tolist())):
         raise InputError(f"{path}: none of its particles is in {table.path}")
 

@@ -9,7 +9,7 @@ from threading import Lock
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from jaxrefine.app.config.movie import MovieConfig
 from jaxrefine.app.run.images import warn_of_defects
@@ -111,7 +111,7 @@ class MovieReader:
             self._forget_older(movie.path)
             if rows is not None:
                 self._expected[movie.path] = rows
-            now = np.zeros(0, np.int64) if rows is None else rows[: self._at_once]
+            now = np.zeros(0, np.int64) if rows is None else rows[: self.at_once]
             image = self._sum(movie, now, whole=whole) if whole or len(now) else None
             repair = self._repair(movie)
         return MovieImage(image, None if repair is None else repair.mask)
@@ -130,7 +130,7 @@ class MovieReader:
                 expected = self._expected.get(movie.path, missing)
                 after = np.flatnonzero(expected == missing[-1])
                 more = expected[after[0] + 1 :] if len(after) else missing[:0]
-                more = more[: max(0, self._at_once - len(missing))]
+                more = more[: max(0, self.at_once - len(missing))]
                 kept = {row: there[row] for row in rows if row in there}
                 self._boxes[movie.path] = kept
                 self._sum(movie, np.concatenate([missing, more]), whole=False)
@@ -138,7 +138,7 @@ class MovieReader:
             return np.stack([there[row] for row in rows])
 
     @property
-    def _at_once(self) -> int:
+    def at_once(self) -> int:
         height, width = self.box_shape
         return max(1, _BOX_BYTES // (8 * height * (width // 2 + 1)))
 
@@ -151,31 +151,21 @@ class MovieReader:
         self, movie: Movie, rows: np.ndarray, *, whole: bool
     ) -> Float[np.ndarray, "Ny Nx"] | None:
         """Read a movie once, store the boxes, and return the sum of whole frames."""
-        count = len(movie.shift_px)
-        exposures = frame_exposures(
-            count, self.settings.pre_exposure, self.settings.fluence_per_frame
-        ).astype(np.float32)
-        if not self.settings.fluence_per_frame:
-            exposures[:] = 0.0
+        exposures = self.exposures(movie)
         place = {row: n for n, row in enumerate(movie.rows)}
         places = np.array([place[row] for row in rows], np.int64)
-        corner = padded_corner(self.score, self.template_side, self.start.position_px[rows])
-        sides = zip(self.box_shape, self.score.padded_box, strict=True)
-        corner = corner - np.array([(box - cut) // 2 for box, cut in sides])
+        corner = self.corner_px(rows)
         height, width = self.box_shape
         sums = jnp.zeros((len(rows), height, width // 2 + 1), jnp.complex64)
         ny, nx = movie.frame_shape
         total = jnp.zeros((ny, nx // 2 + 1), jnp.complex64) if whole else None
-        boxes = self._optics(rows)
-        image = jax.tree.map(lambda x: x[0], self._optics(movie.rows[:1]))
+        boxes, image = self._optics(rows), self.optics(movie)
         mean_shift = movie.shift_px.mean(axis=1).astype(np.float32)
-        for number, raw in enumerate(self._frames(movie)):
+        for number, raw in enumerate(self.frames(movie)):
             frame, exposure = jnp.asarray(raw), exposures[number]
             if len(rows):
                 shift = movie.shift_px[number, places].astype(np.float32)
-                sums = add_to_boxes(
-                    sums, frame, corner.astype(np.int32), shift, exposure, boxes
-                )
+                sums = add_to_boxes(sums, frame, corner, shift, exposure, boxes)
             if total is not None:
                 total = add_to_image(total, frame, mean_shift[number], exposure, image)
         if len(rows):
@@ -192,7 +182,25 @@ class MovieReader:
             jnp.asarray(self.start.optics.voltage_kv[rows], jnp.float32),
         )
 
-    def _frames(self, movie: Movie) -> Iterator[Float[np.ndarray, "Ny Nx"]]:
+    def optics(self, movie: Movie) -> FrameOptics:
+        """Optics of a movie: those of its first particle."""
+        return jax.tree.map(lambda x: x[0], self._optics(movie.rows[:1]))
+
+    def exposures(self, movie: Movie) -> Float[np.ndarray, " t"]:
+        """Exposures of the frames of a movie; 0 if frames are not weighted."""
+        exposures = frame_exposures(
+            len(movie.shift_px), self.settings.pre_exposure, self.settings.fluence_per_frame
+        ).astype(np.float32)
+        return exposures if self.settings.fluence_per_frame else 0 * exposures
+
+    def corner_px(self, rows: np.ndarray) -> Int[np.ndarray, "n 2"]:
+        """(y, x) of the top-left corners of the boxes of particles."""
+        corner = padded_corner(self.score, self.template_side, self.start.position_px[rows])
+        sides = zip(self.box_shape, self.score.padded_box, strict=True)
+        corner = corner - np.array([(box - cut) // 2 for box, cut in sides])
+        return corner.astype(np.int32)
+
+    def frames(self, movie: Movie) -> Iterator[Float[np.ndarray, "Ny Nx"]]:
         """Yield frames with the gain applied and defective pixels filled."""
         repair = self._repair(movie)
         for frame in self._raw_frames(movie):

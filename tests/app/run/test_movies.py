@@ -1,5 +1,6 @@
 """Runs whose particles are summed from movie frames."""
 
+import re
 from pathlib import Path
 
 import mrcfile
@@ -8,11 +9,14 @@ import pandas as pd
 import pytest
 import yaml
 
+from jaxrefine.app.cli import main
 from jaxrefine.app.config import Config
+from jaxrefine.app.run import motion_fit
 from jaxrefine.app.run.fingerprint import fingerprint
 from jaxrefine.app.run.inputs import load_inputs
 from jaxrefine.app.run.particles import extract_rows, read_and_prepare
 from jaxrefine.data import InputError
+from jaxrefine.io.motion import read_particle_shifts
 from jaxrefine.io.mrc import read_image
 from tests.reference import reference_set
 
@@ -197,3 +201,38 @@ def test_frames_beyond_the_movie_are_refused(folder):
     (folder / "more.csv").write_text(text)
     (error,) = errors_of(folder, particle_shifts_path="more.csv")
     assert "frame 7 of particle 100, whose movie has 3 frames, 0 to 2" in error
+
+
+@pytest.mark.slow
+def test_motion_is_found_from_the_scores(folder, monkeypatch, capsys):
+    """From shifts of 0, for a sum that is smeared over 8 px; by the command."""
+    monkeypatch.chdir(folder)
+    true = pd.read_csv("shifts.csv").sort_values(["particle_index", "frame"])
+    still = true.assign(y_shift=0.0, x_shift=0.0)
+    still.to_csv("still.csv", index=False)
+    data = yaml.safe_load((folder / "refine.yaml").read_text())
+    data["movie_config"] = {"enabled": True, "particle_shifts_path": "still.csv"}
+    (folder / "movie.yaml").write_text(yaml.safe_dump(data))
+    words = "movie.yaml match_results.csv --output found.csv --velocity 20 --reach 8"
+    assert main(["motion", *words.split(), "--acceleration", "20"]) == 0
+    before, after = re.findall(
+        r"score of \d+ particles (\S+), .* shifts (\S+)", capsys.readouterr().out
+    )[1]
+    assert float(after) > float(before) + 2
+    found = pd.read_csv("found.csv")
+    assert list(found) == ["particle_index", "frame", "y_shift", "x_shift"]
+    names = ["particle_index", "frame"]
+    assert (found[names].to_numpy() == true[names].to_numpy()).all()
+    apart = (found - true.reset_index(drop=True))[["y_shift", "x_shift"]].to_numpy()
+    apart = apart.reshape(-1, FRAMES, 2)
+    off = np.abs(apart - apart.mean(axis=1, keepdims=True)).max(axis=(1, 2))
+    # Frames are copies, noise included. One particle is cut off by the edge.
+    assert np.median(off) < 0.05 and (off < 0.3).all()
+    assert read_particle_shifts(folder / "found.csv")[2].shape == (len(true), 2)
+    monkeypatch.setattr(motion_fit, "_CORRELATION_BYTES", 1)
+    assert main(["motion", *words.split()]) == 2
+    data["movie_config"]["enabled"] = False
+    (folder / "movie.yaml").write_text(yaml.safe_dump(data))
+    assert main(["motion", *words.split()]) == 2
+    errors = capsys.readouterr().err
+    assert "expected at most" in errors and "movie_config.enabled: true" in errors
