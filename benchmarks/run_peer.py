@@ -45,6 +45,19 @@ def the_yaml(folder: Path, name: str | None) -> Path:
     return found[0].resolve()
 
 
+def make_arrays_writable() -> None:
+    """Let pandas 3 return arrays as pandas 2 did; with movies the peer writes into them."""
+    import numpy as np
+    import pandas as pd
+
+    for kind in (pd.Series, pd.DataFrame):
+
+        def writable(self, *args, _of=kind.to_numpy, **more):
+            return np.array(_of(self, *args, **more))
+
+        kind.to_numpy = writable
+
+
 def main() -> None:
     args = arguments()
     yaml_path = the_yaml(args.folder, args.yaml)
@@ -63,6 +76,7 @@ def main() -> None:
         torch.cuda.Stream = lambda *a, **k: types.SimpleNamespace(synchronize=lambda: None)
         torch.cuda.stream = lambda stream: nullcontext()
 
+    make_arrays_writable()
     from leopard_em.pydantic_models.managers import RefineTemplateManager
 
     imported = time.perf_counter()

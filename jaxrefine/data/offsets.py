@@ -9,13 +9,17 @@ from jaxrefine.data.errors import InputError
 
 # The parameters that a polish may vary, and their numbers of coordinates: a rotation vector
 # (deg); y and x of the position (px); defocus, added to both u and v (Å); half of u - v,
-# along its axis and at 45° to it (Å); the pixel size (Å).
+# along its axis and at 45° to it (Å); the pixel size (Å); and aberrations as in `Optics`:
+# beam tilt x and y (mrad), Z33c and Z33s (rad Å³), Z44c, Z44s (rad Å⁴) and Z60 (rad Å⁶).
 COORDINATES: dict[str, int] = {
     "orientation": 3,
     "shift": 2,
     "defocus": 1,
     "astigmatism": 2,
     "pixel_size": 1,
+    "beam_tilt": 2,
+    "trefoil": 2,
+    "even_zernikes": 3,
 }
 PARAMETERS = tuple(COORDINATES)
 

@@ -35,6 +35,9 @@ class PoseErrors(Batch):
         astigmatism_angstrom: (u - v)/2 along the axis of astigmatism, and at 45° to it.
         shift_px: Position (y, x).
         pixel_size_angstrom: Pixel size.
+        beam_tilt_mrad: Beam tilt (x, y); this and the following are None if not free.
+        trefoil: Z33c and Z33s in rad Å³.
+        even_zernikes: As in `Optics`.
     """
 
     rotation_deg: Float[Array, "*n 3"]
@@ -43,6 +46,9 @@ class PoseErrors(Batch):
     astigmatism_angstrom: Float[Array, "*n 2"]
     shift_px: Float[Array, "*n 2"]
     pixel_size_angstrom: Float[Array, "*n"]
+    beam_tilt_mrad: Float[Array, "*n 2"] | None = None
+    trefoil: Float[Array, "*n 2"] | None = None
+    even_zernikes: Float[Array, "*n 3"] | None = None
 
 
 class Polished(Batch):
@@ -62,6 +68,10 @@ class Polished(Batch):
             `errors` are the square roots of its diagonal.
         optima: Number of possible optima of the pose. If there are several, the errors
             include the distances from the best to the others.
+        beam_tilt_mrad: Beam tilt (x, y) of each particle, the table's included; this and
+            the following are None if not free, and NaN for particles without a polish.
+        trefoil: Z33c and Z33s in rad Å³.
+        even_zernikes: As in `Optics`.
     """
 
     refined: Refined
@@ -72,6 +82,9 @@ class Polished(Batch):
     expected_z: Float[Array, "*n"]
     covariance: Float[Array, "*n p p"]
     optima: Int[Array, "*n"]
+    beam_tilt_mrad: Float[Array, "*n 2"] | None = None
+    trefoil: Float[Array, "*n 2"] | None = None
+    even_zernikes: Float[Array, "*n 3"] | None = None
 
     def _repr_html_(self) -> str:
         return shown_in_notebooks(

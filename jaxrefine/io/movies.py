@@ -23,6 +23,8 @@ PathLike = str | os.PathLike[str]
 
 _TIFF = (".tif", ".tiff")
 _EER = ".eer"
+# Of frames, in three versions of the format.
+_EER_COMPRESSIONS = (65000, 65001, 65002)
 
 
 def movie_shape(path: PathLike, *, eer_grouping: int = 1) -> tuple[int, int, int]:
@@ -127,8 +129,8 @@ def _opened_tiff(path: PathLike) -> Iterator[tuple[list[Any], bool]]:
         with tifffile.TiffFile(path) as file:
             is_eer = Path(path).suffix.lower() == _EER
             pages = list(file.pages)
-            if is_eer:  # the sum of all frames may follow
-                pages = [page for page in pages if _shape(page) == _shape(pages[0])]
+            if is_eer:  # the sum of all frames may be there, too
+                pages = [page for page in pages if page.compression in _EER_COMPRESSIONS]
             yield pages, is_eer
     except FileNotFoundError as error:
         raise no_such_file(path) from error

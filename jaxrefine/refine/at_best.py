@@ -1,12 +1,14 @@
 """A particle at its refined alignment, including the sub-pixel position."""
 
 from dataclasses import replace
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
-from jaxrefine.data import InputError, Offsets, Particles, Polished, Refined
+from jaxrefine.data import InputError, Offsets, Optics, Particles, Polished, Refined
 from jaxrefine.refine.arguments import check_one
 from jaxrefine.refine.differentiable import at_position
 from jaxrefine.refine.scoring import Score
@@ -29,7 +31,7 @@ def recentred(particle: Particles, refined: Refined, score: Score) -> Particles:
 def at_best(
     particle: Particles, found: Refined | Polished, score: Score
 ) -> tuple[Particles, Offsets]:
-    """Move one particle to its refined alignment, with the sub-pixel shift as offsets.
+    """Move one particle to its refined alignment; shift and aberrations as offsets.
 
     For the returned pair, `z_score(offsets, particle, template, score)` is the refined
     score. (`recentred` with offsets of zero would round the position to a whole pixel.)
@@ -49,7 +51,28 @@ def at_best(
     whole = jnp.round(position - particle.alignment.position_px)
     whole = particle.alignment.position_px + whole
     there = eqx.tree_at(lambda p: p.alignment.position_px, there, whole)
-    return there, replace(Offsets.zeros(), shift_px=position - whole)
+    aberrations = {}
+    if isinstance(found, Polished):
+        aberrations = _added_aberrations(found, particle.optics)
+    return there, replace(Offsets.zeros(), shift_px=position - whole, **aberrations)
+
+
+def _added_aberrations(found: Polished, optics: Optics) -> dict[str, Float[Array, " c"]]:
+    """What a polish has added to a particle's aberrations; 0 if it was not polished."""
+
+    def more(values: Any, own: Any) -> Float[Array, " c"]:
+        added = values if own is None else values - own
+        return jnp.where(jnp.isfinite(added), added, 0.0)
+
+    added = {}
+    for name in ("beam_tilt_mrad", "even_zernikes"):
+        if getattr(found, name) is not None:
+            added[name] = more(getattr(found, name), getattr(optics, name))
+    if found.trefoil is not None:
+        own = None if optics.odd_zernikes is None else optics.odd_zernikes[2:]
+        trefoil = more(found.trefoil, own)
+        added["odd_zernikes"] = jnp.concatenate([jnp.zeros(2), trefoil])
+    return added
 
 
 def _check_pair(name: str, particle: Particles, refined: Refined, score: Score) -> None:

@@ -7,12 +7,20 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxrefine.data import COORDINATES, Alignment, Offsets, SearchGrid
+from jaxrefine.data import COORDINATES, Alignment, Offsets, Optics, SearchGrid
 from jaxrefine.physics.rotations import angle_between_deg
 
 # Without astigmatism its axis is undefined. This value, in Å, changes no score, and is many
 # times the rounding error of a defocus in float32.
 _LEAST_ASTIGMATISM = 0.1
+
+
+# Fields of `Polished` and `PoseErrors` for parameters that are aberrations.
+ABERRATION_FIELDS = {
+    "beam_tilt": "beam_tilt_mrad",
+    "trefoil": "trefoil",
+    "even_zernikes": "even_zernikes",
+}
 
 
 def parameter_slices(parameters: tuple[str, ...]) -> dict[str, slice]:
@@ -41,11 +49,33 @@ def offsets_from(
         changed["shift_px"] = part["shift"]
     if "pixel_size" in part:
         changed["pixel_size_angstrom"] = part["pixel_size"][0]
+    if "beam_tilt" in part:
+        changed["beam_tilt_mrad"] = part["beam_tilt"]
+    if "trefoil" in part:
+        changed["odd_zernikes"] = jnp.concatenate([jnp.zeros(2), part["trefoil"]])
+    if "even_zernikes" in part:
+        changed["even_zernikes"] = part["even_zernikes"]
     u_v = part.get("defocus", jnp.zeros(1)) * jnp.ones(2)
     if "astigmatism" in part:
         difference, changed["astigmatism_deg"] = _astigmatism(part["astigmatism"], start)
         u_v = u_v + jnp.stack([difference, -difference])
     return replace(Offsets.zeros(), defocus_angstrom=u_v, **changed)
+
+
+def aberrations_at(
+    coordinates: Float[Array, " p"], parameters: tuple[str, ...], optics: Optics
+) -> dict[str, Float[Array, " c"]]:
+    """Values of the free aberrations, by their fields in `Polished`."""
+    part = {name: coordinates[at] for name, at in parameter_slices(parameters).items()}
+    own = {"beam_tilt": optics.beam_tilt_mrad, "even_zernikes": optics.even_zernikes}
+    if optics.odd_zernikes is not None:
+        own["trefoil"] = optics.odd_zernikes[2:]
+    found = {}
+    for name, field in ABERRATION_FIELDS.items():
+        if name in part:
+            start = own.get(name)
+            found[field] = part[name] if start is None else start + part[name]
+    return found
 
 
 def _astigmatism(
@@ -81,10 +111,11 @@ def cell_limits(grid: SearchGrid, parameters: tuple[str, ...]) -> Float[np.ndarr
         "orientation": [tilt, tilt, in_plane],
         "shift": [1.0, 1.0],
         "defocus": [_step(grid.defocus_angstrom) / 2],
-        "astigmatism": [math.inf, math.inf],
         "pixel_size": [_step(grid.pixel_size_angstrom) / 2],
     }
-    return np.concatenate([limits[name] for name in parameters]).astype(np.float32)
+    return np.concatenate(
+        [limits.get(name, [math.inf] * COORDINATES[name]) for name in parameters]
+    ).astype(np.float32)
 
 
 # Float32 matrices of equal tilt differ by less than this; no grid is that fine.

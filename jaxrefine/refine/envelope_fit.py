@@ -17,13 +17,16 @@ _GROUPS = 20  # groups of particles for the jackknife
 _ROUNDS = 8
 _INFLATIONS = np.linspace(0.5, 6.0, 111)
 # Standard deviation of a pose after match and search, even if the image itself holds no
-# information (degrees, px, Å, Å, Å).
+# information (degrees, px, Å, Å, Å, and units of `Optics`).
 _WIDEST = {
     "orientation": 6.0,
     "shift": 2.0,
     "defocus": 300.0,
     "astigmatism": 300.0,
     "pixel_size": 0.05,
+    "beam_tilt": 2.0,
+    "trefoil": 100.0,
+    "even_zernikes": 300.0,
 }
 
 

@@ -19,7 +19,6 @@ from jaxrefine.data import (
     Offsets,
     Particles,
     Polished,
-    PoseErrors,
     Refined,
     SearchGrid,
     Status,
@@ -36,7 +35,9 @@ from jaxrefine.refine.arguments import (
 )
 from jaxrefine.refine.at_best import recentred
 from jaxrefine.refine.coordinates import (
+    aberrations_at,
     cell_limits,
+    count,
     offsets_from,
 )
 from jaxrefine.refine.differentiable import (
@@ -73,8 +74,8 @@ class Polish(eqx.Module):
     """Settings of the polish; plain values, but an own objective may hold arrays.
 
     Attributes:
-        parameters: The free parameters, out of orientation, shift, defocus, astigmatism
-            and pixel_size.
+        parameters: The free parameters, out of orientation, shift, defocus, astigmatism,
+            pixel_size, beam_tilt, trefoil and even_zernikes.
         bound_to_cell: Stay within half a step of the best grid point, and within one pixel.
             Steps are usually finer than standard errors; then most particles end at a
             limit.
@@ -234,7 +235,7 @@ def polish_batch(
             return jax.lax.cond(
                 sound & jnp.isfinite(both[1].z_score),
                 lambda p, r: _polish_one(p, r, template, cell, score, polish),
-                lambda p, r: _not_polished(r, limits=cell[0]),
+                lambda p, r: _not_polished(p, r, polish.parameters),
                 *both,
             )
 
@@ -291,6 +292,7 @@ def _polish_one(
     if polish.objective is z_score:
         better &= best.z_score > refined.z_score  # both in float32
     found = jax.tree.map(lambda a, b: jnp.where(better, a, b), best, refined)
+    reported = jnp.where(better, summit.coordinates, 0)
     above = (found.correlation - particle.background_mean) / particle.noise_std
     above = jnp.where(jnp.isfinite(summit.value), above, jnp.nan)
     strength2 = strength_squared(above, limits.shape[0])
@@ -304,10 +306,10 @@ def _polish_one(
     if polish.errors:
         known = uncertain(known, rings, strength2, precision)
     if polish.prior == "match":
-        at = jnp.where(better, summit.coordinates, 0)
         origin = offset_of(start, refined.alignment, parameters)
-        mean = posterior_mean(at, strength2 * known, origin, precision)
+        mean = posterior_mean(reported, strength2 * known, origin, precision)
         found = _scored(mean, particle, refined, template, score, parameters)
+        reported = mean
         fitted = fitted_count(strength2 * known, precision)
         known = known + jnp.diag(precision / strength2)
     y, x = score.margin
@@ -322,6 +324,7 @@ def _polish_one(
         expected_z=z_in_other_data(found.z_score, noise, strength2, fitted),
         covariance=covariance,
         optima=jnp.int32(1),
+        **aberrations_at(reported, parameters, particle.optics),
     )
 
 
@@ -375,11 +378,20 @@ def _z_by_own_length(
     return z
 
 
-def _not_polished(refined: Refined, limits: Float[Array, " p"]) -> Polished:
-    nan, free = jnp.asarray(jnp.nan), limits.shape[0]
-    errors = PoseErrors(jnp.full(3, nan), nan, nan, jnp.full(2, nan), jnp.full(2, nan), nan)
-    false = jnp.asarray(False)
+def _not_polished(
+    particle: Particles, refined: Refined, parameters: tuple[str, ...]
+) -> Polished:
+    free, nan = count(parameters), jnp.asarray(jnp.nan)
+    nothing, false = jnp.full(free, nan), jnp.asarray(False)
     covariance = jnp.full((free, free), nan)
     return Polished(
-        refined, errors, jnp.int32(0), false, false, nan, covariance, jnp.int32(0)
+        refined,
+        errors_of_covariance(covariance, parameters),
+        jnp.int32(0),
+        false,
+        false,
+        nan,
+        covariance,
+        jnp.int32(0),
+        **aberrations_at(nothing, parameters, particle.optics),
     )

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxrefine.data import PoseErrors
-from jaxrefine.refine.coordinates import parameter_slices
+from jaxrefine.refine.coordinates import ABERRATION_FIELDS, parameter_slices
 
 # The observed information is used if it is at least this fraction of the expected in every
 # direction; otherwise the optimisation has not ended at a maximum.
@@ -206,4 +206,9 @@ def errors_of_covariance(
         astigmatism_angstrom=of("astigmatism", 2),
         shift_px=of("shift", 2),
         pixel_size_angstrom=of("pixel_size", 1)[0],
+        **{
+            field: sigma[at[name]]
+            for name, field in ABERRATION_FIELDS.items()
+            if name in at
+        },
     )

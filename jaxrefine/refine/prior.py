@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxrefine.data import Alignment, SearchGrid
+from jaxrefine.data import COORDINATES, Alignment, SearchGrid
 from jaxrefine.physics.rotations import matrix_to_rotation_vector
 from jaxrefine.refine.coordinates import parameter_slices
 
@@ -35,10 +35,10 @@ def cell_precision(
         "orientation": [tilt, tilt, in_plane],
         "shift": [_POSITION_SIGMA_PX / _OF_REACH] * 2,
         "defocus": [np.abs(grid.defocus_angstrom).max()],
-        "astigmatism": [0.0, 0.0],
         "pixel_size": [np.abs(grid.pixel_size_angstrom).max()],
     }
-    sigma = _OF_REACH * np.concatenate([reach[name] for name in parameters])
+    reaches = [reach.get(name, [0.0] * COORDINATES[name]) for name in parameters]
+    sigma = _OF_REACH * np.concatenate(reaches)
     known = sigma > 1e-3
     return np.where(known, 1 / np.where(known, sigma, 1) ** 2, 0).astype(np.float32)
 
@@ -55,10 +55,10 @@ def offset_of(
         "orientation": matrix_to_rotation_vector(between),
         "shift": start.position_px - here.position_px,
         "defocus": mean_defocus[None],
-        "astigmatism": jnp.zeros(2),
         "pixel_size": (start.pixel_size_angstrom - here.pixel_size_angstrom)[None],
     }
-    return jnp.concatenate([parts[name] for name in at])
+    # The prior of all others has no width.
+    return jnp.concatenate([parts.get(name, jnp.zeros(COORDINATES[name])) for name in at])
 
 
 def fitted_count(

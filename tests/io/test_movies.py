@@ -33,6 +33,63 @@ def test_frames_come_one_by_one(tmp_path, name, write):
         read_gain(path)
 
 
+def eer_frame(hits):
+    """A frame's bits, as the format's description has them (fei-company/EerReaderLib).
+
+    For each electron 7 bits for the pixels skipped before it, and 4 for its place within
+    the pixel; 127 skips as many pixels without an electron.
+    """
+    bits = []
+
+    def put(value, count):
+        bits.extend((value >> bit) & 1 for bit in range(count))
+
+    def skip(pixels):
+        for _ in range(pixels // 127):
+            put(127, 7)
+        put(pixels % 127, 7)
+
+    places = np.flatnonzero(hits).tolist()
+    for before, place in zip([-1, *places], places, strict=False):
+        skip(place - before - 1)
+        put(0b1001, 4)
+    skip(hits.size - 1 - places[-1])
+    put(0, -len(bits) % 16)  # whole words
+    return np.packbits(bits, bitorder="little").tobytes()
+
+
+@pytest.mark.parametrize("with_sum", [False, True])
+def test_frames_of_an_eer_file_are_grouped(tmp_path, with_sum):
+    """Newer files begin with the sum of all frames, which is no frame."""
+    hits = np.random.default_rng(0).uniform(size=(7, 48, 64)) < 0.02
+    metadata = b"<metadata></metadata>"
+    more = {"extratags": [(65001, 7, len(metadata), metadata, True)]}
+    path = tmp_path / "a.eer"
+    with tifffile.TiffWriter(path, bigtiff=True) as file:
+        if with_sum:
+            total = hits.sum(axis=0).astype(np.uint8)
+            file.write(total, photometric="minisblack", **more)
+            more = {}
+        for frame in hits:
+            file.write(
+                iter([eer_frame(frame)]),
+                shape=frame.shape,
+                dtype=np.uint8,
+                compression="zlib",  # tifffile writes no EER, but what is encoded already
+                photometric="minisblack",
+                rowsperstrip=len(frame),
+                **more,
+            )
+            more = {}
+    with tifffile.TiffFile(path, mode="r+b") as file:
+        for page in file.pages[int(with_sum) :]:
+            page.tags["Compression"].overwrite(65001)
+    assert movie_shape(path, eer_grouping=3) == (2, 48, 64)
+    found = list(movie_frames(path, eer_grouping=3))
+    expected = [hits[:3].sum(axis=0), hits[3:6].sum(axis=0)]
+    np.testing.assert_array_equal(found, expected)
+
+
 @pytest.mark.parametrize("name", ["a.mrc", "a.tiff", "a.eer"])
 def test_what_is_no_movie_is_refused(tmp_path, name):
     with pytest.raises(InputError, match="no such file"):

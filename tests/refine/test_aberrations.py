@@ -4,6 +4,7 @@ import functools
 from dataclasses import replace
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -11,8 +12,10 @@ import pytest
 from jaxrefine import simulate as sim
 from jaxrefine.data import Offsets
 from jaxrefine.physics.slices import central_slice, make_template
+from jaxrefine.refine.at_best import at_best
 from jaxrefine.refine.differentiable import z_score
 from jaxrefine.refine.grids import local_grid, uniform_orientations
+from jaxrefine.refine.polish import Polish, polish_particles
 from jaxrefine.refine.refine import refine_particles
 from jaxrefine.refine.score_grid import score_grid
 from jaxrefine.refine.scoring import slice_rotation
@@ -150,3 +153,43 @@ def test_the_search_finds_aberrated_particles():
     # The pose that is reported is a rotation, whatever the magnification.
     pose = np.asarray(found.alignment.rotation[0])
     np.testing.assert_allclose(pose, START, atol=1e-5)
+
+
+@pytest.mark.nightly
+def test_the_polish_finds_aberrations_of_one_particle():
+    """From optics without any, within its standard errors; z is the aberrated one's."""
+    score = SCORES["image"]
+    true = {name: ABERRATIONS[name] for name in ABERRATIONS if name != "mag_matrix"}
+    imaging = replace(PLAIN, aberrations=true)
+    image = 60 * signal_in_padded_box(score, ATOMS, imaging, START, 160) + noise(score)
+    batch = batch_of([one_particle(score, image, PLAIN, rotation=START)])
+    grid = local_grid()
+    found = refine_particles(batch, template(), grid, score)
+    free = ("orientation", "shift", "defocus", "beam_tilt", "trefoil", "even_zernikes")
+    smooth = make_template(sim.potential_volume(ATOMS, SIDE, PLAIN.pixel_size), "cubic")
+    settings = Polish(parameters=free, max_evaluations=30, other_optima=False)
+    polished = polish_particles(batch, found, smooth, grid, score, settings)
+    right = batch_of([one_particle(score, image, imaging, rotation=START)])
+    at_truth = polish_particles(
+        right,
+        refine_particles(right, template(), grid, score),
+        smooth,
+        grid,
+        score,
+        Polish(other_optima=False),
+    )
+    # Seven more parameters fit noise of 7/2 in z²/2.
+    z, expected = (float(p.refined.z_score[0]) for p in (polished, at_truth))
+    assert expected - 0.01 < z < expected + 0.3 and found.z_score[0] < 0.97 * expected
+    for field, values in (
+        ("beam_tilt_mrad", true["beam_tilt_mrad"]),
+        ("trefoil", true["odd_zernikes"][2:]),
+        ("even_zernikes", true["even_zernikes"]),
+    ):
+        sigma = np.asarray(getattr(polished.errors, field)[0])
+        pull = (np.asarray(getattr(polished, field)[0]) - values) / sigma
+        assert np.all(np.abs(pull) < 3.5), field
+    one, result = (jax.tree.map(lambda x: x[0], each) for each in (batch, polished))
+    there, offsets = at_best(one, result, score)
+    again = float(z_at(offsets, there, smooth, score))
+    assert again == pytest.approx(z, rel=1e-5)

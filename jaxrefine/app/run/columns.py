@@ -21,6 +21,12 @@ Columns = dict[str, np.ndarray]
 
 # Columns that a polish changes and whose value at the best grid point is kept.
 _OF_GRID = [c.name.removeprefix("grid_") for c in COLUMNS if c.name.startswith("grid_")]
+# Names of the aberrations that a polish can find, by their fields in `Polished`.
+_ABERRATIONS = {
+    "beam_tilt_mrad": ("beam_tilt_x", "beam_tilt_y"),
+    "trefoil": ("z33c", "z33s"),
+    "even_zernikes": ("z44c", "z44s", "z60"),
+}
 
 
 def status_name(status: Status) -> str:
@@ -107,6 +113,13 @@ def columns_of_polish(
         "refined_polish": _how_it_ended(polished),
         "refined_scaled_mip_expected": polished.expected_z,
     }
+    for field, names in _ABERRATIONS.items():
+        if getattr(polished, field) is not None:
+            values = zip(
+                names, getattr(polished, field).T, getattr(errors, field).T, strict=True
+            )
+            for name, value, sigma in values:
+                columns |= {f"refined_{name}": value, f"refined_{name}_sigma": sigma}
     return {name: np.asarray(column) for name, column in columns.items()}
 
 

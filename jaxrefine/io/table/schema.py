@@ -124,6 +124,20 @@ refined_pos_y_sigma|px|number|polished|the same, y|4 decimals
 refined_relative_defocus_sigma|Å|number|polished|standard error of the mean defocus|4 decimals
 refined_pixel_size_sigma|Å|number|polished|standard error of the pixel size|6 decimals
 refined_astigmatism_sigma|Å|number|polished|standard error of (defocus_u - defocus_v) / 2|4 decimals
+refined_beam_tilt_x|mrad|number|polished|beam tilt along x, if free in the polish; not read as starting value|4 decimals
+refined_beam_tilt_y|mrad|number|polished|the same along y|4 decimals
+refined_beam_tilt_x_sigma|mrad|number|polished|its standard error, x|4 decimals
+refined_beam_tilt_y_sigma|mrad|number|polished|the same, y|4 decimals
+refined_z33c|rad Å³|number|polished|Z33c, if free in the polish; not read as starting value|4 decimals
+refined_z33c_sigma|rad Å³|number|polished|its standard error|4 decimals
+refined_z33s|rad Å³|number|polished|Z33s, if free in the polish; not read as starting value|4 decimals
+refined_z33s_sigma|rad Å³|number|polished|its standard error|4 decimals
+refined_z44c|rad Å⁴|number|polished|Z44c, if free in the polish; not read as starting value|4 decimals
+refined_z44c_sigma|rad Å⁴|number|polished|its standard error|4 decimals
+refined_z44s|rad Å⁴|number|polished|Z44s, if free in the polish; not read as starting value|4 decimals
+refined_z44s_sigma|rad Å⁴|number|polished|its standard error|4 decimals
+refined_z60|rad Å⁶|number|polished|Z60, if free in the polish; not read as starting value|4 decimals
+refined_z60_sigma|rad Å⁶|number|polished|its standard error|4 decimals
 refined_polish|-|text|polished|how the polish ended (see below)|text
 refined_scaled_mip_expected|-|number|polished|expected z-score in independent data (see below)|float32
 grid_mip|-|number|polished|correlation at the best grid point, before the polish|float32

@@ -236,3 +236,35 @@ def test_motion_is_found_from_the_scores(folder, monkeypatch, capsys):
     assert main(["motion", *words.split()]) == 2
     errors = capsys.readouterr().err
     assert "expected at most" in errors and "movie_config.enabled: true" in errors
+
+
+# Leopard-EM 1.2 on a movie of five frames that are the micrograph of `basic` itself, with
+# shifts of 0 (`benchmarks/movie_parity.py`): with apply_global_filtering false as from the
+# micrograph. With true it does not filter the boxes, and z is 3406, …
+PEER_Z = (13.6125, 13.6287, 12.2265, 11.2323, 11.1093, 9.8696, 5.5533)
+
+
+@pytest.mark.nightly
+def test_a_movie_scores_as_its_micrograph_and_as_with_leopard_em(tmp_path, monkeypatch):
+    folder = reference_set("basic", tmp_path)
+    monkeypatch.chdir(folder)
+    image = read_image(folder / "micrograph.mrc")
+    mrcfile.write("movie.mrc", np.stack([image] * FRAMES))
+    index = pd.read_csv("match_results.csv").particle_index
+    pd.DataFrame(
+        [(i, t, 0.0, 0.0) for i in index for t in range(FRAMES)],
+        columns=["particle_index", "frame", "y_shift", "x_shift"],
+    ).to_csv("shifts.csv", index=False)
+    data = yaml.safe_load(Path("refine.yaml").read_text()) | {"reproduce": "leopard_em"}
+    movie = {"enabled": True, "movie_path": "movie.mrc", "fluence_per_frame": 0.0}
+    data["movie_config"] = movie | {"particle_shifts_path": "shifts.csv"}
+    z = {}
+    for filtering in (True, False):
+        data["apply_global_filtering"] = filtering
+        Path("movie.yaml").write_text(yaml.safe_dump(data))
+        assert main(["movie.yaml", "--output", f"{filtering}.csv"]) == 0
+        z[filtering] = pd.read_csv(f"{filtering}.csv").refined_scaled_mip
+    np.testing.assert_allclose(z[False], PEER_Z, rtol=1e-4)
+    # From the micrograph; the sum of a movie is not made periodic at its edges.
+    whole = pd.read_csv("refined.csv").refined_scaled_mip
+    np.testing.assert_allclose(z[True], whole, rtol=4e-3)
