@@ -10,6 +10,7 @@ from jaxtyping import Array, Complex, Float, ScalarLike
 
 from jaxrefine.data import Optics
 from jaxrefine.physics.fourier import frequency_grid
+from jaxrefine.physics.laser import LaserPhasePlate, laser_phase_rad
 
 # SI values (CODATA 2018), for the relativistic wavelength.
 _PLANCK = 6.62607015e-34
@@ -34,14 +35,17 @@ def contrast_transfer(
     defocus_angstrom: Float[Array, " 2"],
     astigmatism_deg: ScalarLike,
     optics: Optics,
+    laser: LaserPhasePlate | None = None,
 ) -> Float[Array, "h r"]:
     """Real CTF times B-factor envelope on the half plane of an image of `shape`.
 
     CTF = -sin χ with χ = -πλΔk² + (π/2) Cs λ³ k⁴ - phase shift - atan(A / √(1-A²)), plus
     the even Zernike terms of `Optics`, and
     Δ = (u+v)/2 + (u-v)/2 · cos 2(φ - α), φ and α from x towards y; the envelope is
-    exp(-B k²/4), k in 1/Å. Sign and axis are those of torch-ctf 0.6. Antisymmetric
-    aberrations are a separate factor, `antisymmetric_phase_factor`.
+    exp(-B k²/4), k in 1/Å. A laser phase plate adds its phase for electrons that are not
+    scattered, less that for those scattered to k, to the phase shift. Sign and axis are
+    those of torch-ctf 0.6. Antisymmetric aberrations are a separate factor,
+    `antisymmetric_phase_factor`.
 
     Args:
         shape: Real-space shape of the image, any parity.
@@ -49,6 +53,7 @@ def contrast_transfer(
         defocus_angstrom: (u, v) in Å, underfocus positive.
         astigmatism_deg: α in degrees.
         optics: Optics of one particle.
+        laser: The laser phase plate, if there is one.
     """
     ky, kx = _object_frequencies(shape, pixel_size_angstrom, optics)
     k2 = ky**2 + kx**2
@@ -66,6 +71,10 @@ def contrast_transfer(
         - jnp.deg2rad(optics.phase_shift_deg)
         - jnp.arctan(amplitude / jnp.sqrt(1 - amplitude**2))
     )
+    if laser is not None:
+        light = laser, optics.voltage_kv, wavelength
+        chi -= laser_phase_rad(jnp.zeros(()), jnp.zeros(()), *light)
+        chi += laser_phase_rad(ky, kx, *light)
     if optics.even_zernikes is not None:
         cosine, sine, sixth = optics.even_zernikes
         # k⁴ cos 4φ and k⁴ sin 4φ from k² cos 2φ and k² sin 2φ.

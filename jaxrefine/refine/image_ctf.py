@@ -14,6 +14,7 @@ from jaxrefine.data import InputError, Particles, SearchGrid, Template
 from jaxrefine.physics.boxes import centre_crop
 from jaxrefine.physics.ctf import ctf_spread_px, electron_wavelength_angstrom
 from jaxrefine.physics.fourier import half_plane_weights, next_fast_even, next_fast_odd
+from jaxrefine.physics.laser import LaserPhasePlate
 from jaxrefine.physics.projection import slice_to_projection, subtract_border_mean
 from jaxrefine.refine.ewald import (
     columns_of_curved_slices,
@@ -69,6 +70,7 @@ class ImageCTF(Score):
             accurate.
         ewald_sign: 0 for flat slices; otherwise slices follow the Ewald sphere: what has a
             larger z in the image frame has less defocus (1) or more (-1).
+        laser: The laser phase plate; None for none.
     """
 
     box: tuple[int, int] = eqx.field(static=True)
@@ -76,6 +78,7 @@ class ImageCTF(Score):
     padded_shape: tuple[int, int] = eqx.field(static=True)
     norm_side: int = eqx.field(static=True)
     ewald_sign: int = eqx.field(static=True, default=0)
+    laser: LaserPhasePlate | None = None
 
     def __check_init__(self) -> None:
         small = [q < b for q, b in zip(self.padded_shape, self.box, strict=True)]
@@ -194,6 +197,10 @@ class ImageCTF(Score):
     @property
     def filter_grid(self) -> tuple[int, int]:
         return self.norm_side, self.norm_side
+
+    @property
+    def phase_plate(self) -> LaserPhasePlate | None:
+        return self.laser
 
     def curvature(self, particle: Particles) -> Float[Array, ""] | None:
         return curvature_voxels(particle, self.ewald_sign)

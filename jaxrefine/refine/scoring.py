@@ -29,6 +29,7 @@ from jaxrefine.physics.ctf import (
     frequency_matrix,
 )
 from jaxrefine.physics.fourier import half_plane_weights
+from jaxrefine.physics.laser import LaserPhasePlate
 
 # Of arrays (…, 2) of either kind.
 Corners = TypeVar("Corners", Array, np.ndarray)
@@ -138,7 +139,13 @@ class Score(eqx.Module):
             alignment.defocus_angstrom + defocus,
             alignment.astigmatism_deg,
             particle.optics,
+            self.phase_plate,
         )
+
+    @property
+    def phase_plate(self) -> LaserPhasePlate | None:
+        """The laser phase plate that `ctf` includes; None for none."""
+        return None
 
     def curvature(self, particle: Particles) -> Float[Array, ""] | None:
         """Curvature of slices, for `central_slice`, in voxels; None for flat slices."""

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float, Inexact, Int, ScalarLike
 
 from jaxrefine.data import Particles, SearchGrid, Template
+from jaxrefine.physics.laser import LaserPhasePlate
 from jaxrefine.physics.projection import (
     padded_variance_sum,
     slice_to_projection,
@@ -52,12 +53,14 @@ class TemplateCTF(Score):
         pixel_size_changes_cs: Search the pixel size as Leopard-EM does, which leaves
             template and frequencies unchanged and divides Cs by (1 + offset / pixel size)⁴.
         ewald_sign: As of `ImageCTF`.
+        laser: The laser phase plate; None for none.
     """
 
     box: tuple[int, int] = eqx.field(static=True)
     side: int = eqx.field(static=True)
     pixel_size_changes_cs: bool = eqx.field(static=True, default=False)
     ewald_sign: int = eqx.field(static=True, default=0)
+    laser: LaserPhasePlate | None = None
 
     @property
     def padded_box(self) -> tuple[int, int]:
@@ -70,6 +73,10 @@ class TemplateCTF(Score):
     def scale(self, particle: Particles, grid: SearchGrid) -> Float[Array, " m"]:
         scale = super().scale(particle, grid)
         return jnp.ones_like(scale) if self.pixel_size_changes_cs else scale
+
+    @property
+    def phase_plate(self) -> LaserPhasePlate | None:
+        return self.laser
 
     def curvature(self, particle: Particles) -> Float[Array, ""] | None:
         return curvature_voxels(particle, self.ewald_sign)

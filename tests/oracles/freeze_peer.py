@@ -47,10 +47,11 @@ from leopard_em.utils.image_processing import (
     volume_to_rfft_fourier_slice,
 )
 from leopard_em.utils.search_utils import get_cs_range, get_search_tensors
-from torch_ctf import calculate_ctf_2d
+from torch_ctf import calc_LPP_phase, calculate_ctf_2d
 from torch_cubic_spline_grids import CubicCatmullRomGrid3d
 from torch_fourier_filter.envelopes import b_envelope
 from torch_fourier_slice import extract_central_slices_rfft_3d
+from torch_grid_utils import fftfreq_grid
 from torch_so3 import get_local_high_resolution_angles
 
 FOLDER = Path(__file__).resolve().parents[1] / "data" / "peer"
@@ -542,6 +543,33 @@ def freeze_dropout():
     return out
 
 
+LASER = dict(
+    NA=0.05,
+    laser_wavelength_angstrom=10640.0,
+    focal_length_angstrom=2e7,
+    laser_xy_angle_deg=0.0,
+    laser_xz_angle_deg=0.0,
+    laser_long_offset_angstrom=0.0,
+    laser_trans_offset_angstrom=0.0,
+    laser_polarization_angle_deg=90.0,
+    peak_phase_deg=90.0,
+    voltage=300.0,
+)
+LASER_CHANGES = [
+    dict(),
+    dict(laser_xy_angle_deg=35.0, NA=0.03, peak_phase_deg=60.0),
+    dict(laser_xz_angle_deg=1.2, laser_polarization_angle_deg=40.0, voltage=200.0),
+]
+
+
+def freeze_laser():
+    """Phases of a laser phase plate on the half plane of an image of 24 x 28 px of 2 Å."""
+    grid = fftfreq_grid((24, 28), rfft=True, fftshift=False, norm=False) / 2.0
+    settings = [LASER | changes for changes in LASER_CHANGES]
+    out = {f"phase_{i}": calc_LPP_phase(grid, **s).numpy() for i, s in enumerate(settings)}
+    return out | {"settings": json.dumps(settings)}
+
+
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
     folder.mkdir(parents=True, exist_ok=True)
@@ -558,6 +586,7 @@ def main(folder: Path) -> None:
         "searches": freeze_searches,
         "movies": freeze_movies,
         "dropout": freeze_dropout,
+        "laser": freeze_laser,
     }.items():
         path = folder / f"{name}.npz"
         np.savez_compressed(path, **freeze())

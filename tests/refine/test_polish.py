@@ -35,7 +35,7 @@ GRID = jr.local_grid(
     np.array([-50.0, 0.0, 50.0]),
 )
 FREE = jr.Polish(bound_to_cell=False)
-ALL = PARAMETERS
+ALL = PARAMETERS[:5]  # without aberrations
 
 
 @functools.cache
@@ -202,6 +202,7 @@ def test_cells_of_grids():
     inf = np.inf
     none = coordinates.cell_limits(jr.local_grid(), ALL)
     np.testing.assert_array_equal(none, [inf, inf, inf, 1, 1, inf, inf, inf, inf])
+    assert np.all(coordinates.cell_limits(jr.local_grid(), PARAMETERS[5:]) == inf)
     fine = jr.local_grid(
         jr.uniform_orientations(
             psi_coarse=1.5, psi_fine=0.1, theta_coarse=2.5, theta_fine=0.25

@@ -20,6 +20,7 @@ from jaxrefine.app.config.constrained import (
     with_our_keys,
 )
 from jaxrefine.app.config.filters import PreprocessingFiltersConfig
+from jaxrefine.app.config.laser import LaserPhasePlateConfig
 from jaxrefine.app.config.movie import MovieConfig
 from jaxrefine.app.config.particle_stack import ParticleStackConfig, with_df_path
 from jaxrefine.app.config.polish import PolishConfig
@@ -72,6 +73,7 @@ class Config(Section):
             height, so that slices follow the Ewald sphere, at twice the work.
         ewald_sign: 1: larger z in the image frame means less defocus; -1: more. It
             depends on microscope and programs: the right one scores higher.
+        laser_phase_plate: A laser phase plate.
         template_sampling: Sampling of slices: `padded`, from a padded and compensated
             volume; `cubic`, the same with cubic splines, which is smoother but slower;
             `trilinear`, from the original volume, as Leopard-EM does.
@@ -126,6 +128,7 @@ class Config(Section):
     scoring: Literal["image_ctf", "template_ctf"] = "image_ctf"
     ewald: Literal["flat", "curved"] = "flat"
     ewald_sign: int = 1
+    laser_phase_plate: LaserPhasePlateConfig = LaserPhasePlateConfig()
     template_sampling: Literal["padded", "cubic", "trilinear"] = "padded"
     search: Literal["exhaustive", "adaptive"] = "exhaustive"
     statistics: Literal["auto", "variance", "standard_deviation"] = "auto"

@@ -3,6 +3,8 @@
 Only plain numbers are passed on; modules below this one do not use the configuration.
 """
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,6 +19,7 @@ from jaxrefine.app.run.constrained import partner_orientations
 from jaxrefine.data import Alignment, InputError, Optics, SearchGrid
 from jaxrefine.io.table import StartingValues
 from jaxrefine.physics.filters import Bandpass, Curve, Dropout, Filters, Whitening
+from jaxrefine.physics.laser import LaserPhasePlate
 from jaxrefine.physics.rotations import angle_between_deg, euler_to_matrix
 from jaxrefine.physics.symmetry import point_group, smallest_turn_deg
 from jaxrefine.refine import grids
@@ -152,17 +155,20 @@ def build_score(
         trimmed_side: Side of the trimmed template, if it is used.
 
     Raises:
-        InputError: The CTF would spread a particle over thousands of pixels.
+        InputError: Phase shifts of a laser phase plate and of the table would both count;
+            or the CTF would spread a particle over thousands of pixels.
     """
     height, width = config.particle_stack.extracted_box_size
     side = config.particle_stack.original_template_size[0]
     ewald_sign = config.ewald_sign if config.ewald == "curved" else 0
+    laser = _laser(config, start)
     if config.scoring == "template_ctf":
         return TemplateCTF(
             (height, width),
             side,
             pixel_size_changes_cs=config.reproduce is not None,
             ewald_sign=ewald_sign,
+            laser=laser,
         )
     defocus = np.abs(start.defocus_angstrom).max()
     score = ImageCTF.for_particles(
@@ -174,7 +180,35 @@ def build_score(
         pixel_size_angstrom=smallest_pixel_angstrom(start, grid),
         ewald_sign=ewald_sign,
     )
+    score = replace(score, laser=laser)
     return score if trimmed_side is None else score.of_middle(trimmed_side)
+
+
+def _laser(config: Config, start: StartingValues) -> LaserPhasePlate | None:
+    """The laser phase plate, if it is enabled.
+
+    Raises:
+        InputError: The table has phase shifts, too.
+    """
+    chosen = config.laser_phase_plate
+    if not chosen.enabled:
+        return None
+    if np.any(np.asarray(start.optics.phase_shift_deg) != 0):
+        raise InputError(
+            f"{config.source}: laser_phase_plate.enabled: true — the column phase_shift of "
+            "the particle table is not 0 everywhere, and its phase shifts would be added; "
+            "set it to 0, or enabled to false"
+        )
+    return LaserPhasePlate(
+        numerical_aperture=chosen.NA,
+        wavelength_angstrom=chosen.laser_wavelength_angstrom,
+        focal_length_angstrom=chosen.focal_length_angstrom,
+        angle_deg=chosen.laser_xy_angle_deg,
+        tilt_deg=chosen.laser_xz_angle_deg,
+        polarization_deg=chosen.laser_polarization_angle_deg,
+        peak_phase_deg=chosen.peak_phase_deg,
+        dual=chosen.dual_laser,
+    )
 
 
 def trims_template(config: Config) -> bool:

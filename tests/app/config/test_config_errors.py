@@ -28,6 +28,7 @@ BANDPASS = "preprocessing_filters.bandpass_filter"
 CURVE = "preprocessing_filters.arbitrary_curve_filter"
 PHASES = "preprocessing_filters.phase_randomization_filter"
 MOVIE = "movie_config"
+LASER = "laser_phase_plate"
 
 # key, value, value as the message shows it, part of the remedy
 FAULTS = [
@@ -120,6 +121,9 @@ FAULTS = [
     (f"{COMPUTATION}.gpu_ids", ["cpu", 0], "['cpu', 0]", "must be auto, all, cpu"),
     (f"{MOVIE}.pre_exposure", -1.0, "-1.0", "must be 0 … 10000 electrons/Å²"),
     (f"{MOVIE}.fluence_per_frame", -0.1, "-0.1", "must be 0 … 10000 electrons/Å²"),
+    (f"{LASER}.NA", 5, "5.0", "must be 0.0001 … 1"),
+    (f"{LASER}.laser_wavelength_angstrom", 1.064, "1.064", "must be 1000 … 1000000 Å"),
+    (f"{LASER}.focal_length_angstrom", 20, "20.0", "must be 1e6 … 1e10 Å"),
     (f"{MOVIE}.eer_grouping", 0, "0", "must be 1 or more"),
 ]
 
@@ -131,6 +135,7 @@ ENABLED: dict[str, dict[str, Any]] = {
     PHASES: {"cuton": 0.25},
     DROPOUT: {},
     MOVIE: {},
+    LASER: {},
 }
 
 
