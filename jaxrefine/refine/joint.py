@@ -16,6 +16,7 @@ from jaxrefine.refine.joint_equations import (
     eliminate,
     equations,
     log_determinant,
+    own_defocus,
 )
 from jaxrefine.refine.joint_model import JointFit, Model, Progress, State
 from jaxrefine.refine.membership import particle_probability
@@ -49,6 +50,7 @@ def fit_jointly(
     robust: bool = True,
     errors: bool = True,
     most_passes: int = 25,
+    strength_z: Float[np.ndarray, " n"] | None = None,
     resume: Progress | None = None,
     keep: Callable[[Progress], None] | None = None,
 ) -> JointFit:
@@ -63,6 +65,8 @@ def fit_jointly(
         errors: Compute the covariance, in four more passes; otherwise it is that of the
             Fisher information, whose standard errors are too small by some per cent.
         most_passes: Largest number of passes over all particles.
+        strength_z: Scores whose strengths the reported log likelihood adjusts a B-factor
+            with, for comparison with another fit; None: those of this fit.
         resume: Go on from there, to the same result.
         keep: Called before each step.
     """
@@ -76,10 +80,10 @@ def fit_jointly(
             continue
         still = fit.determined(free)
         if (still == free).all():
-            return fit.result(free, converged=True, errors=errors)
+            return fit.result(free, strength_z, converged=True, errors=errors)
         fit.put_back(free & ~still, start)
         free = still
-    return fit.result(free, converged=False, errors=errors)
+    return fit.result(free, strength_z, converged=False, errors=errors)
 
 
 class _Fit:
@@ -149,14 +153,17 @@ class _Fit:
         z, count = self.model.total([np.nan_to_num(found.z), known.astype(float)])
         return np.where(count > 0, z, np.nan)
 
-    def _values(self, found: Equations, state: State) -> np.ndarray:
+    def _values(
+        self, found: Equations, state: State, strength_z: np.ndarray | None = None
+    ) -> np.ndarray:
         """Log likelihood of each particle, including the prior of its own coordinates."""
         z = np.maximum(np.nan_to_num(found.z), 0.0)
         away = state.own / self.model.design.own_sigma
         values = z**2 / 2 - np.sum(away**2, axis=1) / 2
         if found.blurring is not None:
             # With the strength fixed, so that its changes do not count as information.
-            values -= log_determinant(self.model.design, found, self._strength2()) / 4
+            strength2 = self._strength2(strength_z)
+            values -= log_determinant(self.model.design, found, strength2) / 4
         return values
 
     def _prior(self, state: State) -> float:
@@ -177,9 +184,9 @@ class _Fit:
         sums = self.model.total([parts.gradient, parts.information])
         return replace(parts, gradient=sums[0], information=sums[1])
 
-    def _strength2(self) -> np.ndarray:
-        """Squares of the strengths, corrected for fitted noise."""
-        z = np.nan_to_num(self.found.z)
+    def _strength2(self, z: np.ndarray | None = None) -> np.ndarray:
+        """Squares of the strengths, corrected for fitted noise; by default the present."""
+        z = np.nan_to_num(np.asarray(self.found.z if z is None else z))
         strength2 = np.asarray(strength_squared(jnp.asarray(z), OWN_COUNT), float)
         return np.where(z > 0, strength2, 0.0)
 
@@ -285,20 +292,35 @@ class _Fit:
         promised = np.sum(uphill * step, axis=1) / 2
         return float((self.weight * self.mine) @ promised)
 
-    def result(self, free: np.ndarray, *, converged: bool, errors: bool) -> JointFit:
+    def result(
+        self,
+        free: np.ndarray,
+        strength_z: np.ndarray | None,
+        *,
+        converged: bool,
+        errors: bool,
+    ) -> JointFit:
         """The fitted values, and their errors."""
         covariance = np.zeros((len(free), len(free)))
-        at = np.flatnonzero(free)
+        at, curvature = np.flatnonzero(free), 1.0
         if len(at):
             inverse = _inverse(self._information(free))
             curvature = self._curvature(at, inverse) if errors else 1.0
             covariance[np.ix_(at, at)] = inverse / curvature**2
-        (own,) = self._of_all(self.state.own)
+        defocus = own_defocus(
+            self.model.design, self.found, self.state.own, self._strength2()
+        )
+        own, values, defocus = self._of_all(
+            self.state.own, self._values(self.found, self.state, strength_z), defocus
+        )
         return JointFit(
             state=State(self.state.shared, own),
             covariance=covariance,
             determined=free,
+            curvature=curvature,
             z=self._z_of_all(self.found),
+            log_likelihood=values,
+            own_defocus=defocus,
             weight=self.weight,
             passes=self.passes,
             converged=converged,

@@ -226,6 +226,29 @@ def log_determinant(
     return np.linalg.slogdet(matrix)[1]
 
 
+def own_defocus(
+    design: Design,
+    found: Equations,
+    own: Float[np.ndarray, "n o"],
+    strength2: Float[np.ndarray, " n"],
+) -> Float[np.ndarray, "n 2"]:
+    """Each particle's own defocus without its prior, and the standard error, in Å.
+
+    A step of Gauss and Newton from `own`, with orientation and shift eliminated. Arguments
+    as for `eliminate`.
+    """
+    last = OWN_COUNT - 1
+    gradient = np.nan_to_num(found.z)[:, None] * found.slope[:, :OWN_COUNT]
+    gradient[:, :last] -= own[:, :last] / design.own_sigma[:last] ** 2
+    matrix = strength2[:, None, None] * found.information[:, :OWN_COUNT, :OWN_COUNT]
+    block = matrix[:, :last, :last] + np.diag(1 / design.own_sigma[:last] ** 2)
+    cross = np.linalg.solve(block, matrix[:, :last, last:])[:, :, 0]
+    uphill = gradient[:, last] - np.sum(cross * gradient[:, :last], axis=1)
+    information = matrix[:, last, last] - np.sum(cross * matrix[:, :last, last], axis=1)
+    information = np.maximum(information, 1e-12)
+    return np.stack([own[:, last] + uphill / information, information**-0.5], axis=1)
+
+
 def eliminate(
     design: Design,
     found: Equations,

@@ -116,7 +116,11 @@ class JointFit:
             were fixed.
         determined: Mask of the shared values that the data determine; the others are at
             their start.
+        curvature: Curvature of the log likelihood as a fraction of the Fisher information.
         z: Score of each particle in units of the noise; NaN for particles not read.
+        log_likelihood: Of each particle, including the prior of its own coordinates.
+        own_defocus: Each particle's own defocus (Å) as its image alone gives it, and the
+            standard error.
         weight: Probability that the pick is a particle.
         passes: Number of passes over all particles.
         converged: Whether the predicted gain of the last step was negligible.
@@ -125,7 +129,10 @@ class JointFit:
     state: State
     covariance: Float[np.ndarray, "s s"]
     determined: Bool[np.ndarray, " s"]
+    curvature: float
     z: Float[np.ndarray, " n"]
+    log_likelihood: Float[np.ndarray, " n"]
+    own_defocus: Float[np.ndarray, "n 2"]
     weight: Float[np.ndarray, " n"]
     passes: int
     converged: bool

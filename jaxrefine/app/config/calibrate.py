@@ -58,9 +58,12 @@ class CalibrateConfig(Section):
             phase_shift, b_factor; and for micrographs defocus, astigmatism, defocus_plane.
         groups: The groups of particles that share them.
         defocus_sigma: Standard deviation in Å of the particles' own defocus around the
-            micrograph's defocus or plane; if neither is fitted, around the table's.
+            micrograph's defocus or plane; if neither is fitted, around the table's. `auto`:
+            estimated from the particles, in a fit with 100 Å.
         robust: Weight picks by the probability that they are particles.
         held_out: Also fit half of the micrographs, and score the others with the result.
+        likelihood_ratio: Also fit with each parameter of the optics held at its start, for
+            its gain in log-likelihood without approximation.
         pixel_size_range: Range of the first, coarse scan to either side, as a fraction of
             the pixel size; 0: none.
         defocus_range: The same for the mean defocus, in Å.
@@ -72,9 +75,10 @@ class CalibrateConfig(Section):
         *("pixel_size", "magnification", "beam_tilt", "defocus", "defocus_plane"),
     )
     groups: CalibrateGroupsConfig = CalibrateGroupsConfig()
-    defocus_sigma: float = 100.0
+    defocus_sigma: Annotated[float | str, "a number of Å, or auto"] = 100.0
     robust: bool = True
     held_out: bool = True
+    likelihood_ratio: bool = False
     pixel_size_range: float = 0.03
     defocus_range: float = 450.0
     beam_tilt_range: float = 2.0
@@ -90,7 +94,15 @@ class CalibrateConfig(Section):
             ),
             f"must be {_WORDS}, each once",
         ),
-        Rule("defocus_sigma", lambda c: c.defocus_sigma > 0, "must be larger than 0 Å"),
+        Rule(
+            "defocus_sigma",
+            lambda c: (
+                c.defocus_sigma == "auto"
+                if isinstance(c.defocus_sigma, str)
+                else c.defocus_sigma > 0
+            ),
+            "must be larger than 0 Å, or auto",
+        ),
         Rule(
             "pixel_size_range",
             lambda c: 0 <= c.pixel_size_range <= 0.2,

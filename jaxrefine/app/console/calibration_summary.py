@@ -31,6 +31,13 @@ def format_calibration(found: Mapping[str, Any]) -> Iterator[str]:
     for name, count in counts.items():
         if count > _MOST_GROUPS:
             yield f"… {name} of {count - _MOST_GROUPS} more groups"
+    spread = found["defocus_spread"]
+    if spread["standard_error"] is not None:
+        found_spread = f"{spread['value']:.0f} ± {spread['standard_error']:.0f} Å"
+        yield (
+            f"particles lie {found_spread} around their common defocus; "
+            f"{spread['assumed']:.0f} Å was assumed"
+        )
     held_out = found["held_out"]
     if held_out is not None and held_out["gain"] is not None:
         gain, error = held_out["gain"], held_out["gain_standard_error"]
@@ -46,6 +53,11 @@ def format_calibration(found: Mapping[str, Any]) -> Iterator[str]:
 def has_gained(held_out: Mapping[str, Any]) -> bool:
     """Whether the check has gained significantly."""
     return held_out["gain"] > _SIGMAS * held_out["gain_standard_error"]
+
+
+def p_value_of(entry: Mapping[str, Any]) -> float | None:
+    """Probability of such a gain by chance: by the likelihood ratio if it was computed."""
+    return entry.get("likelihood_ratio_p_value", entry.get("p_value"))
 
 
 def format_with_error(value: float, sigma: float) -> str:
@@ -69,7 +81,7 @@ def _format_entry(entry: Mapping[str, Any]) -> Iterator[str]:
             f"{entry['tilt_standard_error_deg']:.2f}° about an axis at "
             f"{entry['tilt_axis_deg']:.0f}°"
         )
-    p_value = entry.get("p_value")
+    p_value = p_value_of(entry)
     if p_value is not None and p_value > SIGNIFICANT:
         what = f"{entry['parameter']}{group}"
         yield f"  {what}: the change is not significant (p = {p_value:.2g})"

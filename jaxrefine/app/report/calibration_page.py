@@ -13,6 +13,7 @@ from jaxrefine.app.console.calibration_summary import (
     SIGNIFICANT,
     format_with_error,
     has_gained,
+    p_value_of,
 )
 from jaxrefine.app.report.calibration_figures import (
     correlation_figure,
@@ -162,9 +163,10 @@ def _rows(entries: list[Mapping[str, Any]]) -> list[ValueRow]:
         group, particles = entry["group"], f"{entry['particles']:,}"
         tested = ("", "")
         if "p_value" in entry:
-            p_value, freedom = entry["p_value"], entry["degrees_of_freedom"]
+            p_value, freedom = p_value_of(entry) or 0.0, entry["degrees_of_freedom"]
+            size = entry.get("likelihood_ratio_gain", entry["log_likelihood_gain"])
             verdict = "not significant" if p_value > SIGNIFICANT else "significant"
-            gain = f"{entry['log_likelihood_gain']:.2f} ({freedom})"
+            gain = f"{size:.2f} ({freedom})"
             tested = (gain, _sign(f"{p_value:.2g}, {verdict}"))
         for label, value in entry["values"].items():
             text = "not determined"

@@ -30,6 +30,7 @@ from jaxrefine.app.run.landscape import scored_with
 from jaxrefine.app.run.pipeline import filled_batches
 from jaxrefine.app.run.process_sums import SumsOnDisk
 from jaxrefine.data import InputError, Particles
+from jaxrefine.refine.defocus_spread import defocus_spread
 from jaxrefine.refine.joint_equations import reported_scores
 from jaxrefine.refine.joint_model import JointFit, Model, State
 from jaxrefine.refine.joint_scan import Ranges, coarse_scan
@@ -37,6 +38,7 @@ from jaxrefine.refine.joint_scan import Ranges, coarse_scan
 log = logging.getLogger("jaxrefine")
 
 _AT_ONCE = 8  # on each device
+_LEAST_SPREAD = 5.0  # Å
 _SHARE_OF_MEMORY = 0.25  # for particles; if it is too small, each pass reads them again
 
 
@@ -111,13 +113,58 @@ def _fitted(
             len(every),
             len(run.table),
         )
-        fit = fits.fit("all", model, start, every, **options)
+        near = start
+        if wanted.defocus_sigma == "auto":
+            first = fits.fit("spread", model, start, every, errors=False, **options)
+            near = first.state
+            model = _with_spread(model, first)
+        fit = fits.fit("all", model, near, every, **options)
         _say("with shared parameters", fit, before.weight)
+        gains = {}
+        if wanted.likelihood_ratio:
+            gains = _likelihood_gains(fits, model, inputs, fit, options)
         held_out = None
         if wanted.held_out and set(wanted.parameters) & set(OF_OPTICS):
             held_out = _held_out(fits, model, inputs, before, start, options)
         scores = _scores(model, fit.state)
-    return Calibration(inputs, before, fit, scores, held_out, 0.0)
+    inputs = replace(inputs, design=model.design)
+    return Calibration(inputs, before, fit, scores, held_out, gains, 0.0)
+
+
+def _with_spread(model: Model, fit: JointFit) -> Model:
+    """The model with the spread of the particles' defocus that a fit has found."""
+    found = defocus_spread(fit.own_defocus, fit.weight)
+    if np.isfinite(found.error_angstrom):
+        log.info(
+            "particles lie %.0f ± %.0f Å around their common defocus",
+            found.sigma_angstrom,
+            found.error_angstrom,
+        )
+        sigma = model.design.own_sigma.copy()
+        sigma[-1] = max(found.sigma_angstrom, _LEAST_SPREAD)
+        model = replace(model, design=replace(model.design, own_sigma=sigma))
+    return model
+
+
+def _likelihood_gains(
+    fits: KeptFits, model: Model, inputs: CalibrationInputs, fit: JointFit, options: dict
+) -> dict[tuple[str, int], float]:
+    """Gain over a fit with one parameter of the optics held at its start, for each."""
+    gains = {}
+    for name, groups in inputs.groups.items():
+        for group in range(len(groups)) if name in OF_OPTICS else ():
+            held = model.design.numbers(name, group)
+            if not fit.determined[held].any():
+                continue
+            shared, free = fit.state.shared.copy(), fit.determined.copy()
+            shared[held], free[held] = 0.0, False
+            start, quick = State(shared, fit.state.own), {**options, "errors": False}
+            without = fits.fit(
+                f"without_{name}_{group}", model, start, free, strength_z=fit.z, **quick
+            )
+            away = np.nan_to_num(fit.log_likelihood - without.log_likelihood)
+            gains[name, group] = float(fit.weight @ away)
+    return gains
 
 
 def _write(made: Calibration) -> None:

@@ -41,6 +41,8 @@ class Calibration:
         scores: Correlation, z-score and SNR of each row at the fitted values; NaN if it
             was not read.
         held_out: The check on other micrographs; None if there was none.
+        gains: Gain in log-likelihood over a fit with one parameter of one group (name,
+            number) held at its start; empty if that was not asked.
         seconds: Duration in seconds.
     """
 
@@ -49,6 +51,7 @@ class Calibration:
     fit: JointFit
     scores: Float[np.ndarray, "n 3"]
     held_out: HeldOut | None
+    gains: dict[tuple[str, int], float]
     seconds: float
 
 

@@ -18,6 +18,7 @@ from jaxrefine.refine.joint_model import State
 
 ALL = "all"
 _OPTICS_GROUP = "optics_group"
+_ASSUMED_SPREAD = 100.0  # Å, until it has been estimated
 _ABERRATIONS = {"magnification", "beam_tilt", "trefoil", "even_zernikes"}
 
 
@@ -75,12 +76,12 @@ def load_calibration(config: Config, output: Path | None = None) -> CalibrationI
         own[:, 5] = relative
         defocus = run.start.defocus_angstrom - relative[:, None]
         run = replace(run, start=replace(run.start, defocus_angstrom=defocus))
-    place = _places_angstrom(run)
+    place, assumed = _places_angstrom(run), wanted.defocus_sigma
     design = Design.of(
         wanted.parameters,
         {name: numbers for name, (_, numbers) in of_rows.items()},
         place,
-        wanted.defocus_sigma,
+        _ASSUMED_SPREAD if isinstance(assumed, str) else assumed,
     )
     return CalibrationInputs(
         run=run,

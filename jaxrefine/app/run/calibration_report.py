@@ -7,6 +7,7 @@ from scipy.special import chdtrc
 
 from jaxrefine.app.run.calibration import Calibration, mean_z
 from jaxrefine.app.run.calibration_inputs import CalibrationInputs
+from jaxrefine.refine.defocus_spread import defocus_spread
 from jaxrefine.refine.shared import SHARED
 
 # The largest number of values whose correlations are written.
@@ -29,6 +30,7 @@ def calibration_data(made: Calibration) -> dict[str, Any]:
         "mean_z_poses_refined": _number(z_before),
         "mean_z_calibrated": _number(z_after),
         "log_likelihood_gain": _number(gain),
+        "defocus_spread": _defocus_spread(made),
         "held_out": _held_out(made),
         "parameters": [
             _parameter(made, name, group)
@@ -41,6 +43,16 @@ def calibration_data(made: Calibration) -> dict[str, Any]:
 
 def _log_likelihood(fit, weight: np.ndarray) -> float:
     return float(weight @ np.maximum(np.nan_to_num(fit.z), 0.0) ** 2 / 2)
+
+
+def _defocus_spread(made: Calibration) -> dict[str, Any]:
+    """How far particles lie around their common defocus, and what the fit took it for."""
+    found = defocus_spread(made.fit.own_defocus, made.fit.weight)
+    return {
+        "value": _number(found.sigma_angstrom),
+        "standard_error": _number(found.error_angstrom),
+        "assumed": _number(made.inputs.design.own_sigma[-1]),
+    }
 
 
 def _held_out(made: Calibration) -> dict[str, Any] | None:
@@ -88,6 +100,13 @@ def _parameter(made: Calibration, name: str, group: int) -> dict[str, Any]:
         found["log_likelihood_gain"] = _number(chi2 / 2)
         found["degrees_of_freedom"] = len(known)
         found["p_value"] = _number(chdtrc(len(known), chi2))
+        if (name, group) in made.gains:
+            gain = made.gains[name, group]
+            # Twice the gain is as large by chance as the variance of the gradient, F, is
+            # relative to the curvature.
+            ratio = max(2 * gain * fit.curvature, 0.0)
+            found["likelihood_ratio_gain"] = _number(gain)
+            found["likelihood_ratio_p_value"] = _number(chdtrc(len(known), ratio))
     if name == "defocus_plane" and len(known) == 2:
         found |= _tilt(made, numbers)
     return found

@@ -15,7 +15,10 @@ from jaxrefine.refine.joint_model import JointFit, Model, Progress, State, Total
 log = logging.getLogger("jaxrefine")
 
 _MADE_FROM = "made_from"
-_FIT = ("shared", "own", "covariance", "determined", "z", "weight", "passes", "converged")
+_FIT = (
+    *("shared", "own", "covariance", "determined", "curvature", "z", "log_likelihood"),
+    *("own_defocus", "weight", "passes", "converged"),
+)
 _PROGRESS = ("shared", "own", "free", "damping", "own_damping", "passes")
 _STATE = ("shared", "own")
 _MASKS = ("determined", "free", "converged")
@@ -138,7 +141,13 @@ def _of_fit(fit: JointFit) -> Arrays:
 def _fit_from(kept: Arrays) -> JointFit:
     return JointFit(
         State(kept["shared"], kept["own"]),
-        *(kept[key] for key in ("covariance", "determined", "z", "weight")),
+        covariance=kept["covariance"],
+        determined=kept["determined"],
+        curvature=float(kept["curvature"]),
+        z=kept["z"],
+        log_likelihood=kept["log_likelihood"],
+        own_defocus=kept["own_defocus"],
+        weight=kept["weight"],
         passes=int(kept["passes"]),
         converged=bool(kept["converged"]),
     )

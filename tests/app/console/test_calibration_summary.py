@@ -13,6 +13,7 @@ def test_values_are_printed_to_two_digits_of_their_errors():
     found = {
         **{"particles": 9, "probable_particles": 8.0, "held_out": None},
         **{"mean_z_poses_refined": 9.0, "mean_z_calibrated": 9.5},
+        "defocus_spread": {"value": 34.2, "standard_error": 4.4, "assumed": 100.0},
         "parameters": [entry | {"values": values, "p_value": 0.2}],
     }
     assert list(format_calibration(found))[1:] == [
@@ -20,4 +21,8 @@ def test_values_are_printed_to_two_digits_of_their_errors():
         "b: 4031 ± 262 Å (was 4000)",
         "c: not determined by the data; held at 1",
         "  pixel_size: the change is not significant (p = 0.2)",
+        "particles lie 34 ± 4 Å around their common defocus; 100 Å was assumed",
     ]
+    found["defocus_spread"]["standard_error"] = None  # without particles
+    found["parameters"][0]["likelihood_ratio_p_value"] = 0.001  # which counts instead
+    assert len(list(format_calibration(found))) == 4

@@ -17,6 +17,8 @@ from jaxrefine.refine.joint import JointFit
 from tests.app.report.test_report import Page
 from tests.reference import reference_set
 
+# By the likelihood ratio, of beam tilt alone.
+GAINS = {("beam_tilt", 0): 4.0}
 _TRAP = "<script>alert(1)</script>.mrc"
 
 
@@ -45,11 +47,22 @@ def made(tmp_path_factory):
     state = replace(inputs.start, shared=shared * determined, own=own)
     covariance = np.diag((sigma * determined) ** 2)
     covariance[0, 3] = covariance[3, 0] = 0.5 * sigma[0] * sigma[3]
-    fit = JointFit(state, covariance, determined, z + 0.25, weight, 9, False)
+    fit = JointFit(
+        state,
+        covariance=covariance,
+        determined=determined,
+        curvature=0.9,
+        z=z + 0.25,
+        log_likelihood=z,
+        own_defocus=np.stack([own[:, 5], np.full(count, 5.0)], axis=1),
+        weight=weight,
+        passes=9,
+        converged=False,
+    )
     before = replace(fit, z=z)
     gain = np.where(np.arange(count) % 2, np.nan, 0.1)
     held_out = HeldOut(count / 2, 9.0, 9.004, 0.01, False, gain)
-    return Calibration(inputs, before, fit, np.ones((count, 3)), held_out, 1.0)
+    return Calibration(inputs, before, fit, np.ones((count, 3)), held_out, GAINS, 1.0)
 
 
 def page_of(made, folder):
@@ -84,6 +97,8 @@ def test_what_the_page_says(made, tmp_path):
     assert pixel_size[5:] == ["3.74 (1)", "0.0063, significant"]
     assert rows["magnification_yy", "all"][6] == "1, not significant"
     assert rows["beam_tilt_x", "all"][4] == "0.52 ± 0.10 mrad"
+    # p of 2 · 4 times the curvature, for one degree of freedom, as the tables have it.
+    assert rows["beam_tilt_x", "all"][5:] == ["4.00 (1)", "0.0073, significant"]
     assert rows["beam_tilt_y", "all"][3:] == ["0", "not determined", "", ""]
     names = list(dict.fromkeys(made.inputs.run.table.raw.micrograph_path))
     for name in names:
@@ -112,7 +127,7 @@ def test_a_page_without_check_planes_and_optics(made, tmp_path):
     fit = replace(made.fit, state=state, covariance=covariance, determined=free)
     fit = replace(fit, converged=True)
     inputs.groups["defocus"][1] = _TRAP
-    some = Calibration(inputs, made.before, fit, made.scores, None, 1.0)
+    some = Calibration(inputs, made.before, fit, made.scores, None, {}, 1.0)
     page, folder = page_of(some, tmp_path)
     assert {path.stem for path in (folder / "figures").iterdir()} == {
         *("correlation", "scores", "micrographs"),

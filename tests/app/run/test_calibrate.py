@@ -1,8 +1,6 @@
 """A calibration from files to files: the shipped example, and invalid input."""
 
 import json
-import re
-import runpy
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +11,9 @@ import pytest
 import yaml
 
 from jaxrefine.app.cli import main
-from jaxrefine.app.cluster.process_group import ProcessGroup
 from jaxrefine.app.config import Config
 from jaxrefine.app.config.optimize_template import load_optimize_template
-from jaxrefine.app.console.exit_codes import EXIT_INTERRUPTED, EXIT_INVALID_INPUT
-from jaxrefine.app.console.interrupts import Stop, Stopped
-from jaxrefine.app.run.calibrate import calibrate
+from jaxrefine.app.console.exit_codes import EXIT_INVALID_INPUT
 from jaxrefine.app.run.calibrated_table import write_calibrated_table
 from jaxrefine.app.run.calibration import Calibration
 from jaxrefine.app.run.calibration_inputs import load_calibration
@@ -27,20 +22,6 @@ from jaxrefine.io.mrc import read_volume
 from jaxrefine.io.table import read_particle_table
 from jaxrefine.refine.joint import JointFit
 from jaxrefine.refine.shared import SHARED
-from tests.reference import ROOT
-from tests.subprocess_runs import ends, start_many
-
-
-@pytest.fixture(scope="module")
-def example(tmp_path_factory):
-    """The folder of `python examples/calibrate.py`, and the values that it knows."""
-    folder = tmp_path_factory.mktemp("calibrate")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(ROOT / "examples")
-        path = str(ROOT / "examples" / "calibrate.py")
-        patch.setattr("sys.argv", [path, str(folder)])
-        names = runpy.run_path(path, run_name="__main__")
-    return folder, names
 
 
 @pytest.mark.slow
@@ -110,76 +91,6 @@ def test_the_table_can_be_refined_again(example):
     np.testing.assert_allclose(inputs.start.own[:, 5], heights)
     np.testing.assert_allclose(inputs.start.own[:, 3], frame.refined_shift_y)
     np.testing.assert_allclose(inputs.run.start.defocus_angstrom, 4000.0)
-
-
-class LateStop(Stop):
-    """Asks to stop when the particles have been visited some times."""
-
-    def __init__(self, batches):
-        super().__init__()
-        self.left = batches
-
-    def check(self):
-        self.left -= 1
-        if self.left < 0:
-            self.request("interrupted", EXIT_INTERRUPTED)
-        super().check()
-
-
-@pytest.mark.nightly
-def test_an_interrupted_calibration_goes_on(example, tmp_path, caplog):
-    """Wherever it ended: with the same values to the last digit, and nothing left over."""
-    shutil.copytree(example[0], tmp_path, dirs_exist_ok=True)
-    made = ("picks_calibrated.csv", "picks_calibration.yaml")
-    whole = [(tmp_path / name).read_text() for name in made]
-    for name in made:
-        (tmp_path / name).unlink()
-    config, parts = Config.load(tmp_path / "config.yaml"), f"{made[0]}.parts"
-    # Batches until the stop: in the first pass, the poses, the shared values, the check.
-    seen = []
-    for batches in (1, 10, 30, 20):
-        with pytest.raises(Stopped, match="interrupted: ") as stopped:
-            calibrate(config, processes=ProcessGroup(LateStop(batches)))
-        seen.append(sorted(path.stem for path in tmp_path.glob(f"{parts}/*.npz")))
-        assert ("the same command continues" in str(stopped.value)) == bool(seen[-1])
-    assert seen[:2] == [[], ["poses"]] and seen[2] == ["all", "poses", "scan"]
-    assert "half" in seen[3]
-    other = replace(config, calibrate=replace(config.calibrate, defocus_sigma=60.0))
-    with pytest.raises(InputError, match=r"calibrate.defocus_sigma was 50.0 and is 60.0"):
-        calibrate(other)
-    (tmp_path / parts / "poses.npz").write_bytes(b"damaged")
-    with caplog.at_level("INFO"):
-        calibrate(config)
-    assert "resuming an interrupted calibration: all" in caplog.text
-    assert "poses.npz: damaged" in caplog.text
-    assert not (tmp_path / parts).exists()
-    again = [(tmp_path / name).read_text() for name in made]
-    without_times = [re.sub("(table|seconds): .*", "", t) for t in (*whole, *again)]
-    assert without_times[:2] == without_times[2:]
-
-
-@pytest.mark.nightly
-def test_two_processes_find_what_one_finds(example, tmp_path):
-    """Each has one of the two micrographs."""
-    shutil.copytree(example[0], tmp_path, dirs_exist_ok=True)
-    made = tmp_path / "picks_calibration.yaml"
-    alone = yaml.safe_load(made.read_text())
-    made.unlink()
-    runs = start_many(tmp_path, 2, command=("calibrate", "config.yaml"))
-    (first, out, err), second = ends(runs)
-    assert (first, second[0]) == (0, 0), err + second[2]
-    assert "written: " in out and not second[1]
-    together = yaml.safe_load(made.read_text())
-    for one, other in zip(alone["parameters"], together["parameters"], strict=True):
-        for label, value in one["values"].items():
-            found, sigma = other["values"][label], value["standard_error"]
-            # Sums in another order, of terms in single precision: 1e-7 of them.
-            assert found["value"] == pytest.approx(value["value"], abs=1e-4 * sigma)
-            assert found["standard_error"] == pytest.approx(sigma, rel=1e-4)
-    assert together["held_out"]["gain"] == pytest.approx(
-        alone["held_out"]["gain"], rel=1e-3
-    )
-    assert not list(tmp_path.glob("*.parts"))
 
 
 @pytest.fixture
@@ -273,9 +184,18 @@ def test_all_fitted_optics_are_in_the_table(changed):
     count = len(inputs.run.table)
     one, unit = np.ones(count), np.eye(len(shared))
     fit = JointFit(
-        replace(inputs.start, shared=shared), unit, unit[0] >= 0, one, one, 1, True
+        replace(inputs.start, shared=shared),
+        covariance=unit,
+        determined=unit[0] >= 0,
+        curvature=1.0,
+        z=one,
+        log_likelihood=one,
+        own_defocus=np.ones((count, 2)),
+        weight=one,
+        passes=1,
+        converged=True,
     )
-    made = Calibration(inputs, fit, fit, np.ones((count, 3)), None, 1.0)
+    made = Calibration(inputs, fit, fit, np.ones((count, 3)), None, {}, 1.0)
     table = read_particle_table(write_calibrated_table(made))
     before, after = inputs.run.table.start().optics, table.start().optics
     for name, change in scalars.items():
