@@ -62,6 +62,8 @@ from .refine.score_grid import GridScores as GridScores
 from .refine.score_grid import score_grid as score_grid
 from .refine.scoring import Score as Score
 from .refine.sharding import device_mesh as device_mesh
+from .refine.shared_fit import SharedFit as SharedFit
+from .refine.shared_fit import fit_shared as fit_shared
 from .refine.template_ctf import TemplateCTF as TemplateCTF
 
 __version__: str

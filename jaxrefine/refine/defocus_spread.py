@@ -21,7 +21,7 @@ class DefocusSpread(NamedTuple):
 
 
 def defocus_spread(
-    own_defocus: Float[np.ndarray, "n 2"], weight: Float[np.ndarray, " n"]
+    own_defocus: Float[np.ndarray, "n 2"], weight: Float[np.ndarray, " n"], fitted: int
 ) -> DefocusSpread:
     """Estimate the spread from values that have known errors.
 
@@ -31,17 +31,20 @@ def defocus_spread(
     Args:
         own_defocus: Each particle's own defocus and standard error, as in `JointFit`.
         weight: Weight of each particle.
+        fitted: Number of values of common defocus and planes that were fitted to them; as
+            many particles' squares less than all are left.
     """
     value, error = own_defocus.T
     used = (weight > 0) & np.isfinite(value) & np.isfinite(error)
     value, error, weight = value[used], error[used], weight[used]
-    if not len(value):
+    left = 1 - fitted / max(weight.sum(), 1e-9)
+    if left <= 0 or not len(value):
         return DefocusSpread(np.nan, np.nan)
     sigma = np.geomspace(_LEAST_ANGSTROM, _MOST_ANGSTROM, _STEPS)
     likelihood = np.zeros(_STEPS)
     for one, its_error, its_weight in zip(value, error, weight, strict=True):
         variance = sigma**2 + its_error**2
-        likelihood -= its_weight * (np.log(variance) + one**2 / variance) / 2
+        likelihood -= its_weight * (np.log(variance) + one**2 / left / variance) / 2
     best = float(sigma[likelihood.argmax()])
-    curvature = float(np.sum(weight * 2 * best**2 / (best**2 + error**2) ** 2))
+    curvature = left * float(np.sum(weight * 2 * best**2 / (best**2 + error**2) ** 2))
     return DefocusSpread(best, curvature**-0.5)

@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from jaxtyping import Bool, Float, Int
 
 from jaxrefine.data import Particles, Template
+from jaxrefine.refine.defocus_spread import DefocusSpread, defocus_spread
 from jaxrefine.refine.design import Design
 from jaxrefine.refine.scoring import Score
 
@@ -136,3 +137,9 @@ class JointFit:
     weight: Float[np.ndarray, " n"]
     passes: int
     converged: bool
+
+    def defocus_spread(self, design: Design) -> DefocusSpread:
+        """How far the particles lie around the defocus and the planes that they share."""
+        common = np.array([v.label.startswith("defocus") for v in design.values], bool)
+        fitted = int(np.sum(common & self.determined))
+        return defocus_spread(self.own_defocus, self.weight, fitted)

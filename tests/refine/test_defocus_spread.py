@@ -10,13 +10,18 @@ from jaxrefine.refine.joint_model import State
 from tests.refine.test_joint import Toy
 
 
-def test_the_spread_and_its_error_are_those_of_repetitions(rng):
+@pytest.mark.parametrize("fitted", [0, 20])
+def test_the_spread_and_its_error_are_those_of_repetitions(rng, fitted):
     """Of 300 sets of 80 values: the mean is known to 2 %, their deviation to 4 %."""
     found = []
     for _ in range(300):
         error = rng.uniform(20, 80, 80)
-        values = rng.normal(0, np.hypot(50.0, error))
-        found.append(defocus_spread(np.stack([values, error], axis=1), np.ones(80)))
+        values = rng.normal(0, np.hypot(50.0, error)).reshape(20, 4)
+        if fitted:  # a defocus to each four of them
+            weight = 1 / np.hypot(50.0, error.reshape(20, 4)) ** 2
+            values -= np.average(values, axis=1, weights=weight)[:, None]
+        own = np.stack([values.ravel(), error], axis=1)
+        found.append(defocus_spread(own, np.ones(80), fitted))
     sigma, its_error = np.array(found).T
     # The likelihood of a variance is skewed: its maximum is low by about 1/(2N).
     assert sigma.mean() == pytest.approx(50.0, rel=0.05)
@@ -28,8 +33,8 @@ def test_picks_that_are_no_particles_do_not_count(rng):
     values[:50, 0] *= 100
     values[50] = np.nan
     weight = np.where(np.arange(200) < 50, 0.0, 1.0)
-    assert defocus_spread(values, weight).sigma_angstrom == pytest.approx(30, rel=0.2)
-    none = defocus_spread(values, np.zeros(200))
+    assert defocus_spread(values, weight, 0).sigma_angstrom == pytest.approx(30, rel=0.2)
+    none = defocus_spread(values, np.zeros(200), 0)
     assert np.isnan(none.sigma_angstrom) and np.isnan(none.error_angstrom)
 
 
@@ -42,7 +47,7 @@ def test_a_fit_tells_the_spread_whatever_it_assumed(monkeypatch):
     monkeypatch.setattr(joint, "equations", toy.equations)
     free = np.ones(1, bool)
     fit = fit_jointly(toy.model(), State.start(toy.design), free, errors=False)
-    found = defocus_spread(fit.own_defocus, fit.weight)
+    found = fit.defocus_spread(toy.design)
     # The prior has drawn them together.
     assert fit.state.own[:, 5].std() < 0.75 * own[:, 5].std()
     assert abs(found.sigma_angstrom - 40) < 3 * found.error_angstrom < 15

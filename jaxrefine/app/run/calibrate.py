@@ -30,7 +30,6 @@ from jaxrefine.app.run.landscape import scored_with
 from jaxrefine.app.run.pipeline import filled_batches
 from jaxrefine.app.run.process_sums import SumsOnDisk
 from jaxrefine.data import InputError, Particles
-from jaxrefine.refine.defocus_spread import defocus_spread
 from jaxrefine.refine.joint_equations import reported_scores
 from jaxrefine.refine.joint_model import JointFit, Model, State
 from jaxrefine.refine.joint_scan import Ranges, coarse_scan
@@ -133,7 +132,7 @@ def _fitted(
 
 def _with_spread(model: Model, fit: JointFit) -> Model:
     """The model with the spread of the particles' defocus that a fit has found."""
-    found = defocus_spread(fit.own_defocus, fit.weight)
+    found = fit.defocus_spread(model.design)
     if np.isfinite(found.error_angstrom):
         log.info(
             "particles lie %.0f ± %.0f Å around their common defocus",

@@ -7,7 +7,6 @@ from scipy.special import chdtrc
 
 from jaxrefine.app.run.calibration import Calibration, mean_z
 from jaxrefine.app.run.calibration_inputs import CalibrationInputs
-from jaxrefine.refine.defocus_spread import defocus_spread
 from jaxrefine.refine.shared import SHARED
 
 # The largest number of values whose correlations are written.
@@ -47,7 +46,7 @@ def _log_likelihood(fit, weight: np.ndarray) -> float:
 
 def _defocus_spread(made: Calibration) -> dict[str, Any]:
     """How far particles lie around their common defocus, and what the fit took it for."""
-    found = defocus_spread(made.fit.own_defocus, made.fit.weight)
+    found = made.fit.defocus_spread(made.inputs.design)
     return {
         "value": _number(found.sigma_angstrom),
         "standard_error": _number(found.error_angstrom),
