@@ -114,39 +114,39 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--simulator", required=True, help="Python with ttsim3d")
     parser.add_argument("--freeze", type=Path, help="write a small case to this file")
+    parser.add_argument("--side", type=int, default=192)
+    parser.add_argument("--pixel-size", type=float, default=1.06)
     options = parser.parse_args()
     elements, positions, b_factor = antibody()
     if options.freeze:
         near = np.linalg.norm(positions - positions[2000], axis=1) < 9.0
         elements = [e for e, kept in zip(elements, near, strict=True) if kept]
         positions, b_factor = positions[near], b_factor[near]
-    sides = ((32, 1.0),) if options.freeze else ((256, 0.8), (192, 1.06), (128, 1.6))
+    small = bool(options.freeze)
+    side, pixel_size = (32, 1.0) if small else (options.side, options.pixel_size)
     positions = np.round(positions - positions.mean(axis=0), 3)
     b_factor = np.round(b_factor, 2)
-    for side, pixel_size in sides:
-        args = (elements, positions, b_factor, side, pixel_size, options.simulator)
-        single = (positions.astype("f4"), elements, (b_factor / 4).astype("f4"))
-        ours = np.asarray(jr.template_from_atoms(*single, pixel_size, side))
-        print(f"\n{len(elements)} atoms, {side} px of {pixel_size} Å\n")
-        print("| resolution | FSC | amplitude ratio | FSC, 6 Å | amplitude ratio, 6 Å |")
-        print("|---" * 5 + "|")
-        theirs, which = zip(
-            *(simulated(*args, reach) for reach in (0.0, _REACH)), strict=True
+    args = (elements, positions, b_factor, side, pixel_size, options.simulator)
+    single = (positions.astype("f4"), elements, (b_factor / 4).astype("f4"))
+    ours = np.asarray(jr.template_from_atoms(*single, pixel_size, side))
+    print(f"\n{len(elements)} atoms, {side} px of {pixel_size} Å\n")
+    print("| resolution | FSC | amplitude ratio | FSC, 6 Å | amplitude ratio, 6 Å |")
+    print("|---" * 5 + "|")
+    theirs, which = zip(*(simulated(*args, reach) for reach in (0.0, _REACH)), strict=True)
+    found = [shells(ours, volume, 10) for volume in theirs]
+    for row in range(10):
+        numbers = [f"{fsc[row]:.5f} | {ratio[row]:.3f}" for _, fsc, ratio in found]
+        print(f"| {pixel_size / found[0][0][row]:.1f} Å | {' | '.join(numbers)} |")
+    print(f"\nttsim3d {which[0]}", flush=True)
+    if options.freeze:
+        np.savez_compressed(
+            options.freeze,
+            elements=np.array(elements),
+            positions_angstrom=positions.astype("f4"),
+            b_factor_angstrom2=b_factor.astype("f4"),
+            pixel_size_angstrom=pixel_size,
+            volume=theirs[1].astype("f4"),
         )
-        found = [shells(ours, volume, 10) for volume in theirs]
-        for row in range(10):
-            numbers = [f"{fsc[row]:.5f} | {ratio[row]:.3f}" for _, fsc, ratio in found]
-            print(f"| {pixel_size / found[0][0][row]:.1f} Å | {' | '.join(numbers)} |")
-        print(f"\nttsim3d {which[0]}", flush=True)
-        if options.freeze:
-            np.savez_compressed(
-                options.freeze,
-                elements=np.array(elements),
-                positions_angstrom=positions.astype("f4"),
-                b_factor_angstrom2=b_factor.astype("f4"),
-                pixel_size_angstrom=pixel_size,
-                volume=theirs[1].astype("f4"),
-            )
 
 
 if __name__ == "__main__":
