@@ -31,6 +31,10 @@ _LONGEST_OWN_STEP = np.array([3.0, 3.0, 3.0, 1.0, 1.0, 300.0])
 # The fit ends if the predicted gain in log likelihood of the next step is below this: per
 # shared value (0.06 standard errors), and for the six own coordinates of a particle.
 _LEAST_GAIN, _LEAST_OWN_GAIN = 2e-3, 1e-2
+# Fraction of z² by which scores are rough, since frequencies of a rotated slice leave the
+# stored cube one by one. A step may lose as much; otherwise the fit would end, with all
+# damping, at a point that is higher by chance.
+_ROUGHNESS = 5e-4
 # A value is determined if at least this fraction of its information is from the data, not
 # from its prior.
 _KNOWN_SHARE = 0.5
@@ -230,12 +234,16 @@ class _Fit:
         promised = self._own_gain(parts.own_step)
         there = self._pass(candidate)
         before, after = self._values(self.found, self.state), self._values(there, candidate)
-        weight = self.weight * self.mine
-        sums = self.model.total([np.array([weight @ before, weight @ after, promised])])[0]
-        own_gain = float(sums[2]) / max(self.weight.sum(), 1e-9)
-        change_of_prior = self._prior(candidate) - self._prior(self.state)
-        better = sums[1] + change_of_prior > sums[0]
-        factor = np.where(after > before, _FALL, _GROWTH)
+        weight, rough = self.weight * self.mine, _ROUGHNESS * z**2 / 2
+        sums = np.array(
+            [weight @ (after - before), promised, np.sum((weight * rough) ** 2)]
+        )
+        rise, promised, variance = self.model.total([sums])[0]
+        own_gain = float(promised) / max(self.weight.sum(), 1e-9)
+        rise += self._prior(candidate) - self._prior(self.state)
+        better = rise > -2 * np.sqrt(variance)
+        lost = np.where(after > before - rough, 1.0, _GROWTH)
+        factor = np.where(after > before, _FALL, lost)
         self.own_damping = np.clip(self.own_damping * factor, _LEAST_DAMPING, 1e4)
         if better:
             self.state, self.found = candidate, there
