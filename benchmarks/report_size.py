@@ -1,8 +1,9 @@
-"""Size of a report with many particles, and the time to write it.
+"""Size of a report with many particles, and the time to write it, also during a run.
 
     python benchmarks/report_size.py [PARTICLES MICROGRAPHS]
 
-Values are random, the worst case for the size of a page; micrographs are noise.
+Values are random, the worst case for the size of a page; micrographs are noise. Images of
+particles are noise with the low-pass of the report.
 """
 
 import sys
@@ -12,7 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxrefine.app.report.page import ReportOptions, write_report
+from jaxrefine.app.report.page import ReportOptions, write_page, write_report
+from jaxrefine.app.report.particle_images import FOLDER, _Sheets
+from jaxrefine.app.report.table_data import load_report_data
+from jaxrefine.app.run.particle_views import ParticleView
 from jaxrefine.io.mrc import write_image
 
 _SIDE_PX = 1024
@@ -60,6 +64,37 @@ def write_table(path: Path, particles: int, micrographs: int) -> None:
             print(",".join(cells), file=file)
 
 
+def live(folder: Path) -> None:
+    """CPU time of a page during a run, after the first one."""
+    for particles, micrographs in ((100, 5), (2000, 50), (20000, 200)):
+        table = folder / "live.csv"
+        write_table(table, particles, micrographs)
+        options = ReportOptions(
+            micrographs=0, thumbnails=0, particles=0, going_on=(particles, 2 * particles)
+        )
+        for _ in range(2):
+            started = time.process_time()
+            write_page(load_report_data(table), folder / "shown", options)
+        took = time.process_time() - started
+        print(f"page during a run, {particles} particles: {took:.2f} s of a processor")
+
+
+def particle_images(folder: Path) -> None:
+    """Bytes per particle of the images beside projections."""
+    rng = np.random.default_rng(0)
+    for side in (64, 128):
+        sheets = _Sheets(folder)
+        for row in range(400):
+            white = np.fft.rfft2(rng.standard_normal((3, side, side)))
+            # Three pixels per low-pass resolution, as the report chooses them.
+            k = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)) * 3
+            images = np.fft.irfft2(white * np.exp2(-(k**2)))
+            sheets.add(ParticleView(row, *images, rng.standard_normal((17, 17))))
+        sheets.end()
+        size = sum(path.stat().st_size for path in (folder / FOLDER).iterdir())
+        print(f"images of {side} px: {size / 400 / 1e3:.1f} kB per particle")
+
+
 def main() -> None:
     particles, micrographs = map(int, sys.argv[1:3] or ("100000", "500"))
     with tempfile.TemporaryDirectory() as name:
@@ -67,6 +102,8 @@ def main() -> None:
         for number in range(micrographs):
             image = rng.standard_normal((_SIDE_PX, _SIDE_PX), dtype=np.float32)
             write_image(folder / f"m{number}.mrc", image)
+        live(folder)
+        particle_images(folder)
         table = folder / "refined.csv"
         write_table(table, particles, micrographs)
         for thumbnails, other in ((0, None), (micrographs, None), (micrographs, table)):

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from jaxrefine.app.console.exit_codes import EXIT_WRITTEN
-from jaxrefine.app.console.option_types import add_path_map, count, finite
+from jaxrefine.app.console.option_types import add_path_map, count, count_or_all, finite
 from jaxrefine.app.console.output import say
 from jaxrefine.data import InputError
 from jaxrefine.io.optional import require_packages
@@ -32,7 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--config",
         type=Path,
         metavar="CONFIG.yaml",
-        help="the run's configuration; needed for images of particles and for --landscape",
+        help="the run's configuration, for images of particles and --landscape; default: "
+        "the one that the run has recorded beside the table",
     )
     add_path_map(parser)
     parser.add_argument(
@@ -43,11 +44,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--particles",
-        type=count,
-        default=16,
-        metavar="N",
-        help="box images beside projections for N particles, half with the highest "
-        "z-scores and half with the lowest; needs --config and the images (16)",
+        type=count_or_all,
+        metavar="N|all",
+        help="box images beside projections for all particles, or for N, half with the "
+        "highest z-scores and half with the lowest; needs the configuration and the "
+        "micrographs (all of up to 500, otherwise 16)",
     )
     parser.add_argument(
         "--indices",
@@ -92,22 +93,23 @@ def need_packages() -> None:
 def run(options: argparse.Namespace) -> int:
     """Write the report."""
     need_packages()
-    if options.landscape and options.config is None:
-        raise InputError(
-            "--landscape needs the run's configuration: give --config CONFIG.yaml"
-        )
     from jaxrefine.app.config import Config
     from jaxrefine.app.report.page import ReportOptions, default_folder, write_report
+    from jaxrefine.app.run.record import recorded_config
     from jaxrefine.compilation import use_compilation_cache
 
-    if options.indices and options.config is None:
-        raise InputError(
-            "--indices needs the run's configuration: give --config CONFIG.yaml"
-        )
     path_map = tuple(options.map_path)
-    config = None
     if options.config is not None:
         config = Config.load(options.config, path_map=path_map)
+    else:
+        config = recorded_config(options.table, path_map)
+    needing = {"--landscape": options.landscape, "--indices": options.indices}
+    needing["--particles"] = options.particles
+    for name, given in needing.items():
+        if given and config is None:
+            raise InputError(
+                f"{name} needs the run's configuration: give --config CONFIG.yaml"
+            )
     report_options = ReportOptions(
         threshold=options.threshold,
         micrographs=options.micrographs,

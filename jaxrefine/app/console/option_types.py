@@ -3,6 +3,7 @@
 import argparse
 import math
 import os
+import sys
 
 
 def finite(text: str) -> float:
@@ -17,6 +18,11 @@ def count(text: str) -> int:
     if (number := int(text)) < 0:
         raise argparse.ArgumentTypeError(f"{text} should be 0 or more")
     return number
+
+
+def count_or_all(text: str) -> int:
+    """0 or more, or `all`, which is more than any number."""
+    return sys.maxsize if text == "all" else count(text)
 
 
 def positive(text: str) -> float:

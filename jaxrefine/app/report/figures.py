@@ -5,6 +5,7 @@ of grey; marks also differ in form.
 """
 
 import io
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from jaxrefine.app.report.table_data import ReportData
+from jaxrefine.app.report.thresholds import Threshold
 
 if TYPE_CHECKING:
     from matplotlib.typing import RcKeyType
@@ -44,6 +46,8 @@ _STYLE: "dict[RcKeyType, Any]" = {
     "legend.frameon": False,
     "figure.constrained_layout.use": True,
 }
+# Lines of thresholds, by whose z-scores they are for: on, off, in points.
+DASHES = {"both": [5, 3], "match": [1, 3], "refined": [7, 3, 1, 3]}
 _MOST_WITH_NAMES, _MOST_BINS = 40, 40
 
 
@@ -91,20 +95,20 @@ def png_of(figure: Figure) -> bytes:
     return stream.getvalue()
 
 
-def scores(data: ReportData, threshold: float | None) -> RenderedFigure:
+def scores(data: ReportData, thresholds: Sequence[Threshold]) -> RenderedFigure:
     """z-scores before and after refinement, and a histogram of the gain."""
     with style():
         figure = Figure(figsize=(10, 4.4))
         left, right = figure.subplots(1, 2)
         both = data.refined & np.isfinite(data.z_before)
         if both.any():
-            alternative = _before_and_after(left, data, both, threshold)
+            alternative = _before_and_after(left, data, both, thresholds)
             gain = data.z_after[both] - data.z_before[both]
             histogram(right, gain, "gain in z (refined − match)", "Gain", "{:+.2f}")
         else:
             after = data.z_after[data.refined]
             histogram(left, after, "refined z-score", "Refined z-score", "{:.2f}")
-            _mark_threshold(left, threshold, along="x")
+            _mark_thresholds(left, thresholds, histogram=True)
             right.set_axis_off()
             alternative = "Histogram of refined z-scores; the match's are not in the table."
         return RenderedFigure(
@@ -112,7 +116,8 @@ def scores(data: ReportData, threshold: float | None) -> RenderedFigure:
             "",
             "Left: z-score of each particle in the match, computed with the match's own "
             "score, and after refinement. Particles above the diagonal gained."
-            f"{_hollow(data)} Right: the gain.{_caveat(data, threshold)}",
+            f"{_hollow(data)} Right: the gain.{_meanings(thresholds)}"
+            f"{_caveat(data, thresholds)}",
             alternative,
             png_of(figure),
         )
@@ -125,9 +130,13 @@ def _hollow(data: ReportData, what_follows: str = "") -> str:
     return f" Hollow marks: particles that ended at a limit of the search{what_follows}."
 
 
-def _caveat(data: ReportData, threshold: float | None) -> str:
+def _meanings(thresholds: Sequence[Threshold]) -> str:
+    return "".join(f" {each.meaning}" for each in thresholds)
+
+
+def _caveat(data: ReportData, thresholds: Sequence[Threshold]) -> str:
     """Note on the effect of a polish on a threshold."""
-    if threshold is None or not data.sigma:
+    if not data.sigma or not any(each.of == "both" for each in thresholds):
         return ""
     return (
         " The polish raises z-scores, also those of noise (by about 0.3 at z = 10). A "
@@ -136,11 +145,11 @@ def _caveat(data: ReportData, threshold: float | None) -> str:
 
 
 def _before_and_after(
-    axes: Axes, data: ReportData, both: np.ndarray, threshold: float | None
+    axes: Axes, data: ReportData, both: np.ndarray, thresholds: Sequence[Threshold]
 ) -> str:
     before, after = data.z_before[both], data.z_after[both]
     points(axes, before, after, hollow=~data.converged[both])
-    values = np.concatenate([before, after, [] if threshold is None else [threshold]])
+    values = np.concatenate([before, after, [each.z for each in thresholds]])
     low, high = values.min(), values.max()
     margin = 0.06 * (high - low) or 1.0
     low, high = low - margin, high + margin
@@ -159,30 +168,35 @@ def _before_and_after(
     )
     axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
     axes.set(xlabel="z-score of the match", ylabel="refined z-score", title="z-score")
-    _mark_threshold(axes, threshold, along="xy")
+    _mark_thresholds(axes, thresholds)
     return (
         f"Scatter plot of {len(before)} particles: mean z-score {before.mean():.2f} in the "
         f"match, {after.mean():.2f} refined; {int((after > before).sum())} gained."
     )
 
 
-def _mark_threshold(axes: Axes, threshold: float | None, along: str) -> None:
-    if threshold is None:
-        return
-    look = {"color": INK, "linestyle": (0, (4, 3)), "linewidth": 1}
-    if "x" in along:
-        axes.axvline(threshold, **look)
-    if "y" in along:
-        axes.axhline(threshold, **look)
-    axes.annotate(
-        f"threshold {threshold:g}",
-        (threshold, 0),
-        xycoords=("data", "axes fraction"),
-        xytext=(4, 5),
-        textcoords="offset points",
-        fontsize=8,
-        color=INK,
-    )
+def _mark_thresholds(
+    axes: Axes, thresholds: Sequence[Threshold], *, histogram: bool = False
+) -> None:
+    for each in thresholds:
+        if histogram and each.of == "match":
+            continue
+        look = {"color": INK, "linestyle": (0, tuple(DASHES[each.of])), "linewidth": 1}
+        horizontal = each.of == "refined" and not histogram
+        if histogram or each.of != "refined":
+            axes.axvline(each.z, **look)
+        if not histogram and each.of != "match":
+            axes.axhline(each.z, **look)
+        axes.annotate(
+            f"{each.name} {each.z:.2f}",
+            (1, each.z) if horizontal else (each.z, 0),
+            xycoords=("axes fraction", "data") if horizontal else ("data", "axes fraction"),
+            xytext=(-4, -10) if horizontal else (4, 5),
+            ha="right" if horizontal else "left",
+            textcoords="offset points",
+            fontsize=8,
+            color=INK,
+        )
 
 
 def changes(data: ReportData) -> RenderedFigure:

@@ -31,21 +31,23 @@ class Script:
     policy: str
 
 
-def page_script(data: dict[str, Any]) -> Script:
+def page_script(data: dict[str, Any], *, images_beside: bool = False) -> Script:
     """The scripts, with their data.
 
     Args:
         data: Id -> plain values.
+        images_beside: Whether the page shows images from its own folder.
     """
     parts = [(_FOLDER / name).read_text(encoding="utf-8") for name in _FILES]
     own = "(() => {\n'use strict';\n" + "\n".join(parts) + "})();\n"
     texts = [_in_a_script(bokeh_script()), _in_a_script(own)]
+    images = "data: 'self' file:" if images_beside else "data:"
     hashes = " ".join(f"'sha256-{_sha256(text)}'" for text in texts)
     return Script(
         texts=[Markup(text) for text in texts],
         data={name: Markup(_json(values)) for name, values in data.items()},
         policy=(
-            f"default-src 'none'; script-src {hashes}; img-src data:; "
+            f"default-src 'none'; script-src {hashes}; img-src {images}; "
             "style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
         ),
     )

@@ -5,6 +5,8 @@ hundred thousand points, and shows density where they are close. Frames contain 
 of this file, nothing from the table.
 """
 
+import functools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from bokeh.embed import json_item
 from bokeh.models import (
     BoxSelectTool,
     ColumnDataSource,
+    Label,
     LassoSelectTool,
     PanTool,
     Range1d,
@@ -24,7 +27,8 @@ from bokeh.models import (
 from bokeh.plotting import figure
 from bokeh.resources import Resources
 
-from jaxrefine.app.report.figures import BLUE, GREY, INK
+from jaxrefine.app.report.figures import BLUE, DASHES, GREY, INK
+from jaxrefine.app.report.thresholds import Threshold
 
 # Events that the script handles.
 _EVENTS = ("selectiongeometry", "tap", "mousemove", "mouseleave", "reset")
@@ -32,6 +36,7 @@ _HEIGHT = 300
 ORANGE = "#d95f02"
 
 
+@functools.cache
 def bokeh_script() -> str:
     """BokehJS without the parts that compile code from text (WebGL, widgets)."""
     return "\n".join(
@@ -39,13 +44,14 @@ def bokeh_script() -> str:
     )
 
 
+@functools.lru_cache(maxsize=4)  # the frames of a page that is renewed during a run
 def linked_plots(
-    threshold: float | None, *, errors: list[str], compared: bool
+    thresholds: tuple[Threshold, ...], *, errors: tuple[str, ...], compared: bool
 ) -> list[dict[str, Any]]:
     """For each plot: id, heading, frame, and the names of the columns that it shows.
 
     Args:
-        threshold: z-score above which the match counts a particle as found.
+        thresholds: z-scores to draw.
         errors: Quantities with standard errors.
         compared: Whether there is another table.
     """
@@ -85,9 +91,9 @@ def linked_plots(
             ),
         ]
     marks: dict[str, list[Any]] = {
-        "scores": [Slope(gradient=1, y_intercept=0, line_color=GREY), *_lines(threshold)],
+        "scores": [Slope(gradient=1, y_intercept=0, line_color=GREY), *_lines(thresholds)],
         "z_other": [Slope(gradient=1, y_intercept=0, line_color=GREY)],
-        "histogram": _lines(threshold)[1:],
+        "histogram": [mark for each in thresholds for mark in _named_line(each)],
         "position": _cross(),
         "turn": [_span("height", 0.0)],
         "defocus": [_span("width", 0.0)],
@@ -98,6 +104,7 @@ def linked_plots(
     return [_item(plot) for plot in plots]
 
 
+@functools.cache
 def micrograph_plot() -> dict[str, Any]:
     """The frame for showing one micrograph."""
     plot = _scatter("map", "", "x", "y", "x (px)", "y (px)", height=420)
@@ -209,22 +216,44 @@ def _painted(frame: figure) -> None:
     )
 
 
-def _lines(threshold: float | None) -> list[Span]:
-    if threshold is None:
-        return []
-    return [_span(along, threshold, dash="dashed") for along in ("width", "height")]
+def _lines(thresholds: Sequence[Threshold]) -> list[Span]:
+    """Lines in the plot of the refined z-scores over the match's."""
+    crossed = {"match": ["height"], "refined": ["width"], "both": ["width", "height"]}
+    return [
+        _span(along, each.z, DASHES[each.of])
+        for each in thresholds
+        for along in crossed[each.of]
+    ]
+
+
+def _named_line(threshold: Threshold) -> list[Any]:
+    name = Label(
+        x=threshold.z,
+        y=4,
+        y_units="screen",
+        text=f"{threshold.name} {threshold.z:.2f}",
+        angle=np.pi / 2,
+        x_offset=-3,
+        text_font_size="11px",
+        text_color=INK,
+        background_fill_color="white",
+        background_fill_alpha=0.7,
+    )
+    line = _span("height", threshold.z, DASHES[threshold.of])
+    line.level = "annotation"
+    return [line, name]
 
 
 def _cross() -> list[Span]:
     return [_span(along, 0.0) for along in ("width", "height")]
 
 
-def _span(along: Any, at: float, dash: str = "solid") -> Span:
+def _span(along: Any, at: float, dash: Any = None) -> Span:
     return Span(
         dimension=along,
         location=at,
-        line_color=INK if dash == "dashed" else GREY,
-        line_dash=dash,
+        line_color=INK if dash else GREY,
+        line_dash=dash or "solid",
         level="underlay",
     )
 

@@ -14,16 +14,16 @@ from jaxrefine.io.table import ParticleTable
 
 log = logging.getLogger("jaxrefine")
 
-_SECONDS_BETWEEN_PAGES = 30.0
-# Writing a page takes seconds, during which devices are idle.
+# While a page is written, devices are idle.
 _LARGEST_SHARE = 0.05
 
 
 class LivePage:
     """Called after each micrograph; writes a report of the results so far.
 
-    It does so at most every 30 s, and for at most 5 % of the run's time. It does not read
-    micrographs; their images are added in the final report.
+    It does so for at most 5 % of the run's time: a page takes a fraction of a second for
+    thousands of particles. Images of micrographs and particles, and figures for print, are
+    added in the final report.
 
     Args:
         shared: Other processes refine a part of the particles.
@@ -47,9 +47,8 @@ class LivePage:
         except InputError as error:  # a failure must not end the run
             log.warning("no report during the run: %s", error)
             self._broken = True
-        took = time.monotonic() - started
-        pause = max(_SECONDS_BETWEEN_PAGES, took / _LARGEST_SHARE)
-        self._next = time.monotonic() + pause
+        ended = time.monotonic()
+        self._next = ended + (ended - started) / _LARGEST_SHARE
 
     def _write(self, results: Results) -> None:
         rows = np.flatnonzero(results.done)

@@ -28,6 +28,7 @@ from jaxrefine.app.report.particle_images import (
     best_and_worst,
     no_images,
     particle_images,
+    remove_other_sheets,
 )
 from jaxrefine.app.report.references import (
     reference_figures,
@@ -42,6 +43,7 @@ from jaxrefine.app.report.summary_tables import (
     tiles,
 )
 from jaxrefine.app.report.table_data import ReportData, load_report_data
+from jaxrefine.app.report.thresholds import Threshold, find_thresholds
 from jaxrefine.app.report.thumbnails import thumbnails
 from jaxrefine.app.run.record import RunRecord, read_record, versions
 from jaxrefine.app.run.score_changes import compare_expected, fallen_micrographs
@@ -55,8 +57,12 @@ _PICTURES = (
     "references",
     "micrograph_[0-9][0-9][0-9]",
 )
+_SECTIONS = (
+    *("scores", "changes", "defocus", "errors", "comparison", "landscape"),
+    *("references", "micrographs"),
+)
 # Interval at which a browser reloads the page of a run that has not ended.
-_SECONDS_BETWEEN_LOOKS = 30
+_SECONDS_BETWEEN_LOOKS = 10
 _MOST_CONCERNS, _MOST_MICROGRAPHS, _MOST_LANDSCAPES = 200, 50, 12
 
 
@@ -71,7 +77,8 @@ class ReportOptions:
         thumbnails: Number of micrographs whose image the page shows, those with most
             particles first.
         particles: Number of particles whose image is shown beside the projection, half of
-            them those with the highest z-scores; needs the configuration.
+            them those with the highest z-scores; needs the configuration. None: all, if
+            there are few, otherwise 16.
         indices: A file that lists the particles to show instead.
         against: Another refined table of the same particles, for comparison.
         config: The run's configuration; None: unknown.
@@ -85,7 +92,7 @@ class ReportOptions:
     threshold: float | None = None
     micrographs: int = 6
     thumbnails: int = 500
-    particles: int = 16
+    particles: int | None = None
     indices: Path | None = None
     against: Path | None = None
     config: Config | None = None
@@ -124,17 +131,10 @@ def write_page(data: ReportData, folder: Path, options: ReportOptions) -> Path:
     comparison = None
     if options.against is not None:
         comparison = compare(data, load_report_data(options.against))
+    lines = find_thresholds(data, options.threshold, options.path_map)
     make_folder(folder)
-    sections = {
-        "scores": _if_refined(data, figures.scores, data, options.threshold),
-        "changes": _if_refined(data, figures.changes, data),
-        "defocus": _if_refined(data, figures.defocus_bars, data),
-        "errors": [figures.errors(data)] if data.sigma else [],
-        "comparison": [] if comparison is None else [comparison_figure(data, comparison)],
-        "landscape": _landscape(data, options),
-        "references": reference_figures(data),
-        "micrographs": _maps(data, options),
-    }
+    sections = _sections(data, options, comparison, lines)
+    images = _particle_images(data, options, folder)
     page = render_page(
         PAGE,
         title=table.name,
@@ -145,6 +145,7 @@ def write_page(data: ReportData, folder: Path, options: ReportOptions) -> Path:
         statuses=statuses(data),
         references=reference_rows(data),
         sections=sections,
+        any_refined=bool(data.refined.any()),
         micrographs=micrograph_rows(data)[:_MOST_MICROGRAPHS],
         n_micrographs=len(data.micrographs),
         fallen=[
@@ -159,18 +160,46 @@ def write_page(data: ReportData, folder: Path, options: ReportOptions) -> Path:
         config=_config_text(options.config, record),
         record=record,
         versions=versions("jax", "numpy", "matplotlib", "bokeh"),
-        **_interactive(data, options, comparison),
+        thresholds=[each.meaning for each in lines],
+        **_interactive(data, options, comparison, images, lines),
     )
     pictures = [picture for found in sections.values() for picture in found]
-    return write_files(folder, page, pictures, _PICTURES)
+    path = write_files(folder, page, pictures, _PICTURES)
+    remove_other_sheets(folder, images["sheets"])
+    return path
+
+
+def _sections(
+    data: ReportData,
+    options: ReportOptions,
+    comparison: Comparison | None,
+    lines: list[Threshold],
+) -> dict[str, list[RenderedFigure]]:
+    """The figures for print; none during a run, since they take most of a page's time."""
+    if options.going_on is not None:
+        return {name: [] for name in _SECTIONS}
+    return {
+        "scores": _if_refined(data, figures.scores, data, lines),
+        "changes": _if_refined(data, figures.changes, data),
+        "defocus": _if_refined(data, figures.defocus_bars, data),
+        "errors": [figures.errors(data)] if data.sigma else [],
+        "comparison": [] if comparison is None else [comparison_figure(data, comparison)],
+        "landscape": _landscape(data, options),
+        "references": reference_figures(data),
+        "micrographs": _maps(data, options),
+    }
 
 
 def _interactive(
-    data: ReportData, options: ReportOptions, comparison: Comparison | None
+    data: ReportData,
+    options: ReportOptions,
+    comparison: Comparison | None,
+    images: dict[str, Any],
+    lines: list[Threshold],
 ) -> dict[str, Any]:
     """The script of the page, and the headings of its plots."""
     plots = linked_plots(
-        options.threshold, errors=list(data.sigma), compared=comparison is not None
+        tuple(lines), errors=tuple(data.sigma), compared=comparison is not None
     )
     texts = list(data.micrographs)
     pixel_size = data.table.numbers("pixel_size")
@@ -187,22 +216,25 @@ def _interactive(
                 [float(pixel_size[rows[0]]) for rows in data.micrographs.values()],
                 options.thumbnails,
             ),
-            "particle-images": _particle_images(data, options),
-        }
+            "particle-images": images,
+        },
+        images_beside=any(not each.startswith("data:") for each in images["sheets"]),
     )
     headings = [(plot["id"], plot["title"], plot["kind"]) for plot in plots]
     other = "" if comparison is None else comparison.name
     return {"script": script, "plots": headings, "other": other}
 
 
-def _particle_images(data: ReportData, options: ReportOptions) -> dict[str, Any]:
+def _particle_images(
+    data: ReportData, options: ReportOptions, folder: Path
+) -> dict[str, Any]:
     if options.indices is not None:
         rows = np.flatnonzero(listed_rows(data.table, options.indices)).tolist()
     else:
         rows = best_and_worst(data, options.particles)
     if not rows or options.config is None:
         return no_images()
-    return particle_images(data, options.config, rows)
+    return particle_images(data, options.config, rows, folder)
 
 
 def _if_refined(data: ReportData, draw, *arguments) -> list[RenderedFigure]:

@@ -1,6 +1,6 @@
 """Images of refined particles beside the projections of the template."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,28 +47,31 @@ class ParticleView:
 
 @float32_only()
 def particle_views(
-    config: Config, table: Path, rows: Sequence[int], shift_px: Float[np.ndarray, "n 2"]
-) -> dict[int, ParticleView]:
-    """Row -> view of the particle, without those whose images cannot be read.
+    config: Config,
+    table: Path,
+    rows: Sequence[int],
+    shift_px: Float[np.ndarray, "n 2"],
+    see: Callable[[ParticleView], None],
+) -> None:
+    """Compute a view of each particle, except of those whose images cannot be read.
 
     Args:
         config: Configuration of the run that refined them; its particle table is not used.
         table: The refined table.
         rows: Rows of the particles.
         shift_px: Sub-pixel shifts (y, x) of all rows' positions.
+        see: Called with each view, one micrograph after the other.
 
     Raises:
         InputError: With all errors of the configuration's inputs.
     """
     inputs = load_refined(config, table)
-    found: dict[int, ParticleView] = {}
     for row, one, template in each_particle(inputs, rows, skip_unreadable=True):
         shift = jnp.asarray(shift_px[row], jnp.float32)
         seen = jax.tree.map(np.asarray, _seen(one, shift, template, inputs.score))
         pixel_size = float(one.alignment.pixel_size_angstrom)
         image, projection, difference = (_smaller(i, pixel_size) for i in seen[:3])
-        found[row] = ParticleView(row, image, projection, difference, seen[3])
-    return found
+        see(ParticleView(row, image, projection, difference, seen[3]))
 
 
 @eqx.filter_jit

@@ -14,6 +14,7 @@ import jaxrefine
 from jaxrefine.app.config import Config
 from jaxrefine.data import InputError
 from jaxrefine.io.atomic import atomic_open
+from jaxrefine.io.paths import PathMap
 
 log = logging.getLogger("jaxrefine")
 
@@ -107,6 +108,25 @@ def read_record(table: Path) -> RunRecord | None:
         log.warning("%s: damaged: this record of the run is ignored", path)
         return None
     return record if record.table_sha256 == _digest(table) else None
+
+
+def recorded_config(table: Path, path_map: PathMap = ()) -> Config | None:
+    """The configuration of the run that wrote a table; None if unknown.
+
+    Its file must still have the content that the record has. It is looked for where it was,
+    and beside the table.
+    """
+    record = read_record(table)
+    if record is None or not record.config_text:
+        return None
+    named = Path(record.config_source)
+    for path in (named, table.with_name(named.name)):
+        try:
+            if path.read_text(encoding="utf-8") == record.config_text:
+                return Config.load(path, path_map=path_map)
+        except (OSError, ValueError, InputError):  # gone, or of another version
+            continue
+    return None
 
 
 _TEXTS = ("ended", "config_source", "config_text", "table_sha256")

@@ -1,17 +1,23 @@
 """The report in headless Chromium: clicking, selecting, filtering, exporting."""
 
+import io
 import os
 import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
-from jaxrefine.app.report import page as report_page
+from jaxrefine.app.config import Config
+from jaxrefine.app.report import particle_images as images
 from jaxrefine.app.report.page import ReportOptions, write_report
+from jaxrefine.app.run import particle_views
+from jaxrefine.app.run.particle_views import ParticleView
 from jaxrefine.io.mrc import write_image
 from jaxrefine.io.table import write_table
 from tests.app.report.test_report import FAILED, POLISHED
+from tests.reference import reference_set
 
 pytestmark = pytest.mark.browser
 
@@ -73,14 +79,35 @@ def page_file(tmp_path_factory):
     write_table(pd.DataFrame(other), folder / "other.csv")
     image = rng.standard_normal((96, 80)).astype(np.float32)
     write_image(folder / "a b.mrc", image)
-    grey = {"width": 2, "height": 2, "data": "AECA/w=="}
-    names = ("image", "projection", "difference", "peak")
-    view = {**dict.fromkeys(names, grey), "low_pass": 15.0, "peak_range": [-3.0, 12.5]}
-    made = {"particles": {7: view}, "advice": "no images here"}
-    options = ReportOptions(micrographs=0, threshold=9.5, against=folder / "other.csv")
+    options = ReportOptions(
+        micrographs=0,
+        threshold=9.5,
+        against=folder / "other.csv",
+        config=Config.load(reference_set("basic", folder / "set") / "refine.yaml"),
+        particles=12,
+    )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report_page, "_particle_images", lambda data, options: made)
+        patch.setattr(images, "MOST_BYTES_IN_PAGE", 0)  # in a folder beside the page
+        patch.setattr(images, "_PER_SHEET", 3)
+        patch.setattr(particle_views, "particle_views", dark_and_bright)
         return write_report(folder / "refined.csv", folder / "shown", options)
+
+
+def dark_and_bright(config, table, rows, shift_px, see):
+    """Images of particles: the box image is dark below its `row`-th line, else bright."""
+    for row in rows:
+        image = np.repeat((np.arange(48) < row).astype(float)[:, None], 48, axis=1)
+        z = np.where(np.arange(5) == 2, 12.5, -3.0)
+        see(ParticleView(row, image, image[::-1], image.T, np.outer(z, [1, 1, 1, 1, 1])))
+
+
+def brightness(tab, number):
+    """Mean grey value of one of the images of the particle that was clicked."""
+    tab.wait_for_function(
+        "() => document.querySelector('#detail canvas')?.width === 48", timeout=5000
+    )
+    shot = tab.locator("#detail canvas").nth(number).screenshot()
+    return np.asarray(Image.open(io.BytesIO(shot)).convert("L"), float).mean()
 
 
 @pytest.fixture(scope="module")
@@ -191,16 +218,27 @@ def test_page_is_worked_in(tab, tmp_path):
     assert text_of(tab, "#counts").startswith(f"{len(selected) + len(more)} selected")
 
     # A click on a particle: its row, its images and its micrograph.
-    x, y = 8 + 7 * 10 / 39 - 1, 8 + 7 * 10 / 39
+    x, y = 8 + 37 * 10 / 39 - 1, 8 + 37 * 10 / 39
     tab.mouse.click(*place_in(tab, "scores", x, y))
     settle(tab)
-    assert text_of(tab, "#detail h3") == "Particle 107"
+    assert text_of(tab, "#detail h3") == "Particle 137"
     assert f"{y:.3f}" in text_of(tab, "#detail dl")
     assert "Reference: closed" in text_of(tab, "#detail")
     assert tab.locator("#detail canvas").count() == 4
-    assert "z at each position: −3 to 12.5" in text_of(tab, "#detail")
+    assert "z at each position: −3.0 to 12.5" in text_of(tab, "#detail")
+    # Each image is cut from its place in a sheet: 37 of 48 lines are bright. The grey
+    # frame around it and JPEG change a mean by a few of 255 grey values.
+    assert brightness(tab, 0) == pytest.approx(255 * 37 / 48, abs=10)
     assert text_of(tab, "#micrograph-name") == "a b.mrc"
-    assert tab.locator("#particle-table tr.picked").get_attribute("data-row") == "7"
+    assert tab.locator("#particle-table tr.picked").get_attribute("data-row") == "37"
+    tab.locator("#particle-table thead button", has_text="particle").first.click()
+    tab.locator('#particle-table tr[data-row="2"]').click()
+    settle(tab)
+    assert brightness(tab, 0) == pytest.approx(255 * 2 / 48, abs=10)
+    tab.locator('#particle-table tr[data-row="12"]').click()  # neither high nor low
+    settle(tab)
+    assert "--particles all" in text_of(tab, "#detail")
+    tab.locator("#particle-table thead button", has_text="particle").first.click()
     tab.mouse.move(*place_in(tab, "defocus", 140.0, 40.0))
     settle(tab)
     assert text_of(tab, "#hint").startswith("particle 100 · z match 7.000")
@@ -247,7 +285,8 @@ def test_page_is_worked_in(tab, tmp_path):
     assert tab.title() == "refined.csv: refinement report"
     assert tab.locator("#particle-table img, #micrograph-table img").count() == 0
     asked = [one for one in tab.faults if not one.startswith(("file:", "data:", "blob:"))]
-    assert asked == [] and sum(one.startswith("file:") for one in tab.faults) == 1
+    files = {one.rpartition("/")[2] for one in tab.faults if one.startswith("file:")}
+    assert asked == [] and files == {"report.html", "00000.jpg", "00003.jpg"}
 
 
 def test_scripts_other_than_the_page_s_own_do_not_run(browser, page_file, tmp_path):

@@ -61,7 +61,8 @@ def test_what_is_done_is_shown(tmp_path, clock):
     page = Page(results.inputs.output.with_name("out_report") / "report.html")
     assert "2 of 3 particles have been refined" in page.text
     assert page.data["page-data"]["count"] == 2
-    assert page.data["page-data"]["renewed_s"] == 30
+    assert page.data["page-data"]["renewed_s"] == 10
+    assert not page.pictures and "No particle was refined" not in page.text
     assert "no score" not in page.text and "box_outside" not in page.text
     assert not results.inputs.output.exists()
 
@@ -81,6 +82,24 @@ def test_it_costs_a_twentieth_of_the_time_at_most(tmp_path, clock, monkeypatch):
         clock.now += 1.0
     gaps = np.diff(made)
     assert len(made) == 3 and gaps.min() >= 126.0
+
+
+def test_it_is_renewed_after_every_micrograph_that_takes_a_while(
+    tmp_path, clock, monkeypatch
+):
+    made = []
+
+    def write(data, folder, options):
+        made.append(clock.now)
+        clock.now += 0.2
+        return folder / "report.html"
+
+    monkeypatch.setattr(live, "write_page", write)
+    page, results = LivePage(), results_of(tmp_path, True)
+    for _ in range(20):
+        page(results, NO_CHECKPOINT)
+        clock.now += 5.0
+    assert len(made) == 20
 
 
 def test_nothing_done_makes_no_page_and_a_fault_ends_no_run(

@@ -19,15 +19,16 @@ def test_views_are_of_the_refined_pose(tmp_path):
     shutil.copy(ROOT / "tests/data/peer/refined_by_jaxrefine.csv", kept)
     config, data = Config.load(folder / "refine.yaml"), load_report_data(kept)
     rows = [0, 2]
-    views = particle_views(config, kept, rows, data.sub_pixel_px[:, ::-1])
-    assert sorted(views) == rows
-    for row, view in views.items():
+    views = []
+    particle_views(config, kept, rows, data.sub_pixel_px[:, ::-1], views.append)
+    assert [view.row for view in views] == rows
+    for view in views:
         # The best position is the middle one, and its score the table's.
         peak = np.unravel_index(np.nanargmax(view.z), view.z.shape)
         assert peak == tuple(side // 2 for side in view.z.shape)
         # As close as a cut elsewhere than in the search gives it: the report's landscape
         # takes 0.05 for agreement, too (0.012 seen).
-        assert view.z[peak] == pytest.approx(data.z_after[row], abs=0.05)
+        assert view.z[peak] == pytest.approx(data.z_after[view.row], abs=0.05)
         # The projection is the image's least-squares part: with the same sign, and what
         # is left has hardly any of it: blocks of pixels and the mean, which the fit does
         # not take off, leave a tenth (0.024 of 0.3).
@@ -43,4 +44,4 @@ def test_views_are_of_the_refined_pose(tmp_path):
     # One whose micrograph has gone is left out where others are, or said.
     (folder / "micrograph.mrc").unlink(missing_ok=True)
     with pytest.raises(InputError):
-        particle_views(config, kept, rows, data.sub_pixel_px[:, ::-1])
+        particle_views(config, kept, rows, data.sub_pixel_px[:, ::-1], views.append)

@@ -3,6 +3,9 @@
 class Detail {
   constructor(store, views) {
     Object.assign(this, { store, views });
+    const rows = new Int32Array(bytesOf(views.rows).buffer);
+    this.ranges = new Int16Array(bytesOf(views.z_ranges).buffer);
+    this.places = new Map(Array.from(rows, (row, place) => [row, place]));
     this.host = document.getElementById("detail");
     store.on((changes) => {
       if (changes.has("picked")) this.show(store.picked);
@@ -49,39 +52,43 @@ class Detail {
 
   images(row) {
     const box = element("div", { className: "images" });
-    const view = this.views.particles[row];
-    if (!view) {
-      const text = this.views.advice;
-      box.append(element("p", { className: "soft small", text }));
+    const { views } = this;
+    const say = (text) =>
+      box.replaceChildren(element("p", { className: "soft small", text }));
+    const place = this.places.get(row);
+    if (place === undefined) {
+      say(views.advice);
       return box;
     }
-    const names = ["image", "projection", "difference", "peak"];
-    const captions = {
-      image: `box image, low-passed at ${view.low_pass} Å`,
-      projection: "projection × CTF",
-      difference: "difference",
-      peak: `z at each position: ${view.peak_range.join(" to ").replaceAll("-", "−")}`,
-    };
-    for (const name of names) {
+    const z = [0, 1].map((end) => fixed(this.ranges[2 * place + end] * views.z_step, 1));
+    const captions = [
+      `box image, low-passed at ${views.low_pass} Å`,
+      "projection × CTF",
+      "difference",
+      `z at each position: ${z.join(" to ")}`,
+    ];
+    const canvases = captions.map((caption) => {
       const figure = element("figure");
-      const canvas = this.canvasOf(view[name]);
+      const canvas = element("canvas");
       canvas.setAttribute("role", "img");
-      canvas.setAttribute("aria-label", captions[name]);
-      figure.append(canvas, element("figcaption", { text: captions[name] }));
+      canvas.setAttribute("aria-label", caption);
+      figure.append(canvas, element("figcaption", { text: caption }));
       box.append(figure);
-    }
+      return canvas;
+    });
+    const source = views.sheets[Math.floor(place / views.per_sheet)];
+    const sheet = new Image();
+    sheet.onload = () => {
+      const side = sheet.width / canvases.length;
+      const top = (place % views.per_sheet) * side;
+      canvases.forEach((canvas, i) => {
+        canvas.width = canvas.height = side;
+        const context = canvas.getContext("2d");
+        context.drawImage(sheet, i * side, top, side, side, 0, 0, side, side);
+      });
+    };
+    sheet.onerror = () => say(`The image ${source} is missing in the folder of this page.`);
+    sheet.src = source;
     return box;
-  }
-
-  canvasOf({ width, height, data }) {
-    const grey = bytesOf(data);
-    const canvas = element("canvas", { width: String(width), height: String(height) });
-    const context = canvas.getContext("2d");
-    const image = context.createImageData(width, height);
-    for (let i = 0; i < grey.length; i++) {
-      image.data.set([grey[i], grey[i], grey[i], 255], 4 * i);
-    }
-    context.putImageData(image, 0, 0);
-    return canvas;
   }
 }

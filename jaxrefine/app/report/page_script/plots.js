@@ -319,7 +319,7 @@ class Histogram extends Plot {
   constructor(store, view, spec) {
     super(store, view, spec);
     this.sources = this.model.renderers.map((renderer) => renderer.data_source);
-    this.lines = this.model.center.filter((mark) => mark.type === "Span");
+    this.lines = this.model.center.filter((mark) => ["Span", "Label"].includes(mark.type));
     this.choose("z");
   }
 
@@ -346,7 +346,9 @@ class Histogram extends Plot {
     this.bin = Math.max(1, Math.ceil((high - low) / wanted / this.column.step)) * this.column.step;
     this.low = (Math.floor(low / this.column.step) - 0.5) * this.column.step;
     this.bins = Math.floor((high - this.low) / this.bin) + 1;
-    this.model.x_range.setv({ start: this.low - this.bin, end: this.low + (this.bins + 1) * this.bin });
+    const lines = this.lines.filter((mark) => mark.visible && mark.type === "Span");
+    const ends = [this.low, this.low + this.bins * this.bin, ...lines.map((line) => line.location)];
+    this.model.x_range.setv({ start: Math.min(...ends) - this.bin, end: Math.max(...ends) + this.bin });
     this.paint();
   }
 
