@@ -31,7 +31,7 @@ def test_results_show_counts_and_ranges():
         refined(), errors, evaluations, ones, ~ones, expected, covariance, optima
     )
     shown = polished._repr_html_()
-    for words in ("mean 8.50", "mean 0.25, 0.25 … 0.25 °", "2 converged"):
+    for words in ("mean 8.50", "mean 0.25, 0.25 … 0.25°", "2 converged"):
         assert words in shown
 
 
@@ -42,7 +42,7 @@ def test_grid_and_template_show_their_extent():
     defocus = np.array([-40.0, 0, 40])
     grid = jr.local_grid((orientations, at_edge), defocus)
     shown = grid._repr_html_()
-    assert "3, -40 … +40 Å" in shown and f"{len(orientations):,}" in shown
+    assert "3, −40 … +40 Å" in shown and f"{len(orientations):,}" in shown
     template = jr.make_template(jnp.arange(512.0).reshape(8, 8, 8))
     assert "8 voxels" in template._repr_html_() and "trilinear" in template._repr_html_()
 

@@ -43,7 +43,7 @@ class SearchGrid(eqx.Module):
             farthest = np.rad2deg(np.arccos(np.clip(cosine, -1, 1))).max(initial=0)
             return "SearchGrid", {
                 "orientations": f"{orientations:,}, up to {farthest:.2f}° away",
-                "defoci": _steps(self.defocus_angstrom, "Å"),
+                "defocus values": _steps(self.defocus_angstrom, "Å"),
                 "pixel sizes": _steps(self.pixel_size_angstrom, "Å"),
                 "poses per particle": f"{orientations * defoci * pixel_sizes:,}",
                 "frame": self.frame,
@@ -54,4 +54,7 @@ class SearchGrid(eqx.Module):
 
 def _steps(offsets: Float[Array, " s"], unit: str) -> str:
     values = np.asarray(offsets)
-    return f"{len(values)}, {values.min():+g} … {values.max():+g} {unit}"
+    if len(values) == 1:
+        return f"1, {values[0]:+g} {unit}".replace("-", "−")
+    text = f"{len(values)}, {values.min():+g} … {values.max():+g} {unit}"
+    return text.replace("-", "−")

@@ -38,4 +38,5 @@ def span(values: Any, unit: str = "", form: str = "{:.2f}") -> str:
     if not known.size:
         return "none"
     mean, low, high = (form.format(x) for x in (known.mean(), known.min(), known.max()))
-    return f"mean {mean}, {low} … {high}" + (f" {unit}" if unit else "")
+    space = " " if unit and unit != "°" else ""
+    return f"mean {mean}, {low} … {high}{space}{unit}".replace("-", "−")

@@ -93,7 +93,7 @@ class Polished(Batch):
                 "Polished",
                 {
                     **self.refined.html_rows(),
-                    "z-score to expect in other data": span(self.expected_z),
+                    "expected z-score in independent data": span(self.expected_z),
                     "converged": int(np.sum(self.converged)),
                     "at a limit": int(np.sum(self.at_limit)),
                     "standard error, orientation": span(

@@ -82,7 +82,7 @@ class Refined(Batch):
             "particles": np.asarray(self.z_score).size,
             "status": ", ".join(counts),
             "z-score": span(self.z_score),
-            "SNR": span(self.snr),
+            "2DTM SNR": span(self.snr),
         }
 
     def _repr_html_(self) -> str:

@@ -13,6 +13,9 @@ from jaxrefine.physics.rotations import is_rotation
 from jaxrefine.refine.arguments import alignment_errors, is_traced
 from jaxrefine.refine.scoring import Score, box_error, limit_errors
 
+# Nobody samples a template more than this much finer or coarser than the images.
+_LARGEST_RATIO = 8.0
+
 
 def check_images(image: Any, corr_mean: Any, corr_std: Any, filters: Any) -> None:
     """Check that an image can have these statistic maps.
@@ -78,8 +81,35 @@ def check_starting_values(
         raise InputError(errors)
     if not is_traced((alignment, optics, valid)):
         kept = np.ones(count, bool) if valid is None else np.asarray(valid)
-        if errors := _value_errors(alignment, optics, kept):
+        errors = _value_errors(alignment, optics, kept)
+        if not is_traced(template_pixel_size_angstrom):
+            errors += voxel_errors(
+                template_pixel_size_angstrom, alignment.pixel_size_angstrom, kept
+            )
+        if errors:
             raise InputError(errors)
+
+
+def voxel_errors(
+    template_pixel_size_angstrom: Any, pixel_size_angstrom: Any, valid: Any = True
+) -> list[str]:
+    """Describe the first voxel size that must be in another unit than the pixel size.
+
+    Args:
+        template_pixel_size_angstrom: One per particle.
+        pixel_size_angstrom: The same of the images.
+        valid: False marks particles that do not count.
+    """
+    voxel = np.asarray(template_pixel_size_angstrom, np.float64)
+    pixel = np.asarray(pixel_size_angstrom, np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = voxel / pixel
+    wrong = np.isfinite(ratio) & ~((ratio > 1 / _LARGEST_RATIO) & (ratio < _LARGEST_RATIO))
+    return [
+        f"template_pixel_size_angstrom of particle {i}: {voxel[i]:g} Å, for pixels of "
+        f"{pixel[i]:g} Å; expected a similar voxel size: check the unit (Å, not nm)"
+        for i in np.flatnonzero(wrong & valid)[:1]
+    ]
 
 
 def _value_errors(

@@ -157,8 +157,9 @@ def test_images_are_checked_before_the_search(quick, capsys):
             },
             "must stay positive",
         ),
+        ({"template_pixel_size": 0.15}, "0.15 Å, for pixels of 1.5 Å"),
     ],
-    ids=["output is input", "no GPU", "template side", "pixel size"],
+    ids=["output is input", "no GPU", "template side", "pixel size", "voxel in nm"],
 )
 def test_impossible_combinations(quick, monkeypatch, capsys, changes, words):
     monkeypatch.chdir(quick)

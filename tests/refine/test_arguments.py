@@ -36,16 +36,6 @@ def searched(particles):
     )
 
 
-@pytest.fixture(scope="module")
-def template():
-    return jr.make_template(WORLD.volume)
-
-
-@pytest.fixture(scope="module")
-def particles():
-    return cut()
-
-
 # Plain calls: what a methods researcher did by mistake, and words of what is said of it.
 WRONG = {
     "score of another side": (
@@ -215,12 +205,9 @@ WRONG = {
 }
 
 
-@pytest.mark.usefixtures("as_users_call_it")
 @pytest.mark.parametrize("name", WRONG)
-def test_wrong_arguments(name, particles, template):
-    call, words = WRONG[name]
-    with pytest.raises(jr.InputError, match=f"(?s){words}"):
-        call(particles, template)
+def test_wrong_arguments(name, refused):
+    refused(*WRONG[name])
 
 
 def test_largest_defocus_is_for_particles_the_other_way_round(particles):

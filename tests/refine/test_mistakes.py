@@ -70,6 +70,11 @@ WRONG = {
         lambda p, t: cut(pixel_size_angstrom=jnp.zeros(2)),
         r"alignment\.pixel_size_angstrom of particle 0: 0; expected 0\.01",
     ),
+    "voxel size in nm": (
+        lambda p, t: cut(pixel_size=PIXEL_SIZE / 10),
+        "template_pixel_size_angstrom of particle 0: 0.2 Å, for pixels of 2 Å.*not nm",
+    ),
+    "no voxel size": (lambda p, t: cut(pixel_size=PIXEL_SIZE * 0), "particle 0: 0 Å"),
     "voltage in V": (
         lambda p, t: cut(optics=replace(OPTICS, voltage_kv=jnp.full(2, 3e5))),
         r"optics\.voltage_kv of particle 0: 300000; expected 1 … 5000",
@@ -189,22 +194,9 @@ def grid_scores(count=3):
     return jr.GridScores(values, values, jnp.zeros((count, 1, 1, 2, 2), jnp.int32))
 
 
-@pytest.fixture(scope="module")
-def template():
-    return jr.make_template(WORLD.volume)
-
-
-@pytest.fixture(scope="module")
-def particles():
-    return cut()
-
-
-@pytest.mark.usefixtures("as_users_call_it")
 @pytest.mark.parametrize("name", WRONG)
-def test_wrong_arguments(name, particles, template):
-    call, words = WRONG[name]
-    with pytest.raises(jr.InputError, match=f"(?s){words}"):
-        call(particles, template)
+def test_one_message_says_what_is_wrong(name, refused):
+    refused(*WRONG[name])
 
 
 def test_what_is_not_finite_or_padding_has_a_status(particles):

@@ -30,6 +30,7 @@ from jaxrefine.io.table import (
     ignored_aberrations,
 )
 from jaxrefine.physics.filters import whitening_frequencies
+from jaxrefine.refine.cut_arguments import voxel_errors
 from jaxrefine.refine.scoring import Score
 
 log = logging.getLogger("jaxrefine")
@@ -91,12 +92,15 @@ def check_together(config: Config, named: NamedInputs) -> CheckedInputs:
         _check_whitening(config, (micrograph for micrograph, *_ in groups))
     with errors:
         movies = check_movies(config, table, start, groups)
-    errors.raise_any()
-
     voxels = config.template_pixel_size
     template_pixel_size = (
         start.nominal_pixel_size_angstrom if voxels is None else np.full(len(table), voxels)
     )
+    with errors:
+        if wrong := voxel_errors(template_pixel_size, start.pixel_size_angstrom):
+            raise InputError(f"{config.source}: {wrong[0]}")
+    errors.raise_any()
+
     _warn_of_voxel_size(named.voxel_size_angstrom, template_pixel_size)
     warn_of_box(config)
     if config.constraint is not None:

@@ -185,25 +185,29 @@ def _z(inputs: RunInputs, sample: Sample) -> np.ndarray:
         defocus_angstrom=_power_above(np.abs(start.defocus_angstrom), 1.5),
         pixel_size_angstrom=1 / _power_above(1 / start.pixel_size_angstrom, 1.15),
     )
+    unscored = np.full(count, np.nan)
     try:
         score = build_score(inputs.config, wide, grid, inputs.score.side)
     except InputError:  # the CTF would spread too far
-        return np.full(count, np.nan)
+        return unscored
     usual = inputs.score
     widest = max(_WIDEST_PX, *usual.filter_grid, *usual.padded_box)
     if max(*score.filter_grid, *score.padded_box) > widest:
-        return np.full(count, np.nan)
+        return unscored
     # The same number of particles for all samples, for the same reason.
     rows = np.minimum(np.arange(_PARTICLES), count - 1)
     with jax.default_device(inputs.mesh.devices.flat[0]):
-        particles = cut_particles(
-            sample.micrograph,
-            starting_alignment(start, rows),
-            particle_optics(start, rows),
-            jnp.asarray(sample.template_pixel_size_angstrom[rows], jnp.float32),
-            score,
-            image_scale=-1.0 if inputs.contrast_is_inverted else 1.0,
-        )
+        try:
+            particles = cut_particles(
+                sample.micrograph,
+                starting_alignment(start, rows),
+                particle_optics(start, rows),
+                jnp.asarray(sample.template_pixel_size_angstrom[rows], jnp.float32),
+                score,
+                image_scale=-1.0 if inputs.contrast_is_inverted else 1.0,
+            )
+        except InputError:  # numbers that no image has
+            return unscored
         z = np.asarray(best_in_box(particles, sample.template, score)[0])[:count]
     return np.where(np.isfinite(z), z, 0.0)
 
