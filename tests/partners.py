@@ -186,7 +186,7 @@ def _image(
         total += amplitude * reference
         if partner:
             turned = partner_offset(*offset) @ rotation
-            # What is higher, along the image's z, has less defocus.
+            # A structure that is higher along the image's z axis has less defocus.
             higher = float((turned.T @ np.asarray(CENTER_VECTOR))[2])
             total += amplitude * seen(pair.partner, turned, relative - higher)
     total[0, 0] = 0.0

@@ -15,10 +15,10 @@ import pytest
 from tests.reference import ROOT
 
 PACKAGE = ROOT / "jaxrefine"
-# The stub says what the library's face imports.
+# The stub lists the public names of the library.
 FILES = [*sorted(PACKAGE.rglob("*.py")), *sorted(PACKAGE.rglob("*.pyi"))]
 
-# A room (a layer, or a folder of the program), and those below it that it may import.
+# A layer, or a folder of the program, and those below it that it may import.
 # refine and io never meet; the simulator shares nothing with what it is made to check.
 CORE_ROOMS = {"data", "physics", "refine"}
 BELOW = {
@@ -44,12 +44,12 @@ BELOW = {
     },
     "app.cli": {"data", "app.commands", "app.console"},
     "testing": CORE_ROOMS,
-    # The library's face re-exports the core.
+    # The top level of the library re-exports the core.
     "__init__": {*CORE_ROOMS, "compilation"},
     "__main__": {"app.cli"},
     "app": set(),
 }
-# Who may import what a user of the core need not have.
+# Modules that may import packages that users of the core need not have.
 GUARDED = {
     "pandas": {"io"},
     "mrcfile": {"io"},

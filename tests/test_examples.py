@@ -19,7 +19,7 @@ from tests.reference import ROOT
 pytestmark = pytest.mark.usefixtures("compiled_to_run_fast")
 
 README = (ROOT / "README.md").read_text()
-# What has been run here; a file that is added and not listed fails below.
+# Examples that are run here; a test below fails if one is not listed.
 CONFIGS = {
     "full.yaml": "tests/app/config/test_config_files.py",
     "demo.yaml": "the demo's own",
@@ -42,7 +42,7 @@ EXAMPLES = {
 
 @pytest.fixture
 def run_example(monkeypatch, capsys):
-    """Runs an example, and sees that it ends in a figure; what it printed before.
+    """Runs an example, checks that it makes a figure, and returns what it printed.
 
     In this process, as `python examples/NAME ARGUMENTS` would: what one example has
     compiled serves the next.
@@ -162,7 +162,7 @@ def test_own_score_example(run_example, demo_folder, tmp_path):
 @pytest.mark.nightly
 def test_template_gradient_example(run_example, demo_folder, tmp_path):
     printed = run_example("template_gradient.py", demo_folder, tmp_path / "gradient.mrc")
-    # A piece that is left out is asked for.
+    # An argument that is left out is reported.
     whole, less = measured(printed, "slope of Σz along the piece")
     assert abs(whole) < 1 and less > 4
     # The score does not change with the template's strength.

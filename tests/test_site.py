@@ -174,7 +174,7 @@ def test_a_wrong_command_is_seen(line):
 
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=name_of)
 def test_python_runs(page, monkeypatch):
-    """In a folder that holds a configuration, as the pages have it: refine.yaml."""
+    """In a folder with the configuration refine.yaml, as on the pages."""
     if page.name in RUN_ELSEWHERE:
         file, _, test = RUN_ELSEWHERE[page.name].partition("::")
         text = (ROOT / file).read_text()
@@ -223,7 +223,7 @@ def test_the_pages_commands_run(tmp_path, monkeypatch, capsys):
     assert "angle error (°)" in capsys.readouterr().out
     assert any("demo demo --run" in block for block in blocks(ROOT / "README.md", "bash"))
     assert Path("demo/match_results_refined_report/report.html").is_file()
-    # A report that comes later knows of the demo's run.
+    # A later report finds the record of the demo's run.
     record = read_record(Path("demo/match_results_refined.csv"))
     assert record and record.config_text == Path("demo/config.yaml").read_text()
     assert any("11" in line for line in record.lines)

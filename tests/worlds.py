@@ -67,7 +67,7 @@ class Imaging:
         )
 
     def image_ctf(self, box: tuple[int, int], side: int, **more: float) -> ImageCTF:
-        """The default score, its grids wide enough for this lens and offsets `more`."""
+        """The default score, with grids wide enough for this microscope and offsets."""
         return ImageCTF.for_particles(
             box,
             side,
@@ -131,7 +131,7 @@ def one_particle(
 
 def batch_of(particles: Sequence[Particles]) -> Particles:
     """One leading axis."""
-    # By numpy: nothing is compiled.
+    # With numpy, so that nothing is compiled.
     return jax.tree.map(lambda *each: jnp.asarray(np.stack(each)), *particles)
 
 
@@ -262,7 +262,7 @@ def make_world(
     return World(imaging, side, atoms, made.image, corner, rotation)
 
 
-# What spoils a micrograph, and is no particle; each takes an image and gives a new one.
+# Artefacts of micrographs: functions from an image to a changed copy.
 ARTEFACTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "gradient": lambda image: artefacts.with_slope(image, 20.0),
     "carbon edge": lambda image: artefacts.with_carbon(
@@ -283,5 +283,5 @@ def _corner(image: np.ndarray) -> tuple[int, int]:
 
 
 def _spots(image: np.ndarray) -> np.ndarray:
-    """Two places between them."""
+    """Two places between the particles."""
     return np.array([[2, 1], [3, 4]]) / 5 * image.shape

@@ -36,7 +36,7 @@ def searched(particles):
     )
 
 
-# Plain calls: what a methods researcher did by mistake, and words of what is said of it.
+# Calls that are mistakes, and words of the message (a pattern).
 WRONG = {
     "score of another side": (
         lambda p, t: jr.score_particles(p, t, WORLD.imaging.image_ctf((20, 20), 12)),

@@ -127,7 +127,7 @@ FAULTS = [
     (f"{MOVIE}.eer_grouping", 0, "0", "must be 1 or more"),
 ]
 
-# Sections that are off by default, switched on and sound.
+# Sections that are off by default, enabled and valid.
 ENABLED: dict[str, dict[str, Any]] = {
     PIXEL_SIZE: {},
     BANDPASS: {"high_freq_cutoff": 0.2},

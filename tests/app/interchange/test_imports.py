@@ -76,7 +76,7 @@ def cistem(**changes):
     return "# some words\n" + loop("", CISTEM | changes)
 
 
-# Kind -> text of the file. All say the same of the particle.
+# Kind -> text of the file. All describe the same particle.
 KINDS = {
     "one pixel size, as csparc2star writes": relion({IMAGE: PIXEL}),
     "binned, all sizes there": relion({ORIGINAL: 0.75, IMAGE: 6.0, OWN: PIXEL}),
@@ -183,7 +183,7 @@ def test_names_are_matched_whole_before_in_part():
 @pytest.mark.parametrize(
     "optics, words, message",
     [
-        # Binned particles, and nothing that tells the micrograph's from the movie's.
+        # Binned particles, without information on the pixel size of micrograph or movie.
         ({ORIGINAL: 0.75, IMAGE: 6.0}, [], r"which pixel size .*0.75 Å .*--pixel-size"),
         (
             {ORIGINAL: 0.75, IMAGE: 6.0},
@@ -411,7 +411,7 @@ def test_aberrations_are_kept_there_and_back(folder, capsys):
     assert again[names].equals(table[names])
     for name in ("beam_tilt_x", "beam_tilt_y", ORIGINAL):  # starfile writes six decimals
         assert float(again[name][0]) == float(table[name][0])
-    # cisTEM has a place for the tilt alone, and that is said.
+    # cisTEM stores only the tilt; a message says so.
     assert main(["export", "refined.csv", "--to", "cistem", "--output", "z.star"]) == 0
     row = starfile.read("z.star").iloc[0]
     assert (row["cisTEMBeamTiltX"], row["cisTEMBeamTiltY"]) == (-0.12, 0.3)

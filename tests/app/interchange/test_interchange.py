@@ -343,7 +343,7 @@ def test_an_import_says_what_the_maps_hold(tmp_path, capsys):
     words += ["--template-size", "64", "--maps-from", str(table)]
     assert main(words) == 0
     assert "set `statistics: standard_deviation`" in capsys.readouterr().out
-    # What is there is replaced only if that is said.
+    # An existing file is replaced only with --overwrite.
     before = (tmp_path / "x.csv").read_bytes()
     assert main(words) == 2
     assert "x.csv: exists already" in capsys.readouterr().err

@@ -51,7 +51,7 @@ def browser():
 
 
 def rows_of(rng):
-    """Two micrographs, of which one is there and the other's name is a trap; z = 8 … 18."""
+    """Two micrographs: one exists, the name of the other is a trap. z is 8 … 18."""
     z = np.linspace(8, 18, _COUNT)
     rows = []
     for i in range(_COUNT):
@@ -154,7 +154,7 @@ def place_in(tab, plot, x, y):
 
 
 def drag(tab, plot, start, end):
-    """Once more where so slow a browser made it a long press (of 0.3 s) to Bokeh."""
+    """Try again if the browser was so slow that Bokeh saw a long press (0.3 s)."""
     before = text_of(tab, "#counts")
     for _ in range(6):
         tab.mouse.move(*place_in(tab, plot, *start))
@@ -243,7 +243,7 @@ def test_page_is_worked_in(tab, tmp_path):
     settle(tab)
     assert text_of(tab, "#hint").startswith("particle 100 · z match 7.000")
 
-    # Filters and sorting; a wrong filter is marked, and lets all through.
+    # Filters and sorting; an invalid filter is marked, and removes nothing.
     field = tab.get_by_label("filter z refined")
     field.fill(">= 17")
     settle(tab)
@@ -272,7 +272,7 @@ def test_page_is_worked_in(tab, tmp_path):
         settle(tab)
         assert lines.first.get_attribute("data-row") == first
 
-    # The worst micrograph is the one with the failure; it is clicked, and its map.
+    # The worst micrograph is the one with the failed particle.
     tab.locator("#micrograph-table thead button", has_text="not refined").click()
     worst = tab.locator("#micrograph-table tbody tr[data-row]").first
     assert worst.inner_text().startswith("a b.mrc")
@@ -281,7 +281,7 @@ def test_page_is_worked_in(tab, tmp_path):
     assert text_of(tab, "#micrograph-name") == _TRAP
     assert "No image" in text_of(tab, "#micrograph-note")
 
-    # Words of the table never became code, and nothing was asked of a network.
+    # Text of the table was never run as code, and nothing was requested from a network.
     assert tab.title() == "refined.csv: refinement report"
     assert tab.locator("#particle-table img, #micrograph-table img").count() == 0
     asked = [one for one in tab.faults if not one.startswith(("file:", "data:", "blob:"))]

@@ -346,7 +346,7 @@ def test_a_run_can_end_with_its_report(tmp_path, capsys, monkeypatch):
     page = Page(path)
     assert "refined 0 of 1 particles in 1.5 s" in page.text
     assert "original_template_size:" in page.text
-    # A later report knows it, too; of a table that was changed since nothing is known.
+    # A later report shows it, unless the table has changed since.
     assert main(["report", str(table), "-q"]) == 0
     for words in ("refined 0 of 1 particles in 1.5 s", "original_template_size:"):
         assert words in Page(path).text

@@ -73,7 +73,7 @@ def constraint_of(path, folder):
     return made
 
 
-# --- Where the partner is looked for ------------------------------------------------
+# --- Where the partner is searched --------------------------------------------------
 
 
 def heights(table):

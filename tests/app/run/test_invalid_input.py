@@ -39,7 +39,7 @@ def folder(tmp_path, monkeypatch):
     return folder
 
 
-# --- The page and the tests are of one mind ----------------------------------------
+# --- The page and the tests agree --------------------------------------------------
 
 
 def test_every_row_has_a_test_and_every_test_a_row():

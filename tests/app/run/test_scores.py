@@ -62,7 +62,7 @@ def test_the_scores_of_a_run(folder, capsys):
     assert json.loads(str(found["metadata"]))["frame"] == "image"
     p_value, bound = table.refined_p_value, table.refined_false_positives
     assert np.isnan([p_value[1], bound[1]]).all() and np.all(p_value[[0, 2]] < 1e-15)
-    # Of the map's positions the box has 17 x 17; the match's trials are said to be as many.
+    # The box has 17 x 17 of the map's positions; total_correlations is set to this number.
     positions = read_image("correlation_average.mrc").size / 17**2
     np.testing.assert_allclose(
         bound[[0, 2]], table.total_correlations[[0, 2]] * positions * p_value[[0, 2]], 1e-5
