@@ -43,9 +43,9 @@ def run(options: argparse.Namespace) -> int:
             for line in lines_of(changes):
                 say(line)
         if done.filled:
-            say(f"empty where a table lacks them: {', '.join(done.filled)}")
+            say(f"columns that some tables lack, empty there: {', '.join(done.filled)}")
         if done.renumbered:
-            say(f"particle_index: {done.renumbered} were taken, and are counted on")
+            say(f"particle_index: {done.renumbered} were already in use, and replaced")
         counts = zip(done.of_each, options.tables, strict=True)
         of_each = ", ".join(f"{count} of {path}" for count, path in counts)
         say(f"written: {done.output}: {done.rows} particles ({of_each})")

@@ -37,8 +37,8 @@ def test_micrographs_of_several_runs(tmp_path, capsys):
     assert main(["join", *map(str, paths), "--output", str(output)]) == 0
     printed = capsys.readouterr().out
     assert f"written: {output}: 3 particles (2 of {paths[0]}, 1 of {paths[1]})" in printed
-    assert "particle_index: 1 were taken" in printed
-    assert "empty where a table lacks them: mine" in printed
+    assert "particle_index: 1 were already in use" in printed
+    assert "columns that some tables lack, empty there: mine" in printed
     assert joined(output, "particle_index") == ["0", "1", "2"]
     assert joined(output, "micrograph_path") == ["a b.mrc", "a b.mrc", "other.mrc"]
     assert joined(output, "refined_scaled_mip") == ["9.0", "9.0", "7.25"]
