@@ -53,8 +53,8 @@ def run(options: argparse.Namespace) -> int:
         say(f"reference {name}:")
         _plan(options, one, outputs[name], timed=not (number or options.no_timing))
     say(
-        f"{len(outputs)} references: each takes this time; the comparison then polishes every "
-        "particle twice with each reference"
+        f"{len(outputs)} references: each takes this time; the comparison then polishes "
+        "every particle twice with each reference"
     )
     say(f"compared in: {output_of(config, options.output)}")
     return EXIT_WRITTEN
