@@ -247,6 +247,7 @@ def coarsened(path):
     path.write_text(yaml.safe_dump(config))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     importlib.util.find_spec("mkdocs") is None,
     reason="the site is built where the extra docs is installed, as test has it",

@@ -40,6 +40,7 @@ def change(folder, **values):
     path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **values}))
 
 
+@pytest.mark.slow
 def test_module_prints_version_and_help():
     for flag, words in (("--version", jaxrefine.__version__), ("--help", "demo DIR")):
         command = [sys.executable, "-m", "jaxrefine", flag]

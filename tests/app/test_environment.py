@@ -14,6 +14,7 @@ from tests.reference import ROOT, reference_set
 from tests.subprocess_runs import environment
 
 
+@pytest.mark.slow
 def test_jax_platforms_without_its_device(tmp_path):
     folder = reference_set("basic", tmp_path)
     done = subprocess.run(

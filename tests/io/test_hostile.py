@@ -389,6 +389,7 @@ def test_a_start_out_of_range_is_refused_by_the_table(tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_what_says_nothing_is_left_out_of_the_report(tmp_path):
     """A negative error ended it with a traceback; an infinite rest became 1.8e308."""
     odd = {

@@ -65,6 +65,7 @@ def test_optics_without_aberrations_cost_nothing():
     assert operations(plain) < operations(distorted)
 
 
+@pytest.mark.slow
 def test_every_term_has_a_gradient():
     """Central differences, term by term."""
     setting = SETTINGS[5] | dict(beam_tilt_mrad=[0.2, 0.1], cs=2.7)

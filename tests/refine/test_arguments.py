@@ -232,6 +232,7 @@ def test_a_defocus_that_is_no_number_is_left_to_the_status(particles):
     check_defocus(lost, SCORE)
 
 
+@pytest.mark.slow
 def test_the_position_has_no_slope_but_the_shift_has(particles, template):
     """As documented: boxes are extracted at the position."""
 

@@ -95,6 +95,7 @@ def test_every_coefficient_below_nyquist_is_in_one_ring_and_left_out_once():
             np.testing.assert_array_equal(inside, np.flatnonzero(ring == number))
 
 
+@pytest.mark.slow
 def test_the_sums_of_all_rings_are_the_score():
     """At one pose, with every frequency below Nyquist in some ring."""
     batch = particles()
@@ -109,6 +110,7 @@ def test_the_sums_of_all_rings_are_the_score():
     np.testing.assert_allclose(ours, z, atol=0.6)
 
 
+@pytest.mark.slow
 def test_the_extra_b_is_found_whatever_it_began_with():
     found = [fit_envelope(sums(b), fitting(b)) for b in (EXTRA_B, 0.0)]
     for fit in found:
@@ -153,6 +155,7 @@ def test_a_study_finds_it_from_afar():
     np.testing.assert_allclose(errors[:3], theirs, rtol=0.6)
 
 
+@pytest.mark.slow
 def test_noise_alone_has_no_strength():
     rng = np.random.default_rng(2)
     batch = particles()
@@ -186,6 +189,7 @@ def test_simulated_particles_are_what_they_are_said_to_be():
     assert fit_inflation(found, fitting(), EnvelopeFit(EXTRA_B, 1.0, 0.7)) == 0.5
 
 
+@pytest.mark.slow
 def test_attenuation_falls_with_the_error_of_the_pose():
     weak, strong = (attenuation(sums(), fitting(), EXTRA_B, s) for s in (0.05, 5.0))
     assert np.all((weak > 0) & (weak <= strong) & (strong <= 1))

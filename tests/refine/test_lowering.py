@@ -98,6 +98,7 @@ def test_a_callback_would_be_seen():
         exported(on_host, jnp.ones(3), platform="cuda")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", ["search", "polish"])
 def test_a_program_does_not_grow_with_the_template(program):
     """Nothing is unrolled: 512 px make the operations of 64 px, on larger arrays."""

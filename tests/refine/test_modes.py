@@ -129,6 +129,7 @@ def test_a_tooth_s_turn_is_told_and_covered():
     assert np.all(found.evaluations[several] > alone.evaluations[several])
 
 
+@pytest.mark.slow
 def test_of_an_ordinary_particle_nothing_is_said():
     alone, found = (polished(ordinary, other_optima=flag) for flag in (False, True))
     for one, other in zip(jax.tree.leaves(alone), jax.tree.leaves(found), strict=True):

@@ -121,6 +121,7 @@ def test_the_polish_compiles_once_for_all_numbers_and_precisions(particles, temp
     assert len(TRACES) == count
 
 
+@pytest.mark.slow
 def test_batches_filled_up_give_the_same(particles, template):
     refined = jr.refine_particles(particles, template, GRID, SCORE)
     filled = jr.refine_particles(particles.padded(4), template, GRID, SCORE)

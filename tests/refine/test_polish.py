@@ -299,6 +299,7 @@ def test_four_devices_need_not_talk():
 # --- errors ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_standard_errors_of_many_particles():
     """64 noises at SNR 16: errors over their σ have an RMS of 1."""
     ratios = []

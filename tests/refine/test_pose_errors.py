@@ -66,6 +66,7 @@ def test_no_error_is_smaller_than_the_curvature_s():
         before = now
 
 
+@pytest.mark.slow
 def test_rings_add_up_to_the_information():
     batch = world.particles()
     particle = jax.tree.map(lambda x: x[0], batch)

@@ -309,6 +309,7 @@ def test_nan_in_a_micrograph_stays_local_with_local_filtering():
     np.testing.assert_array_equal(bad, [False, True, False, False, False])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exponent", [-110, -40, 50, 110])
 def test_any_gain_within_float32(exponent):
     """A power of two changes no digit, whatever its size."""

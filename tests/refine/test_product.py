@@ -57,6 +57,7 @@ def setting(kind):
 # --- columns ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @KINDS
 def test_slices_times_columns_are_the_correlation(kind):
     """At every position, and at offsets of pixel size and defocus."""
@@ -159,6 +160,7 @@ def test_interpolation_weights():
 
 # Seven in-plane rotations of 95 tilts, of which 96 even samples meet the same one again
 # and again; and fewer orientations than coefficients.
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [(3.0, 1.0, 5.0, 1.0), (1.0, 1.0, 0.0, 1.0)])
 def test_fitted_norms(steps):
     """Samples must not be periodic with the grid, whatever its size."""
@@ -233,6 +235,7 @@ def test_an_axis_about_which_nothing_turns():
     np.testing.assert_allclose(back, offsets.reshape(-1, 9), rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 @KINDS
 def test_interpolated_promises(kind):
     """Few nodes for many orientations, with an error like that of trilinear slices."""

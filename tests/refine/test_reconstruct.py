@@ -78,6 +78,7 @@ def correlation(a, b):
     return np.corrcoef(a.ravel(), b.ravel())[0, 1]
 
 
+@pytest.mark.slow
 def test_at_true_poses_the_structure_comes_back():
     batch = particles(100.0)
     halves = [
@@ -91,6 +92,7 @@ def test_at_true_poses_the_structure_comes_back():
     np.testing.assert_allclose(found, one, atol=1e-3 * np.abs(one).max())
 
 
+@pytest.mark.slow
 def test_what_the_images_hold_comes_back_and_what_they_do_not_does_not():
     """Ω near 0 for particles, near 1 for noise; the weaker the signal, the larger."""
     omega = [template_bias(*reconstructions(snr), omitted()) for snr in (20.0, 5.0, 0.0)]

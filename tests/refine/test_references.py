@@ -6,6 +6,7 @@ from dataclasses import replace
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import jaxrefine as jr
 from jaxrefine import simulate as sim
@@ -40,6 +41,7 @@ def both():
     return fitted(particles, particles.alignment, particles.alignment)
 
 
+@pytest.mark.slow
 def test_the_whole_fits_better_by_what_is_lacking():
     fits = both()
     assert np.all(fits.z_score[:, 0] > fits.z_score[:, 1])

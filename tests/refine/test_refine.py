@@ -133,6 +133,7 @@ def some(tree, index):
 # --- the truth -------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @KINDS
 def test_planted_particles_are_found(kind):
     result = found(kind)
@@ -581,6 +582,7 @@ def test_scoring_is_refining_on_a_box_of_one_position():
     assert np.all(result.status == Status.CONVERGED)
 
 
+@pytest.mark.slow
 @KINDS
 def test_gradients(kind):
     """Finite everywhere, also on the lattice; and accurate where z is smooth."""

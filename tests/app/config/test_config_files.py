@@ -164,6 +164,7 @@ def is_refused_properly(make):
         assert config.computational_config.devices
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(TREES | configs())
 def test_any_tree_loads_or_is_refused(tree):

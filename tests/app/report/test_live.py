@@ -55,6 +55,7 @@ def results_of(tmp_path, *done):
 NO_CHECKPOINT = object.__new__(Checkpoint)
 
 
+@pytest.mark.slow
 def test_what_is_done_is_shown(tmp_path, clock):
     results = results_of(tmp_path, True, False, True)
     LivePage()(results, NO_CHECKPOINT)

@@ -27,6 +27,7 @@ def loaded(path, *rows):
     return load_report_data(path)
 
 
+@pytest.mark.slow
 def test_columns_are_the_table_s_to_their_step(tmp_path):
     other = {"refined_phi": "359.99", "refined_pos_x": "900000"}
     page, _ = report(tmp_path, POLISHED, POLISHED | other, POLISHED | FAILED)
@@ -151,6 +152,7 @@ def test_a_hundred_thousand_particles_make_a_page_below_15_mb(tmp_path, rng):
     assert len(page.data["page-data"]["micrographs"]) == 500
 
 
+@pytest.mark.slow
 def test_another_refinement_is_compared_particle_by_particle(tmp_path):
     """By the index, in any order; particles in only one table are ignored."""
     first = POLISHED | {"particle_index": "1"}

@@ -124,6 +124,7 @@ def micrograph(tmp_path, rng):
     write_image(tmp_path / ROW["micrograph_path"], image)
 
 
+@pytest.mark.slow
 def test_page_holds_its_pictures_and_needs_no_other_file(tmp_path, micrograph):
     other = {"refined_scaled_mip": "8.0", "refined_status": "edge_of_grid"}
     other |= {"refined_at_edge": "orientation defocus"}
@@ -147,6 +148,7 @@ def test_what_is_read_first(tmp_path):
     assert "+1.38" in words and "2 of 2 gained" in words
 
 
+@pytest.mark.slow
 def test_micrographs_whose_scores_fell_are_named(tmp_path):
     page, _ = report(tmp_path, REFINED, micrographs=0)
     assert "fell from" not in page.text
@@ -185,6 +187,7 @@ def test_table_without_standard_errors_status_or_match_scores(tmp_path):
     assert {path.stem for path in (folder / "figures").iterdir()} >= {"scores", "changes"}
 
 
+@pytest.mark.slow
 def test_one_particle_and_a_missing_micrograph(tmp_path):
     page, _ = report(tmp_path, REFINED)
     assert "of 1 particles" in page.text
@@ -245,6 +248,7 @@ def test_words_of_files_are_words_in_the_page(tmp_path):
         assert word in page.text
 
 
+@pytest.mark.slow
 def test_an_older_report_is_replaced(tmp_path):
     one = REFINED | FAILED  # of which only maps are drawn
     _, folder = report(tmp_path, one, one | {"micrograph_path": "other.mrc"})
@@ -271,6 +275,7 @@ def test_landscape_is_that_of_the_search(tmp_path):
     assert found.offset["tilt about x"][-1] == 2.5 and found.offset["defocus"][0] == -100
 
 
+@pytest.mark.slow
 def test_landscape_says_whether_it_is_the_table_s(tmp_path, monkeypatch):
     line = np.linspace(-1.0, 1.0, 5)
     lines = {name: line for name in LINES}
@@ -332,6 +337,7 @@ def test_odd_options_are_refused(option, capsys):
     assert "should be" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_run_can_end_with_its_report(tmp_path, capsys, monkeypatch):
     """Another test covers the search; here it has just written its table."""
     folder = reference_set("basic", tmp_path)

@@ -80,6 +80,7 @@ def interrupt_after(monkeypatch, batches):
     return str(stopped.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batches", [1, 2, 3])
 def test_a_continued_run_writes_the_same_bytes(data, monkeypatch, capsys, batches):
     """Also within a micrograph, of which only the rest is refined."""

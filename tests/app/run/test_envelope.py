@@ -57,6 +57,7 @@ def plain(folder):
     return refine(folder, "plain.csv", template_envelope="none")
 
 
+@pytest.mark.slow
 def test_a_b_is_added_to_the_table_s(folder, added, plain):
     """The same as with this B factor in the table."""
     table = pd.read_csv(folder / "match_results.csv", dtype=str)
@@ -75,6 +76,7 @@ def test_a_b_is_added_to_the_table_s(folder, added, plain):
     assert not np.allclose(added.refined_mip, plain.refined_mip)
 
 
+@pytest.mark.slow
 def test_a_curve_is_on_the_template(folder, added, plain):
     """A curve for a B factor, in small steps, equals this B factor."""
     k = np.linspace(0.0, 0.6, 301)

@@ -76,6 +76,7 @@ def test_a_table_alone(folder, capsys):
     assert load_inputs(config).score.box == (72, 72)
 
 
+@pytest.mark.slow
 def test_steps_are_made_of_the_errors_to_expect(folder, capsys):
     """As the table's own z-scores, of 9 to 17, have them; no reach is below the match's."""
     assert initialise(folder) == 0

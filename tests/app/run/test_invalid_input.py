@@ -122,6 +122,7 @@ def odd(tmp_path_factory):
     return code, said, dict(zip(UNUSUAL, table.itertuples(), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", UNUSUAL)
 def test_accepted(odd, name):
     _, said, rows = odd
@@ -207,6 +208,7 @@ def test_one_particle_with_every_search_disabled(folder, capsys):
 # --- A full disk -------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_full_disk_loses_nothing(folder, monkeypatch, capsys):
     """The table cannot be written: the results are kept, and the next run loads them."""
     set_keys(folder, QUICK)

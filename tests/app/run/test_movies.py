@@ -82,6 +82,7 @@ def particles_of(inputs, known=True):
     return extract_rows(inputs, micrograph, np.append(rows, rows[-1]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("filtering", [True, False])
 def test_particles_are_those_of_the_micrograph(folder, filtering):
     """Frames that are moved copies of it, unweighted: whether filtered whole or by box."""

@@ -150,6 +150,7 @@ def test_columns_of_what_was_free(folder, polished):
     np.testing.assert_array_equal(start.astigmatism_deg, few.refined_astigmatism_angle)
 
 
+@pytest.mark.slow
 def test_a_polished_table_can_be_refined_again(folder, polished):
     stack = yaml.safe_load((folder / "refine.yaml").read_text())["particle_stack"]
     again = refine(
