@@ -23,6 +23,7 @@ from .physics.filters import Dropout as Dropout
 from .physics.filters import Filters as Filters
 from .physics.filters import Whitening as Whitening
 from .physics.fourier import radial_frequency as radial_frequency
+from .physics.laser import LaserPhasePlate as LaserPhasePlate
 from .physics.projection import project as project
 from .physics.rotations import angle_between_deg as angle_between_deg
 from .physics.rotations import euler_to_matrix as euler_to_matrix
