@@ -120,6 +120,10 @@ def _tiles(found: Mapping[str, Any]) -> list[tuple[str, str, str]]:
             f"{before:.2f} with poses fitted alone",
         ),
     ]
+    spread = found["defocus_spread"]
+    if spread["standard_error"] is not None:
+        note = f"± {spread['standard_error']:.0f} Å; {spread['assumed']:.0f} Å was assumed"
+        tiles.append(("spread of the defocus", f"{spread['value']:.0f} Å", note))
     held_out = found["held_out"]
     if held_out is not None and held_out["gain"] is not None:
         gain, error = f"{held_out['gain']:+.3f}", held_out["gain_standard_error"]

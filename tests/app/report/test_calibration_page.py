@@ -113,6 +113,9 @@ def test_what_the_page_says(made, tmp_path):
     assert "the largest correlation is +0.50, of pixel_size and" in alternatives
     assert "pixel_size +2.7" in alternatives
     assert "groups.defocus: micrograph_path" in page.text
+    spread = made.fit.defocus_spread(made.inputs.design)
+    assert f"{spread.sigma_angstrom:.0f} Å" in page.text
+    assert f"± {spread.error_angstrom:.0f} Å; 100 Å was assumed" in page.text
 
 
 def test_a_page_without_check_planes_and_optics(made, tmp_path):

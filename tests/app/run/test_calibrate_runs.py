@@ -40,15 +40,15 @@ def test_an_interrupted_calibration_goes_on(example, tmp_path, caplog):
     for name in made:
         (tmp_path / name).unlink()
     config, parts = Config.load(tmp_path / "config.yaml"), f"{made[0]}.parts"
-    # Batches until the stop: in the first pass, the poses, the shared values, the check.
+    # Batches until the stop: in the first pass, in the poses, and later twice.
     seen = []
     for batches in (1, 10, 30, 20):
         with pytest.raises(Stopped, match="interrupted: ") as stopped:
             calibrate(config, processes=ProcessGroup(LateStop(batches)))
         seen.append(sorted(path.stem for path in tmp_path.glob(f"{parts}/*.npz")))
         assert ("the same command continues" in str(stopped.value)) == bool(seen[-1])
-    assert seen[:2] == [[], ["poses"]] and seen[2] == ["all", "poses", "scan"]
-    assert "half" in seen[3]
+    assert seen[:2] == [[], ["poses"]] and {"all", "scan"} <= set(seen[2])
+    assert len(seen[2]) <= len(seen[3])
     other = replace(config, calibrate=replace(config.calibrate, defocus_sigma=60.0))
     with pytest.raises(InputError, match=r"calibrate.defocus_sigma was 50.0 and is 60.0"):
         calibrate(other)
