@@ -103,7 +103,9 @@ def line(name: str, table: pd.DataFrame, truth: list[np.ndarray]) -> str:
         for e, t in zip(euler, truth, strict=True)
     ]
     angle = np.rad2deg(np.arccos(np.clip(cosine, -1, 1))).mean()
-    used = table.ctf_B_factor + table.template_envelope_b.fillna(0)
+    used = table.ctf_B_factor
+    if "template_envelope_b" in table:
+        used = used + table.template_envelope_b
     b = ", ".join(f"{v:.0f}" for v in used.groupby(table.micrograph_path).mean())
     z = table.refined_scaled_mip.mean()
     expected = table.refined_scaled_mip_expected.mean()
@@ -139,8 +141,11 @@ def main() -> None:
     run(folder, "refine", "auto_calibrated.csv", **more)
     lines.append(line("one for each", pd.read_csv(folder / "each.csv"), truth))
     found = yaml.safe_load((folder / "auto_calibration.yaml").read_text())
-    (entry,) = (e for e in found["parameters"] if e["parameter"] == "b_factor")
-    lines += ["", str(entry)]
+    lines.append("")
+    for entry in found["parameters"]:
+        one = entry["values"]["b_factor"]
+        value, sigma = one["value"], one["standard_error"]
+        lines.append(f"{entry['group']}: {value:.0f} ± {sigma:.0f} Å², p = {entry['p_value']:.1g}")
     text = "\n".join(lines)
     print(text)
     if options.table:
