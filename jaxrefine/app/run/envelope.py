@@ -97,13 +97,19 @@ def _unchanged(reason: str) -> Envelope:
 
 
 def _best_rows(inputs: RunInputs) -> Int[np.ndarray, " n"]:
-    """Rows with the highest z-scores, in the order of the table."""
+    """Rows with the highest z-scores of their micrographs, in the order of the table.
+
+    Micrographs take turns, because their envelopes may differ.
+    """
     refined, matched = (
         inputs.table.numbers(name) for name in ("refined_scaled_mip", "scaled_mip")
     )
     z = np.where(np.isfinite(refined), refined, matched)
     z = np.where(np.isfinite(z), z, -np.inf)
-    return np.sort(np.argsort(-z, kind="stable")[:_MOST])
+    rank = np.full(len(z), len(z))  # within the micrograph
+    for rows in inputs.groups.values():
+        rank[rows[np.argsort(-z[rows], kind="stable")]] = np.arange(len(rows))
+    return np.sort(np.lexsort((-z, rank))[:_MOST])
 
 
 def _study(

@@ -128,6 +128,15 @@ def test_the_best_are_taken(folder, monkeypatch):
     np.testing.assert_array_equal(envelope._best_rows(inputs), expected)
 
 
+def test_micrographs_take_turns(tmp_path, monkeypatch):
+    inputs = inputs_of(reference_set("two_micrographs", tmp_path))
+    monkeypatch.setattr(envelope, "_MOST", 2)
+    z = inputs.table.numbers("scaled_mip")
+    expected = np.sort([rows[np.argmax(z[rows])] for rows in inputs.groups.values()])
+    np.testing.assert_array_equal(envelope._best_rows(inputs), expected)
+    assert not np.array_equal(expected, np.sort(np.argsort(-z)[:2]))  # of one micrograph
+
+
 RNG = np.random.default_rng(0)
 SCORES = 8.0 + 0.5 * RNG.standard_normal(30)
 
