@@ -145,7 +145,9 @@ def main() -> None:
     for entry in found["parameters"]:
         one = entry["values"]["b_factor"]
         value, sigma = one["value"], one["standard_error"]
-        lines.append(f"{entry['group']}: {value:.0f} ± {sigma:.0f} Å², p = {entry['p_value']:.1g}")
+        lines.append(
+            f"{entry['group']}: {value:.0f} ± {sigma:.0f} Å², p = {entry['p_value']:.1g}"
+        )
     text = "\n".join(lines)
     print(text)
     if options.table:
