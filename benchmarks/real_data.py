@@ -359,17 +359,16 @@ def planted_table(
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("folder", type=Path, help="the match, its template and its maps")
-    parser.add_argument("--planted", type=int, default=60, help="antibodies")
+    parser.add_argument("--planted", type=int, default=60, help="antibodies; 0 for none")
     parser.add_argument("--seed", type=int, default=3)
     parser.add_argument("--table", type=Path, help="write the tables here as well")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         raw = counts(Path(scratch))
     rng = np.random.default_rng(options.seed)
-    tables = [
-        halves_table(options.folder, raw, rng),
-        planted_table(options.folder, raw, options.planted, rng),
-    ]
+    tables = [halves_table(options.folder, raw, rng)]
+    if options.planted:
+        tables.append(planted_table(options.folder, raw, options.planted, rng))
     text = "\n\n".join(tables) + "\n"
     print(text)
     if options.table:
