@@ -35,10 +35,11 @@ class ApproximationMonitor:
         self._warned = True
         worst = int(np.nanargmax(excess))
         log.warning(
-            "approximate scores differ by %.2g from exact z-scores, more than "
-            "interpolation explains (%.2g at z = %.1f). The reported scores are exact, "
-            "but a better pose may have been missed. `jaxrefine selftest` shows whether "
-            "the device is faulty; if it is not, the search range is too large: reduce it",
+            "approximate scores differ by %.2g from exact z-scores, more than usual "
+            "(%.2g at z = %.1f). The reported scores are exact, and an exhaustive search "
+            "allows for twice such differences; an adaptive one may miss a better pose. "
+            "Either the range of orientations is wide for this template, or the "
+            "device is faulty: `jaxrefine selftest` tells",
             refined.approximation_error[worst],
             bound[worst],
             refined.z_score[worst],
