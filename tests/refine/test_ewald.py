@@ -79,7 +79,9 @@ def test_noise_has_a_variance_of_one(kind):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", SCORES)
+@pytest.mark.parametrize(
+    "kind", ["image", pytest.param("template", marks=pytest.mark.nightly)]
+)
 def test_search_and_polish_use_the_curvature(kind):
     """The same pose as in the simulation, at a higher z than that of flat slices."""
     flat = SCORES[kind]
