@@ -289,6 +289,7 @@ print("layers", sorted({{name[1] for name in ours}}))
     return dict(line.split(" ", 1) for line in result.stdout.splitlines() if " " in line)
 
 
+@pytest.mark.slow
 def test_the_core_imports_without_what_only_files_and_configs_need(fresh_import):
     assert fresh_import["layers"] == "['data', 'physics', 'refine']"
 

@@ -153,6 +153,7 @@ def test_simulated_atoms_have_the_same_frame():
     assert np.corrcoef(there.ravel(), np.asarray(here).ravel())[0, 1] > 0.9
 
 
+@pytest.mark.slow
 def test_slopes_are_those_of_differences(model):
     """Of a contrast with another volume, along random directions; in float32, hence 1 %."""
     other = jnp.asarray(np.random.default_rng(5).standard_normal((SIDE,) * 3), jnp.float32)

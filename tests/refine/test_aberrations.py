@@ -58,6 +58,7 @@ def noise(score):
     return np.random.default_rng(0).standard_normal(score.padded_box)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", SCORES)
 def test_all_forms_of_a_score_agree(kind):
     """By transforms, as a product with the slice, and as a product with the image."""

@@ -93,6 +93,7 @@ def test_a_sound_image_keeps_its_scores():
     np.testing.assert_allclose(sound_scores(True).mean(), raw.mean(), rtol=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mean", [0.0, 6.0, 40.0])
 @pytest.mark.parametrize(
     ("edge", "width"),

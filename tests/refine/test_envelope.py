@@ -170,6 +170,7 @@ def test_noise_alone_has_no_strength():
     assert abs(z.mean()) < 0.7 and z.std() == pytest.approx(1.0, abs=0.5)
 
 
+@pytest.mark.slow
 def test_simulated_particles_are_what_they_are_said_to_be():
     """Without noise, and at the true poses, the full strength is measured."""
     batch = particles()

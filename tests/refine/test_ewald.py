@@ -41,6 +41,7 @@ def template(sampling="padded"):
     return make_template(sim.potential_volume(ATOMS, SIDE, PLAIN.pixel_size), sampling)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("true_sign", [1, -1])
 def test_curved_slices_find_the_signal_whole(true_sign):
     """The matched filter's SNR is 1; flat slices lose part of it, the wrong sign more."""

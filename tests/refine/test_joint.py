@@ -173,6 +173,7 @@ def test_the_b_factor_pays_for_the_noise_that_poses_fit(rng):
     np.testing.assert_allclose(gradient, [-slope, 0, 0], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_standard_errors_are_true(monkeypatch):
     """Errors over standard errors, of 40 data sets with six shared values.
 

@@ -80,6 +80,7 @@ def called(program: str) -> set[str]:
     return set(re.findall(r"custom_call @(\w+)", program)) - MARKS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", ["search", "polish"])
 @pytest.mark.parametrize(("platform", "known"), [("cuda", SOLVERS), ("tpu", TPU_SOLVERS)])
 def test_nothing_needs_the_host(platform, known, program):

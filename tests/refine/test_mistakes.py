@@ -222,6 +222,7 @@ def test_particles_can_be_cut_inside_jit(particles):
     np.testing.assert_allclose(image(WORLD.alignment()), particles.image, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_float64_elsewhere_does_not_change_images_in_float32():
     """With JAX set to float64, they would take twice the memory."""
     image = np.asarray(WORLD.image, np.float32)

@@ -137,6 +137,7 @@ def test_of_an_ordinary_particle_nothing_is_said():
     np.testing.assert_array_equal(found.optima, 1)
 
 
+@pytest.mark.slow
 def test_within_the_cell_nothing_else_is_looked_for():
     found = polished(nearly_round, bound_to_cell=True)
     np.testing.assert_array_equal(found.optima, 1)
@@ -161,6 +162,7 @@ def joined(found, precision=None):
     return modes._joined(found, modes.Searched(batch, refined, *others))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gain", [1.5, 0.0, -1.0, -5.0])
 def test_an_optimum_counts_by_its_likelihood(gain):
     one, other = two(gain)

@@ -20,6 +20,7 @@ def smooth(shape, seed):
     return np.fft.irfft2(np.fft.rfft2(image) * np.exp(-((np.pi * 6 * k) ** 2)), s=shape)
 
 
+@pytest.mark.slow
 def test_correlations_of_frames_add_up_to_those_of_the_sum():
     """With the sum of the same frames, moved by further shifts on top of those given."""
     rng = np.random.default_rng(0)
@@ -98,6 +99,7 @@ def planted(strength, count=24, frames=12):
 PRIOR = motion.MotionPrior(0.4, 10_000.0, 0.4)
 
 
+@pytest.mark.slow
 def test_motion_is_found_in_noise():
     """Of particles with z = 12, or 3.5 in a frame: alone they are good to 0.4 px."""
     place, true, windows = planted(12.0)

@@ -132,6 +132,7 @@ def test_batches_filled_up_give_the_same(particles, template):
     assert np.all(np.isnan(filled.z_score[2:]))
 
 
+@pytest.mark.slow
 def test_a_unit_of_each_offset_changes_the_expected_image_as_much(particles, template):
     """By finite differences of the image of unit length; what changes nothing has none."""
     free = ["rotation_deg", "shift_px", "defocus_angstrom", "beam_tilt_mrad"]

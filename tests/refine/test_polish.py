@@ -155,6 +155,7 @@ def test_the_length_on_the_cut_leads_to_the_score_s_own_optimum():
     assert np.all(defocus < most * exact.errors.defocus_angstrom)
 
 
+@pytest.mark.slow
 def test_never_below_the_grid_and_in_ten_evaluations():
     result, start = found(), unsearched(particles())
     assert np.all(result.refined.z_score > start.z_score)

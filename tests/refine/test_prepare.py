@@ -98,6 +98,7 @@ FILTERED = pytest.mark.parametrize(
 CORNERS = np.array([[20, 22], [0, 0], [54, 48], [-3, 30], [30, 60]])
 
 
+@pytest.mark.slow
 @FILTERED
 def test_global_filtering(name, score):
     ours, switches = FILTERS[name]

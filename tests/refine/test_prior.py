@@ -73,6 +73,7 @@ def test_what_an_image_does_not_say_the_start_does():
     assert np.all(held.errors.defocus_angstrom <= 25.01)
 
 
+@pytest.mark.slow
 def test_a_strong_particle_hardly_feels_it():
     batch = polish_world.particles()
     free = polish_world.found()

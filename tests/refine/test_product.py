@@ -225,6 +225,7 @@ def test_nodes_of_orientation():
         )
 
 
+@pytest.mark.slow
 def test_an_axis_about_which_nothing_turns():
     offsets = uniform_orientations(
         psi_coarse=4.0, psi_fine=1.0, theta_coarse=0.0, theta_fine=1.0

@@ -52,6 +52,7 @@ def along(images, direction):
     return np.asarray(jnp.sum(images * direction, axis=(1, 2)))
 
 
+@pytest.mark.slow
 def test_what_is_known_is_gone_and_the_rest_stays():
     known, partner = of_unit_length(False), of_unit_length(True)
     # The optimisation ends when a step promises less than 2e-4 of the score: at STRENGTH,

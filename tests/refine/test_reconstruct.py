@@ -101,6 +101,7 @@ def test_what_the_images_hold_comes_back_and_what_they_do_not_does_not():
     assert omega[2] > 0.7
 
 
+@pytest.mark.slow
 def test_the_part_comes_back_from_poses_that_do_not_know_it():
     """Against a background below 0, as images hold no zero frequency."""
     from_omit = reconstructions(20.0)[1]

@@ -151,6 +151,7 @@ def test_planted_particles_are_found(kind):
     assert np.all(result.z_score > 15)
 
 
+@pytest.mark.slow
 def test_scores_of_the_result():
     result = found()
     np.testing.assert_array_equal(result.z_score, result.correlation)  # maps 0 and 1
@@ -401,6 +402,7 @@ def broken(particles, kind):
     }[kind]()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind",
     [

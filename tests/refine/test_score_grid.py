@@ -65,6 +65,7 @@ def test_the_grid_s_best_is_the_search_s(template, particles):
     )
 
 
+@pytest.mark.slow
 def test_the_posterior_of_a_particle(template, particles):
     scores = jr.score_grid(particles, template, GRID, SCORE)
     strong, noise, nothing = (

@@ -238,6 +238,7 @@ def test_all_are_interrupted(alone):
     assert output.read_bytes() == expected
 
 
+@pytest.mark.slow
 def test_who_never_meets_is_told(tmp_path):
     """Process 1 without process 0: an error message without a stack trace of JAX."""
     program = (

@@ -171,6 +171,7 @@ def test_any_tree_loads_or_is_refused(tree):
     is_refused_properly(lambda: Config.from_dict(tree))
 
 
+@pytest.mark.slow
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     configs().map(lambda tree: yaml.safe_dump(tree, allow_unicode=True).encode())

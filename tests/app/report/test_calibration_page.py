@@ -118,6 +118,7 @@ def test_what_the_page_says(made, tmp_path):
     assert f"± {spread.error_angstrom:.0f} Å; 100 Å was assumed" in page.text
 
 
+@pytest.mark.slow
 def test_a_page_without_check_planes_and_optics(made, tmp_path):
     """Sections without content are left out; figures of the older page are removed."""
     page_of(made, tmp_path)

@@ -185,6 +185,7 @@ def orange_in(tab, plot):
     )
 
 
+@pytest.mark.slow
 def test_page_is_worked_in(tab, tmp_path):
     settle(tab)
     assert text_of(tab, "#counts") == "0 selected · 40 of 40 shown"
@@ -320,6 +321,7 @@ def test_on_a_touch_screen_a_finger_scrolls_until_a_tool_is_chosen(browser, page
     opened.close()
 
 
+@pytest.mark.slow
 def test_nothing_is_wider_than_the_screen_and_figures_are_for_print(tab):
     for width in (420, 1600):
         tab.set_viewport_size({"width": width, "height": 900})

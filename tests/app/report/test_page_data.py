@@ -49,6 +49,7 @@ def test_columns_are_the_table_s_to_their_step(tmp_path):
     assert page.data["page-data"]["words"]["status"]["words"][1] == "box_outside"
 
 
+@pytest.mark.slow
 def test_policy_allows_the_page_s_own_scripts_alone(tmp_path):
     page, _ = report(tmp_path, REFINED, micrographs=0)
     policy = re.search(r'Security-Policy" content="([^"]+)"', page.source)[1]

@@ -104,6 +104,7 @@ def test_each_particle_s_images_are_where_the_script_looks(
     assert ("file:" in policy) == bool(files)
 
 
+@pytest.mark.slow
 def test_an_older_report_s_images_are_removed(tmp_path, config, drawn, monkeypatch):
     monkeypatch.setattr(images, "MOST_BYTES_IN_PAGE", MORE_THAN_ONE_SHEET)
     made(tmp_path, config, 101)

@@ -139,6 +139,7 @@ def test_page_holds_its_pictures_and_needs_no_other_file(tmp_path, micrograph):
     assert "No image: " not in page.text
 
 
+@pytest.mark.slow
 def test_what_is_read_first(tmp_path):
     weaker = {"scaled_mip": "8.0", "refined_scaled_mip": "9.25"}
     page, _ = report(tmp_path, REFINED, REFINED | weaker, threshold=8.5, micrographs=0)

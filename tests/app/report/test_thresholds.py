@@ -42,6 +42,7 @@ def test_the_refinement_s_is_where_one_false_positive_is_expected(tmp_path):
     assert "refined" not in lines(tmp_path, *rows[1:])
 
 
+@pytest.mark.slow
 def test_lines_are_explained_below_the_plots(tmp_path):
     page, _ = report(tmp_path, REFINED, threshold=8.5, micrographs=0)
     assert "Broken lines at z-scores: The threshold as given." in page.text

@@ -101,6 +101,7 @@ def test_a_continued_run_writes_the_same_bytes(data, monkeypatch, capsys, batche
     assert not (folder / "out.csv.parts").exists()
 
 
+@pytest.mark.slow
 def test_only_what_is_left_is_refined(data, monkeypatch):
     interrupt_after(monkeypatch, 2)
     store, rows = Results.store, []
@@ -131,6 +132,7 @@ def test_within_a_micrograph_too_results_are_saved(data, monkeypatch):
 # --- what does not fit -------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_changed_configuration_is_refused_by_name(data, monkeypatch, capsys):
     folder, expected = data
     interrupt_after(monkeypatch, 2)
@@ -165,6 +167,7 @@ def test_what_computes_may_change(data, monkeypatch):
     assert (folder / "out.csv").read_bytes() == expected
 
 
+@pytest.mark.slow
 def test_changed_files_are_refused_by_name(data, monkeypatch, capsys):
     folder, _ = data
     interrupt_after(monkeypatch, 2)
@@ -217,6 +220,7 @@ def _short(path):
     np.savez(path, **{**arrays, "refined_snr": arrays["refined_snr"][:1]})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "damage",
     [

@@ -168,6 +168,7 @@ def test_the_contrast_is_named_by_check_and_run(quick, tmp_path, monkeypatch, ca
     assert "fell from" not in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_where_nothing_is_refined_the_exit_code_says_so(quick):
     path = quick / "micrograph.mrc"
     write_image(path, np.zeros_like(read_image(path)))

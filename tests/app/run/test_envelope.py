@@ -100,6 +100,7 @@ def test_a_curve_is_on_the_template(folder, added, plain):
     assert list(differences(first, again)) == ["the template's envelope has other content"]
 
 
+@pytest.mark.slow
 def test_few_particles_are_refined_as_the_table_says(folder, plain):
     inputs = inputs_of(folder)
     pd.testing.assert_frame_equal(refine(folder, "auto.csv"), plain)

@@ -139,6 +139,7 @@ def test_accepted(odd, name):
         assert message in STATUSES or is_said(message, said), (message, said)
 
 
+@pytest.mark.slow
 def test_odd_forms_of_the_same_image_have_the_same_score(odd):
     _, _, rows = odd
     plain = rows["plain"].refined_scaled_mip
@@ -235,6 +236,7 @@ def test_a_full_disk_loses_nothing(folder, monkeypatch, capsys):
     assert len(pd.read_csv(output)) == 7
 
 
+@pytest.mark.slow
 def test_no_particle_can_be_refined(folder, capsys):
     """The table is written nevertheless; the exit code differs."""
     set_keys(folder, QUICK)

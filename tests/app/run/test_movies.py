@@ -105,6 +105,7 @@ def test_particles_are_those_of_the_micrograph(folder, filtering):
         np.testing.assert_allclose(a, b, atol=0.02 * np.abs(a).max())
 
 
+@pytest.mark.slow
 def test_a_field_moves_as_shifts_do_and_boxes_come_in_any_order(folder):
     table = pd.read_csv(folder / "match_results.csv")
     numbers = table.movie_path.str.extract(r"(\d)", expand=False)

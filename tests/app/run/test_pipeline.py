@@ -52,6 +52,7 @@ def refine(folder, table=None, **changes):
     return pd.read_csv(folder / "out.csv")
 
 
+@pytest.mark.slow
 def test_batches_are_as_large_as_the_layout_says(folder):
     """Several particles on each device, padded to one size."""
     inputs = load_inputs(Config.load(folder / "refine.yaml"))
@@ -110,6 +111,7 @@ def test_the_batch_size_and_the_precision_make_no_difference(folder, straight, c
     pd.testing.assert_frame_equal(refine(folder, computational_config=computing), straight)
 
 
+@pytest.mark.slow
 def test_products_that_are_off_are_said_once(folder, monkeypatch, caplog):
     with caplog.at_level("WARNING", "jaxrefine"):
         refine(folder)
@@ -120,6 +122,7 @@ def test_products_that_are_off_are_said_once(folder, monkeypatch, caplog):
     assert "approximate scores differ" in record.getMessage()
 
 
+@pytest.mark.slow
 def test_order_of_rows_makes_no_difference(folder, straight):
     table = pd.read_csv(folder / "match_results.csv", index_col=0)
     order = np.random.default_rng(0).permutation(len(table))
@@ -129,6 +132,7 @@ def test_order_of_rows_makes_no_difference(folder, straight):
     )
 
 
+@pytest.mark.slow
 def test_reading_ahead_makes_no_difference(folder):
     one = refine(folder, computational_config={"gpu_ids": "cpu", "num_cpus": 1})
     three = refine(folder, computational_config={"gpu_ids": "cpu", "num_cpus": 3})
@@ -152,6 +156,7 @@ def test_each_particle_has_its_own_optics_and_pixel_size(folder, straight):
     assert (changed.refined_scaled_mip < straight.refined_scaled_mip)[~same].mean() > 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "scoring", ["image_ctf", pytest.param("template_ctf", marks=pytest.mark.slow)]
 )

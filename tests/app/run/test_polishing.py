@@ -73,6 +73,7 @@ def test_an_adaptive_search_finds_the_same(folder, plain):
     pd.testing.assert_frame_equal(adaptive, plain)
 
 
+@pytest.mark.slow
 def test_the_grid_s_best_is_kept_and_never_beaten(plain, polished):
     for name in ("mip", "scaled_mip", "pos_x", "phi", "theta", "psi", "pixel_size"):
         np.testing.assert_allclose(
