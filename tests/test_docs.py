@@ -86,7 +86,7 @@ def test_every_public_name_is_on_its_page():
 @pytest.mark.nightly
 def test_library(tmp_path, monkeypatch, capsys):
     blocks = python_blocks(DOCS / "library.md")
-    steps, frames, arrays, simulated, compared, two_templates = blocks
+    steps, frames, arrays, simulated, compared, shared, two_templates = blocks
     (in_readme,) = python_blocks(ROOT / "README.md")
     assert re.sub(" +#.*", "", in_readme) == steps
     folder = reference_set("basic", tmp_path)
@@ -118,6 +118,11 @@ def test_library(tmp_path, monkeypatch, capsys):
         for found in (names["alignment"], names["refined"].alignment)
     ]
     assert np.mean(errors[1]) < np.mean(errors[0])
+
+    # Of one micrograph, with nothing to be found.
+    names["micrograph_number"] = np.zeros(len(names["rotations"]), int)
+    exec(shared, names)
+    assert abs(names["change"]) < 4 * names["standard_error"]
 
     # The same template a second time, with maps of twice the deviation.
     again = (names["volume"], names["corr_mean"], 2 * names["corr_std"])

@@ -10,7 +10,8 @@ from jaxrefine.data.errors import InputError
 # The parameters that a polish may vary, and their numbers of coordinates: a rotation vector
 # (deg); y and x of the position (px); defocus, added to both u and v (Å); half of u - v,
 # along its axis and at 45° to it (Å); the pixel size (Å); and aberrations as in `Optics`:
-# beam tilt x and y (mrad), Z33c and Z33s (rad Å³), Z44c, Z44s (rad Å⁴) and Z60 (rad Å⁶).
+# beam tilt x and y (mrad), Z33c and Z33s (rad Å³), Z44c, Z44s (rad Å⁴) and Z60 (rad Å⁶);
+# a and b of the magnification [[1 + a, b], [b, 1 - a]].
 COORDINATES: dict[str, int] = {
     "orientation": 3,
     "shift": 2,
@@ -20,6 +21,7 @@ COORDINATES: dict[str, int] = {
     "beam_tilt": 2,
     "trefoil": 2,
     "even_zernikes": 3,
+    "magnification": 2,
 }
 PARAMETERS = tuple(COORDINATES)
 

@@ -38,6 +38,8 @@ class PoseErrors(Batch):
         beam_tilt_mrad: Beam tilt (x, y); this and the following are None if not free.
         trefoil: Z33c and Z33s in rad Å³.
         even_zernikes: As in `Optics`.
+        magnification: Anisotropic part of `mag_matrix`: half the difference of its diagonal
+            elements, and the mean of the others.
     """
 
     rotation_deg: Float[Array, "*n 3"]
@@ -49,6 +51,7 @@ class PoseErrors(Batch):
     beam_tilt_mrad: Float[Array, "*n 2"] | None = None
     trefoil: Float[Array, "*n 2"] | None = None
     even_zernikes: Float[Array, "*n 3"] | None = None
+    magnification: Float[Array, "*n 2"] | None = None
 
 
 class Polished(Batch):
@@ -72,6 +75,8 @@ class Polished(Batch):
             the following are None if not free, and NaN for particles without a polish.
         trefoil: Z33c and Z33s in rad Å³.
         even_zernikes: As in `Optics`.
+        magnification: Anisotropic part of `mag_matrix`: half the difference of its diagonal
+            elements, and the mean of the others.
     """
 
     refined: Refined
@@ -85,6 +90,7 @@ class Polished(Batch):
     beam_tilt_mrad: Float[Array, "*n 2"] | None = None
     trefoil: Float[Array, "*n 2"] | None = None
     even_zernikes: Float[Array, "*n 3"] | None = None
+    magnification: Float[Array, "*n 2"] | None = None
 
     def _repr_html_(self) -> str:
         return shown_in_notebooks(

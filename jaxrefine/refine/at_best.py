@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from jaxrefine.data import InputError, Offsets, Optics, Particles, Polished, Refined
 from jaxrefine.refine.arguments import check_one
+from jaxrefine.refine.coordinates import anisotropic_part, anisotropy
 from jaxrefine.refine.differentiable import at_position
 from jaxrefine.refine.scoring import Score
 
@@ -57,7 +58,7 @@ def at_best(
     return there, replace(Offsets.zeros(), shift_px=position - whole, **aberrations)
 
 
-def _added_aberrations(found: Polished, optics: Optics) -> dict[str, Float[Array, " c"]]:
+def _added_aberrations(found: Polished, optics: Optics) -> dict[str, Array]:
     """What a polish has added to a particle's aberrations; 0 if it was not polished."""
 
     def more(values: Any, own: Any) -> Float[Array, " c"]:
@@ -72,6 +73,10 @@ def _added_aberrations(found: Polished, optics: Optics) -> dict[str, Float[Array
         own = None if optics.odd_zernikes is None else optics.odd_zernikes[2:]
         trefoil = more(found.trefoil, own)
         added["odd_zernikes"] = jnp.concatenate([jnp.zeros(2), trefoil])
+    if found.magnification is not None:
+        matrix = optics.mag_matrix
+        own = None if matrix is None else anisotropic_part(matrix)
+        added["mag_matrix"] = anisotropy(more(found.magnification, own))
     return added
 
 

@@ -20,6 +20,7 @@ ABERRATION_FIELDS = {
     "beam_tilt": "beam_tilt_mrad",
     "trefoil": "trefoil",
     "even_zernikes": "even_zernikes",
+    "magnification": "magnification",
 }
 
 
@@ -55,6 +56,8 @@ def offsets_from(
         changed["odd_zernikes"] = jnp.concatenate([jnp.zeros(2), part["trefoil"]])
     if "even_zernikes" in part:
         changed["even_zernikes"] = part["even_zernikes"]
+    if "magnification" in part:
+        changed["mag_matrix"] = anisotropy(part["magnification"])
     u_v = part.get("defocus", jnp.zeros(1)) * jnp.ones(2)
     if "astigmatism" in part:
         difference, changed["astigmatism_deg"] = _astigmatism(part["astigmatism"], start)
@@ -70,12 +73,26 @@ def aberrations_at(
     own = {"beam_tilt": optics.beam_tilt_mrad, "even_zernikes": optics.even_zernikes}
     if optics.odd_zernikes is not None:
         own["trefoil"] = optics.odd_zernikes[2:]
+    if optics.mag_matrix is not None:
+        own["magnification"] = anisotropic_part(optics.mag_matrix)
     found = {}
     for name, field in ABERRATION_FIELDS.items():
         if name in part:
             start = own.get(name)
             found[field] = part[name] if start is None else start + part[name]
     return found
+
+
+def anisotropy(a_b: Float[Array, " 2"]) -> Float[Array, "2 2"]:
+    """The matrix [[a, b], [b, -a]], an offset of `mag_matrix`."""
+    a, b = a_b
+    return jnp.array([[a, b], [b, -a]])
+
+
+def anisotropic_part(mag_matrix: Float[Array, "2 2"]) -> Float[Array, " 2"]:
+    """(a, b) of a magnification: those of the nearest [[s + a, b - c], [b + c, s - a]]."""
+    (yy, yx), (xy, xx) = mag_matrix
+    return jnp.stack([(yy - xx) / 2, (yx + xy) / 2])
 
 
 def _astigmatism(

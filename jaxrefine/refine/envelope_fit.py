@@ -27,6 +27,7 @@ _WIDEST = {
     "beam_tilt": 2.0,
     "trefoil": 100.0,
     "even_zernikes": 300.0,
+    "magnification": 0.02,
 }
 
 

@@ -75,7 +75,7 @@ class Polish(eqx.Module):
 
     Attributes:
         parameters: The free parameters, out of orientation, shift, defocus, astigmatism,
-            pixel_size, beam_tilt, trefoil and even_zernikes.
+            pixel_size, beam_tilt, trefoil, even_zernikes and magnification.
         bound_to_cell: Stay within half a step of the best grid point, and within one pixel.
             Steps are usually finer than standard errors; then most particles end at a
             limit.

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxrefine.data import COORDINATES, Alignment, Offsets
-from jaxrefine.refine.coordinates import offsets_from, parameter_slices
+from jaxrefine.refine.coordinates import anisotropy, offsets_from, parameter_slices
 
 # Coordinates that a particle does not share; they come first.
 OWN = ("orientation", "shift", "defocus")
@@ -112,8 +112,7 @@ class LocalCoordinates(NamedTuple):
         for name in self.optics:
             values = coordinates[at[name]]
             if name == "magnification":
-                a, b = values
-                values = jnp.array([[a, b], [b, -a]])
+                values = anisotropy(values)
             elif name == "trefoil":
                 values = jnp.concatenate([jnp.zeros(2), values])
             elif len(values) == 1:

@@ -157,16 +157,31 @@ def test_the_search_finds_aberrated_particles():
 
 
 @pytest.mark.nightly
-def test_the_polish_finds_aberrations_of_one_particle():
+@pytest.mark.parametrize(
+    "true",
+    [
+        {name: ABERRATIONS[name] for name in ABERRATIONS if name != "mag_matrix"},
+        {"mag_matrix": ((1.02, -0.01), (-0.01, 0.98))},
+    ],
+    ids=["aberrations", "magnification"],
+)
+def test_the_polish_finds_aberrations_of_one_particle(true):
     """From optics without any, within its standard errors; z is the aberrated one's."""
     score = SCORES["image"]
-    true = {name: ABERRATIONS[name] for name in ABERRATIONS if name != "mag_matrix"}
     imaging = replace(PLAIN, aberrations=true)
     image = 60 * signal_in_padded_box(score, ATOMS, imaging, START, 160) + noise(score)
     batch = batch_of([one_particle(score, image, PLAIN, rotation=START)])
     grid = local_grid()
     found = refine_particles(batch, template(), grid, score)
-    free = ("orientation", "shift", "defocus", "beam_tilt", "trefoil", "even_zernikes")
+    values = {"magnification": (0.02, -0.01)}
+    if "mag_matrix" not in true:
+        values = {
+            "beam_tilt_mrad": true["beam_tilt_mrad"],
+            "trefoil": true["odd_zernikes"][2:],
+            "even_zernikes": true["even_zernikes"],
+        }
+    names = (name.removesuffix("_mrad") for name in values)
+    free = ("orientation", "shift", "defocus", *names)
     smooth = make_template(sim.potential_volume(ATOMS, SIDE, PLAIN.pixel_size), "cubic")
     settings = Polish(parameters=free, max_evaluations=30, other_optima=False)
     polished = polish_particles(batch, found, smooth, grid, score, settings)
@@ -179,16 +194,12 @@ def test_the_polish_finds_aberrations_of_one_particle():
         score,
         Polish(other_optima=False),
     )
-    # Seven more parameters fit noise of 7/2 in z²/2.
+    # Up to seven more parameters fit noise of 7/2 in z²/2.
     z, expected = (float(p.refined.z_score[0]) for p in (polished, at_truth))
-    assert expected - 0.01 < z < expected + 0.3 and found.z_score[0] < 0.97 * expected
-    for field, values in (
-        ("beam_tilt_mrad", true["beam_tilt_mrad"]),
-        ("trefoil", true["odd_zernikes"][2:]),
-        ("even_zernikes", true["even_zernikes"]),
-    ):
+    assert expected - 0.01 < z < expected + 0.3 and found.z_score[0] < 0.98 * expected
+    for field, value in values.items():
         sigma = np.asarray(getattr(polished.errors, field)[0])
-        pull = (np.asarray(getattr(polished, field)[0]) - values) / sigma
+        pull = (np.asarray(getattr(polished, field)[0]) - value) / sigma
         assert np.all(np.abs(pull) < 3.5), field
     one, result = (jax.tree.map(lambda x: x[0], each) for each in (batch, polished))
     there, offsets = at_best(one, result, score)

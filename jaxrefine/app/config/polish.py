@@ -16,7 +16,7 @@ class PolishConfig(Section):
         method: `gauss_newton`, damped; or `adam`.
         max_steps: Maximum number of evaluations of score and derivatives per particle.
         parameters: Free parameters: some of orientation, shift, defocus, astigmatism,
-            pixel_size, beam_tilt, trefoil and even_zernikes.
+            pixel_size, beam_tilt, trefoil, even_zernikes and magnification.
         bound_to_cell: Stay within half a step of the best grid point, and within one pixel.
             Steps are commonly smaller than standard errors, so most particles then end at a
             limit.

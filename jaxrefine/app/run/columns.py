@@ -26,6 +26,7 @@ _ABERRATIONS = {
     "beam_tilt_mrad": ("beam_tilt_x", "beam_tilt_y"),
     "trefoil": ("z33c", "z33s"),
     "even_zernikes": ("z44c", "z44s", "z60"),
+    "magnification": ("magnification_yy", "magnification_yx"),
 }
 
 

@@ -138,6 +138,10 @@ refined_z44s|rad Å⁴|number|polished|Z44s, if free in the polish; not read as 
 refined_z44s_sigma|rad Å⁴|number|polished|its standard error|4 decimals
 refined_z60|rad Å⁶|number|polished|Z60, if free in the polish; not read as starting value|4 decimals
 refined_z60_sigma|rad Å⁶|number|polished|its standard error|4 decimals
+refined_magnification_yy|-|number|polished|a of the magnification [[1 + a, b], [b, 1 - a]] of (y, x), if free in the polish; not read as starting value|6 decimals
+refined_magnification_yy_sigma|-|number|polished|its standard error|6 decimals
+refined_magnification_yx|-|number|polished|b of the same|6 decimals
+refined_magnification_yx_sigma|-|number|polished|its standard error|6 decimals
 refined_polish|-|text|polished|how the polish ended (see below)|text
 refined_scaled_mip_expected|-|number|polished|expected z-score in independent data (see below)|float32
 grid_mip|-|number|polished|correlation at the best grid point, before the polish|float32
