@@ -89,7 +89,7 @@ def anisotropy(a_b: Float[Array, " 2"]) -> Float[Array, "2 2"]:
     return jnp.array([[a, b], [b, -a]])
 
 
-def anisotropic_part(mag_matrix: Float[Array, "2 2"]) -> Float[Array, " 2"]:
+def anisotropic_part(mag_matrix: Float[Array | np.ndarray, "2 2"]) -> Float[Array, " 2"]:
     """(a, b) of a magnification: those of the nearest [[s + a, b - c], [b + c, s - a]]."""
     (yy, yx), (xy, xx) = mag_matrix
     return jnp.stack([(yy - xx) / 2, (yx + xy) / 2])
