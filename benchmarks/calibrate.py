@@ -8,14 +8,22 @@ deviation of 1.
     python benchmarks/calibrate.py --sets 200 --particles 100
     python benchmarks/calibrate.py --sets 20 --far
     python benchmarks/calibrate.py --sets 20 --false-picks 0.3
+
+Two runs with different seeds give one table:
+
+    python benchmarks/calibrate.py --sets 100 --seed 1 --save one.csv
+    python benchmarks/calibrate.py --sets 100 --seed 2 --save two.csv
+    python benchmarks/calibrate.py --tables one.csv two.csv
 """
 
 import argparse
 import time
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 
 import jaxrefine as jr
 from jaxrefine import simulate as sim
@@ -167,24 +175,14 @@ def model_of(data: DataSet, template: jr.Template, score: jr.ImageCTF) -> Model:
     return Model(source, design, template, score)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--sets", type=int, default=200)
-    parser.add_argument("--particles", type=int, default=100)
-    parser.add_argument("--snr", type=float, nargs=2, default=(8.0, 16.0))
-    parser.add_argument("--false-picks", type=float, default=0.0)
-    parser.add_argument("--far", action="store_true", help="2 %%, 300 Å and 1 mrad off")
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
+def fit_sets(options: argparse.Namespace) -> pd.DataFrame:
+    """One row for each fitted value of each data set; written after every set."""
     rng = np.random.default_rng(options.seed)
     atoms = sim.random_globule(400, 0.39 * SIDE * PIXEL_SIZE, rng).blurred(60.0)
     template = jr.make_template(sim.potential_volume(atoms, SIDE, PIXEL_SIZE), "cubic")
     score = score_of()
-    away: dict[str, list[float]] = {}
-    error: dict[str, list[float]] = {}
-    sigma: dict[str, list[float]] = {}
-    seconds, passes, ended, held, z = [], [], [], 0, []
-    for _ in range(options.sets):
+    rows, seconds, passes, ended, held, z = [], [], [], [], 0, []
+    for number in range(options.sets):
         arguments = (tuple(options.snr), options.false_picks, options.far, rng)
         data = make_set(atoms, score, options.particles, *arguments)
         model = model_of(data, template, score)
@@ -202,35 +200,54 @@ def main() -> None:
         real = data.strength > 0
         z.append([one.z[real].mean() for one in (before, fit, ideal)])
         errors = np.sqrt(np.diagonal(fit.covariance))
-        for number, value in enumerate(values):
-            if not fit.determined[number]:
-                held += 1
-                continue
-            wrong = fit.state.shared[number] - truth[number]
-            away.setdefault(value.label, []).append(wrong / errors[number])
-            error.setdefault(value.label, []).append(wrong)
-            sigma.setdefault(value.label, []).append(errors[number])
+        held += int((~fit.determined).sum())
+        wrong = fit.state.shared - truth
+        for index in np.flatnonzero(fit.determined):
+            label, group = values[index].label, values[index].group
+            row = (options.seed, number, label, group, wrong[index], errors[index])
+            rows.append(row)
+        columns = ["seed", "set", "parameter", "group", "error", "standard_error"]
+        table = pd.DataFrame(rows, columns=columns)
+        if options.save:
+            table.to_csv(options.save, index=False)
     print(
         f"{options.sets} sets of {options.particles} particles, SNR {options.snr}, "
         f"{options.false_picks:.0%} false picks: {np.mean(seconds[1:]):.1f} s and "
         f"{np.mean(passes):.1f} passes each, {np.mean(ended):.0%} converged, {held} held"
     )
-    table, fitted, ideal = np.mean(z, axis=0)
+    start, fitted, best = np.mean(z, axis=0)
     print(
-        f"mean z of particles, poses fitted: {table:.3f} with the starting values, "
-        f"{fitted:.3f} with the fitted ones, {ideal:.3f} with the true ones"
+        f"mean z of particles, poses fitted: {start:.3f} with the starting values, "
+        f"{fitted:.3f} with the fitted ones, {best:.3f} with the true ones"
     )
+    return table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--sets", type=int, default=200)
+    parser.add_argument("--particles", type=int, default=100)
+    parser.add_argument("--snr", type=float, nargs=2, default=(8.0, 16.0))
+    parser.add_argument("--false-picks", type=float, default=0.0)
+    parser.add_argument("--far", action="store_true", help="2 %%, 300 Å and 1 mrad off")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--save", type=Path, help="write each error, so far, as CSV")
+    parser.add_argument("--tables", type=Path, nargs="+", help="saved errors")
+    options = parser.parse_args()
+    if options.tables:
+        table = pd.concat([pd.read_csv(path) for path in options.tables])
+    else:
+        table = fit_sets(options)
     print(
         "| parameter | n | mean error | RMS error | mean standard error | mean error/σ "
         "| SD of error/σ | within 1σ | within 2σ |\n" + "|---" * 9 + "|"
     )
-    for label, values in away.items():
-        z, wrong = np.array(values), np.array(error[label])
+    for label, rows in table.groupby("parameter", sort=False):
+        z, wrong = rows.error / rows.standard_error, rows.error
         print(
             f"| {label} | {len(z)} | {wrong.mean():.3g} | {np.sqrt(np.mean(wrong**2)):.3g} "
-            f"| {np.mean(sigma[label]):.3g} | {z.mean():+.2f} | {z.std():.2f} "
-            f"| {np.mean(abs(z) < 1):.2f} | {np.mean(abs(z) < 2):.2f} |",
-            flush=True,
+            f"| {rows.standard_error.mean():.3g} | {z.mean():+.2f} | {z.std(ddof=0):.2f} "
+            f"| {np.mean(abs(z) < 1):.2f} | {np.mean(abs(z) < 2):.2f} |"
         )
 
 
