@@ -29,7 +29,8 @@ _OWN_DAMPING = 0.1
 # Degrees, px and Å: limits of a step, beyond which the curvature is not valid.
 _LONGEST_OWN_STEP = np.array([3.0, 3.0, 3.0, 1.0, 1.0, 300.0])
 # The fit ends if the predicted gain in log likelihood of the next step is below this: per
-# shared value (0.06 standard errors), and for the six own coordinates of a particle.
+# shared value (0.06 standard errors), and for the six own coordinates of a particle; or
+# below the roughness of the scores, around which those wander.
 _LEAST_GAIN, _LEAST_OWN_GAIN = 2e-3, 1e-2
 # Fraction of z² by which scores are rough, since frequencies of a rotated slice leave the
 # stored cube one by one. A step may lose as much; otherwise the fit would end, with all
@@ -80,7 +81,7 @@ def fit_jointly(
         if keep is not None:
             keep(fit.progress(free))
         gain, own_gain = fit.step(free)
-        if gain > _LEAST_GAIN * free.sum() or own_gain > _LEAST_OWN_GAIN:
+        if gain > _LEAST_GAIN * free.sum() or own_gain > fit.least_own_gain():
             continue
         still = fit.determined(free)
         if (still == free).all():
@@ -259,6 +260,13 @@ class _Fit:
         moved = np.einsum("npg,ng->np", design.matrix, change[design.index])
         step = parts.own_step + np.einsum("nop,np->no", parts.own_response, moved)
         return np.clip(step, -_LONGEST_OWN_STEP, _LONGEST_OWN_STEP)
+
+    def least_own_gain(self) -> float:
+        """Mean gain of the own steps below which they follow the roughness of the scores."""
+        z = np.nan_to_num(self.found.z)
+        rough = np.sum(self.weight * self.mine * _ROUGHNESS * z**2 / 2)
+        mean = self.model.total([np.array([rough])])[0][0] / max(self.weight.sum(), 1e-9)
+        return max(_LEAST_OWN_GAIN, float(mean))
 
     def put_back(self, held: np.ndarray, start: State) -> None:
         """Reset some shared values to their start."""
