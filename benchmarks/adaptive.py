@@ -54,10 +54,10 @@ def documented_grid() -> jr.SearchGrid:
 def correlations(layout: Layout, grid: jr.SearchGrid) -> int:
     """Orientations times defocus values that the adaptive search correlates."""
     _, defoci, orientations = grid.shape
-    promised = orientations
+    products = orientations
     if layout.nodes_pay(orientations):
-        promised = math.prod(layout.orientation_nodes) + layout.candidates
-    return promised * layout.defocus_nodes + layout.rescored * defoci
+        products = layout.first_products(orientations)
+    return products * layout.defocus_nodes + layout.rescored * defoci
 
 
 def timed(particles, template, grid, score, layout) -> tuple[jr.Refined, float]:
@@ -78,7 +78,9 @@ def compare(structure: Structure, count: int, seed: int) -> Compared:
     for defocus in DEFOCI_ANGSTROM:
         each = -(-count // len(DEFOCI_ANGSTROM))
         particles = make_case(structure, defocus, each, rng).particles
-        layouts = [layout_for(particles, grid, score, adaptive=a) for a in (False, True)]
+        layouts = [
+            layout_for(particles, template, grid, score, adaptive=a) for a in (False, True)
+        ]
         (full, slow), (quick, fast) = (
             timed(particles, template, grid, score, layout) for layout in layouts
         )

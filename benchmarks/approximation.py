@@ -101,6 +101,7 @@ def main() -> None:
                 layout = plan_layout(
                     grid,
                     score,
+                    template,
                     voltage_kv=VOLTAGE_KV,
                     pixel_size_angstrom=PIXEL_SIZE_ANGSTROM,
                     accelerator=device.platform != "cpu",

@@ -74,6 +74,7 @@ def searches(sizes: list[str], grid: jr.SearchGrid, devices) -> None:
                 layout = plan_layout(
                     grid,
                     score,
+                    template,
                     voltage_kv=300.0,
                     pixel_size_angstrom=correlation.PIXEL_SIZE_ANGSTROM,
                     free_bytes=min(free_bytes(device) for device in devices),

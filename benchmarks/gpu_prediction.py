@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 import jaxrefine as jr
-from jaxrefine.refine.layout import Layout, plan_layout
+from jaxrefine import simulate as sim
+from jaxrefine.refine.layout import plan_layout
 
 # Fraction of the peak that a large product reaches (cuBLAS, float16 in, float32 out).
 PRODUCT_SHARE = 0.5
@@ -48,16 +49,20 @@ DEVICES = (
 )
 
 
-def predict(device: Device, side: int, box: int, grid: jr.SearchGrid) -> list[str]:
+def predict(
+    device: Device, template: jr.Template, box: int, grid: jr.SearchGrid
+) -> list[str]:
     """A row: milliseconds of each part for one particle."""
+    side = template.side
     score = jr.TemplateCTF((box, box), side)
     optics = {"voltage_kv": 300.0, "pixel_size_angstrom": 1.0}
     layout = plan_layout(
-        grid, score, **optics, accelerator=True, free_bytes=device.free_bytes
+        grid, score, template, **optics, accelerator=True, free_bytes=device.free_bytes
     )
-    orientations = grid.shape[2]
-    nodes = _nodes(layout, orientations)
-    sampled = nodes + layout.candidates if nodes else orientations
+    sampled = orientations = grid.shape[2]
+    if layout.nodes_pay(orientations):
+        sampled = layout.first_products(orientations)
+    nodes = sampled - layout.candidates
     half_plane = side * (side // 2 + 1)
     columns = layout.defocus_nodes * math.prod(score.positions)
 
@@ -83,12 +88,6 @@ def predict(device: Device, side: int, box: int, grid: jr.SearchGrid) -> list[st
     ]
 
 
-def _nodes(layout: Layout, orientations: int) -> int:
-    if layout.orientation_nodes is None or not layout.nodes_pay(orientations):
-        return 0
-    return math.prod(layout.orientation_nodes)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument(
@@ -106,8 +105,11 @@ def main() -> None:
     print("| " + " | ".join(names) + " |\n" + "|---" * len(names) + "|")
     for size in options.sizes:
         side, box = map(int, size.split("/"))
+        atoms = sim.random_globule(500, 0.4 * side, np.random.default_rng(0))
+        volume = sim.potential_volume(atoms.blurred(20.0), side, 1.0)
+        template = jr.make_template(volume, "trilinear")
         for device in DEVICES:
-            print("| " + " | ".join(predict(device, side, box, grid)) + " |")
+            print("| " + " | ".join(predict(device, template, box, grid)) + " |")
 
 
 if __name__ == "__main__":

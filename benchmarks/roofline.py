@@ -8,7 +8,6 @@ separately, at their actual shapes, with their operations and bytes counted.
 """
 
 import argparse
-import math
 import statistics
 import time
 from collections.abc import Callable
@@ -18,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxrefine as jr
+from jaxrefine import simulate as sim
 from jaxrefine.physics.slices import sample_slice
 from jaxrefine.refine.layout import plan_layout
 
@@ -60,9 +60,10 @@ def report(side: int, box: int, product_ceiling: float) -> None:
         ),
         jr.search_offsets(-100.0, 100.0, 20.0),
     )
-    layout = plan_layout(grid, jr.TemplateCTF((box, box), side), **OPTICS)
     rng = np.random.default_rng(0)
-    template = jr.make_template(rng.standard_normal((side,) * 3).astype(np.float32))
+    atoms = sim.random_globule(500, 0.4 * side, rng).blurred(20.0)
+    template = jr.make_template(sim.potential_volume(atoms, side, 1.0))
+    layout = plan_layout(grid, jr.TemplateCTF((box, box), side), template, **OPTICS)
     frequencies, orientations = layout.frequencies, layout.orientations
     kx = jnp.asarray(rng.uniform(0, 0.5, (frequencies, 1)), jnp.float32)
     ky = jnp.asarray(np.sort(rng.uniform(-0.3, 0.3, (frequencies, 1)), 0), jnp.float32)
@@ -82,10 +83,9 @@ def report(side: int, box: int, product_ceiling: float) -> None:
 
     product = 2 * points * columns / seconds(multiply, rows, right)
     half_plane = side * (side // 2 + 1)
-    if layout.nodes_pay(grid.shape[2]):
-        sampled = math.prod(layout.orientation_nodes) + layout.candidates
-    else:
-        sampled = grid.shape[2]
+    sampled = grid.shape[2]
+    if layout.nodes_pay(sampled):
+        sampled = layout.first_products(sampled)
     products = 4 * sampled * half_plane * per_position
     reads = 16 * random_reads(template.real)
     print(

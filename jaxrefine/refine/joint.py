@@ -262,7 +262,7 @@ class _Fit:
         return np.clip(step, -_LONGEST_OWN_STEP, _LONGEST_OWN_STEP)
 
     def least_own_gain(self) -> float:
-        """Mean gain of the own steps below which they follow the roughness of the scores."""
+        """Mean gain below which own steps follow the roughness of the scores."""
         z = np.nan_to_num(self.found.z)
         rough = np.sum(self.weight * self.mine * _ROUGHNESS * z**2 / 2)
         mean = self.model.total([np.array([rough])])[0][0] / max(self.weight.sum(), 1e-9)

@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float
 
-from jaxrefine.data import SearchGrid
+from jaxrefine.data import SearchGrid, Template
 from jaxrefine.physics.ctf import electron_wavelength_angstrom
-from jaxrefine.refine.nodes import turn
+from jaxrefine.refine.node_counts import count_orientation_nodes
+from jaxrefine.refine.nodes import OrientationNodes
 from jaxrefine.refine.scoring import Score
 
 Precision = Literal["float32", "float16", "bfloat16"]
@@ -18,14 +18,12 @@ Precision = Literal["float32", "float16", "bfloat16"]
 _DEFOCUS_TOLERANCE = 5e-3
 # Nodes are used if nodes and candidates are at most this fraction of all orientations.
 _WORTHWHILE = 0.7
-# Rotations are measured by sines, which are monotonic only up to 90 degrees.
-_LARGEST_SINE = 0.8
-# Orientation nodes: number per radian of the fastest phase change, plus a constant.
-_NODES, _FEW_NODES = (1 / 2, 3), (1 / 4, 2)
-# Number of orientations in one round of products without interpolation.
-_CANDIDATES, _FEW_CANDIDATES = 1024, 128
-# Radius of the template's signal, as a fraction of its side.
-_RADIUS = 0.4
+# Error of interpolation over orientations, relative to how much slices change over the
+# grid. A larger one takes fewer nodes and more candidates. An adaptive search only ranks.
+_ORIENTATION_TOLERANCE, _RANKING_TOLERANCE = 0.05, 0.15
+# Number of orientations in one round of products without interpolation. Most particles
+# need one round; an accelerator is as fast with more.
+_CANDIDATES, _ACCELERATOR_CANDIDATES = 128, 1024
 # Frequencies and orientations of one matrix product. On a CPU the slices should fit in the
 # cache; accelerators need large products.
 _CPU_PRODUCT, _ACCELERATOR_PRODUCT = (1056, 512), (4096, 4096)
@@ -48,8 +46,8 @@ class Layout:
     Attributes:
         defocus_nodes: Number of Chebyshev nodes from which all defocus values are
             interpolated, at most one for each.
-        orientation_nodes: Number of Chebyshev nodes along each axis of rotation, from which
-            all orientations are first interpolated; None omits this step.
+        orientation_nodes: Degrees of the polynomials by which all orientations are first
+            interpolated, as `OrientationNodes` takes them; None omits this step.
         particles: Number of particles that a device searches together. Each step then
             continues until it is complete for all of them.
         candidates: Number of orientations in each round of products after this step.
@@ -64,9 +62,9 @@ class Layout:
     """
 
     defocus_nodes: int
-    orientation_nodes: tuple[int, int, int] | None = None
+    orientation_nodes: tuple[int, int] | None = None
     particles: int = 1
-    candidates: int = _CANDIDATES
+    candidates: int = _ACCELERATOR_CANDIDATES
     rescored: int = 16
     orientations: int = _CPU_PRODUCT[1]
     frequencies: int = _CPU_PRODUCT[0]
@@ -78,7 +76,13 @@ class Layout:
         """Whether interpolation is less work than products for all `count` orientations."""
         if self.orientation_nodes is None:
             return False
-        return math.prod(self.orientation_nodes) + self.candidates <= _WORTHWHILE * count
+        return self.first_products(count) <= _WORTHWHILE * count
+
+    def first_products(self, count: int) -> int:
+        """Number of orientations in the products of all nodes and of the first round."""
+        if self.orientation_nodes is None:
+            return count
+        return OrientationNodes.count(self.orientation_nodes) + self.candidates
 
     def halved(self) -> "Layout | None":
         """The layout with half the memory, or None if it cannot be reduced further."""
@@ -111,41 +115,10 @@ def count_defocus_nodes(
     return nodes
 
 
-def count_orientation_nodes(
-    rotation: Float[np.ndarray, "k 3 3"], side: int, scale: float, *, thorough: bool = True
-) -> tuple[int, int, int] | None:
-    """Number of Chebyshev nodes along each axis for interpolation over orientations.
-
-    The phase at Nyquist and at the rim of the particle changes by ±Ω, Ω = π·radius·angle.
-    With Ω/2 + 3 nodes the error does not exceed that of trilinear slices, 0.01 (side 64) to
-    0.04 (side 256) of a z-score of 13; more nodes gain nothing. Ω/4 + 2 nodes suffice to
-    rank orientations (`benchmarks/adaptive.py`); Ω/4 + 1 do not.
-
-    Args:
-        rotation: Offset rotations of a grid.
-        side: Side of the template.
-        scale: Template voxel size / image pixel size.
-        thorough: True for an exhaustive search; False uses only as many nodes as the
-            ranking needs.
-
-    Returns:
-        The number along x, y and z; None if the offsets are too large for interpolation.
-    """
-    half = np.max(np.abs(np.asarray(turn(rotation))), axis=0) / 2
-    if np.linalg.norm(half) > _LARGEST_SINE:
-        return None
-    phase = math.pi * _RADIUS * side * scale * half
-    slope, least = _NODES if thorough else _FEW_NODES
-    x, y, z = (
-        1 if h < 1e-6 else math.ceil(slope * p + least)
-        for h, p in zip(half, phase, strict=True)
-    )
-    return x, y, z
-
-
 def plan_layout(
     grid: SearchGrid,
     score: Score,
+    template: Template,
     *,
     voltage_kv: float,
     pixel_size_angstrom: float,
@@ -160,6 +133,7 @@ def plan_layout(
     Args:
         grid: The search grid.
         score: The score.
+        template: The template, whose slices show how many nodes they need.
         voltage_kv: The lowest voltage.
         pixel_size_angstrom: The smallest pixel size among the starting values.
         free_bytes: Memory of the device that is free with the template on it.
@@ -194,13 +168,19 @@ def plan_layout(
         each = 4 * (20 * frequencies + (nodes + 3 * defoci) * together)
         fits = int(min(most, usable / 2 / each))
         orientations = max(min(fits, count), min(_LEAST_ORIENTATIONS, count))
+    many = accelerator and thorough
+    candidates = _ACCELERATOR_CANDIDATES if many else _CANDIDATES
+    tolerance = _ORIENTATION_TOLERANCE if thorough else _RANKING_TOLERANCE
+    worthwhile = candidates < _WORTHWHILE * count
     return Layout(
         defocus_nodes=nodes,
         orientation_nodes=count_orientation_nodes(
-            np.asarray(grid.rotation), score.side, 1.0, thorough=thorough
-        ),
+            np.asarray(grid.rotation), template, tolerance
+        )
+        if worthwhile
+        else None,
         particles=particles,
-        candidates=_CANDIDATES if thorough else _FEW_CANDIDATES,
+        candidates=candidates,
         orientations=orientations,
         frequencies=frequencies,
         column_bytes=column_bytes,

@@ -1,11 +1,11 @@
 """Chebyshev nodes of defocus and orientation, from which other values are interpolated."""
 
-import math
-
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
+
+from jaxrefine.physics.rotations import AnyArray
 
 
 def turn(rotation: Float[Array | np.ndarray, "b 3 3"]) -> Float[Array, "b 3"]:
@@ -16,7 +16,7 @@ def turn(rotation: Float[Array | np.ndarray, "b 3 3"]) -> Float[Array, "b 3"]:
     )
 
 
-def _turned(vector: Float[Array, "b 3"]) -> Float[Array, "b 3 3"]:
+def from_turn(vector: Float[Array, "b 3"]) -> Float[Array, "b 3 3"]:
     """The inverse of `turn`, up to 90 degrees (Rodrigues' formula)."""
     x, y, z = (vector / 2).T
     zero = jnp.zeros_like(x)
@@ -27,7 +27,8 @@ def _turned(vector: Float[Array, "b 3"]) -> Float[Array, "b 3 3"]:
     return jnp.eye(3) + cross + square / (1 + cosine)
 
 
-def _chebyshev(count: int) -> Float[np.ndarray, " r"]:
+def chebyshev(count: int) -> Float[np.ndarray, " r"]:
+    """Nodes on [-1, 1]."""
     return np.cos(np.pi * (np.arange(count) + 0.5) / count)
 
 
@@ -37,7 +38,7 @@ def _weights(x: Float[Array, " b"], count: int) -> Float[Array, "b r"]:
     T_j are Chebyshev's polynomials, j from 1 to r - 1.
     """
     order = np.arange(count)
-    at_nodes = np.cos(np.multiply.outer(np.arccos(_chebyshev(count)), order))
+    at_nodes = np.cos(np.multiply.outer(np.arccos(chebyshev(count)), order))
     factor = np.where(order == 0, 1, 2) / count * at_nodes
     at_x = jnp.cos(jnp.arccos(jnp.clip(x, -1, 1))[:, None] * order)
     return jnp.matmul(at_x, factor.T.astype(np.float32), precision="highest")
@@ -52,37 +53,103 @@ def defocus_nodes(
     centre = (jnp.max(offsets) + jnp.min(offsets)) / 2
     half = (jnp.max(offsets) - jnp.min(offsets)) / 2
     weights = _weights((offsets - centre) / half, count)
-    return centre + half * _chebyshev(count).astype(np.float32), weights
+    return centre + half * chebyshev(count).astype(np.float32), weights
+
+
+def reach(rotation: Float[Array | np.ndarray, "k 3 3"]) -> Float[Array, " 3"]:
+    """Half axes of an elliptic cylinder about z that holds rotations, as by `turn`."""
+    turned = turn(rotation)
+    half = jnp.max(jnp.abs(turned), axis=0)
+    unit = turned[:, :2] / jnp.where(half > 0, half, 1)[:2]
+    radius = jnp.max(jnp.linalg.norm(unit, axis=1))
+    return half * jnp.stack([radius, radius, jnp.ones(())])
+
+
+def count_on_disk(degrees: int) -> int:
+    """Number of nodes on the disk, and of polynomials of a total degree below `degrees`."""
+    return degrees * (degrees + 1) // 2
+
+
+def _disk_nodes(degrees: int) -> Float[np.ndarray, "r 2"]:
+    """Nodes on rings in the unit disk, for polynomials of a total degree below `degrees`.
+
+    From Ramos-López et al., Appl. Math. Comput. 274 (2016), 247.
+    """
+    if degrees == 1:
+        return np.zeros((1, 2))
+    zeros = chebyshev(degrees)[: (degrees + 1) // 2]
+    radii = 1.1565 * zeros - 0.76535 * zeros**2 + 0.60517 * zeros**3
+    rings = []
+    for number, radius in enumerate(radii):
+        count = 2 * degrees - 1 - 4 * number
+        angle = 2 * np.pi * np.arange(count) / count
+        rings.append(radius * np.stack([np.cos(angle), np.sin(angle)], axis=-1))
+    return np.concatenate(rings)
+
+
+def _ridges(xy: Float[AnyArray, "b 2"], degrees: int) -> Float[AnyArray, "b r"]:
+    """Orthogonal polynomials on the unit disk: U_m(x cos θ + y sin θ), θ = πk / (m + 1).
+
+    Logan and Shepp, Duke Math. J. 42 (1975), 645. U_m, Chebyshev's polynomial of the second
+    kind, is the sum of 2 T_j over j = m, m - 2, ..., of which T_0 counts once.
+    """
+    xp = xy.__array_namespace__()
+    degree = np.repeat(np.arange(degrees), np.arange(degrees) + 1)
+    number = np.concatenate([np.arange(m + 1) for m in range(degrees)])
+    angle = np.pi * number / (degree + 1)
+    order = np.arange(degrees)
+    summed = (order <= degree[:, None]) & ((degree[:, None] - order) % 2 == 0)
+    factor = xp.asarray(np.where(summed, np.where(order == 0, 1, 2), 0), dtype=xy.dtype)
+    directions = xp.asarray(np.stack([np.cos(angle), np.sin(angle)]), dtype=xy.dtype)
+    along = xp.sum(xy[:, :, None] * directions, axis=1)
+    at_order = xp.arccos(xp.clip(along, -1, 1))[..., None] * order.astype(xy.dtype)
+    return xp.sum(xp.cos(at_order) * factor, axis=-1)
 
 
 class OrientationNodes(eqx.Module):
-    """Nodes on a cuboid of rotations, `counts` along each axis.
+    """Nodes in an elliptic cylinder of rotations: a disk of tilts, times in-plane angles.
+
+    A disk needs half as many nodes as a square, and none where the grid has no tilts.
 
     Attributes:
-        half: Half the sides of the cuboid, in the units of `turn`.
-        counts: Number of nodes along x, y and z; 1 for an axis without rotation.
+        half: From `reach`.
+        counts: Polynomials have a total degree below the first number in the tilts about x
+            and y, and a degree below the second in the angle about z.
     """
 
     half: Float[Array, " 3"]
-    counts: tuple[int, int, int] = eqx.field(static=True)
+    counts: tuple[int, int] = eqx.field(static=True)
 
     @classmethod
     def around(
-        cls, rotation: Float[Array, "k 3 3"], counts: tuple[int, int, int]
+        cls, rotation: Float[Array, "k 3 3"], counts: tuple[int, int]
     ) -> "OrientationNodes":
         """Nodes that span the given offset rotations."""
-        return cls(jnp.max(jnp.abs(turn(rotation)), axis=0), counts)
+        return cls(reach(rotation), counts)
+
+    @staticmethod
+    def count(counts: tuple[int, int]) -> int:
+        """Number of nodes."""
+        return count_on_disk(counts[0]) * counts[1]
 
     @property
     def rotation(self) -> Float[Array, "n 3 3"]:
         """Offset rotations at the nodes."""
-        axes = np.meshgrid(*(_chebyshev(count) for count in self.counts), indexing="ij")
-        unit = np.stack([axis.ravel() for axis in axes], axis=-1).astype(np.float32)
-        return _turned(self.half * unit)
+        tilts, in_plane = _disk_nodes(self.counts[0]), chebyshev(self.counts[1])
+        unit = np.concatenate(
+            [
+                np.repeat(tilts, len(in_plane), axis=0),
+                np.tile(in_plane, len(tilts))[:, None],
+            ],
+            axis=1,
+        )
+        return from_turn(self.half * unit.astype(np.float32))
 
     def weights(self, rotation: Float[Array, "b 3 3"]) -> Float[Array, "b n"]:
         """Lagrange weights that interpolate from the nodes to offset rotations."""
         unit = turn(rotation) / jnp.where(self.half > 0, self.half, 1)
-        x, y, z = (_weights(unit[:, i], self.counts[i]) for i in range(3))
-        products = x[:, :, None, None] * y[:, None, :, None] * z[:, None, None, :]
-        return products.reshape(rotation.shape[0], math.prod(self.counts))
+        tilt, in_plane = self.counts
+        inverse = np.linalg.inv(_ridges(_disk_nodes(tilt), tilt)).astype(np.float32)
+        disk = jnp.matmul(_ridges(unit[:, :2], tilt), inverse, precision="highest")
+        products = disk[:, :, None] * _weights(unit[:, 2], in_plane)[:, None, :]
+        return products.reshape(rotation.shape[0], -1)

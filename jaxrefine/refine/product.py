@@ -26,6 +26,21 @@ _HALF_SCALE = 2.0**14
 
 # kx, ky, curvature (None for flat slices), and real and imaginary part of the columns.
 _Chunks = tuple[Array, Array, Array | None, Array, Array]
+# The columns in chunks, and the factor by which they were multiplied.
+Columns = tuple[_Chunks, Float[Array, ""]]
+
+
+def shared_columns(
+    score: Score, particle: Particles, grid: SearchGrid, layout: Layout
+) -> Columns | None:
+    """The columns of all positions, if they fit into memory and there is one pixel size.
+
+    Each call of `approximate_best_z` would otherwise compute them again.
+    """
+    corners = _corner_chunks(score, particle, grid, layout)
+    if len(corners) > 1 or grid.shape[0] > 1:
+        return None
+    return _columns(score, particle, grid, layout, jnp.int32(0), corners[0])
 
 
 def approximate_best_z(
@@ -38,6 +53,7 @@ def approximate_best_z(
     offsets: Float[Array, "k 3 3"],
     rows: Float[Array, "n 3 3"],
     nodes: OrientationNodes | None = None,
+    shared: Columns | None = None,
 ) -> Float[Array, " k"]:
     """Best z-score of each orientation, over pixel sizes, defocus values and positions.
 
@@ -52,26 +68,19 @@ def approximate_best_z(
         rows: Rotations of the slices that are multiplied: the particle's rotation at each
             of the offsets or, if given, at each of the nodes.
         nodes: Nodes from which to interpolate to the offsets, or None.
+        shared: From `shared_columns`; None computes the columns here.
 
     Returns:
         The z-scores; -inf if no score is finite.
     """
     defoci, weights = defocus_nodes(grid.defocus_angstrom, layout.defocus_nodes)
-    scales = score.scale(particle, grid)
-    curvature = score.curvature(particle)
-    slices = 1 if curvature is None else 2
-    corners = _corner_chunks(score, defoci.shape[0] * slices, layout.column_bytes)
+    corners = _corner_chunks(score, particle, grid, layout)
     rows_scale = _input_scale(layout, template.real, template.imaginary)
     count = offsets.shape[0]
     block = min(layout.orientations, count)
 
     def at_corners(m: Array, some: Int[Array, "p 2"]) -> Float[Array, " k"]:
-        start = particle.alignment.pixel_size_angstrom
-        pixel_size = start + grid.pixel_size_angstrom[m]
-        columns = jax.lax.map(
-            lambda d: score.columns(particle, pixel_size, d, some), defoci
-        )
-        chunks, columns_scale = _frequency_chunks(columns, scales[m], curvature, layout)
+        chunks, columns_scale = shared or _columns(score, particle, grid, layout, m, some)
         back = 1 / (rows_scale * columns_scale)
         mean = particle.corr_mean[some[:, 0], some[:, 1]]
         std = particle.corr_std[some[:, 0], some[:, 1]]
@@ -102,7 +111,7 @@ def approximate_best_z(
     def at_pixel_size(m: Array) -> Float[Array, " k"]:
         return jnp.max(jax.lax.map(lambda some: at_corners(m, some), corners), axis=0)
 
-    best = jax.lax.map(at_pixel_size, jnp.arange(scales.shape[0]))
+    best = jax.lax.map(at_pixel_size, jnp.arange(grid.shape[0]))
     return jnp.max(best.reshape(-1, count), axis=0)
 
 
@@ -118,18 +127,38 @@ def _in_blocks(
     return out.reshape(blocks * block, *out.shape[2:])[:count]
 
 
-def _corner_chunks(score: Score, nodes: int, most_bytes: int) -> Int[Array, "c p 2"]:
-    """All positions, in chunks whose columns fit into `most_bytes`."""
+def _corner_chunks(
+    score: Score, particle: Particles, grid: SearchGrid, layout: Layout
+) -> Int[Array, "c p 2"]:
+    """All positions, in chunks whose columns fit into `column_bytes`."""
+    defoci = min(layout.defocus_nodes, grid.shape[1])
+    slices = 1 if score.curvature(particle) is None else 2
     rows, columns = score.positions
     total = rows * columns
-    bytes_each = 8 * nodes * score.side * (score.side // 2 + 1)
-    count = -(-total * bytes_each // most_bytes)
+    bytes_each = 8 * defoci * slices * score.side * (score.side // 2 + 1)
+    count = -(-total * bytes_each // layout.column_bytes)
     count = min(count, total)
     length = -(-total // count)
     # The last chunk is padded with the last position, which does not change the maximum.
     index = np.minimum(np.arange(count * length), total - 1)
     corners = np.stack(np.unravel_index(index, (rows, columns)), axis=-1)
     return jnp.asarray(corners.reshape(count, length, 2), jnp.int32)
+
+
+def _columns(
+    score: Score,
+    particle: Particles,
+    grid: SearchGrid,
+    layout: Layout,
+    m: Int[Array, ""],
+    corners: Int[Array, "p 2"],
+) -> Columns:
+    """Columns of some positions at all nodes of defocus, at one pixel size."""
+    defoci, _ = defocus_nodes(grid.defocus_angstrom, layout.defocus_nodes)
+    pixel_size = particle.alignment.pixel_size_angstrom + grid.pixel_size_angstrom[m]
+    columns = jax.lax.map(lambda d: score.columns(particle, pixel_size, d, corners), defoci)
+    scale = score.scale(particle, grid)[m]
+    return _frequency_chunks(columns, scale, score.curvature(particle), layout)
 
 
 def _input_scale(layout: Layout, real: Array, imaginary: Array) -> Float[Array, ""]:
@@ -142,11 +171,8 @@ def _input_scale(layout: Layout, real: Array, imaginary: Array) -> Float[Array, 
 
 def _frequency_chunks(
     columns: Array, scale: Array, curvature: Array | None, layout: Layout
-) -> tuple[_Chunks, Float[Array, ""]]:
-    """Frequencies in chunks (c, f), and columns in chunks (c, f, r·P), padded with zeros.
-
-    Also returns the factor by which the columns were multiplied.
-    """
+) -> Columns:
+    """Frequencies in chunks (c, f), and columns (c, f, r·P), padded with zeros."""
     side = columns.shape[-2]
     ky, kx = np.meshgrid(np.fft.fftfreq(side), np.fft.rfftfreq(side), indexing="ij")
     signs = np.ones(kx.size)

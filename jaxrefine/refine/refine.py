@@ -93,7 +93,7 @@ def refine_particles(
     check_mesh(mesh)
     if layout is None:
         check_not_traced("refine_particles", particles, grid)
-    layout = layout or layout_for(particles, grid, score, adaptive=adaptive)
+    layout = layout or layout_for(particles, template, grid, score, adaptive=adaptive)
     count = particles.valid.shape[0]
     particles, template, grid, score = in_single_precision(
         (particles, template, grid, score)
@@ -133,7 +133,12 @@ def refine_within_memory(
 
 
 def layout_for(
-    particles: Particles, grid: SearchGrid, score: Score, *, adaptive: bool = False
+    particles: Particles,
+    template: Template,
+    grid: SearchGrid,
+    score: Score,
+    *,
+    adaptive: bool = False,
 ) -> Layout:
     """The layout that `refine_particles` plans for a batch."""
     voltages = np.asarray(particles.optics.voltage_kv)
@@ -146,6 +151,7 @@ def layout_for(
     return plan_layout(
         grid,
         score,
+        template,
         voltage_kv=float(voltages[sound].min()),
         pixel_size_angstrom=float(pixel_sizes[sound].min()),
         thorough=not adaptive,

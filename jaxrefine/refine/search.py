@@ -21,7 +21,7 @@ from jaxrefine.data import Particles, SearchGrid, Template
 from jaxrefine.refine.layout import Layout
 from jaxrefine.refine.nodes import OrientationNodes
 from jaxrefine.refine.norms import fit_norms
-from jaxrefine.refine.product import approximate_best_z
+from jaxrefine.refine.product import approximate_best_z, shared_columns
 from jaxrefine.refine.scoring import Score, slice_rotation
 
 # Number of orientations that are scored exactly together.
@@ -145,7 +145,9 @@ def _approximate_scores(
     largest relative error of the norms.
     """
     fit, norm_error = fit_norms(score, prepared, template, poses, grid)
-    by_product = partial(approximate_best_z, score, particle, template, grid, fit, layout)
+    shared = shared_columns(score, particle, grid, layout)
+    fixed = (score, particle, template, grid, fit, layout)
+    by_product = partial(approximate_best_z, *fixed, shared=shared)
     count = poses.shape[0]
     if not layout.nodes_pay(count):
         by_own = by_product(grid.rotation, poses)

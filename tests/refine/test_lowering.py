@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 from jax import export
 
+from jaxrefine import simulate as sim
 from jaxrefine.physics.slices import make_template
 from jaxrefine.refine.coordinates import cell_limits
 from jaxrefine.refine.grids import local_grid, search_offsets, uniform_orientations
 from jaxrefine.refine.layout import plan_layout
 from jaxrefine.refine.polish import Polish, polish_batch
 from jaxrefine.refine.refine import search_batch
-from tests.worlds import Imaging, batch_of, one_particle
+from tests.worlds import Imaging, ball, batch_of, one_particle
 
 IMAGING = Imaging()
 GRID = local_grid(
@@ -45,9 +46,9 @@ def lowered(platform: str, program: str, side: int) -> str:
     batch = batch_of([one_particle(score, image, IMAGING)] * 16)
     volume = jax.ShapeDtypeStruct((side,) * 3, jnp.float32)
     template = eqx.filter_eval_shape(make_template, volume)
-    layout = plan_layout(
-        GRID, score, voltage_kv=300.0, pixel_size_angstrom=1.5, accelerator=True
-    )
+    optics = {"voltage_kv": 300.0, "pixel_size_angstrom": 1.5}
+    small = make_template(sim.potential_volume(ball(16, 1.5, b=100.0), 16, 1.5))
+    layout = plan_layout(GRID, score, small, **optics, accelerator=True)
     if program == "search":
         return exported(
             lambda *some: search_batch(*some, None, layout), batch, template, GRID, score,

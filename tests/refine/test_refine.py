@@ -59,9 +59,6 @@ ORIENTATIONS = uniform_orientations(
 INSIDE = np.flatnonzero(~ORIENTATIONS[1])
 DEFOCI = np.array([-400.0, -200.0, 0.0, 200.0, 400.0])
 GRID = local_grid(ORIENTATIONS, DEFOCI)
-LAYOUT = plan_layout(
-    GRID, SCORES["image"], voltage_kv=IMAGING.kv, pixel_size_angstrom=IMAGING.pixel_size
-)
 RNG = np.random.default_rng(7)
 # Where the truth lies in each particle's grid.
 TRUE_K = RNG.choice(INSIDE, COUNT)
@@ -71,6 +68,12 @@ START = WORLD.rotation @ np.swapaxes(ORIENTATIONS[0][TRUE_K], 1, 2)
 @functools.cache
 def template():
     return make_template(WORLD.volume, "padded")
+
+
+@functools.cache
+def layout():
+    optics = {"voltage_kv": IMAGING.kv, "pixel_size_angstrom": IMAGING.pixel_size}
+    return plan_layout(GRID, SCORE, template(), **optics)
 
 
 @functools.cache
@@ -205,7 +208,7 @@ def test_four_devices_need_not_talk():
     """The same results once more, and no collective in the compiled program."""
     mesh = device_mesh(jax.devices())
     particles = cut(shift_px=(1, 2), defocus=200.0)
-    arguments = (particles, replicate(template(), mesh), GRID, SCORE, mesh, LAYOUT)
+    arguments = (particles, replicate(template(), mesh), GRID, SCORE, mesh, layout())
     compiled = search_batch.lower(*arguments).compile()
     result = compiled(*arguments)
     assert len(result.z_score.sharding.device_set) == 4
@@ -225,7 +228,7 @@ def test_fewer_particles_than_devices(particles, devices):
     assert rows < devices
     count = rows * -(-particles // rows)
     batch = some(cut(shift_px=(1, 2), defocus=200.0), slice(count))
-    arguments = (batch, replicate(template(), mesh), GRID, SCORE, mesh, LAYOUT)
+    arguments = (batch, replicate(template(), mesh), GRID, SCORE, mesh, layout())
     compiled = search_batch.lower(*arguments).compile()
     result = compiled(*arguments)
     assert_same_best(result, some(found(), slice(count)))
@@ -252,7 +255,7 @@ def test_ties_between_the_shares_go_to_the_lowest_index():
     )
 
     def refined_on_it(particles, **more):
-        return refine_particles(particles, template(), grid, SCORE, layout=LAYOUT, **more)
+        return refine_particles(particles, template(), grid, SCORE, layout=layout(), **more)
 
     split = refined_on_it(some(cut(), slice(1)), mesh=mesh)
     assert split.grid_index[0, 2] == 0
@@ -278,10 +281,10 @@ def exhausted(most, error="RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.
 def test_out_of_memory_halves_and_tries_again(monkeypatch):
     search, asked = exhausted(150)
     monkeypatch.setattr(refine, "search_batch", search)
-    layout = dataclasses.replace(LAYOUT, orientations=512, column_bytes=1 << 22)
+    smaller = dataclasses.replace(layout(), orientations=512, column_bytes=1 << 22)
     particles = cut(shift_px=(1, 2), defocus=200.0)
     result, fitting = refine.refine_within_memory(
-        particles, template(), GRID, SCORE, mesh=None, layout=layout
+        particles, template(), GRID, SCORE, mesh=None, layout=smaller
     )
     assert [each.orientations for each in asked] == [512, 256, 128]
     assert [each.column_bytes >> 20 for each in asked] == [4, 2, 1]
@@ -296,10 +299,10 @@ def test_some_errors_are_not_for_halving(monkeypatch, error, tries):
     """512 -> 8 orientations are 6 halvings, 64 -> 1 MiB of columns too; then no more."""
     search, asked = exhausted(0, error)
     monkeypatch.setattr(refine, "search_batch", search)
-    layout = dataclasses.replace(LAYOUT, orientations=512, column_bytes=1 << 27)
+    smaller = dataclasses.replace(layout(), orientations=512, column_bytes=1 << 27)
     with pytest.raises(jax.errors.JaxRuntimeError, match=error[:8]):
         refine.refine_within_memory(
-            cut(), template(), GRID, SCORE, mesh=None, layout=layout
+            cut(), template(), GRID, SCORE, mesh=None, layout=smaller
         )
     assert len(asked) == tries
 
@@ -318,7 +321,7 @@ def test_several_at_once_on_a_device():
     """Searched together as on an accelerator: the same results, with padding."""
     batch = some(cut(shift_px=(1, 2), defocus=200.0), slice(5))
     batch = eqx.tree_at(lambda p: p.valid, batch, jnp.arange(5) != 1)
-    together = refined(batch, layout=dataclasses.replace(LAYOUT, particles=3))
+    together = refined(batch, layout=dataclasses.replace(layout(), particles=3))
     real = np.array([0, 2, 3, 4])
     # Products of other shapes are rounded otherwise, and so are transforms of many images:
     # some units in the last place of a z-score of 10.
@@ -563,7 +566,7 @@ def test_scoring_is_refining_on_a_grid_of_one_pose():
         GRID,
         (jnp.broadcast_to(jnp.eye(3), GRID.rotation.shape), jnp.zeros(len(DEFOCI))),
     )
-    result = refine_particles(particles, template(), grid, SCORE, layout=LAYOUT)
+    result = refine_particles(particles, template(), grid, SCORE, layout=layout())
     np.testing.assert_allclose(z, result.z_score, rtol=1e-5)
     np.testing.assert_allclose(correlation, result.correlation, rtol=1e-5)
     np.testing.assert_array_equal(result.grid_index[:, :3], 0)

@@ -393,15 +393,15 @@ OTHER_LAYOUTS = [
     Layout(3, precision="bfloat16"),
     Layout(3, orientations=7, frequencies=40, column_bytes=1 << 14),
     # Nodes first: then more candidates than are left to try, or one at a time.
-    Layout(3, (4, 4, 3), candidates=40),
-    Layout(3, (2, 2, 2), candidates=1),
+    Layout(3, (4, 3), candidates=40),
+    Layout(3, (2, 2), candidates=1),
 ]
 
 
 @pytest.mark.parametrize(
     "layout",
     [
-        Layout(3, (4, 4, 3), candidates=40, thorough=False),
+        Layout(3, (4, 3), candidates=40, thorough=False),
         *(pytest.param(layout, marks=pytest.mark.slow) for layout in OTHER_LAYOUTS[:2]),
         *(pytest.param(layout, marks=pytest.mark.nightly) for layout in OTHER_LAYOUTS[2:]),
     ],

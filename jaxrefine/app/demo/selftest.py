@@ -254,6 +254,7 @@ def _layout(world: World, grid: SearchGrid, precision: Precision) -> Layout:
     return plan_layout(
         grid,
         world.score,
+        world.template,
         voltage_kv=problem.MICROSCOPE.voltage_kv,
         pixel_size_angstrom=PIXEL_SIZE_ANGSTROM,
         accelerator=device.platform != "cpu",

@@ -237,7 +237,7 @@ def _build(
         global_filtering=config.apply_global_filtering,
         grid=replicate(checked.grid, mesh),
         score=checked.score,
-        layout=_plan(config, checked, devices),
+        layout=_plan(config, checked, template, devices),
         polish=build_polish(config),
         template_envelope=config.template_envelope,
         contrast_is_inverted=config.invert_contrast,
@@ -275,7 +275,9 @@ def _limit_devices_to_memory(
     return devices[: 1 + int(free_bytes(devices[0]) / 4 / copy)]
 
 
-def _plan(config: Config, checked: CheckedInputs, devices: list[Device]) -> Layout:
+def _plan(
+    config: Config, checked: CheckedInputs, template: Template, devices: list[Device]
+) -> Layout:
     """A layout for all particles of the run and the device with the least free memory."""
     wanted, start = config.computational_config, checked.start
     count = checked.grid.shape[2]
@@ -286,6 +288,7 @@ def _plan(config: Config, checked: CheckedInputs, devices: list[Device]) -> Layo
     layout = plan_layout(
         checked.grid,
         checked.score,
+        template,
         voltage_kv=float(start.optics.voltage_kv.min()),
         pixel_size_angstrom=float(start.pixel_size_angstrom.min()),
         free_bytes=free / len(devices) if on_cpu else free,
