@@ -82,9 +82,10 @@ def report(intervals: list[Interval]) -> None:
     begin, end = busy[0][0], max(ended for _, ended in busy)
     working = sum(ended - began for began, ended in busy)
     # Search and polish follow one another in one thread, so that nothing counts twice.
+    length = end - begin
     print(
         f"\nBefore the first search: {begin:.1f} s. From there to the end of the last: "
-        f"{end - begin:.1f} s, of which search and polish ran {working / (end - begin):.1%}."
+        f"{length:.1f} s, of which search and polish ran {working / length:.1%}."
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from jaxrefine.data import Offsets, Particles, Template
 from jaxrefine.refine.coordinates import offsets_from
@@ -88,8 +88,14 @@ def ring_information(
     rows = _of_pose(coordinates, particle, template, score, parameters)
     high = jax.lax.Precision.HIGHEST
     total = jnp.einsum("ick,jck->ij", rows[1:], rows[1:], precision=high)
-    # An additional coefficient of 0 pads all rings to the same length.
-    members = Rings().members(score.padded_box)
-    rows = jnp.pad(rows, ((0, 0), (0, 0), (0, 1)))[:, :, members]
-    product = jnp.einsum("icbk,jcbk->bij", rows, rows, precision=high)
+    # An additional coefficient of 0 pads all rings to the same length. Rows of one
+    # coefficient stay together in memory, and those of one ring in the cache.
+    count = rows.shape[0]
+    flat = jnp.pad(rows.reshape(2 * count, -1).T, ((0, 1), (0, 0)))
+
+    def of_ring(members: Int[Array, " k"]) -> Float[Array, "q q"]:
+        product = jnp.matmul(flat[members].T, flat[members], precision=high)
+        return jnp.einsum("icjc->ij", product.reshape(count, 2, count, 2))
+
+    product = jax.lax.map(of_ring, jnp.asarray(Rings().members(score.padded_box)))
     return RingInformation(product[:, 0, 0], product[:, 1:, 1:], total)

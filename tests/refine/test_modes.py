@@ -176,6 +176,7 @@ def test_an_optimum_counts_by_its_likelihood(gain):
     np.testing.assert_allclose(result.errors.rotation_deg[:, 2] ** 2, expected, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_pose_moves_where_another_is_clearly_better():
     one, other = two(1.9)
     np.testing.assert_array_equal(in_plane_deg(joined([one, other])), in_plane_deg(one))

@@ -340,6 +340,33 @@ def test_more_of_everything_than_a_block():
 
 
 @pytest.mark.slow
+def test_shared_columns_are_those_of_each_call():
+    """They are shared only if all of them fit, which is not so for several pixel sizes."""
+    score, particle, template = setting("image")
+    grid = local_grid(
+        uniform_orientations(psi_coarse=2.0, psi_fine=1.0, theta_coarse=3.0, theta_fine=1.0)
+    )
+
+    @jax.jit
+    def both():
+        layout = Layout(1)
+        poses = pose_rotations(particle, grid.rotation, grid)
+        prepared = score.prepare(particle, grid)
+        fit, _ = norms.fit_norms(score, prepared, template, poses, grid)
+        shared = product.shared_columns(score, particle, grid, layout)
+        assert shared is not None
+        fixed = (score, particle, template, grid, fit, layout, grid.rotation, poses)
+        z = functools.partial(product.approximate_best_z, *fixed)
+        return z(shared=shared), z()
+
+    np.testing.assert_array_equal(*both())
+    in_pieces = Layout(1, column_bytes=34 * 8 * SIDE * (SIDE // 2 + 1))
+    assert product.shared_columns(score, particle, grid, in_pieces) is None
+    sizes = local_grid(None, pixel_size_angstrom=np.array([0.0, 0.08]))
+    assert product.shared_columns(score, particle, sizes, Layout(1)) is None
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("precision", "worst"), [("float16", 2e-3), ("bfloat16", 2e-2)])
 def test_half_precision_promises_nearly_the_same(precision, worst):
     """Inputs of 11 and 8 bits, sums in float32."""

@@ -69,6 +69,7 @@ def test_what_is_known_is_gone_and_the_rest_stays():
     assert np.abs(before - 8.0).max() > 3 * np.abs(after - 8.0).max()
 
 
+@pytest.mark.slow
 def test_of_noise_seven_dimensions_are_lost(rng):
     noise = single(rng.standard_normal((world.COUNT, *world.SCORE.padded_box)))
     rest = without(holding(STRENGTH * of_unit_length(False) + noise))

@@ -55,6 +55,7 @@ def test_the_whole_fits_better_by_what_is_lacking():
     assert np.all(np.isfinite(fits.log_determinant))
 
 
+@pytest.mark.slow
 def test_the_score_is_that_of_the_polish():
     """z-scores at the optimum, from where the polish starts, too."""
     particles = world.particles()

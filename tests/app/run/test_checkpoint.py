@@ -115,6 +115,7 @@ def test_only_what_is_left_is_refined(data, monkeypatch):
     assert len(rows) == PER_MICROGRAPH
 
 
+@pytest.mark.slow
 def test_within_a_micrograph_too_results_are_saved(data, monkeypatch):
     """All results except those of the last seconds are kept, however the run ends."""
     monkeypatch.setattr(pipeline, "_SECONDS_BETWEEN_SAVES", 0.0)

@@ -159,6 +159,7 @@ def test_odd_forms_of_the_same_image_have_the_same_score(odd):
     assert rows["column_unknown"].my_note == "kept, as it is"
 
 
+@pytest.mark.slow
 def test_each_row_has_its_own_optics(odd):
     """The particle was simulated with those of `plain`; all others score less."""
     _, _, rows = odd

@@ -120,6 +120,7 @@ def test_a_field_moves_as_shifts_do_and_boxes_come_in_any_order(folder):
     np.testing.assert_allclose(*images, atol=2e-3)  # float32 shifts of some px
 
 
+@pytest.mark.slow
 def test_exposure_weights_frames(folder):
     plain = particles_of(inputs_of(folder)).filter_image
     weighted = particles_of(inputs_of(folder, fluence_per_frame=20.0)).filter_image

@@ -199,6 +199,7 @@ def test_pixel_size_search(folder):
     assert found.refined_pixel_size[true].mean() == pytest.approx(2.0, abs=0.02)
 
 
+@pytest.mark.slow
 def test_bright_micrograph_in_other_units(folder, straight):
     """Gain and offset of the micrograph change nothing."""
     for number in (0, 1):

@@ -84,6 +84,7 @@ def test_the_grid_s_best_is_kept_and_never_beaten(plain, polished):
     assert "grid_mip" not in plain.columns
 
 
+@pytest.mark.slow
 def test_what_fitting_noise_adds_is_told(polished, plain):
     """Six coordinates, each of them one over the strength."""
     added = polished.refined_scaled_mip - polished.refined_scaled_mip_expected
