@@ -5,12 +5,13 @@ Nyquist and √2/2 the corner of the Fourier plane.
 """
 
 import math
+from functools import partial
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Complex, Float
+from jaxtyping import Array, Bool, Complex, Float, Int
 
 from jaxrefine.physics.fourier import half_plane_weights, radial_frequency
 
@@ -150,22 +151,45 @@ def whitening_values(
     """
     frequencies = whitening_frequencies(shape, settings)
     bins = len(frequencies)
-    power = jnp.abs(image_rfft)
-    if settings.do_power_spectrum:
-        power = power**2
     # The bin of each coefficient is known beforehand; only the power is measured.
     place = radial_frequency(shape).ravel() * ((bins - 1) / _CORNER)
     low = np.clip(place.astype(np.int32), 0, bins - 2)
     upper = (place - low).astype(np.float32)
     counts = np.bincount(low, 1 - upper, bins) + np.bincount(low + 1, upper, bins)
-    sums = jnp.zeros(bins).at[low].add(power.ravel() * (1 - upper))
-    sums = sums.at[low + 1].add(power.ravel() * upper)
-    mean = sums * np.where(counts > 0, 1 / np.maximum(counts, 1e-12), 0)
-    amplitude = jnp.sqrt(mean) if settings.do_power_spectrum else mean
+    share = np.where(counts > 0, 1 / np.maximum(counts, 1e-12), 0)
+    last = math.inf if settings.max_freq is None else settings.max_freq
+    return _reciprocal_amplitude(
+        image_rfft, low, upper, share, frequencies > last, settings.do_power_spectrum
+    )
+
+
+@partial(jax.jit, static_argnums=5)
+def _reciprocal_amplitude(
+    image_rfft: Complex[Array, "h r"],
+    low: Int[Array, " k"],
+    upper: Float[Array, " k"],
+    share: Float[Array, " f"],
+    above: Bool[Array, " f"],
+    do_power_spectrum: bool,
+) -> Float[Array, " f"]:
+    """Reciprocal mean amplitudes in bins, of which the largest is 1; 1 in bins `above`.
+
+    Args:
+        image_rfft: rfft2 of the image.
+        low: The lower bin of each coefficient.
+        upper: The part of each that counts for the next bin.
+        share: 1 / number of coefficients in each bin.
+        above: Mask of the bins above the largest frequency.
+        do_power_spectrum: Average squares.
+    """
+    power = jnp.abs(image_rfft).ravel()
+    if do_power_spectrum:
+        power = power**2
+    sums = jnp.zeros(share.shape[0]).at[low].add(power * (1 - upper))
+    sums = sums.at[low + 1].add(power * upper)
+    mean = sums * share
+    amplitude = jnp.sqrt(mean) if do_power_spectrum else mean
     reciprocal = jnp.where(amplitude > 0, 1 / jnp.where(amplitude > 0, amplitude, 1), 0)
-    if settings.max_freq is None:
-        return reciprocal / jnp.max(reciprocal)
-    above = jnp.asarray(frequencies > settings.max_freq)
     largest = jnp.max(jnp.where(above, 0, reciprocal))
     return jnp.where(above, 1.0, reciprocal / largest)
 

@@ -69,6 +69,17 @@ def make_template(
     padded = side * _PADDING[sampling]
     # float32, but for those who work in float64 throughout.
     values = jnp.asarray(volume, jnp.result_type(volume, jnp.float32))
+    return _transform(values, padded, sampling)
+
+
+@partial(jax.jit, static_argnums=(1, 2))
+def _transform(values: Float[Array, "n n n"], padded: int, sampling: Sampling) -> Template:
+    """Compensate for the interpolation, pad to a larger cube, transform, and shift.
+
+    Shifts are signs: alternating ones before a transform shift what comes out by half,
+    and after it what went in. Copies of a padded volume take gigabytes each.
+    """
+    side, half = values.shape[0], padded // 2
     order: Literal[1, 3] = 3 if sampling == "cubic" else 1
     if sampling != "trilinear":
         # A background other than 0 would become the edges of a cube.
@@ -78,19 +89,6 @@ def make_template(
         window = np.sinc((np.arange(side) - side // 2) / padded) ** (order + 1)
         inverse = (1 / window).astype(np.float32)
         values = values * inverse[:, None, None] * inverse[:, None] * inverse
-    return _transform(values, padded, order)
-
-
-@partial(jax.jit, static_argnums=(1, 2))
-def _transform(
-    values: Float[Array, "n n n"], padded: int, order: Literal[1, 3]
-) -> Template:
-    """Pad to the middle of a larger cube, transform, and shift.
-
-    Shifts are signs: alternating ones before a transform shift what comes out by half,
-    and after it what went in. Copies of a padded volume take gigabytes each.
-    """
-    side, half = values.shape[0], padded // 2
     before = half - side // 2
     sign = 1 - 2 * ((np.arange(padded) - half) % 2).astype(np.float32)
     inner = sign[before : before + side]

@@ -1,8 +1,9 @@
 """The part of a template volume that contains its signal."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from jaxrefine.physics.fourier import next_fast_even
 
@@ -76,10 +77,16 @@ def _signal_energy(
 ) -> float:
     """Sum of squares, with coarse detail attenuated."""
     side = contrast.shape[0]
-    power = jnp.abs(jnp.fft.rfftn(jnp.asarray(contrast))) ** 2
     k2 = np.fft.fftfreq(side).astype(np.float32) ** 2
     k2 = k2[:, None, None] + k2[:, None] + k2[: side // 2 + 1]
     phase = (np.pi / 2) * np.minimum(k2 * (_COARSE_ANGSTROM / voxel_size_angstrom) ** 2, 1)
     weights = np.sin(phase) ** 2
     weights[:, :, 1 : side // 2] *= 2
-    return float(jnp.sum(power * weights)) / side**3
+    return float(_weighted_power(jnp.asarray(contrast), weights)) / side**3
+
+
+@jax.jit
+def _weighted_power(
+    contrast: Float[Array, "n n n"], weights: Float[Array, "n n r"]
+) -> Float[Array, ""]:
+    return jnp.sum(jnp.abs(jnp.fft.rfftn(contrast)) ** 2 * weights)

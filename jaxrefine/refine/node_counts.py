@@ -42,7 +42,7 @@ def count_orientation_nodes(
         The number for the tilts about x and y and for the angle about z, as
         `OrientationNodes` takes them; None if the offsets are too large for interpolation.
     """
-    half = np.asarray(reach(rotation))
+    half = reach(rotation)
     if np.linalg.norm(half / 2) > _LARGEST_SINE:
         return None
     power = np.asarray(_power_of_degrees(template, jnp.asarray(half, jnp.float32)))

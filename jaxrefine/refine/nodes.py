@@ -8,10 +8,10 @@ from jaxtyping import Array, Float
 from jaxrefine.physics.rotations import AnyArray
 
 
-def turn(rotation: Float[Array | np.ndarray, "b 3 3"]) -> Float[Array, "b 3"]:
+def turn(rotation: Float[AnyArray, "b 3 3"]) -> Float[AnyArray, "b 3"]:
     """Rotation axis times twice the sine of the angle: smooth, unlike a rotation vector."""
-    r = rotation
-    return jnp.stack(
+    r, xp = rotation, rotation.__array_namespace__()
+    return xp.stack(
         [r[:, 2, 1] - r[:, 1, 2], r[:, 0, 2] - r[:, 2, 0], r[:, 1, 0] - r[:, 0, 1]], axis=-1
     )
 
@@ -56,13 +56,13 @@ def defocus_nodes(
     return centre + half * chebyshev(count).astype(np.float32), weights
 
 
-def reach(rotation: Float[Array | np.ndarray, "k 3 3"]) -> Float[Array, " 3"]:
+def reach(rotation: Float[AnyArray, "k 3 3"]) -> Float[AnyArray, " 3"]:
     """Half axes of an elliptic cylinder about z that holds rotations, as by `turn`."""
-    turned = turn(rotation)
-    half = jnp.max(jnp.abs(turned), axis=0)
-    unit = turned[:, :2] / jnp.where(half > 0, half, 1)[:2]
-    radius = jnp.max(jnp.linalg.norm(unit, axis=1))
-    return half * jnp.stack([radius, radius, jnp.ones(())])
+    xp, turned = rotation.__array_namespace__(), turn(rotation)
+    half = xp.max(xp.abs(turned), axis=0)
+    unit = turned[:, :2] / xp.where(half > 0, half, 1)[:2]
+    radius = xp.sqrt(xp.max(xp.sum(unit**2, axis=1)))
+    return half * xp.stack([radius, radius, xp.ones_like(radius)])
 
 
 def count_on_disk(degrees: int) -> int:

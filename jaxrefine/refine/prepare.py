@@ -64,11 +64,13 @@ class Micrograph(eqx.Module):
         return self.image.shape[0] - self.corr_mean.shape[0] + 1
 
 
+@jax.jit
 def _rfft_without_mean(image: Float[Array, "Ny Nx"]) -> Complex[Array, "Ny r"]:
     """Transform of the image minus its mean, which avoids loss of digits in float32."""
     return jnp.fft.rfft2(image - jnp.mean(image)).at[0, 0].set(0)
 
 
+@jax.jit
 def _gain_to_one(image: Float[Array, "Ny Nx"]) -> Float[Array, ""]:
     """The power of two that scales an image's largest value to 0.5 … 1.
 
@@ -275,6 +277,7 @@ def _cut(
     )
 
 
+@jax.jit
 def _noise_std(
     corr_mean: Float[Array, "Y X"], corr_std: Float[Array, "Y X"]
 ) -> Float[Array, ""]:

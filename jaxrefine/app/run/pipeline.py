@@ -31,13 +31,11 @@ from jaxrefine.app.run.devices import float32_only
 from jaxrefine.app.run.envelope import Envelope, find_envelope, use_envelope
 from jaxrefine.app.run.inputs import RunInputs, describe, load_run
 from jaxrefine.app.run.particles import extract_rows, read_and_prepare
+from jaxrefine.app.run.programs import compile_ahead, refine_particles_of
 from jaxrefine.app.run.results import Results
 from jaxrefine.data import InputError, Particles, Polished, Refined
 from jaxrefine.refine.layout import Layout
-from jaxrefine.refine.polish import polish_particles
 from jaxrefine.refine.prepare import Micrograph
-from jaxrefine.refine.refine import refine_within_memory
-from jaxrefine.refine.significance import score_metric
 
 log = logging.getLogger("jaxrefine")
 
@@ -140,7 +138,7 @@ def _begin(
 def envelope_of(inputs: RunInputs) -> Envelope:
     """The envelope with which the run's particles are refined."""
     with jax.default_device(inputs.mesh.devices.flat[0]):
-        return find_envelope(inputs, filled_batches)
+        return find_envelope(inputs, partial(filled_batches, meanwhile=compile_ahead))
 
 
 def _refine_share(
@@ -165,11 +163,16 @@ def _refine_share(
     )
     progress = new_progress(total, inputs.poses, whose=of_all)
     layout = inputs.layout
+
+    def compile_meanwhile(inputs: RunInputs) -> None:
+        nonlocal layout
+        layout = _less_memory(layout, compile_ahead(inputs))
+
     monitor = ApproximationMonitor(enabled=not inputs.scores_all_exactly)
     symmetry = SymmetryMonitor()
     watch = StartWatch(inputs, read_and_prepare, enabled=processes.is_first)
     with progress, jax.default_device(inputs.mesh.devices.flat[0]):
-        for number, micrograph in micrographs(inputs, left):
+        for number, micrograph in micrographs(inputs, left, compile_meanwhile):
             processes.stop.check()
             if after_each is not None and processes.is_first:
                 after_each(results, checkpoint)
@@ -183,7 +186,8 @@ def _refine_share(
                 symmetry.check(files[number][0], micrograph, places, inputs.score)
                 results.mark_filled(left[number], micrograph)
                 for batch in in_batches(left[number], inputs.particles_at_once):
-                    found, layout = refine_batch(inputs, micrograph, batch, layout)
+                    found, fitting = refine_batch(inputs, micrograph, batch, layout)
+                    layout = _less_memory(layout, fitting)
                     results.store(batch, *found[:2])
                     results.mark_significance(batch, found[0], found[2], micrograph)
                     monitor.check(found[0])
@@ -196,6 +200,17 @@ def _refine_share(
                     processes.stop.check()
             finally:  # also after a request to stop, or if out of memory
                 results.save(checkpoint, number, groups[number])
+
+
+def _less_memory(layout: Layout, fitting: Layout) -> Layout:
+    """The layout that fitted; a warning if it is not the given one."""
+    if fitting != layout:
+        log.warning(
+            "a device ran out of memory: %d orientations at once from here on, of %d",
+            fitting.orientations,
+            layout.orientations,
+        )
+    return fitting
 
 
 def _write(results: Results, checkpoint: Checkpoint, processes: ProcessGroup) -> None:
@@ -241,9 +256,14 @@ def _with_what_is_kept(
 
 
 def micrographs(
-    inputs: RunInputs, left: Mapping[int, np.ndarray]
+    inputs: RunInputs,
+    left: Mapping[int, np.ndarray],
+    meanwhile: Callable[[RunInputs], object] | None = None,
 ) -> Iterator[tuple[int, Micrograph | None]]:
-    """Number and micrograph of each group; threads read and prepare ahead."""
+    """Number and micrograph of each group; threads read and prepare ahead.
+
+    The function `meanwhile` is called while they read the first ones.
+    """
     # The frames of one movie at a time: they use all processors, and much memory.
     workers = 1 if inputs.movies else inputs.threads
     files = list(inputs.groups)
@@ -258,7 +278,12 @@ def micrographs(
                 )
             )
             if len(waiting) > workers:
+                if meanwhile is not None:
+                    meanwhile(inputs)
+                    meanwhile = None
                 yield _result(*waiting.popleft())
+        if meanwhile is not None and waiting:
+            meanwhile(inputs)
         while waiting:
             yield _result(*waiting.popleft())
 
@@ -275,16 +300,21 @@ def _result(
 
 
 def filled_batches(
-    inputs: RunInputs, rows: np.ndarray
+    inputs: RunInputs,
+    rows: np.ndarray,
+    meanwhile: Callable[[RunInputs], object] | None = None,
 ) -> Iterator[tuple[np.ndarray, Particles]]:
-    """Rows and their particles, in batches padded to one size, without unreadable ones."""
+    """Rows and their particles, in batches padded to one size, without unreadable ones.
+
+    `meanwhile` as in `micrographs`.
+    """
     at_once = inputs.particles_at_once
     left = {
         number: np.intersect1d(members, rows)
         for number, members in enumerate(inputs.groups.values())
     }
     left = {number: some for number, some in left.items() if len(some)}
-    for number, micrograph in micrographs(inputs, left):
+    for number, micrograph in micrographs(inputs, left, meanwhile):
         if micrograph is None:
             continue
         for batch in in_batches(left[number], at_once):
@@ -310,33 +340,8 @@ def refine_batch(
     """Search and polish one batch, and compute the score's metric if it is needed; also
     returns the layout that fitted into the devices' memory."""
     particles = _filled(inputs, micrograph, rows)
-    refined, fitting = refine_within_memory(
-        particles,
-        inputs.template,
-        inputs.grid,
-        inputs.score,
-        mesh=inputs.mesh,
-        layout=layout,
-    )
-    if fitting != layout:
-        log.warning(
-            "a device ran out of memory: %d orientations at once from here on, of %d",
-            fitting.orientations,
-            layout.orientations,
-        )
-    polished = None
-    if inputs.polish is not None and inputs.smooth_template is not None:
-        template, others = (
-            inputs.smooth_template,
-            (inputs.grid, inputs.score, inputs.polish),
-        )
-        polished = polish_particles(particles, refined, template, *others, mesh=inputs.mesh)
-    metric = None
-    if inputs.config.significance:
-        template = jax.device_put(inputs.template, inputs.mesh.devices.flat[0])
-        metric = score_metric(particles, template, inputs.score)
-    found = jax.tree.map(lambda x: np.asarray(x)[: len(rows)], (refined, polished, metric))
-    return found, fitting
+    found, fitting = refine_particles_of(inputs, particles, layout)
+    return jax.tree.map(lambda x: np.asarray(x)[: len(rows)], found), fitting
 
 
 def particles_of(inputs: RunInputs, files: Files, rows: np.ndarray) -> Particles:
