@@ -12,6 +12,7 @@ from jaxrefine.app.cli import main
 from jaxrefine.app.config import Config
 from jaxrefine.data import POLISH_MEANING, InputError
 from jaxrefine.io.table import read_particle_table
+from jaxrefine.refine.polish import polish_batch
 from tests import subprocess_runs
 from tests.reference import reference_set
 from tests.test_examples import ROOT
@@ -46,7 +47,11 @@ def plain(folder):
 
 @pytest.fixture(scope="module")
 def polished(folder):
-    return refine(folder, "polished.csv", polish={"enabled": True})
+    before = polish_batch._cached._cache_size()
+    table = refine(folder, "polished.csv", polish={"enabled": True})
+    # What was compiled while the micrograph was read is what is used. (Or compiled before.)
+    assert polish_batch._cached._cache_size() <= before + 1
+    return table
 
 
 @pytest.mark.nightly
