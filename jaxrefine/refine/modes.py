@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
+from scipy.spatial import KDTree
 
 from jaxrefine.data import Alignment, Particles, Polished, Refined, SearchGrid, Template
 from jaxrefine.physics.rotations import matrix_to_rotation_vector
@@ -34,6 +35,9 @@ from jaxrefine.refine.search import ranked_by_background
 _FAR_SIGMAS = 3.0
 # Optima closer than this count as one, whose covariance includes both.
 _APART_SIGMAS = 2.0
+# Number of nearest orientations that are looked at first, and the fraction of the distance
+# above within which they surely count, although it is only nearly known.
+_NEIGHBOURS, _SURELY = 8, 0.8
 # Smallest share of the posterior for an optimum to be counted separately.
 _LEAST_SHARE = 0.05
 # Gain in log posterior from which another optimum is reported instead of the first. At
@@ -165,11 +169,32 @@ def _far_from_all(
     """
     far = [_sigmas_apart(there, poses, c) > _FAR_SIGMAS for there, c in known]
     open_ = np.flatnonzero(np.all(far, axis=0))
+    if len(open_) and len(poses) > 1:
+        open_ = open_[~_has_higher_neighbour(open_, z, poses, known[0][1])]
     for at in open_[np.argsort(-z[open_], kind="stable")]:
         higher = poses[z > z[at]]
         if not np.any(_sigmas_apart(poses[at], higher, known[0][1]) < _APART_SIGMAS):
             return poses[at]
     return None
+
+
+def _has_higher_neighbour(
+    some: Int[np.ndarray, " s"],
+    z: Float[np.ndarray, " k"],
+    poses: Float[np.ndarray, "k 3 3"],
+    covariance: Float[np.ndarray, "3 3"],
+) -> Bool[np.ndarray, " s"]:
+    """Whether one of the nearest orientations has a higher z-score.
+
+    That excludes most orientations in a small part of the time of a comparison with all.
+    Differences of rotation vectors are the distances here, which errs by a few per cent.
+    """
+    vectors = matrix_to_rotation_vector(poses[0].T @ poses)
+    scaled = vectors @ np.linalg.cholesky(np.linalg.inv(covariance.astype(float)))
+    count = min(_NEIGHBOURS, len(poses))
+    distance, neighbour = KDTree(scaled).query(scaled[some], k=count)
+    near = distance < _SURELY * _APART_SIGMAS
+    return np.any(near & (z[neighbour] > z[some][:, None]), axis=1)
 
 
 @eqx.filter_jit

@@ -16,6 +16,7 @@ from jaxrefine.physics.filters import (
     noise_scale,
     randomize_phases,
 )
+from jaxrefine.physics.medians import nanmedian
 from jaxrefine.refine.arguments import check_score
 from jaxrefine.refine.cut_arguments import check_images, check_starting_values
 from jaxrefine.refine.scoring import Score, box_corner, padded_corner
@@ -146,14 +147,15 @@ def prepare_micrograph(
     if global_filtering:
         filtered, radial, gain = _filter(image, filters, noise, noise_share)
     corr_std = jnp.where(jnp.isinf(corr_std), jnp.nan, corr_std)
+    background_mean, background_std = nanmedian(corr_mean), nanmedian(corr_std)
     return Micrograph(
         image=filtered,
         filter=radial,
         corr_mean=corr_mean,
         corr_std=jnp.sqrt(corr_std) if second_square_root else corr_std,
-        background_mean=jnp.nanmedian(corr_mean),
-        background_std=jnp.nanmedian(corr_std),
-        noise_std=_noise_std(corr_mean, corr_std),
+        background_mean=background_mean,
+        background_std=background_std,
+        noise_std=_noise_std(corr_mean, background_mean, background_std),
         filters=filters,
         filled=filled,
         gain=gain,
@@ -279,16 +281,17 @@ def _cut(
 
 @jax.jit
 def _noise_std(
-    corr_mean: Float[Array, "Y X"], corr_std: Float[Array, "Y X"]
+    corr_mean: Float[Array, "Y X"],
+    background_mean: Float[Array, ""],
+    background_std: Float[Array, ""],
 ) -> Float[Array, ""]:
     """Standard deviation of the correlation at one pose, by the law of total variance.
 
     The part that all orientations share, the low frequencies, is in the mean map and not in
     the standard deviations. Its spread is estimated by medians, which ignore particles.
     """
-    apart = jnp.abs(corr_mean - jnp.nanmedian(corr_mean))
-    spread = _MAD_TO_STD * jnp.nanmedian(apart)
-    return jnp.hypot(jnp.nanmedian(corr_std), spread)
+    spread = _MAD_TO_STD * nanmedian(jnp.abs(corr_mean - background_mean))
+    return jnp.hypot(background_std, spread)
 
 
 def mean_map_peaks(

@@ -208,3 +208,33 @@ def test_the_same_optimum_twice_is_one():
     np.testing.assert_array_equal(result.optima, 1)
     np.testing.assert_allclose(result.covariance, one.covariance, rtol=1e-6)
     np.testing.assert_array_equal(result.evaluations, 2 * one.evaluations)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_starts_are_those_of_a_comparison_with_all(seed):
+    """Neighbours only exclude what a comparison of all orientations excludes."""
+    rng = np.random.default_rng(seed)
+    poses = jr.uniform_orientations(
+        psi_coarse=2.0, psi_fine=1.0, theta_coarse=8.0, theta_fine=1.0
+    )[0]
+    spread = np.diag(rng.uniform(0.5, 2.0, 3) ** 2)  # one and a half steps of the grid
+    # Three hills, and noise that makes further maxima.
+    tops = poses[rng.choice(len(poses), 3)]
+    away = np.min([modes._sigmas_apart(top, poses, spread) for top in tops], axis=0)
+    z = 10 - 0.05 * away**2 + 0.3 * rng.standard_normal(len(poses))
+    known = [(poses[np.argmax(z)], spread)]
+    for _ in range(4):
+        far = [modes._sigmas_apart(there, poses, c) > 3.0 for there, c in known]
+        expected = None
+        for at in sorted(np.flatnonzero(np.all(far, axis=0)), key=lambda at: -z[at]):
+            apart = modes._sigmas_apart(poses[at], poses[z > z[at]], spread)
+            if not np.any(apart < 2.0):
+                expected = poses[at]
+                break
+        found = modes._far_from_all(z, poses, known)
+        if expected is None:
+            assert found is None
+            break
+        np.testing.assert_array_equal(found, expected)
+        known.append((found, spread))
+    assert len(known) > 1
