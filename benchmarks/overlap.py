@@ -20,15 +20,15 @@ import memory  # beside this file
 import numpy as np
 
 from jaxrefine.app.config import Config
-from jaxrefine.app.run import pipeline
+from jaxrefine.app.run import pipeline, programs
 from jaxrefine.app.run.devices import use_cpu_cores
 from jaxrefine.app.run.results import Results
 
 # What is timed: the name in the plot, its owner, and the function's name.
 TIMED = (
     ("read and prepare", pipeline, "read_and_prepare"),
-    ("search", pipeline, "refine_within_memory"),
-    ("polish", pipeline, "polish_particles"),
+    ("search", programs, "refine_within_memory"),
+    ("polish", programs, "polish_particles"),
     ("save", Results, "save"),
 )
 BUSY = ("search", "polish")
