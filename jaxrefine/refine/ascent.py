@@ -5,7 +5,6 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Bool, Float, Int
 
 # Initial damping; factors on it after a step without gain and after a step with gain.
@@ -109,6 +108,8 @@ def adam(
     Returns the best point visited. Always uses `max_evaluations`, and needs several times
     as many as `gauss_newton`. For objectives whose curvature differs much from the score's.
     """
+    import optax  # 0.1 s, in the start of every run
+
     start = jnp.zeros_like(limits)
     first = _State(start, *evaluate(start))
     scale = _reciprocal_root(jnp.diagonal(information))

@@ -20,7 +20,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
-from scipy.spatial import KDTree
 
 from jaxrefine.data import Alignment, Particles, Polished, Refined, SearchGrid, Template
 from jaxrefine.physics.rotations import matrix_to_rotation_vector
@@ -189,6 +188,8 @@ def _has_higher_neighbour(
     That excludes most orientations in a small part of the time of a comparison with all.
     Differences of rotation vectors are the distances here, which errs by a few per cent.
     """
+    from scipy.spatial import KDTree  # 0.2 s, in the start of every run
+
     vectors = matrix_to_rotation_vector(poses[0].T @ poses)
     scaled = vectors @ np.linalg.cholesky(np.linalg.inv(covariance.astype(float)))
     count = min(_NEIGHBOURS, len(poses))
