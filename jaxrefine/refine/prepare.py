@@ -65,9 +65,11 @@ class Micrograph(eqx.Module):
         return self.image.shape[0] - self.corr_mean.shape[0] + 1
 
 
-@jax.jit
 def _rfft_without_mean(image: Float[Array, "Ny Nx"]) -> Complex[Array, "Ny r"]:
-    """Transform of the image minus its mean, which avoids loss of digits in float32."""
+    """Transform of the image minus its mean, which avoids loss of digits in float32.
+
+    As one program it would differ in the last digits from run to run (jax 0.10, CPU).
+    """
     return jnp.fft.rfft2(image - jnp.mean(image)).at[0, 0].set(0)
 
 
