@@ -188,6 +188,7 @@ def test_the_pose_moves_where_another_is_clearly_better():
     np.testing.assert_allclose(result.covariance[:, 2, 2], expected, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_prior_weighs_optima():
     """About the start, 13 degrees off: the other tooth is 17 to the other side."""
     one, other = two()

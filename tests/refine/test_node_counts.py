@@ -59,11 +59,9 @@ def rms_of_slices(template, counts):
     return np.sqrt(np.mean(squares, axis=0))
 
 
-@pytest.mark.parametrize("tolerance", [0.15, pytest.param(0.05, marks=pytest.mark.slow)])
-@pytest.mark.parametrize(
-    "stretch",
-    [(1.0, 1.0, 1.0), pytest.param((0.4, 0.4, 1.5), marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("tolerance", [0.15, 0.05])
+@pytest.mark.parametrize("stretch", [(1.0, 1.0, 1.0), (0.4, 0.4, 1.5)])
 def test_enough_nodes_and_not_many_more(tolerance, stretch):
     """For a round particle, and for an elongated one."""
     made = template(64, 22.0, 20.0, stretch)

@@ -73,6 +73,7 @@ def test_the_score_is_that_of_the_polish():
     np.testing.assert_allclose(there.position_px[:, 0], position, atol=0.1)
 
 
+@pytest.mark.slow
 def test_an_optimum_that_one_reference_missed_is_found_from_the_other_s():
     """The search with the second one is wrong by 25° and by two pixels."""
     particles = world.particles()

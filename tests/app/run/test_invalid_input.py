@@ -170,6 +170,7 @@ def test_each_row_has_its_own_optics(odd):
         assert 4 < rows[name].refined_scaled_mip < 0.98 * plain, name
 
 
+@pytest.mark.slow
 def test_a_template_over_the_edge_is_searched_within(odd):
     _, _, rows = odd
     row = rows["template_over_the_edge"]

@@ -98,6 +98,7 @@ def test_what_fitting_noise_adds_is_told(polished, plain):
     assert "refined_scaled_mip_expected" not in plain
 
 
+@pytest.mark.slow
 def test_positions_add_up(polished):
     for axis in "xy":
         whole, rest = polished[f"refined_pos_{axis}"], polished[f"refined_shift_{axis}"]
@@ -108,6 +109,7 @@ def test_positions_add_up(polished):
         )
 
 
+@pytest.mark.slow
 def test_it_is_nearer_the_truth(folder, plain, polished):
     """Most for positions, which the grid has in whole pixels."""
     truth = pd.read_csv(folder / "truth.csv")
