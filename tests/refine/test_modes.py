@@ -203,6 +203,7 @@ def test_a_prior_weighs_optima():
     np.testing.assert_array_equal(in_plane_deg(result), in_plane_deg(one))
 
 
+@pytest.mark.slow
 def test_the_same_optimum_twice_is_one():
     one, _ = two()
     result = joined([one, one])

@@ -160,6 +160,7 @@ def test_a_changed_configuration_is_refused_by_name(data, monkeypatch, capsys):
     assert (folder / "out.csv").read_bytes() != expected
 
 
+@pytest.mark.slow
 def test_what_computes_may_change(data, monkeypatch):
     folder, expected = data
     interrupt_after(monkeypatch, 2)

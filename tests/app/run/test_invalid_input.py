@@ -178,6 +178,7 @@ def test_a_template_over_the_edge_is_searched_within(odd):
     assert row.refined_pos_x <= -5 + 8 and row.refined_pos_y <= -6 + 8
 
 
+@pytest.mark.slow
 def test_strict_ends_with_its_own_code_and_the_warning_counts(odd):
     code, said, rows = odd
     assert code == 3

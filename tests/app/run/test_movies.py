@@ -136,6 +136,7 @@ def test_no_fluence_leaves_frames_unweighted(folder):
     np.testing.assert_array_equal(plain.image, exposed.image)
 
 
+@pytest.mark.slow
 def test_frames_are_multiplied_by_the_gain_and_dead_pixels_filled(folder):
     """Halved columns come back by their gain; a hot block leaves no trace in boxes."""
     table = pd.read_csv(folder / "match_results.csv")

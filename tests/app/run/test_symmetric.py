@@ -73,6 +73,7 @@ def test_particles_that_fill_the_mean_map_keep_their_places(folder, capsys):
     assert (left.loc[strong, places] != plain.loc[strong, places]).any(axis=None)
 
 
+@pytest.mark.slow
 def test_poses_are_reported_in_one_asymmetric_unit(folder):
     plain = refined("plain.csv")
     keys(symmetry="O")(folder)
