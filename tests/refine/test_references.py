@@ -85,6 +85,7 @@ def test_an_optimum_that_one_reference_missed_is_found_from_the_other_s():
     np.testing.assert_allclose(fits.z_score, both().z_score, atol=0.02)
 
 
+@pytest.mark.slow
 def test_what_was_not_refined_is_not_compared():
     particles = world.particles()
     start = particles.alignment
