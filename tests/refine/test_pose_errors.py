@@ -8,7 +8,12 @@ import pytest
 
 import jaxrefine as jr
 from jaxrefine.refine import pose_errors, prior
-from jaxrefine.refine.information import pose_information, ring_information
+from jaxrefine.refine.information import (
+    _of_pose,
+    pose_information,
+    ring_information,
+)
+from jaxrefine.refine.rings import Rings
 from tests.refine import test_polish as world
 from tests.worlds import single
 
@@ -77,6 +82,17 @@ def test_rings_add_up_to_the_information():
     np.testing.assert_allclose(by_ring.total, whole, rtol=2e-3, atol=1e-6)
     assert np.all(np.linalg.eigvalsh(whole - by_ring.information.sum(axis=0)) > -1e-4)
     assert 0.9 < by_ring.power.sum() <= 1.0001
+    # Each ring by itself, in float64.
+    rows = np.asarray(_of_pose(at, *others), float)
+    ring = Rings().of(world.SCORE.padded_box).ravel()
+    for number in (0, 3, Rings().number - 1):
+        part = rows[:, :, ring == number]
+        expected = np.einsum("ick,jck->ij", part, part)
+        atol = 1e-5 * np.abs(expected).max()
+        np.testing.assert_allclose(by_ring.power[number], expected[0, 0], rtol=1e-4)
+        np.testing.assert_allclose(
+            by_ring.information[number], expected[1:, 1:], rtol=1e-4, atol=atol
+        )
 
 
 def test_a_prior_takes_degrees_of_freedom():
