@@ -65,11 +65,6 @@ def reach(rotation: Float[AnyArray, "k 3 3"]) -> Float[AnyArray, " 3"]:
     return half * xp.stack([radius, radius, xp.ones_like(radius)])
 
 
-def count_on_disk(degrees: int) -> int:
-    """Number of nodes on the disk, and of polynomials of a total degree below `degrees`."""
-    return degrees * (degrees + 1) // 2
-
-
 def _disk_nodes(degrees: int) -> Float[np.ndarray, "r 2"]:
     """Nodes on rings in the unit disk, for polynomials of a total degree below `degrees`.
 
@@ -109,7 +104,7 @@ def _ridges(xy: Float[AnyArray, "b 2"], degrees: int) -> Float[AnyArray, "b r"]:
 class OrientationNodes(eqx.Module):
     """Nodes in an elliptic cylinder of rotations: a disk of tilts, times in-plane angles.
 
-    A disk needs half as many nodes as a square, and none where the grid has no tilts.
+    A disk needs half as many nodes as a square.
 
     Attributes:
         half: From `reach`.
@@ -129,8 +124,9 @@ class OrientationNodes(eqx.Module):
 
     @staticmethod
     def count(counts: tuple[int, int]) -> int:
-        """Number of nodes."""
-        return count_on_disk(counts[0]) * counts[1]
+        """Number of nodes; on the disk as many as there are polynomials."""
+        tilt, in_plane = counts
+        return tilt * (tilt + 1) // 2 * in_plane
 
     @property
     def rotation(self) -> Float[Array, "n 3 3"]:
