@@ -367,3 +367,22 @@ def test_a_start_that_is_higher_by_chance_is_left(monkeypatch):
     fit = fit_jointly(toy.model(), start, free, errors=False)
     assert fit.converged and fit.passes < 8
     assert (abs(fit.state.shared - best.state.shared) < 0.1 * sigma).all()
+
+
+def test_poses_that_wander_on_rough_scores_do_not_keep_a_fit_going(monkeypatch):
+    """Slopes err so much that steps promise more than 0.01, less than the roughness."""
+    toy = Toy(("beam_tilt",), {}, count=100)
+    toy.expose(np.zeros((100, OWN_COUNT)), np.zeros(2))
+    smooth, rng = toy.equations, np.random.default_rng(3)
+
+    def rough(*arguments):
+        found = smooth(*arguments)
+        own = np.sqrt(np.diagonal(found.information, axis1=1, axis2=2)[:, :OWN_COUNT])
+        slope = np.array(found.slope)
+        slope[:, :OWN_COUNT] += 0.08 * own * rng.standard_normal(own.shape)
+        return replace(found, slope=slope)
+
+    monkeypatch.setattr(joint, "equations", rough)
+    start = State.start(toy.design)
+    fit = fit_jointly(toy.model(), start, np.ones(2, bool), robust=False, errors=False)
+    assert fit.converged
