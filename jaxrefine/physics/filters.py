@@ -112,8 +112,7 @@ class RadialFilter(eqx.Module):
         k = jnp.asarray(radial_frequency(shape))
         total = jnp.ones_like(k)
         if self.whitening_values is not None:
-            grid = jnp.linspace(0.0, _CORNER, self.whitening_values.shape[0])
-            total = total * jnp.interp(k, grid, self.whitening_values, left=1.0, right=1.0)
+            total = total * _between_bins(k, self.whitening_values)
         if self.filters.bandpass is not None:
             total = total * bandpass_on_grid(self.filters.bandpass, shape)
         if self.filters.curve is not None:
@@ -121,6 +120,15 @@ class RadialFilter(eqx.Module):
             amplitudes = jnp.asarray(self.filters.curve.amplitudes)
             total = total * jnp.interp(k, frequencies, amplitudes, left=1.0, right=1.0)
         return total
+
+
+@jax.jit
+def _between_bins(
+    k: Float[Array, "h r"], values: Float[Array, " f"]
+) -> Float[Array, "h r"]:
+    """Whitening amplitudes at some frequencies."""
+    grid = jnp.linspace(0.0, _CORNER, values.shape[0])
+    return jnp.interp(k, grid, values, left=1.0, right=1.0)
 
 
 def default_num_freq_bins(shape: tuple[int, int]) -> int:
@@ -231,12 +239,17 @@ def noise_scale(
     coefficients in the band (its filter summed), N without a bandpass.
     """
     weights = half_plane_weights(shape)
-    total = jnp.sum(weights * jnp.abs(filtered_rfft) ** 2)
+    total = _weighted_power(filtered_rfft, weights)
     if filters.bandpass is None:
         in_band = jnp.asarray(float(shape[0] * shape[1]))
     else:
         in_band = jnp.sum(weights * bandpass_on_grid(filters.bandpass, shape))
     return jnp.sqrt(in_band / total * (shape[0] * shape[1]))
+
+
+@jax.jit
+def _weighted_power(rfft: Complex[Array, "h r"], weights: Float[Array, " r"]) -> Array:
+    return jnp.sum(weights * jnp.abs(rfft) ** 2)
 
 
 def randomize_phases(

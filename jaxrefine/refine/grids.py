@@ -221,9 +221,9 @@ def local_grid(
     if errors:
         raise InputError(errors)
     return SearchGrid(
-        rotation=jnp.asarray(rotation, jnp.float32),
+        rotation=jnp.asarray(np.asarray(rotation, np.float32)),
         rotation_at_edge=jnp.asarray(at_edge),
-        defocus_angstrom=jnp.asarray(defocus, jnp.float32),
-        pixel_size_angstrom=jnp.asarray(pixel_size, jnp.float32),
+        defocus_angstrom=jnp.asarray(np.asarray(defocus, np.float32)),
+        pixel_size_angstrom=jnp.asarray(np.asarray(pixel_size, np.float32)),
         frame=frame,
     )

@@ -17,6 +17,7 @@ from jaxrefine.physics.filters import (
     randomize_phases,
 )
 from jaxrefine.physics.medians import nanmedian
+from jaxrefine.physics.rotations import AnyArray
 from jaxrefine.refine.arguments import check_score
 from jaxrefine.refine.cut_arguments import check_images, check_starting_values
 from jaxrefine.refine.scoring import Score, box_corner, padded_corner
@@ -65,12 +66,22 @@ class Micrograph(eqx.Module):
         return self.image.shape[0] - self.corr_mean.shape[0] + 1
 
 
+# Each of these is one program instead of six, which takes half a second of a first run.
+_rfft2 = jax.jit(jnp.fft.rfft2)
+_irfft2 = jax.jit(jnp.fft.irfft2, static_argnames="s")
+
+
+@jax.jit
+def _without_mean(rfft: Complex[Array, "Ny r"]) -> Complex[Array, "Ny r"]:
+    return rfft.at[0, 0].set(0)
+
+
 def _rfft_without_mean(image: Float[Array, "Ny Nx"]) -> Complex[Array, "Ny r"]:
     """Transform of the image minus its mean, which avoids loss of digits in float32.
 
     As one program it would differ in the last digits from run to run (jax 0.10, CPU).
     """
-    return jnp.fft.rfft2(image - jnp.mean(image)).at[0, 0].set(0)
+    return _without_mean(_rfft2(image - jnp.mean(image)))
 
 
 @jax.jit
@@ -106,7 +117,7 @@ def _filter(
     radial = measure_filter(noise_rfft, shape, filters)
     on_grid = radial.on_grid(shape)
     scale = noise_scale(noise_rfft * on_grid, shape, filters) * jnp.sqrt(noise_share)
-    filtered = jnp.fft.irfft2(rfft * on_grid * scale, s=shape)
+    filtered = _irfft2(rfft * on_grid * scale, s=shape)
     # Filters are float64 with `jax_enable_x64`, of images in float32 too.
     return filtered.astype(rfft.real.dtype), radial, gain * scale
 
@@ -281,7 +292,6 @@ def _cut(
     )
 
 
-@jax.jit
 def _noise_std(
     corr_mean: Float[Array, "Y X"],
     background_mean: Float[Array, ""],
@@ -297,16 +307,18 @@ def _noise_std(
 
 
 def mean_map_peaks(
-    corr_mean: Float[Array, "*n Y X"],
-    background_mean: Float[Array, ""],
-    background_std: Float[Array, ""],
-) -> Bool[Array, "*n"]:
+    corr_mean: Float[AnyArray, "*n Y X"],
+    background_mean: Float[AnyArray, ""],
+    background_std: Float[AnyArray, ""],
+) -> Bool[AnyArray, "*n"]:
     """Whether each of the given parts of the mean map contains a peak.
 
     Most orientations of a template of high symmetry correlate with a particle. The mean map
     is then high at the particle, and z, which subtracts it, is higher beside the particle.
     """
-    return jnp.nanmax(corr_mean, axis=(-2, -1)) > background_mean + _PEAK * background_std
+    xp = corr_mean.__array_namespace__()
+    finite = xp.where(xp.isnan(corr_mean), -xp.inf, corr_mean)
+    return xp.max(finite, axis=(-2, -1)) > background_mean + _PEAK * background_std
 
 
 def _extract_one(

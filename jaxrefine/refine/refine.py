@@ -265,8 +265,8 @@ def _refined(
 
 
 def at_edges(
-    grid: SearchGrid, score: Score, grid_index: Int[Array, "*n 5"]
-) -> dict[str, Bool[Array, "*n"]]:
+    grid: SearchGrid, score: Score, grid_index: Int[Array | np.ndarray, "*n 5"]
+) -> dict[str, Bool[Array | np.ndarray, "*n"]]:
     """Whether the best value of each searched quantity is at the edge of its range.
 
     Args:
@@ -278,7 +278,7 @@ def at_edges(
     pixel_sizes, defoci, _ = grid.shape
     rows, columns = score.positions
 
-    def outermost(index: Array, count: int) -> Array:
+    def outermost(index: Array | np.ndarray, count: int) -> Array | np.ndarray:
         return (count > 1) & ((index == 0) | (index == count - 1))
 
     return {

@@ -3,7 +3,7 @@
 import logging
 from pathlib import Path
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 
 from jaxrefine.data import Refined
@@ -68,11 +68,11 @@ class SymmetryMonitor:
         mean = np.asarray(micrograph.corr_mean)
         (up, left), (rows, columns) = score.margin, score.positions
         count = 0
+        background = jax.device_get((micrograph.background_mean, micrograph.background_std))
         for y, x in position_px.astype(int) - (up, left):
             part = mean[max(y, 0) : max(y + rows, 0), max(x, 0) : max(x + columns, 0)]
-            background = micrograph.background_mean, micrograph.background_std
             if part.size:
-                count += bool(mean_map_peaks(jnp.asarray(part), *background))
+                count += int(mean_map_peaks(part[None], *background).sum())
         if not count:
             return
         self._warned = True

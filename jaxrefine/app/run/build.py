@@ -242,4 +242,4 @@ def particle_optics(start: StartingValues, rows: Int[np.ndarray, " n"]) -> Optic
 
 
 def _float32(values: Float[np.ndarray, "..."]) -> Float[Array, "..."]:
-    return jnp.asarray(values, jnp.float32)
+    return jnp.asarray(np.asarray(values, np.float32))  # converted without a program

@@ -6,8 +6,7 @@ A field of `Refined` with a column in the schema needs no code here.
 import itertools
 from collections.abc import Sequence
 
-import equinox as eqx
-import jax.numpy as jnp
+import jax
 import numpy as np
 from jaxtyping import Int
 
@@ -145,7 +144,9 @@ def _mean_defocus(alignment: Alignment) -> np.ndarray:
 
 def _edges(refined: Refined, grid: SearchGrid, score: Score) -> np.ndarray:
     """Of each particle, what was found outermost of all that was searched."""
-    edges = eqx.filter_jit(at_edges)(grid, score, jnp.asarray(refined.grid_index))
+    # In NumPy: a program would be compiled for each size of a batch.
+    grid, index = jax.device_get((grid, refined.grid_index))
+    edges = at_edges(grid, score, index)
     flags = zip(*(np.asarray(flag).tolist() for flag in edges.values()), strict=True)
     return np.array([" ".join(itertools.compress(edges, each)) for each in flags], object)
 

@@ -262,21 +262,19 @@ def micrographs(
 ) -> Iterator[tuple[int, Micrograph | None]]:
     """Number and micrograph of each group; threads read and prepare ahead.
 
-    The function `meanwhile` is called while they read the first ones.
+    The function `meanwhile` is called while they read the first ones. The program that
+    extracts particles is then compiled by one of them.
     """
     # The frames of one movie at a time: they use all processors, and much memory.
     workers = 1 if inputs.movies else inputs.threads
     files = list(inputs.groups)
+    prepare = read_and_prepare if meanwhile is None else _prepare_and_extract
     waiting: deque[tuple[int, int, Future[Micrograph]]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         for number, rows in left.items():
-            waiting.append(
-                (
-                    number,
-                    len(rows),
-                    pool.submit(read_and_prepare, inputs, files[number], rows),
-                )
-            )
+            prepared = pool.submit(prepare, inputs, files[number], rows)
+            prepare = read_and_prepare
+            waiting.append((number, len(rows), prepared))
             if len(waiting) > workers:
                 if meanwhile is not None:
                     meanwhile(inputs)
@@ -286,6 +284,14 @@ def micrographs(
             meanwhile(inputs)
         while waiting:
             yield _result(*waiting.popleft())
+
+
+def _prepare_and_extract(inputs: RunInputs, files: Files, rows: np.ndarray) -> Micrograph:
+    """`read_and_prepare`; the first batch is extracted to compile the program for it."""
+    micrograph = read_and_prepare(inputs, files, rows)
+    with jax.default_device(inputs.mesh.devices.flat[0]):  # each thread has its own
+        _filled(inputs, micrograph, rows[: inputs.particles_at_once])
+    return micrograph
 
 
 def _result(
@@ -325,7 +331,7 @@ def _filled(inputs: RunInputs, micrograph: Micrograph, rows: np.ndarray) -> Part
     """Some particles, padded to a fixed size, so that the run compiles once."""
     missing = inputs.particles_at_once - len(rows)
     filled = np.concatenate([rows, np.repeat(rows[-1:], missing)])
-    valid = jnp.arange(len(filled)) < len(rows)
+    valid = jnp.asarray(np.arange(len(filled)) < len(rows))
     return extract_rows(inputs, micrograph, filled, valid)
 
 

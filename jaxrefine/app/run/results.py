@@ -92,7 +92,7 @@ class Results:
         """Store which fraction of each template covers filled pixels at the start."""
         if micrograph.filled is None:
             return
-        corner = jnp.asarray(self.inputs.start.position_px[rows], jnp.float32)
+        corner = jnp.asarray(self.inputs.start.position_px[rows].astype(np.float32))
         side = self.inputs.template_side
         fraction = np.asarray(filled_fraction(micrograph.filled, corner, side))
         self.columns.store(rows, {_FILLED: fraction})
