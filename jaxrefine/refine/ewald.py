@@ -64,3 +64,15 @@ def columns_of_curved_slices(
         return columns[0]
     of_e, of_d = columns
     return jnp.stack([of_e - 1j * of_d, of_e + 1j * of_d], axis=1) / 2
+
+
+def weights_of_curved_slices(
+    weights: Float[Array, "m l n nr"], curvature: Float[Array, "..."] | None
+) -> Float[Array, "m l *s n nr"]:
+    """Weights of |F(k, h)|² and |F(k, -h)|², stacked, from those for |E|², if curved.
+
+    As if the two were equal: then E is each of them, and D is 0.
+    """
+    if curvature is None:
+        return weights
+    return jnp.stack([weights, weights], axis=2) / 2

@@ -20,6 +20,7 @@ from jaxrefine.refine.ewald import (
     columns_of_curved_slices,
     curvature_voxels,
     template_slices,
+    weights_of_curved_slices,
     with_quadrature,
 )
 from jaxrefine.refine.scoring import (
@@ -49,6 +50,7 @@ class PreparedImageCTF(eqx.Module):
     scale: Float[Array, " m"]
     image_rfft: tuple[Complex[Array, "m l H Wr"], ...]
     norm_weights: tuple[Float[Array, "m l N Nr"], ...]
+    power_weights: Float[Array, "m l n nr"]
     curvature: Float[Array, " m"] | None
 
 
@@ -209,13 +211,15 @@ class ImageCTF(Score):
         def one(pixel_size: ScalarLike, defocus: ScalarLike) -> Any:
             seen = self._seen(particle, pixel_size, defocus)
             image_rfft = tuple(jnp.fft.rfft2(each) for each in seen)
-            return image_rfft, self._norm_weights(particle, pixel_size, defocus)
+            spreads = self._spreads(particle, pixel_size, defocus)
+            norm_weights = tuple(self._norm_weights(s, 2 * self.side) for s in spreads)
+            return image_rfft, norm_weights, self._norm_weights(spreads[0], self.side)
 
-        image_rfft, norm_weights = over_optics(one, particle, grid)
+        image_rfft, norm_weights, power_weights = over_optics(one, particle, grid)
         scale, curvature = self.scale(particle, grid), self.curvature(particle)
         if curvature is not None:
             curvature = jnp.broadcast_to(curvature, scale.shape)
-        return PreparedImageCTF(scale, image_rfft, norm_weights, curvature)
+        return PreparedImageCTF(scale, image_rfft, norm_weights, power_weights, curvature)
 
     def _ctfs(
         self,
@@ -242,24 +246,26 @@ class ImageCTF(Score):
         ctfs = self._ctfs(particle, self.padded_box, pixel_size, defocus)
         return tuple(seen(ctf) for ctf in ctfs)
 
-    def _norm_weights(
+    def _spreads(
         self, particle: Particles, pixel_size: ScalarLike, defocus: ScalarLike
-    ) -> tuple[Float[Array, "N Nr"], ...]:
-        """Weights of `_powers`, on twice the template's grid, in the square of the norm."""
-        doubled = (2 * self.side, 2 * self.side)
-        lags = np.fft.fftfreq(doubled[0], 1 / doubled[0]).astype(int) % self.norm_side
-        weights = half_plane_weights(doubled) / (doubled[0] * doubled[1])
-
-        def band_limited(power: Float[Array, "h r"]) -> Float[Array, "N Nr"]:
-            spread = jnp.fft.irfft2(power, s=self.filter_grid)
-            return jnp.fft.rfft2(spread[lags[:, None], lags]).real * weights
-
+    ) -> tuple[Float[Array, "S S"], ...]:
+        """Autocorrelations of the point spread function, for each of `_powers`."""
         ctfs = self._ctfs(particle, self.filter_grid, pixel_size, defocus)
         filtered = [particle.filter_template * ctf for ctf in ctfs]
-        each = tuple(band_limited(transfer**2) for transfer in filtered)
-        if len(each) == 1:
-            return each
-        return (*each, band_limited(2 * filtered[0] * filtered[1]))
+        powers = [transfer**2 for transfer in filtered]
+        if len(filtered) == 2:
+            powers.append(2 * filtered[0] * filtered[1])
+        return tuple(jnp.fft.irfft2(power, s=self.filter_grid) for power in powers)
+
+    def _norm_weights(self, spread: Float[Array, "S S"], side: int) -> Float[Array, "N Nr"]:
+        """Weights of a power spectrum in the square of the norm, from one of `_spreads`.
+
+        On a grid of twice the template's side they are those of `_powers`, and exact. On
+        the template's grid, lags of more than half its side are left out.
+        """
+        lags = np.fft.fftfreq(side, 1 / side).astype(int) % self.norm_side
+        weights = half_plane_weights((side, side)) / side**2
+        return jnp.fft.rfft2(spread[lags[:, None], lags]).real * weights
 
     def _projections(
         self,
@@ -305,6 +311,9 @@ class ImageCTF(Score):
 
         return jax.vmap(one)(prepared)
 
+    def power_weights(self, prepared: PreparedImageCTF) -> Float[Array, "m l *s n nr"]:
+        return weights_of_curved_slices(prepared.power_weights, prepared.curvature)
+
     def correlate(
         self, prepared: PreparedImageCTF, template: Template, rotation: Float[Array, "3 3"]
     ) -> Float[Array, "m l Y X"]:
@@ -346,6 +355,7 @@ class ImageCTF(Score):
             * (particle.filter_image * ctf * turn)
             for projection, ctf in zip(projections, ctfs, strict=True)
         ]
-        weights = self._norm_weights(particle, pixel_size, 0.0)
-        norm = self._norm(projections, tuple(weight[None] for weight in weights))[0]
+        spreads = self._spreads(particle, pixel_size, 0.0)
+        weights = tuple(self._norm_weights(s, 2 * self.side)[None] for s in spreads)
+        norm = self._norm(projections, weights)[0]
         return sum(spread[1:], spread[0]), norm

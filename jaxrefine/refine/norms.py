@@ -1,6 +1,8 @@
-"""Norms of all orientations, fitted to a few exact ones.
+"""Norms of all orientations, from the power of their slices.
 
-Norms vary slowly with orientation: on a local grid a cubic in the rotation vector suffices.
+The weighted sum of |slice|² is the square of the norm, but for what leaves the template's
+grid and what the score subtracts. That is a small part and nearly the same for all
+orientations, so that its ratio to the exact norm is measured at a few of them.
 """
 
 from typing import Any
@@ -11,56 +13,53 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxrefine.data import SearchGrid, Template
-from jaxrefine.refine.nodes import turn
+from jaxrefine.data import Particles, SearchGrid, Template
+from jaxrefine.physics.slices import central_slice
 from jaxrefine.refine.scoring import Score
 
-# Number of orientations whose norms are computed. A cubic has 20 coefficients.
-_NORM_SAMPLES = 96
+# Number of orientations whose norms are computed exactly.
+_SAMPLES = 8
 
 
-class NormFit(eqx.Module):
-    """Logarithm of the norm as a cubic in the rotation vector of the offset."""
+class Norms(eqx.Module):
+    """Converts power to norms: the root of Σ weights |slice|², times a ratio.
 
-    coefficients: Float[Array, "m l c"]
-    width: Float[Array, ""]
+    Attributes:
+        weights: From `Score.power_weights`.
+        ratio: Exact norms relative to those by power.
+    """
 
-    def __call__(self, offset: Float[Array, "b 3 3"]) -> Float[Array, "m l b"]:
-        features = _cubic(turn(offset) / self.width)
-        high = jax.lax.Precision.HIGHEST
-        log = jnp.einsum("mlc,bc->mlb", self.coefficients, features, precision=high)
-        return jnp.exp(log)
-
-
-def _cubic(v: Float[Array, "b 3"]) -> Float[Array, "b c"]:
-    """All products x^i y^j z^k with i + j + k at most 3."""
-    powers = v[:, :, None] ** np.arange(4)
-    i, j, k = np.nonzero(np.add.outer(np.add.outer(range(4), range(4)), range(4)) <= 3)
-    return powers[:, 0, i] * powers[:, 1, j] * powers[:, 2, k]
+    weights: Float[Array, "m l *s n nr"]
+    ratio: Float[Array, "m l"]
 
 
-def fit_norms(
+def measure_norms(
     score: Score,
+    particle: Particles,
     prepared: Any,
     template: Template,
     poses: Float[Array, "k 3 3"],
     grid: SearchGrid,
-) -> tuple[NormFit, Float[Array, ""]]:
-    """Fit the norms; also returns the largest relative error at the samples."""
-    count = poses.shape[0]
+) -> tuple[Norms, Float[Array, ""]]:
+    """Measure the ratio of norms; also returns its largest relative deviation."""
+    weights = score.power_weights(prepared)
+    scales, curvature = score.scale(particle, grid), score.curvature(particle)
+
+    def both(pose: Float[Array, "3 3"]) -> tuple[Array, Array]:
+        def power(scale: Float[Array, ""]) -> Float[Array, "*s n nr"]:
+            if curvature is None:
+                return jnp.abs(central_slice(template, pose, scale)) ** 2
+            bent = curvature * jnp.array([1.0, -1.0])
+            slices = jax.vmap(lambda bend: central_slice(template, pose, scale, bend))(bent)
+            return jnp.abs(slices) ** 2
+
+        powers = jax.vmap(power)(scales)
+        squares = jnp.sum(weights * powers[:, None], axis=tuple(range(2, weights.ndim)))
+        return score.norms(prepared, template, pose), jnp.sqrt(squares)
+
     # A random sample: evenly spaced ones may all have the same in-plane rotation.
-    drawn = np.random.default_rng(0).permutation(count)[:_NORM_SAMPLES]
-    sample = np.sort(drawn)
-    exact = jax.lax.map(
-        lambda pose: score.norms(prepared, template, pose), poses[sample], batch_size=8
-    )
-    turned = turn(grid.rotation[sample])
-    width = jnp.maximum(jnp.max(jnp.abs(turned)), 1e-6)
-    features = _cubic(turned / width)
-    target = jnp.log(jnp.moveaxis(exact, 0, -1))
-    coefficients = jnp.einsum(
-        "cb,mlb->mlc", jnp.linalg.pinv(features), target, precision="highest"
-    )
-    fit = NormFit(coefficients, width)
-    error = jnp.max(jnp.abs(jnp.log(fit(grid.rotation[sample])) - target))
-    return fit, error
+    drawn = np.random.default_rng(0).permutation(poses.shape[0])[:_SAMPLES]
+    exact, by_power = jax.lax.map(both, poses[np.sort(drawn)], batch_size=_SAMPLES)
+    log = jnp.log(exact / by_power)
+    mean = jnp.mean(log, axis=0)
+    return Norms(weights, jnp.exp(mean)), jnp.max(jnp.abs(log - mean))

@@ -2,11 +2,12 @@
 
 Each cross-correlation is needed at a few positions only. There it is a product of central
 slices (rows) with windows of the box (columns), which costs far less than transforms.
-Correlations and norms vary slowly with defocus and orientation and are interpolated from
+Correlations and power vary slowly with defocus and orientation and are interpolated from
 few of them. The results are therefore approximate; `search` scores the best again, exactly.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -17,21 +18,39 @@ from jaxrefine.data import Particles, SearchGrid, Template
 from jaxrefine.physics.slices import sample_slice
 from jaxrefine.refine.layout import Layout
 from jaxrefine.refine.nodes import OrientationNodes, defocus_nodes
-from jaxrefine.refine.norms import NormFit
+from jaxrefine.refine.norms import Norms
 from jaxrefine.refine.scoring import Score
+
+_Tree = TypeVar("_Tree")
 
 # Inputs in half precision are scaled to this maximum: safe from overflow, and small values
 # remain representable.
 _HALF_SCALE = 2.0**14
 
-# kx, ky, curvature (None for flat slices), and real and imaginary part of the columns.
-_Chunks = tuple[Array, Array, Array | None, Array, Array]
-# The columns in chunks, and the factor by which they were multiplied.
+
+class _Chunks(NamedTuple):
+    """Frequencies in chunks (c, f), and what slices are multiplied by there.
+
+    The curvature is None for flat slices. Columns have further axes (r·p), and the weights
+    of the power (l).
+    """
+
+    kx: Float[Array, "c f 1"]
+    ky: Float[Array, "c f 1"]
+    curvature: Float[Array, "c f 1"] | None
+    real: Array
+    imaginary: Array
+    power_weights: Array
+
+
+# The chunks, and the factor by which the columns were multiplied.
 Columns = tuple[_Chunks, Float[Array, ""]]
+# Products of slices with all columns, and the weighted sums of their power.
+_Products = tuple[Float[Array, "b q"], Float[Array, "b l"]]
 
 
 def shared_columns(
-    score: Score, particle: Particles, grid: SearchGrid, layout: Layout
+    score: Score, particle: Particles, grid: SearchGrid, norms: Norms, layout: Layout
 ) -> Columns | None:
     """The columns of all positions, if they fit into memory and there is one pixel size.
 
@@ -40,7 +59,7 @@ def shared_columns(
     corners = _corner_chunks(score, particle, grid, layout)
     if len(corners) > 1 or grid.shape[0] > 1:
         return None
-    return _columns(score, particle, grid, layout, jnp.int32(0), corners[0])
+    return _columns(score, particle, grid, norms, layout, jnp.int32(0), corners[0])
 
 
 def approximate_best_z(
@@ -48,11 +67,10 @@ def approximate_best_z(
     particle: Particles,
     template: Template,
     grid: SearchGrid,
-    fit: NormFit,
+    norms: Norms,
     layout: Layout,
-    offsets: Float[Array, "k 3 3"],
     rows: Float[Array, "n 3 3"],
-    nodes: OrientationNodes | None = None,
+    between: tuple[OrientationNodes, Float[Array, "k 3 3"]] | None = None,
     shared: Columns | None = None,
 ) -> Float[Array, " k"]:
     """Best z-score of each orientation, over pixel sizes, defocus values and positions.
@@ -62,12 +80,11 @@ def approximate_best_z(
         particle: One particle.
         template: From `make_template`.
         grid: Offsets of pixel size and defocus around the particle's starting values.
-        fit: Fit of the norms.
+        norms: From `measure_norms`.
         layout: From `plan_layout`.
-        offsets: Orientations, as offsets in the frame of the grid.
-        rows: Rotations of the slices that are multiplied: the particle's rotation at each
-            of the offsets or, if given, at each of the nodes.
-        nodes: Nodes from which to interpolate to the offsets, or None.
+        rows: Rotations of the slices that are multiplied.
+        between: Nodes, whose rotations the rows are, and the offset rotations to which to
+            interpolate; None computes the scores of the rows themselves.
         shared: From `shared_columns`; None computes the columns here.
 
     Returns:
@@ -76,55 +93,56 @@ def approximate_best_z(
     defoci, weights = defocus_nodes(grid.defocus_angstrom, layout.defocus_nodes)
     corners = _corner_chunks(score, particle, grid, layout)
     rows_scale = _input_scale(layout, template.real, template.imaginary)
-    count = offsets.shape[0]
-    block = min(layout.orientations, count)
+    wanted = rows if between is None else between[1]
+    block = min(layout.orientations, rows.shape[0])
 
     def at_corners(m: Array, some: Int[Array, "p 2"]) -> Float[Array, " k"]:
-        chunks, columns_scale = shared or _columns(score, particle, grid, layout, m, some)
-        back = 1 / (rows_scale * columns_scale)
+        chunks, columns_scale = shared or _columns(
+            score, particle, grid, norms, layout, m, some
+        )
+        ratio = norms.ratio[m] * (rows_scale * columns_scale)
         mean = particle.corr_mean[some[:, 0], some[:, 1]]
         std = particle.corr_std[some[:, 0], some[:, 1]]
 
-        def products(rotations: Float[Array, "b 3 3"]) -> Float[Array, "b q"]:
+        def products(rotations: Float[Array, "b 3 3"]) -> _Products:
             return _products(template, jnp.moveaxis(rotations, 0, -1), rows_scale, chunks)
 
         def best_of(
-            offset: Float[Array, "b 3 3"], product: Float[Array, "b q"]
+            product: Float[Array, "b q"], power: Float[Array, "b l"]
         ) -> Float[Array, " b"]:
-            product = product.reshape(offset.shape[0], defoci.shape[0], -1)
+            product = product.reshape(product.shape[0], defoci.shape[0], -1)
             correlation = jnp.einsum("lr,brp->lbp", weights, product, precision="highest")
-            norm = fit(offset)[m] / back
-            z = (correlation / norm[..., None] - mean) / std
+            norm = jnp.sqrt(power) * ratio
+            z = (correlation / norm.T[..., None] - mean) / std
             return jnp.max(jnp.where(jnp.isfinite(z) & (std > 0), z, -jnp.inf), axis=(0, 2))
 
-        if nodes is None:
-            return _in_blocks(lambda o, r: best_of(o, products(r)), block, offsets, rows)
-        at_nodes = _in_blocks(products, min(layout.orientations, rows.shape[0]), rows)
-        weights_at = nodes.weights
+        if between is None:
+            return _in_blocks(lambda r: best_of(*products(r)), block, rows)
+        at_nodes, weights_at = _in_blocks(products, block, rows), between[0].weights
 
         def interpolated(offset: Float[Array, "b 3 3"]) -> Float[Array, " b"]:
-            wanted = jnp.matmul(weights_at(offset), at_nodes, precision="highest")
-            return best_of(offset, wanted)
+            weights = weights_at(offset)
+            return best_of(*(jnp.matmul(weights, a, precision="highest") for a in at_nodes))
 
-        return _in_blocks(interpolated, block, offsets)
+        return _in_blocks(interpolated, min(layout.orientations, len(wanted)), wanted)
 
     def at_pixel_size(m: Array) -> Float[Array, " k"]:
         return jnp.max(jax.lax.map(lambda some: at_corners(m, some), corners), axis=0)
 
     best = jax.lax.map(at_pixel_size, jnp.arange(grid.shape[0]))
-    return jnp.max(best.reshape(-1, count), axis=0)
+    return jnp.max(best.reshape(-1, len(wanted)), axis=0)
 
 
 def _in_blocks(
-    function: Callable[..., Array], block: int, *arrays: Float[Array, "k 3 3"]
-) -> Float[Array, "k *q"]:
+    function: Callable[[Array], _Tree], block: int, rotations: Float[Array, "k 3 3"]
+) -> _Tree:
     """Apply a function of rotations to all of them, one block at a time."""
-    count = arrays[0].shape[0]
+    count = rotations.shape[0]
     blocks = -(-count // block)
     # The last block is padded with the last rotation; the padding is removed again.
     order = np.minimum(np.arange(blocks * block), count - 1).reshape(blocks, block)
-    out = jax.lax.map(lambda n: function(*(a[n] for a in arrays)), jnp.asarray(order))
-    return out.reshape(blocks * block, *out.shape[2:])[:count]
+    out = jax.lax.map(lambda n: function(rotations[n]), jnp.asarray(order))
+    return jax.tree.map(lambda x: x.reshape(blocks * block, *x.shape[2:])[:count], out)
 
 
 def _corner_chunks(
@@ -149,6 +167,7 @@ def _columns(
     score: Score,
     particle: Particles,
     grid: SearchGrid,
+    norms: Norms,
     layout: Layout,
     m: Int[Array, ""],
     corners: Int[Array, "p 2"],
@@ -158,7 +177,10 @@ def _columns(
     pixel_size = particle.alignment.pixel_size_angstrom + grid.pixel_size_angstrom[m]
     columns = jax.lax.map(lambda d: score.columns(particle, pixel_size, d, corners), defoci)
     scale = score.scale(particle, grid)[m]
-    return _frequency_chunks(columns, scale, score.curvature(particle), layout)
+    power_weights = norms.weights[m].reshape(grid.shape[1], -1)
+    return _frequency_chunks(
+        columns, power_weights, scale, score.curvature(particle), layout
+    )
 
 
 def _input_scale(layout: Layout, real: Array, imaginary: Array) -> Float[Array, ""]:
@@ -170,9 +192,13 @@ def _input_scale(layout: Layout, real: Array, imaginary: Array) -> Float[Array, 
 
 
 def _frequency_chunks(
-    columns: Array, scale: Array, curvature: Array | None, layout: Layout
+    columns: Array,
+    power_weights: Float[Array, "l k"],
+    scale: Array,
+    curvature: Array | None,
+    layout: Layout,
 ) -> Columns:
-    """Frequencies in chunks (c, f), and columns (c, f, r·P), padded with zeros."""
+    """Frequencies, columns and weights in chunks (c, f, …), padded with zeros."""
     side = columns.shape[-2]
     ky, kx = np.meshgrid(np.fft.fftfreq(side), np.fft.rfftfreq(side), indexing="ij")
     signs = np.ones(kx.size)
@@ -184,18 +210,22 @@ def _frequency_chunks(
     length = -(-total // count)
     missing = count * length - total
 
-    def chunked(frequency: np.ndarray) -> Float[Array, "c f 1"]:
+    def constant(frequency: np.ndarray) -> Float[Array, "c f 1"]:
         padded = np.pad(frequency.ravel(), (0, missing)).reshape(count, length, 1)
         return jnp.asarray(padded, jnp.float32)
 
-    bent = None if curvature is None else chunked(signs) * curvature
-    flat = jnp.moveaxis(columns.reshape(-1, total), 0, 1)
-    flat = jnp.pad(flat, ((0, missing), (0, 0))).reshape(count, length, -1)
+    def chunked(values: Array) -> Array:
+        flat = jnp.moveaxis(values.reshape(-1, total), 0, 1)
+        return jnp.pad(flat, ((0, missing), (0, 0))).reshape(count, length, -1)
+
+    bent = None if curvature is None else constant(signs) * curvature
+    flat = chunked(columns)
     factor = _input_scale(layout, flat.real, flat.imag)
     real, imaginary = (
         (part * factor).astype(layout.precision) for part in (flat.real, flat.imag)
     )
-    return (chunked(kx) * scale, chunked(ky) * scale, bent, real, imaginary), factor
+    where = (constant(kx) * scale, constant(ky) * scale, bent)
+    return _Chunks(*where, real, imaginary, chunked(power_weights)), factor
 
 
 def _products(
@@ -203,25 +233,31 @@ def _products(
     rotation: Float[Array, "3 3 b"],
     rows_scale: Float[Array, ""],
     chunks: _Chunks,
-) -> Float[Array, "b q"]:
+) -> _Products:
     """Multiply scaled slices and columns; sum in float32 over chunks of frequencies."""
 
     def multiply(rows: Array, columns: Array) -> Float[Array, "b q"]:
         return jax.lax.dot_general(
-            (rows * rows_scale).astype(columns.dtype),
+            rows.astype(columns.dtype),
             columns,
             (((0,), (0,)), ((), ())),
             precision="highest",
             preferred_element_type=jnp.float32,
         )
 
-    def add(total: Array, chunk: _Chunks):
-        kx, ky, bent, real, imaginary = chunk
-        slices = sample_slice(template, rotation, kx, ky, bent)
+    def add(totals: _Products, chunk: _Chunks) -> tuple[_Products, None]:
+        where = (chunk.kx, chunk.ky, chunk.curvature)
+        slices = sample_slice(template, rotation, *where)
         # The barrier keeps XLA from repeating the gathers for each product.
         slice_real, slice_imaginary = jax.lax.optimization_barrier(slices)
-        total += multiply(slice_real, real)
-        return total + multiply(slice_imaginary, imaginary), None
+        product = totals[0] + multiply(slice_real * rows_scale, chunk.real)
+        product += multiply(slice_imaginary * rows_scale, chunk.imaginary)
+        # In float32: half precision does not hold squares.
+        strength = slice_real**2 + slice_imaginary**2
+        return (product, totals[1] + multiply(strength, chunk.power_weights)), None
 
-    start = jnp.zeros((rotation.shape[-1], chunks[3].shape[-1]))
+    def nothing(columns: Array) -> Float[Array, "b q"]:
+        return jnp.zeros((rotation.shape[-1], columns.shape[-1]))
+
+    start = nothing(chunks.real), nothing(chunks.power_weights)
     return jax.lax.scan(add, start, chunks)[0]

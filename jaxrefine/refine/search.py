@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Int
 from jaxrefine.data import Particles, SearchGrid, Template
 from jaxrefine.refine.layout import Layout
 from jaxrefine.refine.nodes import OrientationNodes
-from jaxrefine.refine.norms import fit_norms
+from jaxrefine.refine.norms import measure_norms
 from jaxrefine.refine.product import approximate_best_z, shared_columns
 from jaxrefine.refine.scoring import Score, slice_rotation
 
@@ -144,20 +144,20 @@ def _approximate_scores(
     The former is -inf for orientations that cannot be the best. The third value is the
     largest relative error of the norms.
     """
-    fit, norm_error = fit_norms(score, prepared, template, poses, grid)
-    shared = shared_columns(score, particle, grid, layout)
-    fixed = (score, particle, template, grid, fit, layout)
+    norms, norm_error = measure_norms(score, particle, prepared, template, poses, grid)
+    shared = shared_columns(score, particle, grid, norms, layout)
+    fixed = (score, particle, template, grid, norms, layout)
     by_product = partial(approximate_best_z, *fixed, shared=shared)
     count = poses.shape[0]
     if not layout.nodes_pay(count):
-        by_own = by_product(grid.rotation, poses)
+        by_own = by_product(poses)
         return by_own, by_own, norm_error
 
     # If `nodes_pay`, the counts are not None.
     counts = layout.orientation_nodes
     nodes = OrientationNodes.around(grid.rotation, counts)  # pyright: ignore[reportArgumentType]
     at_nodes = slice_rotation(particle, pose_rotations(particle, nodes.rotation, grid))
-    rough = by_product(grid.rotation, at_nodes, nodes)
+    rough = by_product(at_nodes, (nodes, grid.rotation))
     rounds = -(-count // layout.candidates)
     filled = jnp.minimum(jnp.arange(rounds * layout.candidates), count - 1)
     order = jnp.argsort(-rough, stable=True)[filled].reshape(rounds, layout.candidates)
@@ -175,7 +175,7 @@ def _approximate_scores(
     def refine_approximation(state):
         number, approximate_z, error = state
         which = order[number]
-        better_one = by_product(grid.rotation[which], poses[which])
+        better_one = by_product(poses[which])
         seen = jnp.abs(better_one - rough[which])
         error = jnp.maximum(error, jnp.max(jnp.where(jnp.isfinite(seen), seen, 0)))
         return number + 1, approximate_z.at[which].set(better_one), error

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float, Inexact, Int, ScalarLike
 
 from jaxrefine.data import Particles, SearchGrid, Template
+from jaxrefine.physics.fourier import half_plane_weights
 from jaxrefine.physics.laser import LaserPhasePlate
 from jaxrefine.physics.projection import (
     padded_variance_sum,
@@ -19,6 +20,7 @@ from jaxrefine.refine.ewald import (
     columns_of_curved_slices,
     curvature_voxels,
     template_slices,
+    weights_of_curved_slices,
     with_quadrature,
 )
 from jaxrefine.refine.scoring import (
@@ -138,6 +140,12 @@ class TemplateCTF(Score):
         rotation: Float[Array, "3 3"],
     ) -> Float[Array, "m l"]:
         return self._over_poses(lambda _, norm: norm, prepared, template, rotation)
+
+    def power_weights(self, prepared: PreparedTemplateCTF) -> Float[Array, "m l *s n nr"]:
+        shape = self.filter_grid
+        power = jnp.abs(prepared.filter_ctf[0]) ** 2 * half_plane_weights(shape)
+        power = (power / math.prod(shape)).at[:, :, 0, 0].set(0)
+        return weights_of_curved_slices(power, prepared.curvature)
 
     def correlate(
         self,

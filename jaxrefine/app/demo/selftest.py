@@ -21,7 +21,7 @@ from jaxrefine.data import Particles, SearchGrid
 from jaxrefine.physics.ctf import contrast_transfer
 from jaxrefine.physics.slices import Sampling, make_template, sample_slice
 from jaxrefine.refine.layout import Layout, Precision, plan_layout
-from jaxrefine.refine.norms import fit_norms
+from jaxrefine.refine.norms import measure_norms
 from jaxrefine.refine.product import approximate_best_z
 from jaxrefine.refine.refine import refine_particles
 from jaxrefine.refine.search import pose_rotations, z_scores
@@ -224,7 +224,7 @@ def _search(world: World, precision: Precision, z: NDArray[np.float32]) -> Itera
 def _products(world: World, precision: Precision, z: NDArray[np.float32]) -> Check:
     """z of a few orientations by the matrix product, compared with Fourier transforms.
 
-    There are so few that the fit of the norms is exact, and only rounding errors remain.
+    The norm of each is measured, so that only rounding errors remain.
     """
     few = np.linspace(0, z.shape[3] - 1, 16).astype(int)
     rotation, at_edge = world.grid.rotation[few], world.grid.rotation_at_edge[few]
@@ -238,9 +238,14 @@ def _products(world: World, precision: Precision, z: NDArray[np.float32]) -> Che
         def of_one(particle: Particles) -> jax.Array:
             poses = pose_rotations(particle, grid.rotation, grid)
             prepared = score.prepare(particle, grid)
-            fit, _ = fit_norms(score, prepared, template, poses, grid)
-            where = (grid.rotation, poses)
-            return approximate_best_z(score, particle, template, grid, fit, layout, *where)
+            fixed = (score, particle, template, grid)
+
+            def of_pose(number: jax.Array) -> jax.Array:
+                one = (prepared, template, poses[number][None], grid)
+                norms, _ = measure_norms(score, particle, *one)
+                return approximate_best_z(*fixed, norms, layout, poses)[number]
+
+            return jax.lax.map(of_pose, jnp.arange(len(few)))
 
         return jax.lax.map(of_one, world.particles)
 
