@@ -33,6 +33,7 @@ def test_ours_are_right(kind):
     # The peer's norm is off by the mean's square.
     assert found["length_over_norm"] == pytest.approx(1, abs=2e-3)
     assert found["product"] < 1e-6 and found["gradient"] < 1e-6
+    assert found["power"] < 0.25
 
 
 class AllWrong(TemplateCTF):
@@ -42,6 +43,11 @@ class AllWrong(TemplateCTF):
         image = particle.image[::-1] ** 2
         changed = eqx.tree_at(lambda p: p.image, particle, image)
         return super().columns(changed, pixel_size, defocus, corners)
+
+    def power_weights(self, prepared):
+        # Far more at some frequencies than at others.
+        weights = super().power_weights(prepared)
+        return weights * (1e3 * jnp.arange(weights.shape[-1]) ** 4 + 1)
 
     def matched_filter(self, particle, template, pixel_size):
         blind = eqx.tree_at(
@@ -91,6 +97,7 @@ def test_wrong_numbers_are_found():
         "matched_filter: at its alignment",
         "matched_filter: at another pose",
         "norms: at its alignment",
+        "power_weights: norms are",
         "depends on the particle's image",
         r"dz/d\(defocus_angstrom\) is -?0 by jax.grad",
     ):

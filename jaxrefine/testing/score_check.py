@@ -7,14 +7,19 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int
 
-from jaxrefine.data import Offsets, Particles, SearchGrid, Template
-from jaxrefine.physics.rotations import rotation_vector_to_matrix
-from jaxrefine.physics.slices import central_slice
+from jaxrefine.data import Offsets, Particles, Template
 from jaxrefine.refine.arguments import check_score as check_is_score
 from jaxrefine.refine.differentiable import feature, z_score
 from jaxrefine.refine.scoring import Score
+from jaxrefine.testing.agreement import (
+    CLOSE,
+    agreement,
+    all_corners,
+    compiled,
+    relative,
+    small_grid,
+)
 from jaxrefine.testing.random_data import random_particle
 
 # Half steps of finite differences, in the unit of each offset; and offsets that change z by
@@ -42,19 +47,6 @@ _SIZES: dict[str, float] = {
     "b_factor_angstrom2": 10.0,
 }
 
-# Of the grid that is scored, and which of them is no offset.
-_DEFOCI, _NO_OFFSET = (-200.0, 0.0, 150.0), 1
-
-
-# On small arrays, compiling takes longer than all that optimised programs could save.
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    options = {
-        "xla_backend_optimization_level": 0,
-        "xla_llvm_disable_expensive_passes": True,
-    }
-    # equinox passes it on to `jax.jit`, of which its types do not know.
-    return eqx.filter_jit(function, compiler_options=options)  # pyright: ignore[reportCallIssue]
-
 
 class ScoreError(AssertionError):
     """A score violates what search and polish require; one line for each reason."""
@@ -73,7 +65,8 @@ def check_score(
     The checks are: each method returns the right shapes; the correlation of white noise has
     variance 1 (`tolerance`); `norms` is the norm by which `correlate` divides; `columns`
     times the central slice, divided by the norm, equals `correlate` at several pixel sizes,
-    defocus values and positions, and is linear in the image; `matched_filter` equals
+    defocus values and positions, and is linear in the image; `power_weights` give the norm
+    of a template and of its blurred copy alike; `matched_filter` equals
     `correlate` at the particle's own alignment, without using its image; the gradient of z
     agrees with finite differences in every field of `Offsets.zeros()`; and all methods work
     under `jax.vmap`. Keep box and side small: 40 and 24 px take about ten seconds.
@@ -126,7 +119,7 @@ def _measure(
     for more, measured in (
         _norm(score, particle, template, tolerance),
         _linearity(score, particle),
-        *_agreement(score, particle, template),
+        *agreement(score, particle, template),
         _slopes(score, particle, template),
     ):
         errors += more
@@ -134,21 +127,11 @@ def _measure(
     return errors, found
 
 
-def _grid(*pixel_sizes: float) -> SearchGrid:
-    array = jnp.asarray
-    return SearchGrid(
-        rotation=array(np.eye(3)[None]),
-        rotation_at_edge=array(np.zeros(1, bool)),
-        defocus_angstrom=array(_DEFOCI),
-        pixel_size_angstrom=array(pixel_sizes),
-    )
-
-
 def _shape_errors(score: Score, particle: Particles, template: Template) -> list[str]:
     """Check the result of each method, mapped over two particles."""
-    side, rotation, grid = score.side, particle.alignment.rotation, _grid(0.0, 0.02)
+    side, rotation, grid = score.side, particle.alignment.rotation, small_grid(0.0, 0.02)
     half = (score.padded_box[0], score.padded_box[1] // 2 + 1)
-    corners = _corners(score)[:4]
+    corners = all_corners(score)[:4]
     pixel_size = particle.alignment.pixel_size_angstrom
     slices = () if score.curvature(particle) is None else (2,)
 
@@ -161,6 +144,10 @@ def _shape_errors(score: Score, particle: Particles, template: Template) -> list
             (2, 3, *score.positions),
         ),
         "norms": (lambda p: score.norms(prepared(p), template, rotation), (2, 3)),
+        "power_weights": (
+            lambda p: score.power_weights(prepared(p)),
+            (2, 3, *slices, side, side // 2 + 1),
+        ),
         "columns": (
             lambda p: score.columns(p, pixel_size, 0.0, corners),
             (4, *slices, side, side // 2 + 1),
@@ -188,19 +175,10 @@ def _shape_errors(score: Score, particle: Particles, template: Template) -> list
     return errors
 
 
-def _relative(found: Any, expected: Any) -> float:
-    size = float(np.max(np.abs(expected)))
-    return float(np.max(np.abs(np.asarray(found) - expected))) / max(size, 1e-30)
-
-
-# Rounding errors of sums over thousands of pixels in float64, with constants in float32.
-_CLOSE = 1e-5
-
-
 def _norm(
     score: Score, particle: Particles, template: Template, tolerance: float
 ) -> tuple[list[str], dict[str, float]]:
-    @_compiled
+    @compiled
     def length_and_norm(particle: Particles, template: Template) -> Any:
         values, norm = feature(Offsets.zeros(), particle, template, score)
         return jnp.sqrt(jnp.sum(jnp.abs(values) ** 2)), norm
@@ -220,11 +198,11 @@ def _norm(
 
 def _linearity(score: Score, particle: Particles) -> tuple[list[str], dict[str, float]]:
     """Check that `columns` is linear in the image."""
-    corners = _corners(score)[:3]
+    corners = all_corners(score)[:3]
     image = np.asarray(particle.image)
     other = np.roll(image, (3, 5), axis=(0, 1)) ** 2
 
-    @_compiled
+    @compiled
     def columns(image: Any) -> Any:
         changed = eqx.tree_at(lambda p: p.image, particle, image)
         size = particle.alignment.pixel_size_angstrom
@@ -233,132 +211,12 @@ def _linearity(score: Score, particle: Particles) -> tuple[list[str], dict[str, 
     first, second, both = (
         np.asarray(columns(i)) for i in (image, other, image + 2 * other)
     )
-    bent = _relative(both, first + 2 * second)
-    if bent <= _CLOSE:
+    bent = relative(both, first + 2 * second)
+    if bent <= CLOSE:
         return [], {"linearity": bent}
     return [
         f"columns: not linear in the particle's image (off by {bent:.2g} of its size)"
     ], {"linearity": bent}
-
-
-def _corners(score: Score) -> Int[Array, "p 2"]:
-    corners = np.moveaxis(np.indices(score.positions), 0, -1).reshape(-1, 2)
-    return jnp.asarray(corners, jnp.int32)
-
-
-class _Scored(eqx.Module):
-    """A particle's correlations by each of a score's methods."""
-
-    exact: Any
-    norms: Any
-    products: Any
-    of_filter: Any
-    norm_of_filter: Any
-    kernel: Any
-
-
-def _agreement(
-    score: Score, particle: Particles, template: Template
-) -> list[tuple[list[str], dict[str, float]]]:
-    """Compare `columns` times slices, and `matched_filter`, with `correlate`."""
-    corners = _corners(score)
-
-    @_compiled
-    def scored(particle: Particles, template: Template, grid: SearchGrid) -> _Scored:
-        pose, start = particle.alignment.rotation, particle.alignment.pixel_size_angstrom
-        prepared = score.prepare(particle, grid)
-        exact = score.correlate(prepared, template, pose)
-        norms = score.norms(prepared, template, pose)
-        scales, curvature = score.scale(particle, grid), score.curvature(particle)
-
-        def one(index: Any) -> Any:
-            m, l = jnp.divmod(index, len(_DEFOCI))
-            size = start + grid.pixel_size_angstrom[m]
-            central = central_slice(template, pose, scales[m], curvature)
-            if curvature is not None:
-                other = central_slice(template, pose, scales[m], -curvature)
-                central = jnp.stack([central, other])
-            columns = score.columns(particle, size, grid.defocus_angstrom[l], corners)
-            pairs = central.real * columns.real + central.imag * columns.imag
-            product = jnp.sum(pairs, axis=tuple(range(1, pairs.ndim)))
-            return product.reshape(score.positions) / norms[m, l]
-
-        products = jax.lax.map(one, jnp.arange(norms.size)).reshape(exact.shape)
-        first = start + grid.pixel_size_angstrom[0]
-        rfft, norm = score.matched_filter(particle, template, first)
-        kernel = jnp.fft.irfft2(rfft, s=score.padded_box)
-        of_filter = jnp.sum(kernel * particle.image) / norm
-        return _Scored(exact, norms, products, of_filter, norm, kernel / norm)
-
-    def on_host(particle: Particles, *pixel_sizes: float) -> _Scored:
-        return jax.tree.map(np.asarray, scored(particle, template, _grid(*pixel_sizes)))
-
-    turn = rotation_vector_to_matrix(np.asarray([9.0, -5.0, 14.0]))
-    alignment = particle.alignment
-    elsewhere = eqx.tree_at(
-        lambda p: (p.alignment.rotation, p.alignment.defocus_angstrom),
-        particle,
-        (
-            jnp.asarray(np.asarray(alignment.rotation) @ turn),
-            jnp.asarray(np.asarray(alignment.defocus_angstrom) - 300.0),
-        ),
-    )
-    other_image = jnp.asarray(2 * np.asarray(particle.image) + 1)
-    blank = eqx.tree_at(lambda p: p.image, particle, other_image)
-    here = on_host(particle, 0.0, 0.02)
-    return [
-        _product(here),
-        _filter(
-            score,
-            {
-                "at its alignment": here,
-                "at another pose, defocus and pixel size": on_host(elsewhere, 0.02, 0.0),
-            },
-            _relative(on_host(blank, 0.0, 0.02).kernel, here.kernel),
-        ),
-    ]
-
-
-def _product(found: _Scored) -> tuple[list[str], dict[str, float]]:
-    off = _relative(found.products, found.exact)
-    if off <= _CLOSE:
-        return [], {"product": off}
-    worst = np.argmax(np.abs(found.products - found.exact))
-    m, l, y, x = np.unravel_index(worst, found.exact.shape)
-    return [
-        f"columns: its product with the central slice, over norms, is "
-        f"{float(found.products[m, l, y, x]):.6g} at pixel size {m}, defocus {l}, position "
-        f"({y}, {x}), where correlate gives {float(found.exact[m, l, y, x]):.6g}; expected "
-        "the same: the search would look at the wrong orientations"
-    ], {"product": off}
-
-
-def _filter(
-    score: Score, found: dict[str, _Scored], of_image: float
-) -> tuple[list[str], dict[str, float]]:
-    """Check the matched filter here and elsewhere, and that it does not use the image."""
-    y, x = score.margin
-    errors, worst = [], {"matched_filter": 0.0, "norms": 0.0}
-    for where, one in found.items():
-        exact, norm = one.exact[0, _NO_OFFSET, y, x], one.norms[0, _NO_OFFSET]
-        off = abs(float(one.of_filter - exact)) / max(abs(float(exact)), 1.0)
-        worst["matched_filter"] = max(worst["matched_filter"], off)
-        if not off <= _CLOSE:
-            errors.append(
-                f"matched_filter: {where} its product with the image, over the norm, is "
-                f"{float(one.of_filter):.6g}, where correlate gives {float(exact):.6g}; "
-                "expected the same: the polish would climb another score than was searched"
-            )
-        off = _relative(one.norm_of_filter, norm)
-        worst["norms"] = max(worst["norms"], off)
-        if not off <= _CLOSE:
-            errors.append(
-                f"norms: {where} {float(norm):.6g}, where matched_filter has "
-                f"{float(one.norm_of_filter):.6g}; expected the same"
-            )
-    if not of_image <= _CLOSE:
-        errors.append("matched_filter: depends on the particle's image; expected not to")
-    return errors, worst
 
 
 def _slopes(
@@ -372,7 +230,7 @@ def _slopes(
         for name, size in _SIZES.items()
     }
     # One program for both: nearly all of the time goes into compiling.
-    both = _compiled(jax.value_and_grad(lambda o, p, t: z_score(o, p, t, score)))
+    both = compiled(jax.value_and_grad(lambda o, p, t: z_score(o, p, t, score)))
 
     def z_and_slopes(**changed: Any) -> tuple[Any, Any]:
         offsets = Offsets(**jax.tree.map(jnp.asarray, at | changed))

@@ -472,6 +472,9 @@ class Weighted(Score):
     def norms(self, prepared, template, rotation):
         return self.inner.norms(prepared, template, rotation)
 
+    def power_weights(self, prepared):
+        return self.inner.power_weights(prepared)
+
     def columns(self, particle, pixel_size, defocus, corners):
         return self.inner.columns(self.weighted(particle), pixel_size, defocus, corners)
 

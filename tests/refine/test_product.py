@@ -106,8 +106,8 @@ def test_enough_nodes_and_not_many_more(half_range, kv, pixel_size):
         interpolated = np.asarray(weights, float) @ at(np.asarray(places, float))
         return np.abs(interpolated - at(offsets)).max()
 
-    assert error(enough) < 5e-3
-    assert error(round(0.7 * enough) - 1) > 5e-3
+    assert error(enough) < 0.03
+    assert error(round(0.7 * enough) - 1) > 0.03
 
 
 def planned_nodes(grid):
@@ -318,7 +318,7 @@ def test_what_is_promised_is_nearly_so():
 
     approximate_z, norm_error, exact = both(particle)
     assert approximate_z.shape == (len(orientations[0]),)
-    # The nodes are good to 5e-3 of the highest frequencies; z is about 3. The ball fills its
+    # The nodes are good to 3 % of the highest frequencies; z is about 3. The ball fills its
     # box, so that the border's mean, which norms by power lack, matters.
     assert 0 < norm_error < 0.05
     allowed = 0.01 + 2 * norm_error * (np.abs(exact) + 1)

@@ -69,6 +69,9 @@ class TableScore(Score):
     def norms(self, prepared, template, rotation):
         raise NotImplementedError
 
+    def power_weights(self, prepared):
+        raise NotImplementedError
+
     def matched_filter(self, particle, template, pixel_size):
         raise NotImplementedError
 
