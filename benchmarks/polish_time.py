@@ -18,8 +18,8 @@ from simulated import large_structure, make_case, structures
 import jaxrefine as jr
 from jaxrefine import simulate as sim
 from jaxrefine.refine.coordinates import offsets_from
-from jaxrefine.refine.information import ring_information
-from jaxrefine.refine.polish import _z_by_own_length
+from jaxrefine.refine.information import information_in_rings, pose_rows
+from jaxrefine.refine.near_score import near_z_score
 from jaxrefine.refine.pose_errors import observed_or_expected
 
 DEFOCUS_ANGSTROM = 6000.0
@@ -46,20 +46,26 @@ def parts(particles, refined, template, score) -> None:
         offsets = offsets_from(coordinates, parameters, particle.alignment)
         return jr.z_score(offsets, particle, template, score)
 
+    def rows(particle, template):
+        return pose_rows(start, particle, template, score, parameters)
+
+    norm = jax.jit(rows)(particle, template)[1]
+
     def near(particle, template):
-        return _z_by_own_length(particle, template, score, parameters)
+        return near_z_score(particle, template, score, parameters, norm)
 
     def rings(particle, template):
-        return ring_information(start, particle, template, score, parameters)
+        return information_in_rings(rows(particle, template)[0], score.padded_box)
 
     expected = jax.jit(rings)(particle, template).total
     each = {
         "exact score": lambda p, t: z(start, p, t),
-        "exact score, and one evaluation with its gradient": lambda p, t: (
-            jax.value_and_grad(near(p, t))(start)
+        "evaluation with its gradient": lambda p, t: jax.value_and_grad(near(p, t))(start),
+        "exact score, slopes and information in rings at the start": lambda p, t: (
+            rings(p, t),
+            rows(p, t)[1],
         ),
-        "information in rings": rings,
-        "exact score, and the observed curvature": lambda p, t: observed_or_expected(
+        "observed curvature": lambda p, t: observed_or_expected(
             near(p, t), start, expected
         ),
     }

@@ -9,9 +9,10 @@ from jaxtyping import Array, Bool, Float, Int
 
 # Initial damping; factors on it after a step without gain and after a step with gain.
 _DAMPING, _GROWTH, _FALL = 0.1, 8.0, 0.2
-# The iteration ends when the predicted gain in z of the next step is below this (a total of
-# 0.06 standard errors at z = 10) while the damping, which also shortens steps, is small.
-_LEAST_GAIN, _SMALL_DAMPING = 2e-4, 0.2
+# The iteration ends when the predicted gain in z of the next step is below this (a step of
+# 0.14 standard errors at z = 10) while the damping, which also shortens steps, is small.
+# That step is made without an evaluation.
+_LEAST_GAIN, _SMALL_DAMPING = 1e-3, 0.2
 # Converged if the predicted gain is below this, for whatever reason the iteration ended.
 _CLOSE_ENOUGH = 1e-2
 # A secant updates the curvature only if the curvature along it is clearly positive.
@@ -28,7 +29,7 @@ class Summit(eqx.Module):
 
     Attributes:
         coordinates: The best coordinates found.
-        value: The score there.
+        value: The score there, predicted if the last step was made without an evaluation.
         evaluations: Number of evaluations of score and gradient.
         converged: Whether the predicted gain of a further step is negligible.
     """
@@ -50,20 +51,22 @@ def gauss_newton(
     information: Float[Array, "p p"],
     limits: Float[Array, " p"],
     max_evaluations: int,
+    first: tuple[Float[Array, ""], Float[Array, " p"]] | None = None,
 ) -> Summit:
     """Maximise by Levenberg-Marquardt from coordinates of 0.
 
-    The result is never worse than the start. The initial curvature is Gauss-Newton's,
-    value · JᵀJ. It omits the second derivatives of the feature times the noise, which at
-    z = 10 amount to a third of it or more, so every evaluation corrects it by its secant
-    (BFGS). Such structured methods go back to Dennis, Gay & Welsch, ACM TOMS 7 (1981) 348
-    (NL2SOL).
+    No step that is evaluated makes the result worse. The initial curvature is
+    Gauss-Newton's, value · JᵀJ. It omits the second derivatives of the feature times the
+    noise, which at z = 10 amount to a third of it or more, so every evaluation corrects it
+    by its secant (BFGS). Such structured methods go back to Dennis, Gay & Welsch, ACM TOMS
+    7 (1981) 348 (NL2SOL).
 
     Args:
         evaluate: The function to maximise, with its gradient.
         information: JᵀJ at coordinates of 0.
         limits: Bounds; each coordinate stays within ± its limit.
         max_evaluations: Largest number of evaluations.
+        first: Value and gradient at coordinates of 0, the first evaluation, if known.
     """
     start = jnp.zeros_like(limits)
     scale = _reciprocal_root(jnp.diagonal(information))
@@ -74,8 +77,11 @@ def gauss_newton(
         return (count < max_evaluations) & promising & jnp.isfinite(gain)
 
     def optimise(state):
+        there = _State(state[3], *evaluate(state[3]))
+        return advanced(state, there)
+
+    def advanced(state, there: _State):
         here, curvature, damping, candidate, _, count = state
-        there = _State(candidate, *evaluate(candidate))
         step, change = candidate - here.at, here.gradient - there.gradient
         first = count == 0
         curvature = jnp.where(
@@ -92,9 +98,18 @@ def gauss_newton(
     nowhere = _State(start, jnp.full_like(start[0], -jnp.inf), start)
     damping, gain = jnp.full_like(start[0], _DAMPING), jnp.ones_like(start[0])
     state = (nowhere, information, damping, start, gain, jnp.int32(0))
-    here, curvature, _, _, _, count = jax.lax.while_loop(unfinished, optimise, state)
-    _, gain = _step(here, curvature, jnp.zeros_like(damping), scale, limits)
-    return Summit(here.at, here.value, count, gain <= _CLOSE_ENOUGH)
+    if first is not None:
+        state = advanced(state, _State(start, *first))
+    state = jax.lax.while_loop(unfinished, optimise, state)
+    here, curvature, damping, candidate, gain, count = state
+    last = (gain <= _LEAST_GAIN) & (damping <= _SMALL_DAMPING)
+    _, left = _step(here, curvature, jnp.zeros_like(damping), scale, limits)
+    return Summit(
+        jnp.where(last, candidate, here.at),
+        here.value + jnp.where(last, gain, 0),
+        count,
+        left <= _CLOSE_ENOUGH,
+    )
 
 
 def adam(
@@ -102,6 +117,7 @@ def adam(
     information: Float[Array, "p p"],
     limits: Float[Array, " p"],
     max_evaluations: int,
+    first: tuple[Float[Array, ""], Float[Array, " p"]] | None = None,
 ) -> Summit:
     """Maximise with optax's Adam, with coordinates in units of their standard errors.
 
@@ -111,7 +127,7 @@ def adam(
     import optax  # 0.1 s, in the start of every run
 
     start = jnp.zeros_like(limits)
-    first = _State(start, *evaluate(start))
+    here = _State(start, *(first or evaluate(start)))
     scale = _reciprocal_root(jnp.diagonal(information))
     rate = optax.cosine_decay_schedule(_LEARNING_RATE, max_evaluations)
     optimizer = optax.adam(rate)
@@ -126,7 +142,7 @@ def adam(
         best = jax.tree.map(lambda a, b: jnp.where(better, a, b), here, best)
         return here, best, inner
 
-    state = (first, first, optimizer.init(start))
+    state = (here, here, optimizer.init(start))
     _, best, _ = jax.lax.fori_loop(1, max_evaluations, optimise, state)
     curvature = jnp.abs(best.value) * information
     _, gain = _step(best, curvature, jnp.zeros(()), scale, limits)

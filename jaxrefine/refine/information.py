@@ -20,7 +20,7 @@ def unit_feature_and_slopes(
     particle: Particles,
     template: Template,
     score: Score,
-) -> Float[Array, "q 2 k"]:
+) -> tuple[Float[Array, "q 2 k"], Float[Array, ""]]:
     """The unit feature, followed by its derivative with respect to each coordinate.
 
     Changes of length are projected out, since the particle's strength is unknown.
@@ -33,29 +33,31 @@ def unit_feature_and_slopes(
         score: The score.
 
     Returns:
-        Real and imaginary parts of `spectrum`'s coefficients.
+        Real and imaginary parts of `spectrum`'s coefficients. Also the norm of the feature,
+        relative to its length.
     """
 
-    def expected(coordinates: Float[Array, " p"]) -> Float[Array, "2 k"]:
-        values, _ = feature(offsets_at(coordinates), particle, template, score)
-        return jnp.stack([values.real, values.imag]).reshape(2, -1)
+    def expected(coordinates: Float[Array, " p"]) -> tuple[Float[Array, "2 k"], Array]:
+        values, norm = feature(offsets_at(coordinates), particle, template, score)
+        return jnp.stack([values.real, values.imag]).reshape(2, -1), norm
 
     # One tangent at a time: less memory, and on a CPU twice as fast as all together.
-    values, along = jax.linearize(expected, coordinates)
+    values, along, norm = jax.linearize(expected, coordinates, has_aux=True)
     slopes = jax.lax.map(along, jnp.eye(coordinates.shape[0]))
     length2 = jnp.sum(values**2)
     lengthening = jnp.sum(slopes * values, axis=(1, 2)) / length2
     slopes = slopes - lengthening[:, None, None] * values
-    return jnp.concatenate([values[None], slopes]) / jnp.sqrt(length2)
+    length = jnp.sqrt(length2)
+    return jnp.concatenate([values[None], slopes]) / length, norm / length
 
 
-def _of_pose(
+def pose_rows(
     coordinates: Float[Array, " p"],
     particle: Particles,
     template: Template,
     score: Score,
     parameters: tuple[str, ...],
-) -> Float[Array, "q 2 k"]:
+) -> tuple[Float[Array, "q 2 k"], Float[Array, ""]]:
     """`unit_feature_and_slopes` in the coordinates of a polish."""
 
     def offsets_at(coordinates: Float[Array, " p"]) -> Offsets:
@@ -72,20 +74,20 @@ def pose_information(
     parameters: tuple[str, ...],
 ) -> Float[Array, "p p"]:
     """JᵀJ of the unit feature: the Fisher information at a strength of 1."""
-    rows = _of_pose(coordinates, particle, template, score, parameters)
+    rows, _ = pose_rows(coordinates, particle, template, score, parameters)
     high = jax.lax.Precision.HIGHEST
     return jnp.einsum("ick,jck->ij", rows[1:], rows[1:], precision=high)
 
 
-def ring_information(
-    coordinates: Float[Array, " p"],
-    particle: Particles,
-    template: Template,
-    score: Score,
-    parameters: tuple[str, ...],
+def information_in_rings(
+    rows: Float[Array, "q 2 k"], shape: tuple[int, int]
 ) -> RingInformation:
-    """`pose_information` for each ring of the Fourier plane."""
-    rows = _of_pose(coordinates, particle, template, score, parameters)
+    """`pose_information` for each ring of the Fourier plane.
+
+    Args:
+        rows: From `pose_rows`.
+        shape: Real-space shape of the padded box.
+    """
     high = jax.lax.Precision.HIGHEST
     total = jnp.einsum("ick,jck->ij", rows[1:], rows[1:], precision=high)
     # An additional coefficient of 0 pads all rings to the same length. Rows of one
@@ -97,5 +99,5 @@ def ring_information(
         product = jnp.matmul(flat[members].T, flat[members], precision=high)
         return jnp.einsum("icjc->ij", product.reshape(count, 2, count, 2))
 
-    product = jax.lax.map(of_ring, jnp.asarray(Rings().members(score.padded_box)))
+    product = jax.lax.map(of_ring, jnp.asarray(Rings().members(shape)))
     return RingInformation(product[:, 0, 0], product[:, 1:, 1:], total)

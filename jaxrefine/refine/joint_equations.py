@@ -93,7 +93,7 @@ def equations(
         def offsets_at(coordinates: Float[Array, " p"]) -> Offsets:
             return local.offsets(coordinates, particle.alignment)
 
-        rows = unit_feature_and_slopes(at, offsets_at, particle, template, score)
+        rows, _ = unit_feature_and_slopes(at, offsets_at, particle, template, score)
         seen = spectrum(particle, score)
         image = jnp.stack([seen.real, seen.imag]).reshape(2, -1)
         high = jax.lax.Precision.HIGHEST

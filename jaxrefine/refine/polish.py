@@ -11,7 +11,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import Array, Complex, Float
+from jaxtyping import Array, Float
 
 from jaxrefine.data import (
     PARAMETERS,
@@ -42,13 +42,16 @@ from jaxrefine.refine.coordinates import (
 )
 from jaxrefine.refine.differentiable import (
     correlation_and_z,
-    feature,
     moved,
-    spectrum,
     z_score,
 )
-from jaxrefine.refine.information import pose_information, ring_information
+from jaxrefine.refine.information import (
+    information_in_rings,
+    pose_information,
+    pose_rows,
+)
 from jaxrefine.refine.modes import Searched, with_other_optima
+from jaxrefine.refine.near_score import near_z_score, near_z_score_at_start
 from jaxrefine.refine.pose_errors import (
     covariance_at_strength,
     errors_of_covariance,
@@ -272,20 +275,24 @@ def _polish_one(
         offsets = offsets_from(coordinates, parameters, particle.alignment)
         return polish.objective(offsets, particle, template, score)
 
-    z_near = _z_by_own_length(particle, template, score, parameters)
+    start_rows = pose_rows(jnp.zeros_like(limits), particle, template, score, parameters)
+    z_near = near_z_score(particle, template, score, parameters, start_rows[1])
+    first = None
     if polish.objective is z_score:
         objective = z_near
+        first = near_z_score_at_start(*start_rows, particle, score)
 
     def information(coordinates: Float[Array, " p"]) -> Float[Array, "p p"]:
         return pose_information(coordinates, particle, template, score, parameters)
 
-    rings = ring_information(jnp.zeros_like(limits), particle, template, score, parameters)
+    rings = information_in_rings(start_rows[0], score.padded_box)
     expected = rings.total
     summit = _METHODS[polish.method](
         jax.value_and_grad(objective),
         expected,
         limits,
         polish.max_evaluations,
+        first,
     )
     best = _scored(summit.coordinates, particle, refined, template, score, parameters)
     better = jnp.any(summit.coordinates != 0)
@@ -350,32 +357,6 @@ def _scored(
         ),
     )
     return replace(refined, alignment=there, z_score=z, correlation=correlation, snr=snr)
-
-
-def _z_by_own_length(
-    particle: Particles, template: Template, score: Score, parameters: tuple[str, ...]
-) -> Callable[[Float[Array, " p"]], Float[Array, ""]]:
-    """z-score with the length of the feature in the padded box; equal at the start.
-
-    The exact norm includes the signal that the CTF carries beyond the padded box, and takes
-    most of the time of an evaluation. That signal is weak and almost constant.
-    """
-    seen = spectrum(particle, score)
-    y, x = score.margin
-
-    def length(values: Complex[Array, "Qh Qr"]) -> Float[Array, ""]:
-        return jnp.sqrt(jnp.sum(values.real**2 + values.imag**2))
-
-    at_start, norm = feature(Offsets.zeros(), particle, template, score)
-    beyond = norm / length(at_start)
-
-    def z(coordinates: Float[Array, " p"]) -> Float[Array, ""]:
-        offsets = offsets_from(coordinates, parameters, particle.alignment)
-        values, _ = feature(offsets, particle, template, score)
-        correlation = jnp.sum((jnp.conj(values) * seen).real) / (length(values) * beyond)
-        return (correlation - particle.corr_mean[y, x]) / particle.corr_std[y, x]
-
-    return z
 
 
 def _not_polished(

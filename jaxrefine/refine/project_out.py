@@ -80,7 +80,8 @@ def _rest(
         return eqx.tree_at(lambda o: o.shift_px, offsets, offsets.shift_px + move)
 
     def rows_at(coordinates: Float[Array, " p"]) -> Float[Array, "q 2 k"]:
-        return unit_feature_and_slopes(coordinates, offsets_at, there, template, score)
+        fixed = (there, template, score)
+        return unit_feature_and_slopes(coordinates, offsets_at, *fixed)[0]
 
     def correlation(coordinates: Float[Array, " p"]) -> Float[Array, ""]:
         values, _ = feature(offsets_at(coordinates), there, template, score)

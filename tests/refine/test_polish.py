@@ -14,7 +14,8 @@ import jaxrefine as jr
 from jaxrefine import simulate as sim
 from jaxrefine.data import PARAMETERS, Offsets, Refined, Status
 from jaxrefine.refine import coordinates, polish, pose_errors
-from jaxrefine.refine.information import pose_information
+from jaxrefine.refine.information import pose_information, pose_rows
+from jaxrefine.refine.near_score import near_z_score, near_z_score_at_start
 from jaxrefine.refine.scoring import Score
 from jaxrefine.refine.sharding import device_mesh, replicate
 from tests import worlds
@@ -434,6 +435,28 @@ def test_astigmatism_has_two_plain_components():
         np.testing.assert_allclose(slopes, [[1, 0], [0, 1], [0, 0]], atol=5e-3)
         moved = vector(single([30.0, -40.0]))
         np.testing.assert_allclose(moved, [(u - v) / 2 + 30.0, -40.0, 5000.0], atol=0.2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("parameters", [FREE.parameters, ("pixel_size", "shift")])
+def test_the_first_evaluation_is_known_from_the_slopes(parameters):
+    """Value and gradient at the start, without another evaluation."""
+    particle = jax.tree.map(lambda leaf: leaf[1], particles())
+    free = coordinates.count(parameters)
+
+    @jax.jit
+    def both(particle, template):
+        rows, norm = pose_rows(jnp.zeros(free), particle, template, SCORE, parameters)
+        near = near_z_score(particle, template, SCORE, parameters, norm)
+        known = near_z_score_at_start(rows, norm, particle, SCORE)
+        exact = jr.z_score(Offsets.zeros(), particle, template, SCORE)
+        return known, jax.value_and_grad(near)(jnp.zeros(free)), exact
+
+    (z, slope), (near, slope_of_near), exact = both(particle, template())
+    assert abs(exact) > 2
+    np.testing.assert_allclose([z, near], [exact, exact], rtol=1e-5)
+    scale = np.abs(slope_of_near).max()
+    np.testing.assert_allclose(slope, slope_of_near, rtol=1e-4, atol=1e-4 * scale)
 
 
 # --- a user's own ----------------------------------------------------------------------

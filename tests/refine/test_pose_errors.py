@@ -9,9 +9,9 @@ import pytest
 import jaxrefine as jr
 from jaxrefine.refine import pose_errors, prior
 from jaxrefine.refine.information import (
-    _of_pose,
+    information_in_rings,
     pose_information,
-    ring_information,
+    pose_rows,
 )
 from jaxrefine.refine.rings import Rings
 from tests.refine import test_polish as world
@@ -77,13 +77,15 @@ def test_rings_add_up_to_the_information():
     particle = jax.tree.map(lambda x: x[0], batch)
     at = jnp.zeros(6)
     others = (particle, world.template(), world.SCORE, world.FREE.parameters)
-    by_ring = ring_information(at, *others)
+    rows, norm = pose_rows(at, *others)
+    assert norm == pytest.approx(1, abs=0.01)  # but for signal beyond the padded box
+    by_ring = information_in_rings(rows, world.SCORE.padded_box)
     whole = pose_information(at, *others)
     np.testing.assert_allclose(by_ring.total, whole, rtol=2e-3, atol=1e-6)
     assert np.all(np.linalg.eigvalsh(whole - by_ring.information.sum(axis=0)) > -1e-4)
     assert 0.9 < by_ring.power.sum() <= 1.0001
     # Each ring by itself, in float64.
-    rows = np.asarray(_of_pose(at, *others), float)
+    rows = np.asarray(rows, float)
     ring = Rings().of(world.SCORE.padded_box).ravel()
     for number in (0, 3, Rings().number - 1):
         part = rows[:, :, ring == number]
