@@ -281,7 +281,7 @@ def _plan(
     """A layout for all particles of the run and the device with the least free memory."""
     wanted, start = config.computational_config, checked.start
     count = checked.grid.shape[2]
-    # A partner rotates too far for a fit of norms over all orientations, which are few.
+    # There are few orientations around a partner: all are scored exactly.
     all_exactly = config.constraint is not None and count <= _MOST_EXACT
     on_cpu = devices[0].platform == "cpu"
     free = min(free_bytes(device) for device in devices)
