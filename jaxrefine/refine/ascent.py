@@ -77,20 +77,20 @@ def gauss_newton(
         return (count < max_evaluations) & promising & jnp.isfinite(gain)
 
     def optimise(state):
-        there = _State(state[3], *evaluate(state[3]))
-        return advanced(state, there)
+        candidate = state[3]
+        return advanced(state, _State(candidate, *evaluate(candidate)))
 
     def advanced(state, there: _State):
-        here, curvature, damping, candidate, _, count = state
-        step, change = candidate - here.at, here.gradient - there.gradient
-        first = count == 0
+        here, curvature, damping, _, _, count = state
+        step, change = there.at - here.at, here.gradient - there.gradient
+        at_start = count == 0
         curvature = jnp.where(
-            first,
+            at_start,
             jnp.abs(there.value) * information,
             _with_secant(curvature, step, change),
         )
         better = there.value > here.value
-        damping = damping * jnp.where(first, 1, jnp.where(better, _FALL, _GROWTH))
+        damping = damping * jnp.where(at_start, 1, jnp.where(better, _FALL, _GROWTH))
         here = jax.tree.map(lambda a, b: jnp.where(better, a, b), there, here)
         candidate, gain = _step(here, curvature, damping, scale, limits)
         return here, curvature, damping, candidate, gain, count + 1

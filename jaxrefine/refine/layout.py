@@ -15,16 +15,16 @@ from jaxrefine.refine.scoring import Score
 Precision = Literal["float32", "float16", "bfloat16"]
 
 # Largest error of interpolation in defocus at the highest frequencies. (Of the whole
-# correlation it is a tenth of that or less.) An adaptive search only ranks.
-_DEFOCUS_TOLERANCE, _RANKING_DEFOCUS_TOLERANCE = 0.03, 0.2
+# correlation it is a tenth of that or less.)
+_DEFOCUS_TOLERANCE = 0.03
 # Nodes are used if nodes and candidates are at most this fraction of all orientations.
 _WORTHWHILE = 0.7
 # Error of interpolation over orientations, relative to how much slices change over the
-# grid. A larger one takes fewer nodes and more candidates.
+# grid. A larger one takes fewer nodes and more candidates. An adaptive search only ranks.
 _ORIENTATION_TOLERANCE, _RANKING_TOLERANCE = 0.05, 0.15
 # Number of orientations in one round of products without interpolation. Most particles
 # need one round; an accelerator is as fast with more.
-_CANDIDATES, _ACCELERATOR_CANDIDATES, _RANKING_CANDIDATES = 128, 1024, 64
+_CANDIDATES, _ACCELERATOR_CANDIDATES = 128, 1024
 # Number of orientations that are scored exactly in any case.
 _RESCORED, _RANKING_RESCORED = 16, 8
 # Frequencies and orientations of one matrix product. On a CPU the slices should fit in the
@@ -103,10 +103,7 @@ class Layout:
 
 
 def count_defocus_nodes(
-    half_range_angstrom: float,
-    voltage_kv: float,
-    pixel_size_angstrom: float,
-    tolerance: float = _DEFOCUS_TOLERANCE,
+    half_range_angstrom: float, voltage_kv: float, pixel_size_angstrom: float
 ) -> int:
     """Number of Chebyshev nodes for interpolating the CTF over a range of defocus.
 
@@ -116,7 +113,7 @@ def count_defocus_nodes(
     k2 = (0.5 / pixel_size_angstrom) ** 2
     phase = math.pi * electron_wavelength_angstrom(voltage_kv) * half_range_angstrom * k2
     nodes = 1
-    while 2 * (phase / 2) ** nodes / math.factorial(nodes) > tolerance:
+    while 2 * (phase / 2) ** nodes / math.factorial(nodes) > _DEFOCUS_TOLERANCE:
         nodes += 1
     return nodes
 
@@ -154,8 +151,7 @@ def plan_layout(
     half_range = float(offsets.max() - offsets.min()) / 2
     smallest = pixel_size_angstrom + float(np.min(grid.pixel_size_angstrom))
     # The range may be infinite; no more nodes than offsets are used.
-    allowed = _DEFOCUS_TOLERANCE if thorough else _RANKING_DEFOCUS_TOLERANCE
-    nodes = min(count_defocus_nodes(half_range, voltage_kv, smallest, allowed), defoci)
+    nodes = min(count_defocus_nodes(half_range, voltage_kv, smallest), defoci)
 
     frequencies, most = _ACCELERATOR_PRODUCT if accelerator else _CPU_PRODUCT
     together = max(_ACCELERATOR_PIXELS // score.side**2, 1) if accelerator else 1
@@ -175,10 +171,9 @@ def plan_layout(
         each = 4 * (20 * frequencies + (nodes + 3 * defoci) * together)
         fits = int(min(most, usable / 2 / each))
         orientations = max(min(fits, count), min(_LEAST_ORIENTATIONS, count))
-    candidates, tolerance = _RANKING_CANDIDATES, _RANKING_TOLERANCE
-    if thorough:
-        candidates = _ACCELERATOR_CANDIDATES if accelerator else _CANDIDATES
-        tolerance = _ORIENTATION_TOLERANCE
+    many = accelerator and thorough
+    candidates = _ACCELERATOR_CANDIDATES if many else _CANDIDATES
+    tolerance = _ORIENTATION_TOLERANCE if thorough else _RANKING_TOLERANCE
     worthwhile = candidates < _WORTHWHILE * count
     return Layout(
         defocus_nodes=nodes,
