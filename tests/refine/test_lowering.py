@@ -25,15 +25,14 @@ GRID = local_grid(
     uniform_orientations(psi_coarse=1.5, psi_fine=0.5, theta_coarse=2.5, theta_fine=0.5),
     search_offsets(-100.0, 100.0, 20.0),
 )
-# Small decompositions: of the norms' fit, the polish's steps, its standard errors.
+# Small decompositions: of the polish's steps and its standard errors.
 SOLVERS = {
-    "cusolver_gesvdj_ffi",
     "cusolver_getrf_ffi",
     "cusolver_syevd_ffi",
     "cu_lu_pivots_to_permutation",
 }
 # What the TPU's compiler knows.
-TPU_SOLVERS = {"Qr", "ProductOfElementaryHouseholderReflectors", "Eigh", "LuDecomposition"}
+TPU_SOLVERS = {"Eigh", "LuDecomposition"}
 # How both mark shapes and shardings, without a call.
 MARKS = {"Sharding", "SPMDFullToShardShape", "SPMDShardToFullShape"}
 
