@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -289,7 +290,9 @@ def micrographs(
 def _prepare_and_extract(inputs: RunInputs, files: Files, rows: np.ndarray) -> Micrograph:
     """`read_and_prepare`; the first batch is extracted to compile the program for it."""
     micrograph = read_and_prepare(inputs, files, rows)
-    with jax.default_device(inputs.mesh.devices.flat[0]):  # each thread has its own
+    device = inputs.mesh.devices.flat[0]
+    # An error appears again when the batch is extracted to be refined.
+    with suppress(InputError), jax.default_device(device):  # each thread has its own
         _filled(inputs, micrograph, rows[: inputs.particles_at_once])
     return micrograph
 
