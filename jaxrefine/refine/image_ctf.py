@@ -213,7 +213,9 @@ class ImageCTF(Score):
             image_rfft = tuple(jnp.fft.rfft2(each) for each in seen)
             spreads = self._spreads(particle, pixel_size, defocus)
             norm_weights = tuple(self._norm_weights(s, 2 * self.side) for s in spreads)
-            return image_rfft, norm_weights, self._norm_weights(spreads[0], self.side)
+            # Without some of the lags they may be negative, and with them sums of power.
+            power_weights = jnp.maximum(self._norm_weights(spreads[0], self.side), 0)
+            return image_rfft, norm_weights, power_weights
 
         image_rfft, norm_weights, power_weights = over_optics(one, particle, grid)
         scale, curvature = self.scale(particle, grid), self.curvature(particle)

@@ -41,7 +41,10 @@ def measure_norms(
     poses: Float[Array, "k 3 3"],
     grid: SearchGrid,
 ) -> tuple[Norms, Float[Array, ""]]:
-    """Measure the ratio of norms; also returns its largest relative deviation."""
+    """Measure the ratio of norms; also returns its largest relative deviation.
+
+    It is infinite if some ratio is not finite: nothing is then known of the norms.
+    """
     weights = score.power_weights(prepared)
     scales, curvature = score.scale(particle, grid), score.curvature(particle)
 
@@ -62,4 +65,5 @@ def measure_norms(
     exact, by_power = jax.lax.map(both, poses[np.sort(drawn)], batch_size=_SAMPLES)
     log = jnp.log(exact / by_power)
     mean = jnp.mean(log, axis=0)
-    return Norms(weights, jnp.exp(mean)), jnp.max(jnp.abs(log - mean))
+    error = jnp.max(jnp.abs(log - mean))
+    return Norms(weights, jnp.exp(mean)), jnp.where(jnp.isnan(error), jnp.inf, error)

@@ -82,7 +82,7 @@ class Score(eqx.Module):
 
     @abc.abstractmethod
     def power_weights(self, prepared: Any) -> Float[Array, "m l *s n nr"]:
-        """Weights of |slice|², whose sum is nearly the square of the norm.
+        """Weights of |slice|², not negative, whose sum is nearly the square of the norm.
 
         A factor that is the same for all orientations is allowed: the search measures it,
         and how much it varies. There are two (s = 2) if there are two slices, as for

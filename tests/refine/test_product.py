@@ -206,6 +206,15 @@ def test_norms_from_power(kind, ewald_sign):
     assert off < 2 * error + 1e-5
 
 
+def test_nothing_is_known_of_norms_that_are_not_finite():
+    score, particle, template = setting("template")
+    grid = local_grid()
+    empty = jax.tree.map(jnp.zeros_like, template)
+    prepared = score.prepare(particle, grid)
+    _, error = measured(score, particle, prepared, empty, single(START)[None], grid)
+    assert np.isinf(error)
+
+
 # --- nodes in orientation ---------------------------------------------------------------
 
 

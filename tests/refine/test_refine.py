@@ -16,12 +16,14 @@ from jaxrefine.physics.slices import make_template
 from jaxrefine.refine import refine
 from jaxrefine.refine.grids import local_grid, uniform_orientations
 from jaxrefine.refine.layout import plan_layout
+from jaxrefine.refine.norms import measure_norms
 from jaxrefine.refine.prepare import OUTSIDE_STD, cut_particles, prepare_micrograph
 from jaxrefine.refine.refine import (
     refine_particles,
     score_particles,
     search_batch,
 )
+from jaxrefine.refine.search import pose_rotations
 from jaxrefine.refine.sharding import device_mesh, replicate
 from jaxrefine.refine.template_ctf import TemplateCTF
 from tests.oracles import rotations
@@ -217,6 +219,25 @@ def test_four_devices_need_not_talk():
     assert "while" in text  # that is where the search is
     for word in ("all-gather", "all-reduce", "all-to-all", "collective-permute"):
         assert word not in text
+
+
+@pytest.mark.slow
+def test_the_norms_of_a_template_that_is_narrower_than_its_ctf():
+    """The power of slices, without most of the lags, is positive, and near the norm."""
+    particle = jax.tree.map(lambda leaf: leaf[0], cut())
+    assert min(SCORE.padded_shape) > 2 * SCORE.side
+    poses = pose_rotations(particle, GRID.rotation, GRID)
+
+    @jax.jit
+    def measured(particle):
+        prepared = SCORE.prepare(particle, GRID)
+        norms, error = measure_norms(SCORE, particle, prepared, template(), poses, GRID)
+        exact = jax.lax.map(lambda p: SCORE.norms(prepared, template(), p), poses)
+        return norms, error, exact
+
+    norms, error, exact = measured(particle)
+    assert np.all(norms.weights >= 0) and np.all(np.isfinite(norms.ratio))
+    assert 0 < error < 0.5 * np.ptp(np.log(exact), axis=0).max()
 
 
 @pytest.mark.nightly

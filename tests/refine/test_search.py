@@ -163,6 +163,20 @@ def test_the_norms_error_counts_from_the_start(promised):
     assert best_of(promised, table_score(table, approximate_z, 0.06))[2] == (1, 1, 20, 1, 1)
 
 
+def test_all_are_scored_if_nothing_is_known_of_the_norms(promised):
+    """An infinite error: the worst of all promises must not be left out."""
+    table = np.zeros(SHAPE)
+    table[1, 1, 20, 1, 1] = 10.0
+    approximate_z = np.arange(21.0)[::-1]
+    assert best_of(promised, table_score(table, approximate_z, np.inf))[2] == (
+        1,
+        1,
+        20,
+        1,
+        1,
+    )
+
+
 def test_how_far_off_the_products_were(promised):
     """Of the 16 orientations that are scored again, and of no others."""
     table = np.zeros(SHAPE)
