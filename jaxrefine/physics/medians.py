@@ -9,8 +9,8 @@ from jaxtyping import Array, Float
 def nanmedian(values: Float[Array, "..."]) -> Float[Array, ""]:
     """Median of all values that are not NaN, in float32; NaN if there are none.
 
-    The two middle values are found bit by bit, by counting smaller values 32 times. Sorting
-    a map of a large camera takes six times as long on a CPU.
+    The two middle values are found by counting: first the upper 16 bits of all values, then
+    the lower 16 bits of those with the right upper ones.
     """
     flat = values.ravel().astype(jnp.float32)
     bits = jax.lax.bitcast_convert_type(flat, jnp.uint32)
@@ -19,14 +19,18 @@ def nanmedian(values: Float[Array, "..."]) -> Float[Array, ""]:
     key = jnp.where(bits >= sign, ~bits, bits | sign)
     key = jnp.where(jnp.isnan(flat), jnp.uint32(0xFFFFFFFF), key)
     count = jnp.sum(~jnp.isnan(flat), dtype=jnp.int32)
-    ranks = jnp.stack([(count - 1) // 2, count // 2])
+    upper, lower = (key >> 16).astype(jnp.int32), (key & 0xFFFF).astype(jnp.int32)
+    none = jnp.zeros(1 << 16, jnp.int32)
+    up_to = jnp.cumsum(none.at[upper].add(1))
 
-    def add_bit(number: Array, found: Array) -> Array:
-        trial = found | (sign >> number.astype(jnp.uint32))
-        below = [jnp.sum(key < one, dtype=jnp.int32) for one in trial]
-        return jnp.where(jnp.stack(below) <= ranks, trial, found)
+    def of_rank(rank: Array) -> Array:
+        first = jnp.searchsorted(up_to, rank, side="right")
+        rank -= jnp.where(first > 0, up_to[first - 1], 0)
+        inner = jnp.cumsum(none.at[lower].add((upper == first).astype(jnp.int32)))
+        second = jnp.searchsorted(inner, rank, side="right")
+        return (first.astype(jnp.uint32) << 16) | second.astype(jnp.uint32)
 
-    found = jax.lax.fori_loop(0, 32, add_bit, jnp.zeros(2, jnp.uint32))
+    found = jnp.stack([of_rank((count - 1) // 2), of_rank(count // 2)])
     found = jnp.where(found >= sign, found ^ sign, ~found)
     low, high = jax.lax.bitcast_convert_type(found, jnp.float32)
     middle = jnp.where(low == high, low, low + (high - low) / 2)  # also of infinities

@@ -66,7 +66,7 @@ class Micrograph(eqx.Module):
         return self.image.shape[0] - self.corr_mean.shape[0] + 1
 
 
-# Each of these is one program instead of six, which takes half a second of a first run.
+# One program each; without `jit`, JAX compiles six for each of them.
 _rfft2 = jax.jit(jnp.fft.rfft2)
 _irfft2 = jax.jit(jnp.fft.irfft2, static_argnames="s")
 
