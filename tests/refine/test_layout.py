@@ -69,6 +69,7 @@ def test_an_adaptive_search_of_the_documented_grid_is_a_twentieth(side):
     computed = products * adaptive.defocus_nodes + adaptive.rescored * defoci
     assert computed <= 0.05 * defoci * orientations
     assert products < thorough.first_products(orientations)
+    assert adaptive.rescored < thorough.rescored
 
 
 def test_an_accelerator_takes_small_particles_together():

@@ -8,7 +8,12 @@ import pytest
 
 from jaxrefine.data import Alignment
 from jaxrefine.physics.filters import Bandpass, Curve, Filters, Whitening
-from jaxrefine.refine.prepare import OUTSIDE_STD, cut_particles, prepare_micrograph
+from jaxrefine.refine.prepare import (
+    OUTSIDE_STD,
+    cut_particles,
+    mean_map_peaks,
+    prepare_micrograph,
+)
 from jaxrefine.refine.template_ctf import TemplateCTF
 from tests.oracles import boxes, filters
 from tests.worlds import Imaging, single
@@ -338,3 +343,15 @@ def test_the_same_to_the_last_bit_every_time():
         for again in pool.map(filtered, range(15)):
             np.testing.assert_array_equal(again[0], first[0])
             assert again[1] == first[1]
+
+
+def test_peaks_of_the_mean_map():
+    """With arrays of NumPy as with those of JAX; positions without a value are no peaks."""
+    maps = np.zeros((4, 5, 6), np.float32)
+    maps[1, 2, 3] = 3.1
+    maps[2, 2, 3] = 2.9
+    maps[2, 0, 0] = maps[3] = np.nan
+    for array in (np.asarray, jnp.asarray):
+        background = array(np.float32(1.0)), array(np.float32(1.0))
+        peaks = mean_map_peaks(array(maps), *background)
+        np.testing.assert_array_equal(peaks, [False, True, False, False])
