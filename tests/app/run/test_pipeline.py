@@ -217,3 +217,15 @@ def test_bright_micrograph_in_other_units(folder, straight):
         for t in (straight, other)
     )
     np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_the_table_names_what_is_at_an_edge(straight):
+    """Of the defocus, it is the largest change; a status goes with it."""
+    changed = (straight.refined_relative_defocus - straight.relative_defocus).abs()
+    outermost = changed > changed.max() - 1
+    assert 0 < outermost.sum() < len(straight)
+    at_edge = straight.refined_at_edge.fillna("")
+    np.testing.assert_array_equal(at_edge.str.contains("defocus"), outermost)
+    known = {"edge_of_grid", "moved_to_edge"}
+    np.testing.assert_array_equal(at_edge != "", straight.refined_status.isin(known))
